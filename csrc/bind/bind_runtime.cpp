@@ -1,0 +1,106 @@
+// bind_runtime.cpp: threads, memory, the processor, loaded libraries, and the exact fma of the interpreter.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <cmath>
+
+#include "../eager/eager.hpp"
+#include "../runtime/alloc.hpp"
+#include "../runtime/count.hpp"
+#include "../runtime/cpu.hpp"
+#include "../runtime/library.hpp"
+#include "../runtime/limits.hpp"
+#include "../runtime/threads.hpp"
+#include "parts.hpp"
+#include "vec_text.gen.hpp"
+
+namespace py = pybind11;
+
+namespace nl {
+namespace {
+
+py::dict memory() {
+  const MemoryStats s = memory_stats();
+  py::dict d;
+  d["in_use"] = s.in_use;
+  d["cached"] = s.cached;
+  d["mapped"] = s.mapped;
+  d["peak"] = s.peak;
+  return d;
+}
+
+// Memory of the allocator, for as long as the object lives.
+struct Block {
+  const int64_t bytes;
+  void* const memory;
+  explicit Block(int64_t n) : bytes(n), memory(nl_alloc(n)) {}
+  ~Block() { nl_free(memory, bytes); }
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+};
+
+uintptr_t symbol_address(const Library& library, const std::string& name) {
+  void* address = library.symbol(name);
+  if (address == nullptr) throw py::key_error("the library has no symbol " + name);
+  return reinterpret_cast<uintptr_t>(address);
+}
+
+Library load_library(const py::object& source) {
+  if (py::isinstance<py::bytes>(source)) return Library::from_bytes(source.cast<std::string>());
+  return Library::from_path(py::module_::import("os").attr("fspath")(source).cast<std::string>());
+}
+
+void bind_threads(py::module_& m) {
+  m.def("set_num_threads", &set_num_threads, py::arg("n"),
+        "Sets how many threads, the calling one included, an operation may use. Results do not depend on it.");
+  m.def(
+      "get_num_threads", [] { return nl_num_threads(); }, "How many threads an operation may use.");
+}
+
+void bind_memory(py::module_& m) {
+  py::class_<Block>(m, "Block", "Memory of the allocator, uninitialised, for as long as this object lives.")
+      .def(py::init<int64_t>(), py::arg("nbytes"))
+      .def_property_readonly("address", [](const Block& b) { return reinterpret_cast<uintptr_t>(b.memory); });
+  m.def("memory_stats", &memory, "Bytes of the allocator: in use, cached, mapped (their sum), and the peak of that.");
+  m.def("release_cached_memory", &release_cached_memory, "Gives memory that waits for reuse back to the system.");
+  m.def("allocation_count", &allocation_count, "Requests for memory (malloc, new, mmap) of this module so far.");
+}
+
+void bind_cpu(py::module_& m) {
+  m.def(
+      "isa", [] { return isa_name(isa_level()); }, "The instruction level in use.");
+  m.def("isa_supported", &isa_supported, "The instruction levels that this machine can use, lowest first.");
+  m.def(
+      "simd_header", [] { return kVecText; }, "The text with which every generated kernel file begins.");
+  m.def("available_cpus", &available_cpus, "Processors that affinity and cgroup limits leave to this process.");
+}
+
+void bind_code(py::module_& m) {
+  py::class_<Library>(m, "Library", "A loaded shared library; its code lives as long as this object.")
+      .def("symbol", &symbol_address, py::arg("name"), "The address of an exported symbol.");
+  m.def("load_library", &load_library, py::arg("source"), "Loads a shared library from its bytes or from a path.");
+  m.def(
+      "native_address", [](uint16_t op) { return reinterpret_cast<uintptr_t>(native_function(op)); }, py::arg("op"),
+      "The address of the function that runs row `op` in a program's native step.");
+}
+
+void bind_fma(py::module_& m) {
+  m.def("fma_f32", py::vectorize([](float a, float b, float c) { return std::fma(a, b, c); }),
+        "a * b + c with one rounding, on broadcast float32 arrays.");
+  m.def("fma_f64", py::vectorize([](double a, double b, double c) { return std::fma(a, b, c); }),
+        "a * b + c with one rounding, on broadcast float64 arrays.");
+}
+
+}  // namespace
+
+void bind_runtime(py::module_& m) {
+  isa_level();  // an environment variable that makes no sense shows at import, not in the first operation
+  nl_num_threads();
+  bind_threads(m);
+  bind_memory(m);
+  bind_cpu(m);
+  bind_code(m);
+  bind_fma(m);
+}
+
+}  // namespace nl

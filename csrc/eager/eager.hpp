@@ -1,0 +1,56 @@
+// eager.hpp: one op on concrete operands: executed at once, or appended to the thread's open tape.
+#pragma once
+#include "../base/view.hpp"
+#include "../runtime/float_mode.hpp"
+#include "../runtime/storage.hpp"
+
+namespace nl {
+
+// What a Tensor is, apart from Python: a strided window into a storage. Offsets and strides in elements.
+struct TensorData {
+  Storage* storage;
+  int64_t offset;
+  int64_t shape[kMaxRank];
+  int64_t strides[kMaxRank];
+  int32_t rank;
+  DType dtype;
+};
+
+// An argument: a tensor, or (tensor == nullptr) a scalar whose bits hold a value of `dtype`.
+struct Operand {
+  const TensorData* tensor;
+  uint64_t bits;
+  DType dtype;
+};
+
+int64_t numel(const TensorData& t);
+bool is_contiguous(const TensorData& t);
+void set_contiguous_strides(TensorData& t);
+// The lowest and one past the highest element offset that `t` touches (lo == hi when it is empty).
+void extent(const TensorData& t, int64_t* lo, int64_t* hi);
+// Whether writing `a` may change what `b` reads, unless they are the very same elements in the same order.
+bool overlaps_partially(const TensorData& a, const TensorData& b);
+// Whether two indices of `t` may name the same element.
+bool overlaps_itself(const TensorData& t);
+
+// Runs or records. An output whose storage is null is created (row-major); any other is written in place.
+void execute(uint16_t op, const Operand* in, int n_in, TensorData* out, int n_out, const int64_t* attr, int n_attr);
+
+// Runs one op on raw views; throws on a failed check.
+void run_call(const Call& call);
+
+// The elementwise driver behind every map row (csrc/eager/map.cpp): broadcasting, strides, threads.
+int run_map(const Call& call);
+MapFn map_kernel(uint16_t op, DType key);
+void set_map_kernel(uint16_t op, DType key, MapFn fn);  // for rows registered at run time
+
+// The kernel on dense operands of n elements, without threads, under the default floating-point mode.
+inline void run_dense(MapFn kernel, char* const* ptr, const int64_t* step, int64_t n) {
+  const DefaultFloatMode mode;
+  kernel(ptr, step, n, 0);
+}
+
+// The function that runs an op in a program's native step.
+NativeFn native_function(uint16_t op);
+
+}  // namespace nl

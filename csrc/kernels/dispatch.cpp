@@ -1,0 +1,35 @@
+// dispatch.cpp: chooses the tables of one level; compiled once, unlike the kernels around it.
+#include "dispatch.hpp"
+
+#include "../runtime/cpu.hpp"
+#include "levels.gen.hpp"
+#include "ops.gen.hpp"
+
+#define NL_DECLARE(level)                         \
+  namespace nl::level {                           \
+  extern const MapFn map_table[kNumOps][kDTypes]; \
+  extern const NativeFn native_table[kNumOps];    \
+  }
+NL_LEVELS(NL_DECLARE)
+#undef NL_DECLARE
+
+namespace {
+
+struct Tables {
+  const nl::MapFn (*map)[nl::kDTypes];
+  const nl::NativeFn* native;
+};
+
+#define NL_TABLES(level) {nl::level::map_table, nl::level::native_table},
+constexpr Tables kTables[] = {NL_LEVELS(NL_TABLES)};
+#undef NL_TABLES
+
+const Tables& tables() {
+  static const Tables& chosen = kTables[nl::isa_level()];
+  return chosen;
+}
+
+}  // namespace
+
+const nl::MapFn (*nl_map_table())[nl::kDTypes] { return tables().map; }
+const nl::NativeFn* nl_native_table() { return tables().native; }

@@ -1,0 +1,186 @@
+// gemm.cpp: cuts a contraction into tiles of C and runs each tile through all of k.
+//
+// A tile is computed by one thread from beginning to end: for each block of k it fetches the row panels of A once (they
+// stay in L2) and the column panels of B one by one (each stays in L1 while it meets all of A). Tiles share nothing, so
+// one fork and join is all the synchronisation, and a finished tile is still in cache for the epilogue. That A and B are
+// packed once per tile instead of once per product costs 1-2 % at tiles of this size.
+#include "gemm.hpp"
+
+#include "loops.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+constexpr int64_t kPanelBytesOfA = 256 << 10;  // half of a 1 MiB L2
+constexpr int64_t kMaxColumns = 1024;
+constexpr int64_t kGrainProducts = 1 << 19;  // fewer products than these (about 4 us) are not worth another thread
+
+template <class T>
+constexpr int64_t kMaxRowPanels = kPanelBytesOfA / (kDepth * kPackedRows<T> * int64_t(sizeof(T)));
+
+template <class T>
+constexpr int64_t kMaxColumnPanels = kMaxColumns / kTileColumns<T>;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How C is cut: `rows` x `columns` tiles of whole panels.
+struct Tiles {
+  int64_t row_panels, column_panels;
+  int64_t rows, columns;
+};
+
+// The largest tiles that fit, then smaller ones until all threads get the same number.
+template <class T>
+Tiles plan(const Contraction<T>& job) {
+  Tiles tiles = {row_panels(job.m), ceil_div(job.n, kTileColumns<T>), 0, 0};
+  tiles.rows = ceil_div(tiles.row_panels, 4 * kMaxRowPanels<T>);
+  tiles.columns = ceil_div(tiles.column_panels, kMaxColumnPanels<T>);
+  int64_t products = job.batch * job.m * job.n * (job.k_end - job.k_begin);
+  int64_t threads = min_of(nl_num_threads(), products / kGrainProducts);
+  auto unbalanced = [&] {
+    int64_t count = job.batch * tiles.rows * tiles.columns;
+    return count < 8 * threads && count % threads != 0;
+  };
+  while (threads > 1 && unbalanced()) {
+    int64_t height = ceil_div(job.m, tiles.rows), width = ceil_div(job.n, tiles.columns);
+    bool wide = width >= height;
+    if (wide && tiles.columns < tiles.column_panels) {
+      tiles.columns++;
+    } else if (tiles.rows < tiles.row_panels) {
+      tiles.rows++;
+    } else if (tiles.columns < tiles.column_panels) {
+      tiles.columns++;
+    } else {
+      break;
+    }
+  }
+  return tiles;
+}
+
+// One tile of C: row panels [p0, p1) and column panels [q0, q1).
+template <class T>
+struct Tile {
+  const Contraction<T>& job;
+  int64_t batch, p0, p1, q0, q1;
+  T* packed_a;  // kMaxRowPanels panels
+  T* packed_b;  // kMaxColumnPanels panels
+
+  static constexpr int64_t kPanelA = kDepth * kPackedRows<T>;
+  static constexpr int64_t kPanelB = kDepth * kTileColumns<T>;
+  static constexpr int64_t kScratchBytes = (kMaxRowPanels<T> * kPanelA + kMaxColumnPanels<T> * kPanelB) * sizeof(T);
+
+  int64_t row(int64_t p) const { return row_panel_begin(job.m, p); }
+  static int vecs(int count) { return (count + kWidth<T> - 1) / kWidth<T>; }
+  int64_t column(int64_t q) const { return min_of(q * kTileColumns<T>, job.n); }
+
+  void run() const {
+    if (job.k_begin == job.k_end) clear();
+    for (int64_t k = job.k_begin; k < job.k_end; k += kDepth) {
+      add_block(k, int(min_of(kDepth, job.k_end - k)));
+    }
+    if (job.finish) job.finish(job.owner, batch, row(p0), row(p1), column(q0), column(q1));
+  }
+
+  void add_block(int64_t k, int depth) const {
+    Panel<T> rows[kMaxRowPanels<T>], columns[kMaxColumnPanels<T>];
+    for (int64_t p = p0; p < p1; p += kMaxRowPanels<T>) {
+      int64_t stop = min_of(p + kMaxRowPanels<T>, p1);
+      for (int64_t i = p; i < stop; i++) rows[i - p] = fetch_rows(i, k, depth, packed_a + (i - p) * kPanelA);
+      for (int64_t q = q0; q < q1; q++) {
+        // B is packed while it meets the first rows, and kept where there are more.
+        if (p == p0) columns[q - q0] = fetch_columns(q, k, depth, packed_b + (stop < p1 ? (q - q0) * kPanelB : 0));
+        multiply_panel(rows, p, stop, columns[q - q0], q, k, depth);
+      }
+    }
+  }
+
+  Panel<T> fetch_rows(int64_t p, int64_t k, int depth, T* buffer) const {
+    int count = int(row(p + 1) - row(p));
+    return job.a.fetch(job.a.source, {batch, p, row(p), k, count, depth, count, kPackedRows<T>}, buffer);
+  }
+
+  Panel<T> fetch_columns(int64_t q, int64_t k, int depth, T* buffer) const {
+    int count = int(column(q + 1) - column(q)), width = vecs(count) * kWidth<T>;
+    return job.b.fetch(job.b.source, {batch, q, column(q), k, count, depth, width, width}, buffer);
+  }
+
+  // Row panels [first, stop) times one panel of B. Columns of C that are not whole adjacent vectors go through a buffer.
+  void multiply_panel(const Panel<T>* rows, int64_t first, int64_t stop, Panel<T> b, int64_t q, int64_t k,
+                      int depth) const {
+    int count = int(column(q + 1) - column(q));
+    Columns columns(job.c.columns, column(q), count);
+    bool direct = columns.adjacent && count % kWidth<T> == 0;
+    for (int64_t p = first; p < stop; p++) {
+      int height = int(row(p + 1) - row(p));
+      T* c = job.c.data + batch * job.c.batch_stride + row(p) * job.c.row_stride;
+      MicroKernel<T> kernel = micro_kernel(T(), height, vecs(count));
+      if (direct) {
+        kernel(depth, rows[p - first], b, c + columns.offset[0], job.c.row_stride, k > 0);
+      } else {
+        alignas(64) T block[kTileRows * kTileColumns<T>];
+        kernel(depth, rows[p - first], b, block, kTileColumns<T>, false);
+        for (int i = 0; i < height; i++) columns.put(block + i * kTileColumns<T>, c + i * job.c.row_stride, k > 0);
+      }
+    }
+  }
+
+  // A sum over no k is +0.
+  void clear() const {
+    T zeros[kTileColumns<T>] = {};
+    for (int64_t q = q0; q < q1; q++) {
+      Columns columns(job.c.columns, column(q), int(column(q + 1) - column(q)));
+      for (int64_t i = row(p0); i < row(p1); i++) {
+        columns.put(zeros, job.c.data + batch * job.c.batch_stride + i * job.c.row_stride, false);
+      }
+    }
+  }
+
+  // Where `count` columns of a row of C lie, from column `j` on.
+  struct Columns {
+    int count;
+    bool adjacent;
+    int64_t offset[kTileColumns<T>];
+
+    Columns(const Grid& grid, int64_t j, int n) : count(n), adjacent(grid.x_stride == 1 && j % grid.xs + n <= grid.xs) {
+      offsets_of(grid, j, adjacent ? 1 : n, offset);
+    }
+
+    void put(const T* from, T* to, bool accumulate) const {
+      for (int l = 0; l < count; l++) {
+        T* at = to + (adjacent ? offset[0] + l : offset[l]);
+        *at = accumulate ? *at + from[l] : from[l];
+      }
+    }
+  };
+};
+
+template <class T>
+void run(const Contraction<T>& job) {
+  if (job.batch == 0 || job.m == 0 || job.n == 0) return;
+  Tiles tiles = plan(job);
+  int64_t per_batch = tiles.rows * tiles.columns;
+  int64_t products = ceil_div(job.m * job.n * (job.k_end - job.k_begin), per_batch);
+  auto range = [&](int64_t begin, int64_t end) {
+    T* scratch = (T*)nl_scratch(1, Tile<T>::kScratchBytes);
+    for (int64_t t = begin; t < end; t++) {
+      int64_t r = t % per_batch / tiles.columns, c = t % tiles.columns;
+      Tile<T> tile = {job,
+                      t / per_batch,
+                      r * tiles.row_panels / tiles.rows,
+                      (r + 1) * tiles.row_panels / tiles.rows,
+                      c * tiles.column_panels / tiles.columns,
+                      (c + 1) * tiles.column_panels / tiles.columns,
+                      scratch,
+                      scratch + kMaxRowPanels<T> * Tile<T>::kPanelA};
+      tile.run();
+    }
+  };
+  parallel_for(job.batch * per_batch, max_of(1, kGrainProducts / max_of(products, 1)), range);
+}
+
+}  // namespace
+
+void contract(const Contraction<float>& job) { run(job); }
+void contract(const Contraction<double>& job) { run(job); }
+
+}  // namespace nl::NL_ISA

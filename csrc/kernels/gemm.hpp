@@ -1,0 +1,76 @@
+// gemm.hpp: blocked matrix multiplication over operands that fetch their own panels; what matmul and convolutions share.
+//
+// The bits are those of *dot*: k ascending in blocks of kDepth, a block is one FMA chain from +0, blocks are added in
+// ascending order. Tiles, panels and threads do not show in them.
+#pragma once
+#include "../base/view.hpp"
+#include "microkernel.hpp"
+
+namespace nl::NL_ISA {
+
+constexpr int kDepth = 256;
+
+// Elements from one k to the next in a packed panel: of A (whole vectors of rows), and of B with `vecs` vectors.
+template <class T>
+constexpr int kPackedRows = (kTileRows + kWidth<T> - 1) / kWidth<T> * kWidth<T>;
+
+// The part of an operand that one panel holds: lines [line, line + count) at k in [k, k + depth). `index` is the
+// panel's number, `reach` how many lines the kernel will read (vectors may run past the last column), and `pitch` the
+// distance of two k if the panel has to be packed.
+struct Slice {
+  int64_t batch, index, line, k;
+  int count, depth, reach, pitch;
+};
+
+// The prologue hook: an operand gives a panel where it lies, or gathers it into `buffer` (pitch * depth elements).
+template <class T>
+struct Operand {
+  Panel<T> (*fetch)(const void* source, const Slice& slice, T* buffer);
+  const void* source;
+};
+
+// The points of `planes` x `ys` x `xs`, numbered with x fastest, and their distances in memory.
+struct Grid {
+  int64_t ys, xs;
+  int64_t plane_stride, y_stride, x_stride;
+};
+
+// The offsets of points [first, first + count).
+NL_FN void offsets_of(const Grid& grid, int64_t first, int count, int64_t* to) {
+  int64_t x = first % grid.xs, y = first / grid.xs % grid.ys, plane = first / grid.xs / grid.ys;
+  for (int i = 0; i < count; i++) {
+    to[i] = plane * grid.plane_stride + y * grid.y_stride + x * grid.x_stride;
+    if (++x < grid.xs) continue;
+    x = 0;
+    if (++y == grid.ys) y = 0, plane++;
+  }
+}
+
+// Where C lies.
+template <class T>
+struct Output {
+  T* data;
+  int64_t batch_stride, row_stride;
+  Grid columns;
+};
+
+// C[batch, m, n] = A[batch, m, k] * B[batch, k, n] for k in [k_begin, k_end); when k_begin > 0 it is added to C, which
+// holds the sum of the blocks before. k_begin is a multiple of kDepth.
+template <class T>
+struct Contraction {
+  int64_t batch, m, n, k_begin, k_end;
+  Operand<T> a, b;
+  Output<T> c;
+  // The epilogue hook: called on each rectangle of C as soon as it is complete; null for none.
+  void (*finish)(const void* owner, int64_t batch, int64_t i0, int64_t i1, int64_t j0, int64_t j1);
+  const void* owner;
+};
+
+void contract(const Contraction<float>& job);
+void contract(const Contraction<double>& job);
+
+// Panels of A: as few as possible, of nearly equal height, so that no kernel runs at a small one.
+static constexpr int64_t row_panels(int64_t m) { return (m + kTileRows - 1) / kTileRows; }
+static constexpr int64_t row_panel_begin(int64_t m, int64_t panel) { return panel * m / row_panels(m); }
+
+}  // namespace nl::NL_ISA

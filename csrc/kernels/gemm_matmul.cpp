@@ -1,0 +1,215 @@
+// gemm_matmul.cpp: the row matmul: batched products of strided matrices.
+#include "gemm_pack.hpp"
+#include "gemm_vector.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+// c[b, i, j] = sum over k of a[b, i, k] * b[b, k, j]; the last two strides of an operand are those of rows and columns.
+struct Product {
+  int64_t m, n, k;
+  int64_t a_row, a_step, b_step, b_column;
+  Walk<2> batches;  // where the matrices of a and b begin
+  const Call& call;
+
+  explicit Product(const Call& c) : call(c) {
+    const View &a = c.in[0], &b = c.in[1];
+    int rows = a.rank - 2, columns = a.rank - 1;
+    m = a.shape[rows], k = a.shape[columns], n = b.shape[columns];
+    a_row = a.strides[rows], a_step = a.strides[columns];
+    b_step = b.strides[rows], b_column = b.strides[columns];
+    for (int d = 0; d < rows; d++) batches.add_axis(a.shape[d], {a.strides[d], b.strides[d]});
+  }
+
+  template <class T>
+  const T* a() const {
+    return (const T*)call.in[0].data;
+  }
+  template <class T>
+  const T* b() const {
+    return (const T*)call.in[1].data;
+  }
+  template <class T>
+  T* c() const {
+    return (T*)call.out[0].data;
+  }
+};
+
+void finish_rectangle(const Product& p, int64_t batch, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+  const Epilogue* epilogue = p.call.epilogue;
+  if (epilogue) epilogue->fn(epilogue->ctx, batch, i0, i1, j0, j1);
+}
+
+// ---- integers ---------------------------------------------------------------------------------------------------
+
+// U is unsigned, where overflow wraps.
+template <class U>
+void multiply_integers(const Product& p) {
+  auto rows = [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      auto at = p.batches.seek(r / p.m);
+      const U* a = p.a<U>() + at.at[0] + r % p.m * p.a_row;
+      U* c = p.c<U>() + r * p.n;
+      for (int64_t j = 0; j < p.n; j++) c[j] = 0;
+      for (int64_t k = 0; k < p.k; k++) {
+        const U *b = p.b<U>() + at.at[1] + k * p.b_step, factor = a[k * p.a_step];
+        for (int64_t j = 0; j < p.n; j++) c[j] = U(c[j] + factor * b[j * p.b_column]);
+      }
+      finish_rectangle(p, r / p.m, r % p.m, r % p.m + 1, 0, p.n);
+    }
+  };
+  parallel_for(p.batches.total * p.m, grain_of(p.n * p.k), rows);
+}
+
+// ---- matrix times vector ----------------------------------------------------------------------------------------
+
+// One side is a vector: the other is the matrix, of `outputs` lines.
+template <class T>
+struct VectorProduct {
+  const Product& p;
+  bool row;  // a is the vector
+  int64_t outputs, chunk, chunks;
+
+  explicit VectorProduct(const Product& product) : p(product), row(p.m == 1), outputs(row ? p.n : p.m), chunk(kBlock) {
+    // Cut along k only where the outputs alone do not feed all threads.
+    int64_t items = p.batches.total * ((outputs + kTile - 1) / kTile);
+    while (chunk < p.k && (chunk * kTile < kGrain || items * (p.k / chunk) > 8 * nl_num_threads())) chunk *= 2;
+    chunks = max_of(1, (p.k + chunk - 1) / chunk);
+  }
+
+  static constexpr int kTile = VectorSums<T>::kColumns;  // outputs in a unit of work
+
+  void run() const {
+    int64_t items = p.batches.total * outputs;
+    T* parts = chunks == 1 ? p.c<T>() : (T*)nl_scratch(2, chunks * items * sizeof(T));
+    int64_t tiles = (outputs + kTile - 1) / kTile;
+    auto units = [&](int64_t begin, int64_t end) {
+      for (int64_t u = begin; u < end; u++) {
+        unit(u / chunks / tiles, u / chunks % tiles * kTile, u % chunks, parts + u % chunks * items);
+      }
+    };
+    parallel_for(p.batches.total * tiles * chunks, grain_of(min_of(outputs, kTile) * min_of(p.k, chunk)), units);
+    if (chunks > 1) combine(parts, items);
+  }
+
+  // Outputs [first, first + kTile) of one batch, over one chunk of k.
+  void unit(int64_t batch, int64_t first, int64_t c, T* part) const {
+    auto at = p.batches.seek(batch);
+    int64_t k = c * chunk, depth = min_of(chunk, p.k - k), count = min_of(kTile, outputs - first);
+    const T *a = p.a<T>() + at.at[0] + k * p.a_step, *b = p.b<T>() + at.at[1] + k * p.b_step;
+    VectorSums<T> sums = {row ? b : a, row ? p.b_column : p.a_row, row ? p.b_step : p.a_step, row ? a : b, depth};
+    int64_t x_step = row ? p.a_step : p.b_step;
+    if (x_step != 1) {
+      T* x = (T*)nl_scratch(0, depth * sizeof(T));
+      gather_row(sums.x, x_step, depth, x);
+      sums.x = x;
+    }
+    sums.run(first, count, part + batch * outputs + first);
+    if (chunks == 1) finish(batch, first, first + count);
+  }
+
+  // Chunks are subtrees of equal size: their sums are combined in adjacent pairs like blocks.
+  void combine(T* parts, int64_t items) const {
+    for (int64_t span = 1; span < chunks; span *= 2) {
+      for (int64_t c = 0; c + span < chunks; c += 2 * span) {
+        for (int64_t i = 0; i < items; i++) parts[c * items + i] += parts[(c + span) * items + i];
+      }
+    }
+    for (int64_t i = 0; i < items; i++) p.c<T>()[i] = parts[i];
+    for (int64_t batch = 0; batch < p.batches.total; batch++) finish(batch, 0, outputs);
+  }
+
+  void finish(int64_t batch, int64_t begin, int64_t end) const {
+    row ? finish_rectangle(p, batch, 0, 1, begin, end) : finish_rectangle(p, batch, begin, end, 0, 1);
+  }
+};
+
+// ---- matrix times matrix ----------------------------------------------------------------------------------------
+
+// How the contraction's C maps to the product's: batches stacked as rows, or transposed.
+struct Mapping {
+  const Product& p;
+  bool stacked, swapped;
+
+  static void finish(const void* owner, int64_t batch, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+    const Mapping& map = *(const Mapping*)owner;
+    if (map.swapped) return finish_rectangle(map.p, batch, j0, j1, i0, i1);
+    if (!map.stacked) return finish_rectangle(map.p, batch, i0, i1, j0, j1);
+    int64_t m = map.p.m;
+    for (int64_t i = i0; i < i1;) {
+      int64_t b = i / m, stop = min_of(i1, (b + 1) * m);
+      finish_rectangle(map.p, b, i - b * m, stop - b * m, j0, j1);
+      i = stop;
+    }
+  }
+};
+
+// Lines this far apart fall into the same sets of L1, which holds 12 of them.
+template <class T>
+bool aliases(int64_t stride) {
+  int64_t bytes = (stride < 0 ? -stride : stride) * int64_t(sizeof(T)) % 4096;
+  return bytes < 128 || bytes > 4096 - 128;
+}
+
+// Rows are read in place where they meet too few columns to pay for packing.
+template <class T>
+bool rows_in_place(const Matrix<T>& a, int64_t n) {
+  return n <= 8 * kTileColumns<T> && (a.line_stride == 1 || !aliases<T>(a.line_stride));
+}
+
+// Columns must be adjacent; packing pays when they meet several panels of rows and their lines crowd L1.
+template <class T>
+bool columns_in_place(const Matrix<T>& b, int64_t m, int64_t k) {
+  return b.line_stride == 1 && (m <= kTileRows || min_of(k, kDepth) * b.step * int64_t(sizeof(T)) <= 16 << 10);
+}
+
+template <class T>
+void multiply_matrices(const Product& p) {
+  Matrix<T> a = {p.a<T>(), p.m, p.a_row, p.a_step, &p.batches, 0, false};
+  Matrix<T> b = {p.b<T>(), p.n, p.b_column, p.b_step, &p.batches, 1, false};
+  Output<T> c = {p.c<T>(), p.m * p.n, p.n, {1, p.n, 0, 0, 1}};
+  Mapping map = {p, false, false};
+  int64_t batch = p.batches.total;
+  if (p.batches.rank == 1 && p.batches.stride[1][0] == 0 && p.batches.stride[0][0] == p.m * p.a_row) {
+    map.stacked = true;
+    a.lines *= batch;
+    batch = 1;
+  } else if (a.lines <= kWidth<T> && b.lines > a.lines && b.step == 1 && b.line_stride != 1) {
+    // A few rows times a matrix that is contiguous in k: C^T = B^T A^T reads that matrix without transposing it.
+    map.swapped = true;
+    Matrix<T> t = a;
+    a = b, b = t;
+    c.row_stride = 1;
+    c.columns = {1, p.m, 0, 0, p.n};
+  }
+  a.in_place = rows_in_place(a, b.lines);
+  b.in_place = columns_in_place(b, a.lines, p.k);
+  contract({batch, a.lines, b.lines, 0, p.k, {a.fetch, &a}, {b.fetch, &b}, c, p.call.epilogue ? map.finish : nullptr, &map});
+}
+
+template <class T>
+void multiply_floats(const Product& p) {
+  if (p.batches.total == 0 || p.m == 0 || p.n == 0) return;
+  if (p.m == 1 || p.n == 1) {
+    VectorProduct<T>(p).run();
+  } else {
+    multiply_matrices<T>(p);
+  }
+}
+
+}  // namespace
+
+int matmul(const Call& call) {
+  Product p(call);
+  switch (call.out[0].dtype) {
+    case DType::b8: break;  // promotion leaves no bool product
+    case DType::u8: multiply_integers<uint8_t>(p); break;
+    case DType::i32: multiply_integers<uint32_t>(p); break;
+    case DType::i64: multiply_integers<uint64_t>(p); break;
+    case DType::f32: multiply_floats<float>(p); break;
+    case DType::f64: multiply_floats<double>(p); break;
+  }
+  return kOk;
+}
+
+}  // namespace nl::NL_ISA

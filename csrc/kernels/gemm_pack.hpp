@@ -1,0 +1,119 @@
+// gemm_pack.hpp: panels of strided matrices: read in place where that is as fast, else packed k by k.
+#pragma once
+#include "gemm.hpp"
+#include "loops.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+// (a0 b0 a1 b1 …) and the second half of the same.
+template <class V>
+struct Zipped {
+  V low, high;
+};
+
+#define NL_ZIP_2(a, b) {__builtin_shufflevector(a, b, 0, 2), __builtin_shufflevector(a, b, 1, 3)}
+#define NL_ZIP_4(a, b) {__builtin_shufflevector(a, b, 0, 4, 1, 5), __builtin_shufflevector(a, b, 2, 6, 3, 7)}
+#define NL_ZIP_8(a, b)                                       \
+  {__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11), \
+   __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)}
+#define NL_ZIP_16(a, b)                                                                       \
+  {__builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),    \
+   __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)}
+#if NL_VEC_BYTES == 64
+NL_FN Zipped<vf32> zip(vf32 a, vf32 b) { return NL_ZIP_16(a, b); }
+NL_FN Zipped<vf64> zip(vf64 a, vf64 b) { return NL_ZIP_8(a, b); }
+#elif NL_VEC_BYTES == 32
+NL_FN Zipped<vf32> zip(vf32 a, vf32 b) { return NL_ZIP_8(a, b); }
+NL_FN Zipped<vf64> zip(vf64 a, vf64 b) { return NL_ZIP_4(a, b); }
+#else
+NL_FN Zipped<vf32> zip(vf32 a, vf32 b) { return NL_ZIP_4(a, b); }
+NL_FN Zipped<vf64> zip(vf64 a, vf64 b) { return NL_ZIP_2(a, b); }
+#endif
+
+// Transposes W vectors of W: each round zips the first half of them with the second.
+template <class V, int W>
+NL_FN void transpose(V (&rows)[W]) {
+#pragma GCC unroll 4
+  for (int round = 1; round < W; round *= 2) {
+    V next[W];
+#pragma GCC unroll 8
+    for (int r = 0; r < W / 2; r++) {
+      Zipped<V> zipped = zip(rows[r], rows[r + W / 2]);
+      next[2 * r] = zipped.low;
+      next[2 * r + 1] = zipped.high;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < W; r++) rows[r] = next[r];
+  }
+}
+
+// Packs lines that are contiguous in k. Lanes past the last line repeat it.
+template <class T>
+void pack_transposed(const T* from, int64_t line_stride, const Slice& slice, T* buffer) {
+  using V = typename Vec<T>::V;
+  using V_u = typename Vec<T>::V_u;
+  constexpr int W = kWidth<T>;
+  for (int group = 0; group < slice.count; group += W) {
+    const T* line[W];
+    for (int r = 0; r < W; r++) line[r] = from + min_of(group + r, slice.count - 1) * line_stride;
+    for (int at = 0; at < slice.depth; at += W) {
+      int k = int(min_of(at, slice.depth - W));  // the last square overlaps the one before
+      V square[W];
+#pragma GCC unroll 16
+      for (int r = 0; r < W; r++) square[r] = LOAD(V, line[r] + k);
+      transpose(square);
+#pragma GCC unroll 16
+      for (int r = 0; r < W; r++) STORE(V, buffer + (k + r) * slice.pitch + group, square[r]);
+    }
+  }
+}
+
+// Packs adjacent lines. `readable` >= count lines exist from the first one on, so that whole vectors can be copied.
+template <class T>
+void pack_adjacent(const T* from, int64_t step, int64_t readable, const Slice& slice, T* buffer) {
+  using V_u = typename Vec<T>::V_u;
+  for (int k = 0; k < slice.depth; k++) {
+    int i = 0;
+    for (; i < slice.count && i + kWidth<T> <= readable; i += kWidth<T>) STORE(V, buffer + i, LOAD(V, from + i));
+    for (; i < slice.count; i++) buffer[i] = from[i];
+    from += step;
+    buffer += slice.pitch;
+  }
+}
+
+template <class T>
+void pack_strided(const T* from, int64_t line_stride, int64_t step, const Slice& slice, T* buffer) {
+  for (int k = 0; k < slice.depth; k++) {
+    for (int i = 0; i < slice.count; i++) buffer[k * slice.pitch + i] = from[i * line_stride + k * step];
+  }
+}
+
+// `lines` x k elements, and their panels.
+template <class T>
+struct Matrix {
+  const T* data;
+  int64_t lines, line_stride, step;
+  const Walk<2>* batches;  // where each batch begins, in its operand number `side`
+  int side;
+  bool in_place;
+
+  static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
+    const Matrix& m = *(const Matrix*)source;
+    int64_t begin = slice.batch == 0 ? 0 : m.batches->seek(slice.batch).at[m.side];
+    const T* from = m.data + begin + slice.line * m.line_stride + slice.k * m.step;
+    int64_t readable = m.lines - slice.line;
+    if (m.in_place && readable >= slice.reach) return {from, m.line_stride, m.step};
+    if (m.line_stride == 1) {
+      pack_adjacent(from, m.step, readable, slice, buffer);
+    } else if (m.step == 1 && slice.depth >= kWidth<T>) {
+      pack_transposed(from, m.line_stride, slice, buffer);
+    } else {
+      pack_strided(from, m.line_stride, m.step, slice, buffer);
+    }
+    return {buffer, 1, slice.pitch};
+  }
+};
+
+}  // namespace
+}  // namespace nl::NL_ISA

@@ -1,0 +1,343 @@
+// index.cpp: gather, scatter_add, index_select, index_add, index_get, index_put, nonzero, count_nonzero.
+//
+// All indices are checked before anything is written. Writes to one place happen in row-major order of the index: the
+// work is split between threads along the other axes only.
+#include "loops.hpp"
+#include "tree.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+// An index along an axis of some extent, counted from the end when negative; valid if unsigned below the extent.
+inline int64_t from_start(int64_t index, int64_t extent) { return index < 0 ? index + extent : index; }
+inline bool valid(int64_t index, int64_t extent) { return (uint64_t)from_start(index, extent) < (uint64_t)extent; }
+
+Walk<1> walk_of(const View& v) {
+  Walk<1> walk;
+  for (int d = 0; d < v.rank; d++) walk.add_axis(v.shape[d], {v.strides[d]});
+  return walk;
+}
+
+// Checks all elements of `index`; the first bad one is what the fault names.
+Status check(const View& index, int64_t extent, int64_t axis, int64_t* fault) {
+  Walk<1> walk = walk_of(index);
+  const int64_t* at = (const int64_t*)index.data;
+  auto c = walk.seek(0);
+  for (int64_t i = 0; i < walk.total; i++, walk.next(c)) {
+    if (valid(at[c.at[0]], extent)) continue;
+    fault[0] = at[c.at[0]], fault[1] = extent, fault[2] = axis;
+    return kIndexError;
+  }
+  return kOk;
+}
+
+// ---- what is done with the elements at a place: `there` is in the indexed tensor, `here` in the other one ----
+
+template <class T>
+struct Get {
+  using Element = T;
+  static void one(const T* there, T* here) { *here = *there; }
+  static void run(const T* there, int64_t there_step, T* here, int64_t here_step, int64_t n) {
+    if (there_step == 1 && here_step == 1) __builtin_memcpy(here, there, n * sizeof(T));
+    else
+      for (int64_t i = 0; i < n; i++) here[i * here_step] = there[i * there_step];
+  }
+};
+
+template <class T>
+struct Put {
+  using Element = T;
+  static void run(T* there, int64_t there_step, const T* here, int64_t here_step, int64_t n) {
+    Get<T>::run(here, here_step, there, there_step, n);
+  }
+};
+
+struct Plus {
+  template <class V>
+  static V of(V a, V b) {
+    return a + b;
+  }
+};
+
+struct Or {  // how bools add
+  template <class V>
+  static V of(V a, V b) {
+    return a | b;
+  }
+};
+
+template <class T, class Sum>
+struct Add {
+  using Element = T;
+  static void one(T* there, const T* here) { *there = Sum::of(*there, *here); }
+  static void run(T* there, int64_t there_step, const T* here, int64_t here_step, int64_t n) {
+    using V = typename Simd<T>::V;
+    int64_t i = 0;
+    if (there_step == 1 && here_step == 1) {
+      for (; i + Simd<T>::kWidth <= n; i += Simd<T>::kWidth) {
+        store(there + i, Sum::of(load<V>(there + i), load<V>(here + i)));
+      }
+    }
+    for (; i < n; i++) one(there + i * there_step, here + i * here_step);
+  }
+};
+
+// A type as a value.
+template <class T>
+struct Tag {
+  using Type = T;
+};
+
+// Calls fn(Tag<Op<T>>) with a T as large as an element: to move it, only its size counts.
+template <template <class> class Op, class F>
+void by_size(DType dtype, const F& fn) {
+  switch (itemsize(dtype)) {
+    case 1: return fn(Tag<Op<uint8_t>>{});
+    case 4: return fn(Tag<Op<int32_t>>{});
+    default: return fn(Tag<Op<int64_t>>{});
+  }
+}
+
+// Calls fn(Tag<Add<…>>) with the addition of a dtype.
+template <class F>
+void by_addition(DType dtype, const F& fn) {
+  switch (dtype) {
+    case DType::b8: return fn(Tag<Add<uint8_t, Or>>{});
+    case DType::u8: return fn(Tag<Add<uint8_t, Plus>>{});
+    case DType::i32: return fn(Tag<Add<int32_t, Plus>>{});
+    case DType::i64: return fn(Tag<Add<int64_t, Plus>>{});
+    case DType::f32: return fn(Tag<Add<float, Plus>>{});
+    case DType::f64: return fn(Tag<Add<double, Plus>>{});
+  }
+}
+
+// ---- gather and scatter_add: an index for every element ----
+
+constexpr int64_t kColumns = 256;  // columns that one thread takes at a time
+
+// Does Op at there[…, index[…, j, …], …] and here[…, j, …] for every element of the index. The last axis is the columns
+// unless it is the indexed one; in a column, j ascends.
+template <class Op>
+void along_axis(const View& there, const View& index, const View& here, int axis) {
+  using T = typename Op::Element;
+  int last = axis == index.rank - 1 ? -1 : index.rank - 1;
+  Walk<3> outer;
+  for (int d = 0; d < index.rank; d++) {
+    if (d == axis || d == last) continue;
+    outer.add_axis(index.shape[d], {there.strides[d], index.strides[d], here.strides[d]});
+  }
+  int64_t columns = last < 0 ? 1 : index.shape[last], n = index.shape[axis], extent = there.shape[axis];
+  auto column_step = [last](const View& v) { return last < 0 ? 0 : v.strides[last]; };
+  int64_t tiles = (columns + kColumns - 1) / kColumns;
+  parallel_for(outer.total * tiles, grain_of(n * min_of(columns, kColumns)), [=, &outer](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; item++) {
+      auto c = outer.seek(item / tiles);
+      int64_t first = item % tiles * kColumns, stop = min_of(first + kColumns, columns);
+      for (int64_t j = 0; j < n; j++) {
+        T* to = (T*)there.data + c.at[0];
+        T* from = (T*)here.data + c.at[2] + j * here.strides[axis];
+        const int64_t* at = (const int64_t*)index.data + c.at[1] + j * index.strides[axis];
+        for (int64_t k = first; k < stop; k++) {
+          int64_t place = from_start(at[k * column_step(index)], extent) * there.strides[axis];
+          Op::one(to + place + k * column_step(there), from + k * column_step(here));
+        }
+      }
+    }
+  });
+}
+
+// ---- index_get and index_put: k index tensors of one shape name points, each a slice of the axes that are left ----
+
+struct Point {
+  int64_t there, here;
+};
+
+struct Points {
+  Point* data;
+  int64_t count;
+  Walk<2> before, after;  // the axes left, before and after the index axes of `here`
+  int64_t run = 1, there_step = 0, here_step = 0;  // the innermost of them
+};
+
+struct Indices {
+  const View* views;
+  const int64_t* axes;
+  int count;
+
+  bool has(int d) const {
+    for (int k = 0; k < count; k++) {
+      if (axes[k] == d) return true;
+    }
+    return false;
+  }
+};
+
+Status check(const View& there, const Indices& indices, int64_t* fault) {
+  for (int k = 0; k < indices.count; k++) {
+    int64_t axis = indices.axes[k];
+    if (Status status = check(indices.views[k], there.shape[axis], axis, fault)) return status;
+  }
+  return kOk;
+}
+
+Points points_of(const View& there, const View& here, const Indices& indices, int position) {
+  Points p;
+  const View& shape = indices.views[0];
+  int d_here = 0;
+  for (int d = 0; d < there.rank; d++) {
+    if (indices.has(d)) continue;
+    if (d_here == position) d_here += shape.rank;
+    Walk<2>& walk = d_here < position ? p.before : p.after;
+    walk.add_axis(there.shape[d], {there.strides[d], here.strides[d_here++]});
+  }
+  if (p.after.rank > 0) {
+    int inner = p.after.rank - 1;
+    p.run = p.after.shape[inner], p.there_step = p.after.stride[0][inner], p.here_step = p.after.stride[1][inner];
+    p.after.remove_axis(inner);
+  }
+  Walk<1> walk;
+  for (int d = 0; d < shape.rank; d++) walk.push_axis(shape.shape[d], {here.strides[position + d]});
+  p.count = walk.total;
+  p.data = (Point*)nl_scratch(0, p.count * sizeof(Point));
+  auto c = walk.seek(0);
+  for (int64_t i = 0; i < p.count; i++, walk.next(c)) {
+    p.data[i] = {0, c.at[0]};
+    for (int k = 0; k < indices.count; k++) {
+      const View& index = indices.views[k];
+      int64_t at = 0, axis = indices.axes[k];
+      for (int d = 0; d < index.rank; d++) at += c.index[d] * index.strides[d];
+      p.data[i].there += from_start(((const int64_t*)index.data)[at], there.shape[axis]) * there.strides[axis];
+    }
+  }
+  return p;
+}
+
+// Does Op at the slices of points [first, last), on elements [begin, end) of their innermost axis.
+template <class Op, class T>
+void visit(const Points& p, T* there, T* here, int64_t first, int64_t last, int64_t begin, int64_t end) {
+  there += begin * p.there_step, here += begin * p.here_step;
+  for (int64_t i = first; i < last; i++) {
+    auto c = p.after.seek(0);
+    for (int64_t k = 0; k < p.after.total; k++, p.after.next(c)) {
+      Op::run(there + p.data[i].there + c.at[0], p.there_step, here + p.data[i].here + c.at[1], p.here_step, end - begin);
+    }
+  }
+}
+
+// Reading: any split is as good as another.
+template <class Op>
+void get_points(const Points& p, const View& x, const View& out) {
+  using T = typename Op::Element;
+  parallel_for(p.before.total * p.count, grain_of(p.after.total * p.run), [=, &p](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      auto c = p.before.seek(i / p.count);
+      visit<Op>(p, (T*)x.data + c.at[0], (T*)out.data + c.at[1], i % p.count, i % p.count + 1, 0, p.run);
+    }
+  });
+}
+
+// Writing: a thread takes all points, in order, on some columns.
+template <class Op>
+void put_points(const Points& p, const View& x, const View& value) {
+  using T = typename Op::Element;
+  int64_t tile = min_of(kColumns, max_of(16, p.run / nl_num_threads())), tiles = (p.run + tile - 1) / tile;
+  parallel_for(p.before.total * tiles, grain_of(p.count * p.after.total * tile), [=, &p](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      auto c = p.before.seek(i / tiles);
+      int64_t first = i % tiles * tile;
+      visit<Op>(p, (T*)x.data + c.at[0], (T*)value.data + c.at[1], 0, p.count, first, min_of(first + tile, p.run));
+    }
+  });
+}
+
+Status get(const View& x, const Indices& indices, const View& out, int position, int64_t* fault) {
+  if (Status status = check(x, indices, fault)) return status;
+  Points p = points_of(x, out, indices, position);
+  by_size<Get>(x.dtype, [&](auto op) { get_points<typename decltype(op)::Type>(p, x, out); });
+  return kOk;
+}
+
+Status put(const View& x, const Indices& indices, const View& value, int position, bool accumulate, int64_t* fault) {
+  if (Status status = check(x, indices, fault)) return status;
+  Points p = points_of(x, value, indices, position);
+  auto run = [&](auto op) { put_points<typename decltype(op)::Type>(p, x, value); };
+  if (accumulate) by_addition(x.dtype, run);
+  else by_size<Put>(x.dtype, run);
+  return kOk;
+}
+
+}  // namespace
+
+int gather(const Call& call) {
+  const View &x = call.in[0], &index = call.in[1], &out = call.out[0];
+  int axis = int(call.attr[0]);
+  if (Status status = check(index, x.shape[axis], axis, call.fault)) return status;
+  by_size<Get>(x.dtype, [&](auto op) { along_axis<typename decltype(op)::Type>(x, index, out, axis); });
+  return kOk;
+}
+
+int scatter_add(const Call& call) {
+  const View &x = call.out[0], &index = call.in[1], &src = call.in[2];
+  int axis = int(call.attr[0]);
+  if (Status status = check(index, x.shape[axis], axis, call.fault)) return status;
+  by_addition(x.dtype, [&](auto op) { along_axis<typename decltype(op)::Type>(x, index, src, axis); });
+  return kOk;
+}
+
+int index_select(const Call& call) {
+  Indices indices{&call.in[1], &call.attr[0], 1};
+  return get(call.in[0], indices, call.out[0], int(call.attr[0]), call.fault);
+}
+
+int index_add(const Call& call) {
+  Indices indices{&call.in[1], &call.attr[0], 1};
+  return put(call.out[0], indices, call.in[2], int(call.attr[0]), true, call.fault);
+}
+
+int index_get(const Call& call) {
+  int k = int(call.attr[0]);
+  Indices indices{&call.in[1], &call.attr[1], k};
+  return get(call.in[0], indices, call.out[0], int(call.attr[1 + k]), call.fault);
+}
+
+int index_put(const Call& call) {
+  int k = int(call.attr[0]);
+  Indices indices{&call.in[2], &call.attr[1], k};
+  return put(call.out[0], indices, call.in[1], int(call.attr[1 + k]), call.attr[2 + k] != 0, call.fault);
+}
+
+int count_nonzero(const Call& call) {
+  const View& mask = call.in[0];
+  Walk<1> walk = walk_of(mask);
+  int64_t n = 1, step = 1, count = 0;
+  if (walk.rank > 0) {
+    n = walk.shape[walk.rank - 1], step = walk.stride[0][walk.rank - 1];
+    walk.remove_axis(walk.rank - 1);
+  }
+  const uint8_t *data = (const uint8_t*)mask.data, *end = end_of<uint8_t>(mask);
+  auto c = walk.seek(0);
+  for (int64_t i = 0; i < walk.total; i++, walk.next(c)) {
+    count += TreeRow<Sum<uint8_t, uint64_t, int64_t>>::run(Strided<uint8_t>{data + c.at[0], step, end}, n);
+  }
+  *(int64_t*)call.out[0].data = count;
+  return kOk;
+}
+
+// Writes as many rows as the output has: the count was taken before, and the mask may be shared memory.
+int nonzero(const Call& call) {
+  const View &mask = call.in[0], &out = call.out[0];
+  Walk<1> walk;
+  for (int d = 0; d < mask.rank; d++) walk.push_axis(mask.shape[d], {mask.strides[d]});
+  int64_t row = 0;
+  auto c = walk.seek(0);
+  for (int64_t i = 0; i < walk.total && row < out.shape[0]; i++, walk.next(c)) {
+    if (!mask.data[c.at[0]]) continue;
+    for (int d = 0; d < mask.rank; d++) {
+      ((int64_t*)out.data)[row * out.strides[0] + d * out.strides[1]] = c.index[d];
+    }
+    row++;
+  }
+  return kOk;
+}
+
+}  // namespace nl::NL_ISA

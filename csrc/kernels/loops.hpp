@@ -1,0 +1,114 @@
+// loops.hpp: walks the index space of strided views and spreads it over threads; what the native kernels share.
+#pragma once
+#include "../base/view.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+// Work below this many elements is not worth waking a thread for.
+constexpr int64_t kGrain = 32768;
+
+inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// How many items of `work` elements make one chunk.
+inline int64_t grain_of(int64_t work) { return max_of(1, kGrain / max_of(work, 1)); }
+
+// Runs body(begin, end) over [0, n) in chunks of at least `grain` items.
+template <class F>
+void parallel_for(int64_t n, int64_t grain, const F& body) {
+  if (n <= 0) return;
+  nl_parallel_for(n, grain, [](void* f, int64_t begin, int64_t end) { (*(const F*)f)(begin, end); }, (void*)&body);
+}
+
+// The row-major index space of K views at once. Neighbouring axes are merged where all K views allow it.
+template <int K>
+struct Walk {
+  struct Cursor {
+    int64_t at[K];  // element offset in each view
+    int64_t index[kMaxRank];
+  };
+
+  int rank = 0;
+  int64_t total = 1;
+  int64_t shape[kMaxRank];
+  int64_t stride[K][kMaxRank];
+
+  // Appends an axis inside the ones already there.
+  void add_axis(int64_t extent, const int64_t (&step)[K]) {
+    if (extent == 1) return;
+    bool merges = rank > 0;
+    for (int k = 0; k < K && merges; k++) merges = stride[k][rank - 1] == step[k] * extent;
+    if (!merges) return push_axis(extent, step);
+    total *= extent;
+    shape[rank - 1] *= extent;
+    for (int k = 0; k < K; k++) stride[k][rank - 1] = step[k];
+  }
+
+  // Appends an axis that stays one of its own.
+  void push_axis(int64_t extent, const int64_t (&step)[K]) {
+    total *= extent;
+    shape[rank] = extent;
+    for (int k = 0; k < K; k++) stride[k][rank] = step[k];
+    rank++;
+  }
+
+  // Takes axis `d` out; the caller runs over it itself.
+  void remove_axis(int d) {
+    total = 1;
+    rank--;
+    for (int i = d; i < rank; i++) {
+      shape[i] = shape[i + 1];
+      for (int k = 0; k < K; k++) stride[k][i] = stride[k][i + 1];
+    }
+    for (int i = 0; i < rank; i++) total *= shape[i];
+  }
+
+  // The position of the element with row-major number `i`.
+  Cursor seek(int64_t i) const {
+    Cursor c = {};
+    for (int d = rank - 1; d >= 0; d--) {
+      c.index[d] = i % shape[d];
+      i /= shape[d];
+      for (int k = 0; k < K; k++) c.at[k] += c.index[d] * stride[k][d];
+    }
+    return c;
+  }
+
+  void next(Cursor& c) const {
+    for (int d = rank - 1; d >= 0; d--) {
+      for (int k = 0; k < K; k++) c.at[k] += stride[k][d];
+      if (++c.index[d] < shape[d]) return;
+      for (int k = 0; k < K; k++) c.at[k] -= shape[d] * stride[k][d];
+      c.index[d] = 0;
+    }
+  }
+};
+
+// All axes of two views of equal shape except `axis` (-1: none left out).
+inline Walk<2> walk_without(const View& a, const View& b, int axis) {
+  Walk<2> walk;
+  for (int d = 0; d < a.rank; d++) {
+    if (d != axis) walk.add_axis(a.shape[d], {a.strides[d], b.strides[d]});
+  }
+  return walk;
+}
+
+// One past the highest address that an element of `v` occupies: everything from `v`'s lowest element up to here may
+// be read (never used) by a vector load that runs over the end of a row.
+template <class T>
+const T* end_of(const View& v) {
+  const T* last = (const T*)v.data;
+  for (int d = 0; d < v.rank; d++) {
+    if (v.strides[d] > 0) last += (v.shape[d] - 1) * v.strides[d];
+  }
+  return last + 1;
+}
+
+template <class T>
+void gather_row(const T* from, int64_t stride, int64_t n, T* to) {
+  for (int64_t i = 0; i < n; i++) to[i] = from[i * stride];
+}
+
+}  // namespace
+}  // namespace nl::NL_ISA

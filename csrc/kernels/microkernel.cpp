@@ -1,0 +1,70 @@
+// microkernel.cpp: the micro-kernel at every tile size.
+#include "microkernel.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+template <class T, int kRows, int kVecs>
+void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, bool accumulate) {
+  using V = typename Vec<T>::V;
+  using V_u = typename Vec<T>::V_u;
+  V sum[kRows][kVecs] = {};
+  if (accumulate) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; i++) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; v++) __builtin_prefetch(c + i * c_row + v * kWidth<T>, 1);
+    }
+  }
+  for (int64_t k = 0; k < depth; k++) {
+    V column[kVecs];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; v++) column[v] = LOAD(V, b.data + v * kWidth<T>);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; i++) {
+      V row = SPLAT(V, a.data[i * a.line_stride]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; v++) sum[i][v] = multiply_add(row, column[v], sum[i][v]);
+    }
+    a.data += a.step;
+    b.data += b.step;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; i++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; v++) {
+      T* to = c + i * c_row + v * kWidth<T>;
+      STORE(V, to, accumulate ? LOAD(V, to) + sum[i][v] : sum[i][v]);
+    }
+  }
+}
+
+template <class T, int kVecs>
+MicroKernel<T> by_rows(int rows) {
+  switch (rows) {
+#define NL_ROWS(n) \
+  case n:          \
+    if constexpr (n <= kTileRows) return multiply_tile<T, n, kVecs>; \
+    break;
+    NL_ROWS(1) NL_ROWS(2) NL_ROWS(3) NL_ROWS(4) NL_ROWS(5) NL_ROWS(6) NL_ROWS(7)
+    NL_ROWS(8) NL_ROWS(9) NL_ROWS(10) NL_ROWS(11) NL_ROWS(12) NL_ROWS(13) NL_ROWS(14)
+#undef NL_ROWS
+  }
+  return nullptr;
+}
+
+template <class T>
+MicroKernel<T> by_vecs(int rows, int vecs) {
+  if constexpr (kTileVecs == 4) {
+    if (vecs == 4) return by_rows<T, 4>(rows);
+    if (vecs == 3) return by_rows<T, 3>(rows);
+  }
+  return vecs == 2 ? by_rows<T, 2>(rows) : by_rows<T, 1>(rows);
+}
+
+}  // namespace
+
+MicroKernel<float> micro_kernel(float, int rows, int vecs) { return by_vecs<float>(rows, vecs); }
+MicroKernel<double> micro_kernel(double, int rows, int vecs) { return by_vecs<double>(rows, vecs); }
+
+}  // namespace nl::NL_ISA

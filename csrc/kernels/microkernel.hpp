@@ -1,0 +1,63 @@
+// microkernel.hpp: the one micro-kernel of all contractions: a tile of C, held in registers, over one block of k.
+#pragma once
+#include <stdint.h>
+
+#include "../simd/vec.h"
+
+namespace nl::NL_ISA {
+
+// The largest tile: kTileRows rows of kTileVecs vectors. Share of the FMA peak with panels in L1 and L2 (Zen 5, f32):
+// 14 x 2 of 64 bytes 98 %, 6 x 2 of 32 bytes 97 %; of 16 bytes 2 x 4 reaches 76 %, 4 x 2 only 56 %: SSE2 has no
+// broadcast from memory, so there few rows are best.
+#if NL_VEC_BYTES == 64
+constexpr int kTileRows = 14, kTileVecs = 2;
+#elif NL_VEC_BYTES == 32
+constexpr int kTileRows = 6, kTileVecs = 2;
+#else
+constexpr int kTileRows = 2, kTileVecs = 4;
+#endif
+
+// The hardware vector of T: V aligned, V_u at any address (the names that LOAD and STORE expect).
+template <class T>
+struct Vec;
+
+template <>
+struct Vec<float> {
+  using V = vf32;
+  using V_u = vf32_u;
+  using Mask = vi32;
+};
+
+template <>
+struct Vec<double> {
+  using V = vf64;
+  using V_u = vf64_u;
+  using Mask = vi64;
+};
+
+NL_FN vf32 multiply_add(vf32 a, vf32 b, vf32 c) { return vf32_fma(a, b, c); }
+NL_FN vf64 multiply_add(vf64 a, vf64 b, vf64 c) { return vf64_fma(a, b, c); }
+
+template <class T>
+constexpr int kWidth = NL_VEC_BYTES / int(sizeof(T));  // elements in a vector
+template <class T>
+constexpr int kTileColumns = kTileVecs * kWidth<T>;
+
+// Where the elements of one panel of an operand lie: element (line, k) at data[line * line_stride + k * step]. Lines
+// are rows of A or columns of B; the columns of a B panel are always adjacent.
+template <class T>
+struct Panel {
+  const T* data;
+  int64_t line_stride;
+  int64_t step;
+};
+
+// c[i * c_row + j] = dot(row i of a, column j of b), or += it when `accumulate`: each element one FMA chain from +0.
+template <class T>
+using MicroKernel = void (*)(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, bool accumulate);
+
+// The kernel of a tile of `rows` (1..kTileRows) rows of `vecs` (1..kTileVecs) vectors.
+MicroKernel<float> micro_kernel(float, int rows, int vecs);
+MicroKernel<double> micro_kernel(double, int rows, int vecs);
+
+}  // namespace nl::NL_ISA

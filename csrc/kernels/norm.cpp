@@ -1,0 +1,80 @@
+// norm.cpp: layer_norm over the rows of a matrix: (x - mean) / sqrt(var + eps) * weight + bias.
+//
+// mean = T(n) of x / n, var = T(n) of (x - mean)^2 / n; every operation is rounded, so the bits are the definition's.
+#include "rows.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+inline float square_root(float x) { return __builtin_sqrtf(x); }
+inline double square_root(double x) { return __builtin_sqrt(x); }
+
+template <class T>
+struct LayerNorm {
+  using V = typename Simd<T>::V;
+
+  Strided<T> weight, bias;
+  int64_t n;
+  T eps;
+
+  T mean_of(const Strided<T>& x) const { return TreeRow<Sum<T>>::run(x, n) / T(n); }
+
+  T variance_of(const Strided<T>& x, T mean) const {
+    auto squares = [=](int64_t i, int64_t count, T* buffer) {
+      const T* in = x(i, count, buffer);
+      for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
+        V centred = load<V>(in + k) - splat<V>(mean);
+        store(buffer + k, centred * centred);
+      }
+      return (const T*)buffer;
+    };
+    return TreeRow<Sum<T>>::run(squares, n) / T(n);
+  }
+
+  void row(const Strided<T>& x, RowOut<T> y) const {
+    alignas(64) T buffer[3][kBlock];
+    T mean = mean_of(x);
+    T deviation = square_root(variance_of(x, mean) + eps);
+    for (int64_t i = 0; i < n; i += kBlock) {
+      int64_t count = min_of(kBlock, n - i);
+      const T *w = weight(i, count, buffer[1]), *b = bias(i, count, buffer[2]);
+      map_block(x(i, count, buffer[0]), i, count, y, [=](V v, int64_t k) {
+        return (v - splat<V>(mean)) / splat<V>(deviation) * load<V>(w + k) + load<V>(b + k);
+      });
+    }
+  }
+};
+
+template <class T>
+Strided<T> vector_of(const View& v) {
+  return {(const T*)v.data, v.strides[0], end_of<T>(v)};
+}
+
+template <class T>
+void over_rows(const Call& call) {
+  const View &x = call.in[0], &y = call.out[0];
+  double eps;
+  __builtin_memcpy(&eps, &call.attr[0], sizeof eps);
+  int64_t rows = x.shape[0], n = x.shape[1];
+  LayerNorm<T> norm{vector_of<T>(call.in[1]), vector_of<T>(call.in[2]), n, T(eps)};
+  const T* end = end_of<T>(x);
+  bool stream = y.strides[1] == 1 && streams<T>(y, n, rows);
+  if (n == 0) return;
+  parallel_for(rows, grain_of(n), [=, &x, &y, &norm](int64_t begin, int64_t stop) {
+    for (int64_t i = begin; i < stop; i++) {
+      norm.row(Strided<T>{(const T*)x.data + i * x.strides[0], x.strides[1], end},
+               RowOut<T>{(T*)y.data + i * y.strides[0], y.strides[1], stream});
+    }
+    if (stream) stream_fence();
+  });
+}
+
+}  // namespace
+
+int layer_norm(const Call& call) {
+  if (call.in[0].dtype == DType::f64) over_rows<double>(call);
+  else over_rows<float>(call);
+  return kOk;
+}
+
+}  // namespace nl::NL_ISA

@@ -1,0 +1,348 @@
+// tree.hpp: T(n), the one order in which the n elements of a reduction are combined, at any vector width.
+//
+// Blocks of 512; in a block element i goes to lane i mod 32 and each lane combines serially from the identity; lanes are
+// halved 32, 16, 8, 4, 2, 1; blocks are combined in adjacent pairs, level by level, an odd one carried up. The order
+// depends on n only, so strides, threads and ISA levels give the same bits.
+//
+// A monoid M says what is combined: types In, Lane, Out; `identity`, `lift` (a vector of In to a vector of Lane),
+// `combine` (of two vectors) and `finish` (a Lane to an Out). A lane that got no element holds the identity, which
+// changes no bit: sums start from +0, so no lane is ever -0.
+#pragma once
+#include <stdint.h>
+
+#include "../simd/vec.h"
+
+namespace nl::NL_ISA {
+namespace {
+
+constexpr int kLanes = 32;
+constexpr int kBlock = 512;
+
+// The hardware vector of T, of 32 lanes at most.
+template <class T>
+struct Simd {
+  static constexpr int kBytes = NL_VEC_BYTES < kLanes * (int)sizeof(T) ? NL_VEC_BYTES : kLanes * (int)sizeof(T);
+  static constexpr int kWidth = kBytes / (int)sizeof(T);
+  typedef T V __attribute__((vector_size(kBytes)));
+};
+
+template <class T>
+constexpr bool kIsFloat = T(0.5) != T(0);
+
+template <class T, int kBytes>
+struct VecOf {
+  typedef T V __attribute__((vector_size(kBytes)));
+};
+
+// The signed integer of a given size; a comparison of vectors of T gives a vector of Mask<T>.
+template <int kBytes>
+struct IntOf;
+template <>
+struct IntOf<1> {
+  using I = int8_t;
+};
+template <>
+struct IntOf<4> {
+  using I = int32_t;
+};
+template <>
+struct IntOf<8> {
+  using I = int64_t;
+};
+template <class T>
+using Mask = typename IntOf<sizeof(T)>::I;
+
+template <class V, class T>
+V splat(T x) {
+  return x - V{};  // and not V{} + x, which loses the sign of -0
+}
+
+template <class V, class T>
+V load(const T* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <class V, class T>
+void store(T* p, V v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+// Where T(n) divides n elements in two: the largest power of two of blocks below n.
+inline int64_t left_part(int64_t n) {
+  int64_t size = kBlock;
+  while (2 * size < n) size *= 2;
+  return size;
+}
+
+// Sums: floats in the order of T(n), integers exactly (wrapping) in 64 bits.
+template <class T, class L = T, class O = T>
+struct Sum {
+  using In = T;
+  using Lane = L;
+  using Out = O;
+  static constexpr Lane identity = 0;
+
+  template <class V>
+  static auto lift(V v) {
+    return __builtin_convertvector(v, typename Simd<Lane>::V);
+  }
+  template <class V>
+  static V combine(V a, V b) {
+    return a + b;
+  }
+  static Out finish(Lane lane) { return Out(lane); }
+};
+
+template <class T>
+constexpr T lowest() {
+  if constexpr (kIsFloat<T>) return -T(__builtin_inf());
+  if constexpr (T(-1) > T(0)) return 0;
+  return T(1ull << (8 * sizeof(T) - 1));
+}
+
+template <class T>
+constexpr T highest() {
+  if constexpr (kIsFloat<T>) return T(__builtin_inf());
+  return T(~uint64_t(lowest<T>()));
+}
+
+// Vectors of T and the masks over them as one, so that bits of floats can be combined.
+template <class V, class I>
+V both_bits(V a, V b, I) {
+  return (V)((I)a & (I)b);
+}
+template <class V, class I>
+V either_bits(V a, V b, I) {
+  return (V)((I)a | (I)b);
+}
+
+// The larger; -0 < +0, any NaN wins.
+template <class T>
+struct Max {
+  using In = T;
+  using Lane = T;
+  using Out = T;
+  static constexpr T identity = lowest<T>();
+
+  template <class V>
+  static V lift(V v) {
+    return v;
+  }
+  template <class V>
+  static V combine(V a, V b) {
+    V larger = a > b ? a : b;
+    if constexpr (!kIsFloat<T>) return larger;
+    larger = a == b ? both_bits(a, b, a == b) : larger;
+    return a != a ? a : larger;
+  }
+  static Out finish(T lane) { return lane; }
+};
+
+constexpr int64_t whole_steps(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
+
+// n elements `stride` apart, handed out in contiguous blocks. Whole steps of a block may be read: what lies beyond the
+// count is never used, but must be memory, so a block that would end beyond `end` is copied.
+template <class T>
+struct Strided {
+  const T* data;
+  int64_t stride;
+  const T* end;
+
+  const T* operator()(int64_t i, int64_t count, T* buffer) const {
+    const T* p = data + i * stride;
+    if (stride == 1 && end - p >= whole_steps(count)) return p;
+    for (int64_t k = 0; k < count; k++) buffer[k] = p[k * stride];
+    return buffer;
+  }
+};
+
+// T(n) along a row: vectors lie along the reduced axis. A source gives the elements: source(i, count, buffer) returns
+// where `count` <= 512 elements from the i-th on lie, contiguous, in whole steps; it may use the buffer of a block.
+template <class M>
+struct TreeRow {
+  using In = typename M::In;
+  using Lane = typename M::Lane;
+  using V = typename Simd<Lane>::V;
+  static constexpr int kWidth = Simd<Lane>::kWidth;
+  static constexpr int kVecs = kLanes / kWidth;
+  typedef In InV __attribute__((vector_size(kWidth * sizeof(In))));
+  typedef Lane Short __attribute__((vector_size(16)));  // a partial result, in lane 0
+
+  struct Lanes {
+    V v[kVecs];
+  };
+
+  static Lanes fresh() {
+    Lanes lanes;
+    for (int i = 0; i < kVecs; i++) lanes.v[i] = splat<V>(M::identity);
+    return lanes;
+  }
+
+  static void step(Lanes& lanes, const In* p) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kVecs; i++) lanes.v[i] = M::combine(lanes.v[i], M::lift(load<InV>(p + i * kWidth)));
+  }
+
+  // The last step of a block, of `count` < 32 elements; reads 32.
+  static void last_step(Lanes& lanes, const In* p, int count) {
+    __builtin_prefetch(p + kBlock);  // compilers mask the loads below; masked loads train no prefetcher: 5x on rows of 28
+#pragma GCC unroll 16
+    for (int i = 0; i < kVecs; i++) {
+      V next = M::combine(lanes.v[i], M::lift(load<InV>(p + i * kWidth)));
+      lanes.v[i] = first_lanes(count - i * kWidth) ? next : lanes.v[i];
+    }
+  }
+
+  // A mask of the first `count` lanes of a vector.
+  static auto first_lanes(int count) {
+    using Index = Mask<Lane>;
+    typename Simd<Index>::V index;
+    for (int i = 0; i < kWidth; i++) index[i] = Index(i);
+    Index bound = count < 0 ? 0 : count > kWidth ? kWidth : count;
+    return index < splat<typename Simd<Index>::V>(bound);
+  }
+
+  static Short halve(Lanes lanes) {
+#pragma GCC unroll 16
+    for (int h = kVecs / 2; h > 0; h /= 2) {
+#pragma GCC unroll 16
+      for (int i = 0; i < h; i++) lanes.v[i] = M::combine(lanes.v[i], lanes.v[i + h]);
+    }
+    return fold(narrow(lanes.v[0]));
+  }
+
+  // Halves a vector until 16 bytes are left.
+  template <class W>
+  static Short narrow(W v) {
+    if constexpr (sizeof(W) == 16) {
+      return v;
+    } else {
+      typename VecOf<Lane, sizeof(W) / 2>::V half[2];
+      __builtin_memcpy(half, &v, sizeof v);
+      return narrow(M::combine(half[0], half[1]));
+    }
+  }
+
+  // Halves the lanes of the last 16 bytes; lane 0 is the result.
+  static Short fold(Short v) {
+    typedef char Bytes __attribute__((vector_size(16)));
+    Bytes b = (Bytes)v;
+    v = M::combine(v, (Short)__builtin_shufflevector(b, b, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    if constexpr (sizeof(Lane) <= 4) {
+      b = (Bytes)v;
+      v = M::combine(v, (Short)__builtin_shufflevector(b, b, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+    }
+    if constexpr (sizeof(Lane) == 1) {
+      b = (Bytes)v;
+      v = M::combine(v, (Short)__builtin_shufflevector(b, b, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+      b = (Bytes)v;
+      v = M::combine(v, (Short)__builtin_shufflevector(b, b, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+    }
+    return v;
+  }
+
+  // One block of `count` <= 512 contiguous elements.
+  static Short block(const In* p, int64_t count) {
+    Lanes lanes = fresh();
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) step(lanes, p + i);
+    if (i < count) last_step(lanes, p + i, int(count - i));
+    return halve(lanes);
+  }
+
+  template <class Source>
+  __attribute__((noinline)) static Short tree(const Source& source, int64_t begin, int64_t n) {
+    if (n <= kBlock) {
+      alignas(64) In buffer[kBlock];
+      return block(source(begin, n, buffer), n);
+    }
+    int64_t left = left_part(n);
+    Short first = tree(source, begin, left);
+    return M::combine(first, tree(source, begin + left, n - left));
+  }
+
+  template <class Source>
+  static Lane run(const Source& source, int64_t n) {
+    return tree(source, 0, n)[0];
+  }
+};
+
+// T(n) down columns: vectors lie across the reduced axis, in tiles of columns that stay in the L1 cache.
+// A row of results is an array of kTile lanes, of which `columns` >= kWidth count.
+template <class M>
+struct TreeColumns {
+  using In = typename M::In;
+  using Lane = typename M::Lane;
+  using V = typename Simd<Lane>::V;
+  static constexpr int kWidth = Simd<Lane>::kWidth;
+  static constexpr int kTile = 4096 / sizeof(Lane);
+  static constexpr int kRows = kBlock / kLanes;  // rows in a lane of a full block
+  typedef In InV __attribute__((vector_size(kWidth * sizeof(In))));
+
+  struct Shape {
+    int64_t step, stride;  // from row to row, from column to column
+    int columns;
+  };
+
+  // a = combine(a, b); runs over the padding too, which no one reads.
+  static void merge(Lane* a, const Lane* b, int64_t columns) {
+    for (int64_t c = 0; c < columns; c += kWidth) store(a + c, M::combine(load<V>(a + c), load<V>(b + c)));
+  }
+
+  // Combines `rows` rows serially. Vectors are aligned in memory: of 16 streams that lie a power of two apart, lines
+  // needed twice would be evicted in between. The first and the last vector are moved inside the columns instead.
+  static void chain(const In* p, int64_t step, int rows, int columns, Lane* result) {
+    int skew = int((uint64_t)p / sizeof(In) % kWidth);
+    for (int c = -skew; c < columns; c += kWidth) {
+      int at = c < 0 ? 0 : c + kWidth <= columns ? c : columns - kWidth;
+      V lane = splat<V>(M::identity);
+      if (rows == kRows) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; i++) {
+          lane = M::combine(lane, M::lift(load<InV>(p + i * step + at)));
+          if (columns <= 128) __builtin_prefetch(p + (i + kRows) * step + at);
+        }
+      } else {
+        for (int i = 0; i < rows; i++) lane = M::combine(lane, M::lift(load<InV>(p + i * step + at)));
+      }
+      store(result + at, lane);
+    }
+  }
+
+  // Lane `l` of a block of `count` rows: rows l, l + 32, … . Reading them side by side keeps up to 16 streams in
+  // flight, which hardware prefetches: twice as fast as row after row into 32 accumulators.
+  static void lane(const In* p, Shape s, int l, int count, Lane* result) {
+    int rows = (count - l + kLanes - 1) / kLanes;
+    if (s.stride == 1) return chain(p + l * s.step, kLanes * s.step, rows, s.columns, result);
+    In panel[kRows * kTile];
+    for (int i = 0; i < rows; i++) {
+      for (int c = 0; c < s.columns; c++) panel[i * kTile + c] = p[(l + i * kLanes) * s.step + c * s.stride];
+    }
+    chain(panel, kTile, rows, s.columns, result);
+  }
+
+  // Lane `l` after halving to `lanes` lanes. Lanes beyond the count hold the identity and are left out.
+  __attribute__((noinline)) static void halve(const In* p, Shape s, int l, int lanes, int count, Lane* result) {
+    if (lanes == kLanes) return lane(p, s, l, count, result);
+    halve(p, s, l, 2 * lanes, count, result);
+    if (l + lanes >= count) return;
+    alignas(64) Lane other[kTile];
+    halve(p, s, l + lanes, 2 * lanes, count, other);
+    merge(result, other, s.columns);
+  }
+
+  // T(n) of n rows.
+  __attribute__((noinline)) static void run(const In* p, Shape s, int64_t n, Lane* result) {
+    if (n <= kBlock) return halve(p, s, 0, 1, int(n), result);
+    int64_t left = left_part(n);
+    alignas(64) Lane other[kTile];
+    run(p, s, left, result);
+    run(p + left * s.step, s, n - left, other);
+    merge(result, other, s.columns);
+  }
+};
+
+}  // namespace
+}  // namespace nl::NL_ISA

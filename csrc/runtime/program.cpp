@@ -1,0 +1,179 @@
+// program.cpp: the replay loop.
+#include "program.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "../base/errors.hpp"
+#include "alloc.hpp"
+#include "float_mode.hpp"
+#include "ops.gen.hpp"
+
+namespace nl {
+namespace {
+
+thread_local int64_t failed_record = -1;
+
+size_t count_refs(const Step& step) {
+  if (const auto* g = std::get_if<GeneratedStep>(&step.what)) return g->refs.size();
+  return std::get<NativeStep>(step.what).epilogue_refs.size();
+}
+
+char* aligned_copy(const std::string& bytes) {
+  char* p = static_cast<char*>(nl_alloc(int64_t(bytes.size())));
+  std::memcpy(p, bytes.data(), bytes.size());
+  return p;
+}
+
+[[noreturn]] void refuse(const char* what) { throw std::invalid_argument(std::string("Program: ") + what); }
+
+int64_t rounded(int64_t arena_bytes) {
+  if (arena_bytes < 0 || arena_bytes > (int64_t(1) << 60)) refuse("the arena's size makes no sense");
+  return (arena_bytes + 63) / 64 * 64;
+}
+
+// What nl_parallel_for and a kernel's epilogue hook hand back to the generated code.
+template <class Fn>
+struct Bound {
+  Fn fn;
+  void* const* ptr;
+  const int64_t* ints;
+};
+
+void call_generated(void* ctx, int64_t begin, int64_t end) {
+  const auto* b = static_cast<const Bound<GeneratedFn>*>(ctx);
+  b->fn(b->ptr, b->ints, begin, end);
+}
+
+void call_epilogue(void* ctx, int64_t batch, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+  const auto* b = static_cast<const Bound<EpilogueFn>*>(ctx);
+  b->fn(b->ptr, b->ints, batch, i0, i1, j0, j1);
+}
+
+}  // namespace
+
+// ---- one run ----
+
+struct Program::Frame {
+  char* const* slots;
+  const int64_t* offsets;
+  const uint64_t* scalars;
+  char* arena;
+  char* const* constants;
+  void** pointers;
+
+  char* base(const Ref& r) const {
+    switch (r.kind) {
+      case Ref::Kind::slot:
+        return slots[r.index];
+      case Ref::Kind::arena:
+        return arena;
+      case Ref::Kind::scalar:
+        return reinterpret_cast<char*>(const_cast<uint64_t*>(scalars + r.index));
+      case Ref::Kind::constant:
+        return constants[r.index];
+    }
+    return nullptr;
+  }
+
+  char* resolve(const Ref& r) const {
+    const int64_t offset = r.offset_class >= 0 ? offsets[r.offset_class] * r.itemsize : 0;
+    return base(r) + r.byte_offset + offset;
+  }
+
+  void** resolve(const std::vector<Ref>& refs) const {
+    std::transform(refs.begin(), refs.end(), pointers, [&](const Ref& r) { return resolve(r); });
+    return pointers;
+  }
+
+  void run(const GeneratedStep& s) const {
+    Bound<GeneratedFn> bound{s.fn, resolve(s.refs), s.ints.data()};
+    nl_parallel_for(s.range, s.grain, call_generated, &bound);
+  }
+
+  void run(const NativeStep& s) const {
+    View views[kMaxOperands];
+    for (size_t i = 0; i < s.views.size(); ++i) {
+      views[i] = s.views[i];
+      views[i].data = resolve(s.refs[i]);
+    }
+    Bound<EpilogueFn> bound{s.epilogue, nullptr, s.epilogue_ints.data()};
+    const Epilogue epilogue{call_epilogue, &bound};
+    if (s.epilogue != nullptr) bound.ptr = resolve(s.epilogue_refs);
+    int64_t fault[3] = {0, 0, 0};
+    const Call call{views,
+                    views + s.n_in,
+                    s.attrs.data(),
+                    fault,
+                    s.epilogue != nullptr ? &epilogue : nullptr,
+                    s.op,
+                    uint8_t(s.n_in),
+                    uint8_t(int(s.views.size()) - s.n_in),
+                    uint8_t(s.attrs.size())};
+    if (s.fn(call) == kIndexError) throw index_error(op_name(s.op), fault);
+  }
+};
+
+void Program::run(char* const* slots, const int64_t* offsets, const uint64_t* scalars) const {
+  const DefaultFloatMode mode;
+  char* arena = static_cast<char*>(nl_arena(arena_bytes_ + frame_bytes_));
+  const Frame frame{slots, offsets, scalars, arena, constants_.data(), reinterpret_cast<void**>(arena + arena_bytes_)};
+  failed_record = -1;
+  for (const Step& step : steps_) {
+    try {
+      std::visit([&](const auto& s) { frame.run(s); }, step.what);
+    } catch (...) {
+      failed_record = step.record;
+      throw;
+    }
+  }
+}
+
+int64_t Program::failed_op() { return failed_record; }
+
+std::vector<char*>& Program::slot_pointers() {
+  static thread_local std::vector<char*> pointers;
+  return pointers;
+}
+
+// ---- construction ----
+
+Program::Program(uint32_t n_slots, int64_t arena_bytes, const std::vector<std::string>& constants,
+                 std::vector<Step> steps)
+    : arena_bytes_(rounded(arena_bytes)), steps_(std::move(steps)) {
+  size_t refs = 0;
+  for (const Step& step : steps_) refs = std::max(refs, count_refs(step));
+  frame_bytes_ = int64_t(refs * sizeof(void*));
+  for (const std::string& c : constants) constant_bytes_.push_back(int64_t(c.size()));
+  for (const Step& step : steps_) check(step, n_slots);
+  for (const std::string& c : constants) constants_.push_back(aligned_copy(c));
+}
+
+Program::~Program() {
+  for (size_t i = 0; i < constants_.size(); ++i) nl_free(constants_[i], constant_bytes_[i]);
+}
+
+void Program::check(const Ref& r, uint32_t n_slots) const {
+  if (r.kind == Ref::Kind::slot && r.index >= n_slots) refuse("a reference names a slot that does not exist");
+  if (r.kind == Ref::Kind::constant && r.index >= constant_bytes_.size())
+    refuse("a reference names a constant that does not exist");
+  if (r.kind == Ref::Kind::arena && (r.byte_offset < 0 || r.byte_offset > arena_bytes_))
+    refuse("a reference points outside of the arena");
+}
+
+void Program::check(const Step& step, uint32_t n_slots) const {
+  if (const auto* g = std::get_if<GeneratedStep>(&step.what)) {
+    if (g->fn == nullptr) refuse("a step has no function");
+    for (const Ref& r : g->refs) check(r, n_slots);
+    return;
+  }
+  const auto& s = std::get<NativeStep>(step.what);
+  if (s.fn == nullptr) refuse("a step has no function");
+  if (s.views.size() > size_t(kMaxOperands) || s.attrs.size() > size_t(kMaxAttrs))
+    refuse("a step has too many operands");
+  for (const Ref& r : s.refs) check(r, n_slots);
+  for (const Ref& r : s.epilogue_refs) check(r, n_slots);
+}
+
+}  // namespace nl

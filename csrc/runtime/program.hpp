@@ -1,0 +1,83 @@
+// program.hpp: a compiled trace: constants, a plan of memory and a list of steps. Replaying it calls each step.
+#pragma once
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "../base/view.hpp"
+
+namespace nl {
+
+// Where an operand lies; resolved anew at every run.
+struct Ref {
+  enum class Kind : uint8_t { slot, arena, scalar, constant };
+  Kind kind;
+  int32_t itemsize;      // of the elements that `offset_class` counts
+  int32_t offset_class;  // number of a run-time offset, or -1
+  uint32_t index;        // slot, scalar or constant
+  int64_t byte_offset;
+};
+
+using GeneratedFn = void (*)(void* const* ptr, const int64_t* n, int64_t begin, int64_t end);
+using EpilogueFn = void (*)(void* const* ptr, const int64_t* n, int64_t b, int64_t i0, int64_t i1, int64_t j0,
+                            int64_t j1);
+
+// A loop nest whose outermost index runs over [0, range).
+struct GeneratedStep {
+  GeneratedFn fn;
+  std::vector<Ref> refs;
+  std::vector<int64_t> ints;
+  int64_t range, grain;
+};
+
+// A row of the table run by its eager kernel.
+struct NativeStep {
+  NativeFn fn;
+  uint16_t op;
+  int n_in;
+  std::vector<Ref> refs;    // inputs, then outputs
+  std::vector<View> views;  // the same, with shape, strides and dtype
+  std::vector<int64_t> attrs;
+  EpilogueFn epilogue;  // null, or what runs on finished tiles
+  std::vector<Ref> epilogue_refs;
+  std::vector<int64_t> epilogue_ints;
+};
+
+struct Step {
+  std::variant<GeneratedStep, NativeStep> what;
+  int64_t record;  // the number of the tape's record it stems from, for error messages
+};
+
+class Program {
+ public:
+  // Throws std::invalid_argument when a reference points outside of what the program has.
+  Program(uint32_t n_slots, int64_t arena_bytes, const std::vector<std::string>& constants, std::vector<Step> steps);
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  // `slots`: the memory of each slot, null for those that live in the arena. Allocates nothing once the thread's arena
+  // is long enough; several threads may run one program. Throws IndexError where a step's check fails.
+  void run(char* const* slots, const int64_t* offsets, const uint64_t* scalars) const;
+
+  // The record whose check failed in the last run on this thread, or -1.
+  static int64_t failed_op();
+  // A buffer for the `slots` of the next run on this thread.
+  static std::vector<char*>& slot_pointers();
+
+  int64_t arena_bytes() const { return arena_bytes_; }
+  size_t n_steps() const { return steps_.size(); }
+
+ private:
+  struct Frame;
+  int64_t arena_bytes_;
+  int64_t frame_bytes_;  // behind the arena: the pointers of the step that runs
+  std::vector<Step> steps_;
+  std::vector<char*> constants_;
+  std::vector<int64_t> constant_bytes_;
+
+  void check(const Ref& ref, uint32_t n_slots) const;
+  void check(const Step& step, uint32_t n_slots) const;
+};
+
+}  // namespace nl

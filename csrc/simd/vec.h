@@ -1,0 +1,199 @@
+// vec.h: the vector dialect of eager and traced kernels: types, loads, and the few things that compilers do not spell
+// alike. Plain C11 and C++17 for gcc and clang; the text of every traced kernel file begins with it, so it stays short.
+//
+// A kernel runs W4 lanes at a time (as many floats as a register holds), or W8 (doubles) when it touches 64-bit values:
+// gcc splits wider vectors into scalars. A type's first letter is the part of a register that it fills: v full, h half,
+// q quarter, e eighth. W4 lanes: vf32 vi32 vu32 qi8 qu8. W8 lanes: vf64 vi64 vu64 hf32 hi32 hu32 ei8 eu8.
+// A bool is a byte 0 or 1 in memory and a lane mask (0 or -1, an integer of any lane width) in between.
+#ifndef NL_VEC_H
+#define NL_VEC_H
+
+#if defined(__AVX512F__)
+#define NL_VEC_BYTES 64
+#elif defined(__AVX2__)
+#define NL_VEC_BYTES 32
+#else
+#define NL_VEC_BYTES 16
+#endif
+#ifdef __FMA__
+#define NL_HAS_FMA 1
+#else
+#define NL_HAS_FMA 0
+#endif
+
+enum { W4 = NL_VEC_BYTES / 4, W8 = NL_VEC_BYTES / 8 };
+
+// `name_u` is the same vector at any address, whatever was stored there.
+#define NL_VEC(name, T, bytes)                           \
+  typedef T name __attribute__((vector_size(bytes)));   \
+  typedef T name##_u __attribute__((vector_size(bytes), aligned(1), may_alias))
+NL_VEC(vf32, float, NL_VEC_BYTES);
+NL_VEC(vi32, int, NL_VEC_BYTES);
+NL_VEC(vu32, unsigned, NL_VEC_BYTES);
+NL_VEC(qi8, signed char, NL_VEC_BYTES / 4);
+NL_VEC(qu8, unsigned char, NL_VEC_BYTES / 4);
+NL_VEC(vf64, double, NL_VEC_BYTES);
+NL_VEC(vi64, __INT64_TYPE__, NL_VEC_BYTES);
+NL_VEC(vu64, __UINT64_TYPE__, NL_VEC_BYTES);
+NL_VEC(hf32, float, NL_VEC_BYTES / 2);
+NL_VEC(hi32, int, NL_VEC_BYTES / 2);
+NL_VEC(hu32, unsigned, NL_VEC_BYTES / 2);
+NL_VEC(ei8, signed char, NL_VEC_BYTES / 8);
+NL_VEC(eu8, unsigned char, NL_VEC_BYTES / 8);
+
+#define LOAD(T, p) (*(const T##_u*)(p))
+#define STORE(T, p, x) (*(T##_u*)(p) = (x))
+#define SPLAT(T, x) ((x) - (T){0})  // minus, because -0 + 0 is +0
+#define CONVERT(T, x) __builtin_convertvector(x, T)
+// C has no ?: over vectors. With ^ (not |) gcc finds the blend, also between a variable and a constant.
+#define SELECT(T, I, m, a, b) ((T)(((m) & (I)(a)) ^ (~(m) & (I)(b))))
+#define NL_FN static inline __attribute__((always_inline, unused))
+
+#if NL_VEC_BYTES == 64
+#define NL_LANES8 {0, 1, 2, 3, 4, 5, 6, 7}
+#elif NL_VEC_BYTES == 32
+#define NL_LANES8 {0, 1, 2, 3}
+#else
+#define NL_LANES8 {0, 1}
+#endif
+
+// ---- fused multiply-add; a level without it rounds twice ----------------------------------------------------------
+#ifndef __has_builtin
+#define __has_builtin(x) 0
+#endif
+#if !NL_HAS_FMA
+#define vf32_fma(a, b, c) ((a) * (b) + (c))
+#define vf64_fma vf32_fma
+#define hf32_fma vf32_fma
+#elif __has_builtin(__builtin_elementwise_fma)
+#define vf32_fma __builtin_elementwise_fma
+#define vf64_fma __builtin_elementwise_fma
+#define hf32_fma __builtin_elementwise_fma
+#elif NL_VEC_BYTES == 64
+#define vf32_fma(a, b, c) __builtin_ia32_vfmaddps512_mask(a, b, c, (unsigned short)-1, 4)
+#define vf64_fma(a, b, c) __builtin_ia32_vfmaddpd512_mask(a, b, c, (unsigned char)-1, 4)
+#define hf32_fma __builtin_ia32_vfmaddps256
+#else
+#define vf32_fma __builtin_ia32_vfmaddps256
+#define vf64_fma __builtin_ia32_vfmaddpd256
+#define hf32_fma __builtin_ia32_vfmaddps
+#endif
+
+// ---- a > b ? a : b and a < b ? a : b: the second one when they are equal or unordered -----------------------------
+#if defined(__clang__) || !defined(__x86_64__)
+#define vf32_max(a, b) SELECT(vf32, vi32, (vi32)((a) > (b)), a, b)
+#define vf32_min(a, b) SELECT(vf32, vi32, (vi32)((a) < (b)), a, b)
+#define vf64_max(a, b) SELECT(vf64, vi64, (vi64)((a) > (b)), a, b)
+#define vf64_min(a, b) SELECT(vf64, vi64, (vi64)((a) < (b)), a, b)
+#elif NL_VEC_BYTES == 64
+#define vf32_max(a, b) __builtin_ia32_maxps512_mask(a, b, a, (unsigned short)-1, 4)
+#define vf32_min(a, b) __builtin_ia32_minps512_mask(a, b, a, (unsigned short)-1, 4)
+#define vf64_max(a, b) __builtin_ia32_maxpd512_mask(a, b, a, (unsigned char)-1, 4)
+#define vf64_min(a, b) __builtin_ia32_minpd512_mask(a, b, a, (unsigned char)-1, 4)
+#elif NL_VEC_BYTES == 32
+#define vf32_max __builtin_ia32_maxps256
+#define vf32_min __builtin_ia32_minps256
+#define vf64_max __builtin_ia32_maxpd256
+#define vf64_min __builtin_ia32_minpd256
+#else
+#define vf32_max __builtin_ia32_maxps
+#define vf32_min __builtin_ia32_minps
+#define vf64_max __builtin_ia32_maxpd
+#define vf64_min __builtin_ia32_minpd
+#endif
+#define hf32_max(a, b) SELECT(hf32, hi32, (hi32)((a) > (b)), a, b)
+#define hf32_min(a, b) SELECT(hf32, hi32, (hi32)((a) < (b)), a, b)
+
+// ---- square root (correctly rounded) ------------------------------------------------------------------------------
+#define NL_BY_LANE(T, n, expression) \
+  T r;                               \
+  for (int l = 0; l < n; ++l) r[l] = expression; \
+  return r
+#if __has_builtin(__builtin_elementwise_sqrt)
+#define vf32_sqrt __builtin_elementwise_sqrt
+#define vf64_sqrt __builtin_elementwise_sqrt
+#define hf32_sqrt __builtin_elementwise_sqrt
+#elif defined(__clang__) || !defined(__x86_64__)
+NL_FN vf32 vf32_sqrt(vf32 x) { NL_BY_LANE(vf32, W4, __builtin_sqrtf(x[l])); }
+NL_FN vf64 vf64_sqrt(vf64 x) { NL_BY_LANE(vf64, W8, __builtin_sqrt(x[l])); }
+NL_FN hf32 hf32_sqrt(hf32 x) { NL_BY_LANE(hf32, W8, __builtin_sqrtf(x[l])); }
+#elif NL_VEC_BYTES == 64
+#define vf32_sqrt(x) __builtin_ia32_sqrtps512_mask(x, x, (unsigned short)-1, 4)
+#define vf64_sqrt(x) __builtin_ia32_sqrtpd512_mask(x, x, (unsigned char)-1, 4)
+#define hf32_sqrt __builtin_ia32_sqrtps256
+#elif NL_VEC_BYTES == 32
+#define vf32_sqrt __builtin_ia32_sqrtps256
+#define vf64_sqrt __builtin_ia32_sqrtpd256
+#define hf32_sqrt __builtin_ia32_sqrtps
+#else
+#define vf32_sqrt __builtin_ia32_sqrtps
+#define vf64_sqrt __builtin_ia32_sqrtpd
+NL_FN hf32 hf32_sqrt(hf32 x) { NL_BY_LANE(hf32, W8, __builtin_sqrtf(x[l])); }
+#endif
+
+// ---- y * 2^n for integral n, rounded once; |n| <= 252 (f32), 2044 (f64) and y of moderate size --------------------
+#if NL_VEC_BYTES == 64
+#define vf32_ldexp(y, n) __builtin_ia32_scalefps512_mask(y, n, y, (unsigned short)-1, 4)
+#define vf64_ldexp(y, n) __builtin_ia32_scalefpd512_mask(y, n, y, (unsigned char)-1, 4)
+#define hf32_ldexp(y, n) __builtin_ia32_scalefps256_mask(y, n, y, (unsigned char)-1)
+#else
+// Two exact powers: only the last multiplication can round. The magic number leaves n in a float's lowest bits.
+#define NL_LDEXP(T, I, magic, mantissa, bias)                                      \
+  NL_FN T T##_ldexp(T y, T n) {                                                    \
+    const I whole = (I)(n + magic) - (I)SPLAT(T, magic), half = whole >> 1;        \
+    return y * (T)((half + bias) << mantissa) * (T)((whole - half + bias) << mantissa); \
+  }
+NL_LDEXP(vf32, vi32, 0x1.8p23f, 23, 127)
+NL_LDEXP(hf32, hi32, 0x1.8p23f, 23, 127)
+NL_LDEXP(vf64, vi64, 0x1.8p52, 52, 1023)
+#endif
+
+// ---- whether any lane of a full-register mask is set --------------------------------------------------------------
+#if NL_VEC_BYTES == 64
+#define ANY(m) (__builtin_ia32_cvtd2mask512((vi32)(m)) != 0)
+#elif NL_VEC_BYTES == 32
+#define ANY(m) (__builtin_ia32_movmskps256((vf32)(m)) != 0)
+#elif defined(__SSE__)
+#define ANY(m) (__builtin_ia32_movmskps((vf32)(m)) != 0)
+#else
+NL_FN int nl_any(vi64 m) {
+  __INT64_TYPE__ r = 0;
+  for (int l = 0; l < W8; ++l) r |= m[l];
+  return r != 0;
+}
+#define ANY(m) nl_any((vi64)(m))
+#endif
+#define UNLIKELY(c) __builtin_expect(c, 0)
+
+// ---- high half of a 32 x 32 bit product ---------------------------------------------------------------------------
+NL_FN vu32 vu32_mulhi(vu32 a, vu32 b) {
+  const vu64 low = SPLAT(vu64, 0xffffffffu), x = (vu64)a, y = (vu64)b;
+  return (vu32)(((x & low) * (y & low)) >> 32 | (((x >> 32) * (y >> 32)) & ~low));
+}
+NL_FN hu32 hu32_mulhi(hu32 a, hu32 b) { return CONVERT(hu32, (CONVERT(vu64, a) * CONVERT(vu64, b)) >> 32); }
+
+// ---- exact remainder of a division of any size: shift and subtract on integers ------------------------------------
+#define NL_FMOD(name, T, U, mantissa, exponents)                                             \
+  static inline __attribute__((unused)) T name(T x, T y) {                                   \
+    const U one = (U)1 << mantissa, sign = (U)1 << (sizeof(U) * 8 - 1);                      \
+    union { T f; U u; } a = {x}, b = {y};                                                    \
+    const U s = a.u & sign, inf = (U)exponents << mantissa;                                  \
+    a.u &= ~sign, b.u &= ~sign;                                                              \
+    if (a.u >= inf || b.u > inf || b.u == 0) return (x * y) / (x * y);                       \
+    if (a.u < b.u) return x;                                                                 \
+    int ea = (int)(a.u >> mantissa), eb = (int)(b.u >> mantissa);                            \
+    U m = (a.u & (one - 1)) | (ea ? one : 0), d = (b.u & (one - 1)) | (eb ? one : 0);        \
+    ea += !ea, eb += !eb;                                                                    \
+    for (; ea > eb; --ea) m = (m >= d ? m - d : m) << 1;                                     \
+    if (m >= d) m -= d;                                                                      \
+    for (; m && m < one && ea > 1; --ea) m <<= 1;                                            \
+    a.u = s | (m < one ? m : (m - one) | (U)ea << mantissa);                                 \
+    return a.f;                                                                              \
+  }
+NL_FMOD(nl_fmod_f32, float, unsigned, 23, 255)
+NL_FMOD(nl_fmod_f64, double, __UINT64_TYPE__, 52, 2047)
+NL_FN vf32 vf32_fmod(vf32 a, vf32 b) { NL_BY_LANE(vf32, W4, nl_fmod_f32(a[l], b[l])); }
+NL_FN hf32 hf32_fmod(hf32 a, hf32 b) { NL_BY_LANE(hf32, W8, nl_fmod_f32(a[l], b[l])); }
+NL_FN vf64 vf64_fmod(vf64 a, vf64 b) { NL_BY_LANE(vf64, W8, nl_fmod_f64(a[l], b[l])); }
+
+#endif  // NL_VEC_H

@@ -1,0 +1,22 @@
+"""neurlang: tensors as in PyTorch, loops that are captured, fused, planned into one arena and replayed."""
+
+from . import _tensor, autograd, functional, nn, optim, random
+from ._tensor import *  # noqa: F403
+from ._tensor import Tensor, bool_, dtype, float32, float64, int32, int64, uint8
+from .autograd import enable_grad, grad, no_grad, set_grad_enabled
+from .errors import AliasError, CacheWarning, DTypeError, FormatError, ShapeError, TraceError
+from .functional import *  # noqa: F403
+from .ops.table import Row, register
+from .serialize import load, save
+from .trace import Counts, reset_programs, trace
+
+__version__ = "0.1.0"
+
+# PyTorch's spellings.
+bool = bool_
+double = float64
+float = float32
+int = int32
+long = int64
+FloatTensor = Tensor
+nan, inf, pi, e = (_tensor.np.nan, _tensor.np.inf, _tensor.np.pi, _tensor.np.e)

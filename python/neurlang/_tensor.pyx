@@ -1,0 +1,95 @@
+# _tensor.pyx: the hot door: Tensor, the eager call and the tape. Its parts, one subject a file, lie in hot/.
+# cython: language_level=3, cdivision=True
+# cython: embedsignature=True, freethreading_compatible=False
+# distutils: language = c++
+
+cimport cython
+cimport numpy as cnp
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy
+
+import builtins as py  # rows named sum, max, abs … shadow the builtins in this module
+import sys
+from collections import namedtuple
+from math import ceil as math_ceil
+from math import isfinite as math_isfinite
+from operator import index as operator_index
+
+import numpy as np
+
+from .errors import AliasError, DTypeError, ShapeError, TraceError
+from .ops import composite, table
+
+cnp.import_array()
+
+cdef object sys_getframe = sys._getframe
+F = sys.modules[__name__]  # the namespace in which gradient rules and composites find every op by name
+
+include "hot/cpp.pxi"
+include "hot/dtype.pxi"
+
+
+@cython.freelist(256)
+cdef class Tensor:
+    """An n-dimensional array of one dtype: a strided window into a storage that views share.
+
+    Made by `neurlang.tensor`, `zeros`, `rand`, `from_numpy` …; names and defaults are PyTorch's.
+
+    >>> x = neurlang.tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    tensor([2., 4.])
+    """
+    cdef TensorData d
+    cdef bint leaf_grad  # a leaf that asked for its gradient
+    cdef Node node
+    cdef int node_output
+    cdef object grad_
+    cdef Tensor base       # what this is a view of, while gradients are recorded
+    cdef uint32_t writes   # in-place writes through any alias, on the base
+    cdef uint32_t base_writes
+    cdef object __weakref__
+
+    # Binary ufuncs of NumPy scalars leave the operation to us.
+    __array_priority__ = 1000
+    __array_ufunc__ = None
+
+    def __cinit__(self, *args, **kwargs):
+        self.d.storage = NULL
+
+    def __init__(self, *args, **kwargs):
+        if self.d.storage == NULL:
+            raise TypeError("Tensor cannot be constructed directly; use neurlang.tensor, zeros, empty or from_numpy")
+
+    def __dealloc__(self):
+        if self.d.storage != NULL:
+            self.d.storage.release()
+
+    include "hot/methods.pxi"
+    include "methods.gen.pxi"
+
+
+include "hot/node.pxi"
+include "hot/call.pxi"
+include "functions.gen.pxi"
+include "hot/view.pxi"
+include "hot/index.pxi"
+include "hot/create.pxi"
+include "hot/functions.pxi"
+include "hot/tape.pxi"
+
+# Public names that must not shadow builtins or types in this file.
+F.max, F.min, F.is_tensor, F.pow, F.round = tensor_max, tensor_min, is_tensor_public, tensor_pow, tensor_round
+
+cdef extern from "bind/bind.hpp":
+    void nl_bind_into(PyObject* module) except *
+
+nl_bind_into(<PyObject*>F)
+
+# What `from neurlang._tensor import *` means: the functions and types of this file, without its imports.
+F.__all__ = [name for name, value in vars(F).items()
+             if not name.startswith("_") and getattr(value, "__module__", __name__) == __name__
+             and not isinstance(value, type(F)) and name not in ("F", "np", "py")]

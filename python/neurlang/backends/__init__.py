@@ -1,0 +1,1 @@
+"""Backends: each turns a schedule into something that runs. They know no pass."""

@@ -1,0 +1,5 @@
+"""The CPU backend: header-free C, compiled by the machine's C compiler when a trace is first met."""
+
+from .device import build
+
+__all__ = ["build"]

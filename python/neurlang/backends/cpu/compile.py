@@ -1,0 +1,184 @@
+"""From C text to a shared library: the compiler found at run time, and a cache on disk that is verified before use."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import stat
+import struct
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+from ... import config
+from ...errors import CacheWarning
+
+FLAGS = (
+    "-std=c11 -O2 -ffp-contract=off -fno-fast-math -fno-math-errno -fno-trapping-math -fno-stack-protector "
+    "-fno-asynchronous-unwind-tables -fvisibility=default -fPIC -shared -nostdlib -w -x c"
+).split()
+LEVEL_FLAGS = {
+    "baseline": (),
+    "avx2": ("-mavx2", "-mfma"),
+    "avx512": ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+    "generic": (),
+}
+COMPILERS = ("cc", "gcc", "clang")
+TIMEOUT_SECONDS = 120
+MAGIC = b"NLKERN01"
+FORMAT = 1
+
+
+class CompileError(RuntimeError):
+    """There is no compiler, or it failed; the trace then runs op by op."""
+
+
+def compile_files(files: tuple[str, ...], level: str, version: str) -> list[bytes]:
+    """A shared library for each file, from the cache or compiled side by side."""
+    command = [*find_compiler(), *FLAGS, *LEVEL_FLAGS[level]]
+    cache = Cache(config.cache_folder())
+    keys = [_key(text, command, version) for text in files]
+    found = [cache.load(key) for key in keys]
+    with tempfile.TemporaryDirectory(prefix="neurlang-") as folder:
+        running = {k: _start(command, files[k], Path(folder) / f"k{k}.so") for k, elf in enumerate(found) if elf is None}
+        for k, (process, path) in running.items():
+            found[k] = _finish(process, files[k], path)
+            cache.store(keys[k], found[k])
+    return [elf for elf in found if elf is not None]
+
+
+def find_compiler() -> list[str]:
+    """The C compiler's words: the one that the user asks for, or the first of cc, gcc and clang. No shell is involved."""
+    chosen = shlex.split(config.compiler_command())
+    for words in [chosen] if chosen else [[name] for name in COMPILERS]:
+        path = shutil.which(words[0])
+        if path is not None:
+            return [path, *words[1:]]
+    raise CompileError(f"no C compiler found (looked for {', '.join(chosen[:1] or COMPILERS)}); install gcc or set CC")
+
+
+def _start(command: list[str], text: str, path: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    source = path.with_suffix(".c")
+    source.write_text(text)
+    words = [*command, "-o", str(path), str(source)]
+    try:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    except OSError as error:
+        raise CompileError(f"cannot run {command[0]}: {error}") from error
+    return process, path
+
+
+def _finish(process: subprocess.Popen[bytes], text: str, path: Path) -> bytes:
+    try:
+        _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        process.kill()
+        process.communicate()
+        raise CompileError(f"the C compiler did not end within {TIMEOUT_SECONDS} s") from error
+    if process.returncode != 0 or not path.exists():
+        raise CompileError(f"the C compiler failed ({process.returncode}): {errors.decode(errors='replace')[:2000]}")
+    return path.read_bytes()
+
+
+def _key(text: str, command: list[str], version: str) -> bytes:
+    """Everything the library depends on; the compiler is known by its file."""
+    compiler = os.stat(command[0])
+    facts = [
+        f"neurlang {version} format {FORMAT}",
+        f"source {hashlib.sha256(text.encode()).hexdigest()}",
+        f"command {shlex.join(command)}",
+        f"compiler {os.path.realpath(command[0])} {compiler.st_size} {compiler.st_mtime_ns}",
+    ]
+    return "\n".join(facts).encode()
+
+
+# ---- the cache --------------------------------------------------------------------------------------------------
+
+
+class Cache:
+    """Single-file entries: magic, key, size, SHA-256 of all that, and the ELF file.
+
+    Whatever is wrong with an entry or the directory, the answer is to compile again, with at most one warning.
+    """
+
+    warned = False
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory if self._is_safe(directory) else None
+
+    def load(self, key: bytes) -> bytes | None:
+        """The library stored for `key`, verified, or None."""
+        if self.directory is None:
+            return None
+        try:
+            fd = os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        with os.fdopen(fd, "rb") as file:
+            if os.fstat(fd).st_uid != os.getuid():
+                self._warn(f"{self._path(key)} belongs to another user")
+                return None
+            try:
+                entry = file.read()
+            except OSError:
+                return None
+        elf = _unpack(entry, key)
+        if elf is None:
+            self._warn(f"{self._path(key)} is damaged; compiling again")
+        return elf
+
+    def store(self, key: bytes, elf: bytes) -> None:
+        """Writes a temporary file beside the entry and renames it: another process sees all of it or nothing."""
+        if self.directory is None:
+            return
+        path = self._path(key)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(6).hex()}")
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(_pack(key, elf))
+                file.flush()
+                os.fsync(fd)
+            os.rename(temporary, path)
+        except OSError as error:
+            self._warn(f"cannot write {path}: {error.strerror}")
+            temporary.unlink(missing_ok=True)
+
+    def _path(self, key: bytes) -> Path:
+        assert self.directory is not None
+        return self.directory / hashlib.sha256(key).hexdigest()
+
+    def _is_safe(self, directory: Path) -> bool:
+        """Ours, private and no link: what lies in it will be executed."""
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            facts = os.lstat(directory)
+        except OSError as error:
+            self._warn(f"cannot use {directory}: {error.strerror}")
+            return False
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
+            self._warn(f"{directory} must be a directory of yours that others cannot enter (mode 0700)")
+            return False
+        return True
+
+    def _warn(self, reason: str) -> None:
+        if not Cache.warned:
+            Cache.warned = True
+            warnings.warn(f"kernel cache: {reason}", CacheWarning, stacklevel=2)
+
+
+def _pack(key: bytes, elf: bytes) -> bytes:
+    body = struct.pack("<QQ", len(key), len(elf)) + key + elf
+    return MAGIC + hashlib.sha256(body).digest() + body
+
+
+def _unpack(entry: bytes, key: bytes) -> bytes | None:
+    digest, body = entry[8:40], entry[40:]
+    if entry[:8] != MAGIC or len(body) < 16 or hashlib.sha256(body).digest() != digest:
+        return None
+    key_bytes, elf_bytes = struct.unpack("<QQ", body[:16])
+    elf = body[16 + key_bytes :]
+    return elf if body[16 : 16 + key_bytes] == key and len(elf) == elf_bytes else None

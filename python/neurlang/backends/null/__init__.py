@@ -1,0 +1,5 @@
+"""The null backend: makes no code at all. Copy this folder to begin a new one: fill render, compile and build."""
+
+from .device import build
+
+__all__ = ["build"]

@@ -1,0 +1,235 @@
+"""Functions with PyTorch's names and arguments: composites bound to eager tensors, rows with special arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from . import _tensor as F
+from ._tensor import (
+    Tensor,
+    adaptive_avg_pool2d,
+    avg_pool2d,
+    conv2d,
+    conv_transpose2d,
+    gelu,
+    layer_norm,
+    log_softmax,
+    logsigmoid,
+    max_pool2d,
+    sigmoid,
+    softmax,
+    softplus,
+    tanh,
+)
+from .autograd import no_grad
+from .ops import composite
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
+    "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "conv2d",
+    "conv_transpose2d",
+    "cross_entropy",
+    "cumprod",
+    "cumsum",
+    "dropout",
+    "dropout2d",
+    "elu",
+    "embedding",
+    "gelu",
+    "group_norm",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "huber_loss",
+    "interpolate",
+    "kl_div",
+    "l1_loss",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "logsigmoid",
+    "logsumexp",
+    "max_pool2d",
+    "mean",
+    "mish",
+    "mse_loss",
+    "nll_loss",
+    "norm",
+    "normalize",
+    "one_hot",
+    "pad",
+    "pixel_shuffle",
+    "relu",
+    "relu6",
+    "repeat_interleave",
+    "scaled_dot_product_attention",
+    "selu",
+    "sigmoid",
+    "silu",
+    "smooth_l1_loss",
+    "softmax",
+    "softplus",
+    "std",
+    "tanh",
+    "tril",
+    "triu",
+    "var",
+]
+
+
+def _bind(define: Callable[..., Any]) -> Callable[..., Any]:
+    """The composite as a function of eager tensors: its namespace argument is filled in."""
+
+    @functools.wraps(define)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return define(F, *args, **kwargs)
+
+    signature = inspect.signature(define)
+    parameters = list(signature.parameters.values())[1:]
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return function
+
+
+# ---- statistics, scans, shapes ----
+
+mean = _bind(composite.mean)
+var = _bind(composite.var)
+std = _bind(composite.std)
+norm = _bind(composite.norm)
+normalize = _bind(composite.normalize)
+logsumexp = _bind(composite.logsumexp)
+cumsum = _bind(composite.cumsum)
+cumprod = _bind(composite.cumprod)
+tril = _bind(composite.tril)
+triu = _bind(composite.triu)
+one_hot = _bind(composite.one_hot)
+repeat_interleave = _bind(composite.repeat_interleave)
+pad = _bind(composite.pad)
+interpolate = _bind(composite.interpolate)
+pixel_shuffle = _bind(composite.pixel_shuffle)
+
+# ---- losses ----
+
+cross_entropy = _bind(composite.cross_entropy)
+nll_loss = _bind(composite.nll_loss)
+binary_cross_entropy = _bind(composite.binary_cross_entropy)
+binary_cross_entropy_with_logits = _bind(composite.binary_cross_entropy_with_logits)
+kl_div = _bind(composite.kl_div)
+mse_loss = _bind(composite.mse_loss)
+l1_loss = _bind(composite.l1_loss)
+smooth_l1_loss = _bind(composite.smooth_l1_loss)
+huber_loss = _bind(composite.huber_loss)
+
+# ---- layers ----
+
+linear = _bind(composite.linear)
+embedding = _bind(composite.embedding)
+group_norm = _bind(composite.group_norm)
+scaled_dot_product_attention = _bind(composite.scaled_dot_product_attention)
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """In training, zeros with probability p, the rest scaled by 1 / (1 - p)."""
+    return _apply(_dropout, input, inplace, p, training)
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """`dropout` of whole channels of [N, C, H, W]."""
+    return _apply(_dropout2d, input, inplace, p, training)
+
+
+_dropout = _bind(composite.dropout)
+_dropout2d = _bind(composite.dropout2d)
+
+
+def _apply(function: Callable[..., Tensor], input: Tensor, inplace: bool, *args: Any) -> Tensor:
+    """function(input, …), which overwrites the input if wanted; a gradient rule may still need what it held."""
+    if not inplace:
+        return function(input, *args)
+    kept = input.clone() if input.requires_grad and F.is_grad_enabled() else input
+    return input.copy_(function(kept, *args))
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Channels (axis 1) scaled to mean 0 and variance 1, by the batch's statistics in training, which then also move
+    the running ones in place, else by the running ones.
+    """
+    output, new_mean, new_var = composite.batch_norm(
+        F, input, running_mean, running_var, weight, bias, training, momentum, eps
+    )
+    if training:
+        with no_grad():
+            for statistic, moved in ((running_mean, new_mean), (running_var, new_var)):
+                if statistic is not None:
+                    statistic.copy_(moved)
+    return output
+
+
+# ---- activations that may overwrite their input ----
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """max(x, 0)."""
+    return input.relu_() if inplace else F.relu(input)
+
+
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """min(max(x, 0), 6)."""
+    return _apply(F.relu6, input, inplace)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """x where x > 0, else negative_slope * x."""
+    return _apply(F.leaky_relu, input, inplace, negative_slope)
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """x where x > 0, else alpha * (exp(x) - 1)."""
+    return _apply(F.elu, input, inplace, alpha)
+
+
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """The self-normalising scaled ELU."""
+    return _apply(F.selu, input, inplace)
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """x * sigmoid(x)."""
+    return _apply(F.silu, input, inplace)
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x * tanh(softplus(x))."""
+    return _apply(F.mish, input, inplace)
+
+
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x * relu6(x + 3) / 6."""
+    return _apply(F.hardswish, input, inplace)
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """relu6(x + 3) / 6."""
+    return _apply(F.hardsigmoid, input, inplace)
+
+
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """x limited to [min_val, max_val]."""
+    return _apply(F.hardtanh, input, inplace, min_val, max_val)

@@ -1,0 +1,514 @@
+# call.pxi: the eager call: operands in, promotion, shapes, one `execute`, a Tensor and perhaps a Node out.
+
+cdef enum:
+    RELEASE_GIL_ABOVE = 65536  # elements; below, letting go of the GIL costs more than it frees
+    MAX_TAPE_OPS = 65536
+    DEAD_BYTES = 1 << 28       # leaves held only by the tape: more than this and it runs
+
+
+cdef inline Tensor wrap(const TensorData* d):
+    """A Tensor over `d`; takes over one reference of the storage."""
+    cdef Tensor t = Tensor.__new__(Tensor)
+    t.d = d[0]
+    return t
+
+
+cdef inline void set_shape(TensorData* d, const Dims* shape, int t):
+    d.storage = NULL
+    d.offset = 0
+    d.rank = shape.rank
+    memcpy(d.shape, shape.d, shape.rank * sizeof(int64_t))
+    d.dtype = as_dtype(t)
+    set_contiguous_strides(d[0])
+
+
+cdef inline Dims dims_of(const TensorData* d):
+    cdef Dims r
+    r.rank = d.rank
+    memcpy(r.d, d.shape, d.rank * sizeof(int64_t))
+    return r
+
+
+cdef Dims dims_from(object shape, str what) except *:
+    """Sizes from a Python sequence or integer, checked for sign and overflow."""
+    cdef Dims r
+    cdef int64_t wanted[MAX_RANK]
+    cdef int n = 0
+    if isinstance(shape, int):
+        shape = (shape,)
+    if len(shape) > MAX_RANK:
+        raise ShapeError(f"{what}: {len(shape)} axes are more than the {MAX_RANK} supported")
+    for x in shape:
+        wanted[n] = clip_index(x)
+        n += 1
+    r = shape_checked(what.encode(), wanted, n)
+    return r
+
+
+cdef int64_t clip_index(object x) except? -9223372036854775807:
+    """An integer argument; numbers beyond 64 bits become the nearest that the checks then refuse."""
+    x = operator_index(x)
+    if x > 9223372036854775807:
+        return 9223372036854775807
+    if x < -9223372036854775806:
+        return -9223372036854775806
+    return x
+
+
+cdef tuple shape_tuple(const TensorData* d):
+    if d.rank == 1:
+        return (d.shape[0],)
+    if d.rank == 2:
+        return (d.shape[0], d.shape[1])
+    return tuple([d.shape[i] for i in range(d.rank)])
+
+
+cdef tuple stride_tuple(const TensorData* d):
+    return tuple([d.strides[i] for i in range(d.rank)])
+
+
+cdef inline int run(int op, const Operand* ins, int n_in, TensorData* outs, int n_out,
+                    const int64_t* attr, int n_attr, int64_t work) except -1:
+    """Executes or records; afterwards runs the tape where it must not grow on."""
+    cdef Tape* tape = current_tape()
+    if tape == NULL:
+        if work > RELEASE_GIL_ABOVE:
+            with nogil:
+                execute(op, ins, n_in, outs, n_out, attr, n_attr)
+        else:
+            execute(op, ins, n_in, outs, n_out, attr, n_attr)
+        return 0
+    execute(op, ins, n_in, outs, n_out, attr, n_attr)
+    note_line(tape)
+    if tape.wrote_exported:
+        flush("an in-place write to memory shared with NumPy")
+    elif tape.n_ops >= MAX_TAPE_OPS:
+        flush(f"the tape reached {MAX_TAPE_OPS} operations")
+    elif tape.leaf_bytes > DEAD_BYTES and tape.holds_dead_bytes(DEAD_BYTES):
+        flush(f"the tape alone keeps more than {DEAD_BYTES >> 20} MiB of inputs alive")
+    return 0
+
+
+cdef Tensor cast(Tensor x, int t):
+    """x in dtype t; x itself when it is already."""
+    if dtype_id(x.d.dtype) == t:
+        return x
+    return map1(CAST_OP[t], x)
+
+
+cdef int CAST_OP[6]
+for _t in DTYPES:
+    CAST_OP[_t.id] = OP["to_" + _t.name]
+
+
+cdef inline void operand(Operand* o, object x, int t) except *:
+    """Points `o` at a tensor of dtype t, or stores the number x as one."""
+    if isinstance(x, Tensor):
+        o.tensor = &(<Tensor>x).d
+    else:
+        o.tensor = NULL
+        o.bits = scalar_bits(x, t)
+        o.dtype = as_dtype(t)
+
+
+cdef inline bint is_tensor(object x):
+    return type(x) is Tensor or isinstance(x, Tensor)
+
+
+cdef int prepare(int op, list args, Operand* ins) except -2:
+    """Promotes and casts the operands in place (args owns references); returns the compute dtype."""
+    cdef const OpSpec* s = &specs[op]
+    cdef int i, want, t = promote(s, args, op)
+    for i in range(s.n_in):
+        want = t if s.in_type[i] == ANY else s.in_type[i]
+        if is_tensor(args[i]):
+            if dtype_id((<Tensor>args[i]).d.dtype) != want:
+                if s.in_type[i] != ANY and want != F64 and want != I64:
+                    raise DTypeError(f"{rows[op].name}: operand {i} must be {DTYPES[want].name}, "
+                                     f"got {describe(args[i])}")
+                args[i] = cast(<Tensor>args[i], want)
+        operand(&ins[i], args[i], want)
+    return t
+
+
+cdef Dims broadcast(int op, list args, int n) except *:
+    cdef Dims shapes[MAX_OPERANDS]
+    cdef int i, count = 0
+    for i in range(n):
+        if is_tensor(args[i]):
+            shapes[count] = dims_of(&(<Tensor>args[i]).d)
+            count += 1
+    return shape_broadcast(<const char*>OP_NAME[op], shapes, count)
+
+
+cdef Tensor finish(int op, tuple operands, TensorData* out, tuple attrs):
+    """The result Tensor, with its Node where a gradient is wanted."""
+    cdef Tensor result = wrap(out)
+    cdef Node node
+    if specs[op].differentiable and grad_enabled() and any_wants_grad(operands):
+        node = row_node(op, operands, attrs)
+        save_operands(node, operands)
+        attach(result, node)
+    return result
+
+
+cdef Tensor map_n(int op, list args):
+    cdef const OpSpec* s = &specs[op]
+    cdef Operand ins[MAX_OPERANDS]
+    cdef TensorData out
+    cdef Dims shape
+    cdef int t, i
+    t = prepare(op, args, ins)
+    shape = broadcast(op, args, s.n_in)
+    set_shape(&out, &shape, t if s.out_type[0] == ANY else s.out_type[0])
+    run(op, ins, s.n_in, &out, 1, NULL, 0, numel(out))
+    return finish(op, tuple(args), &out, ())
+
+
+cdef inline bint same_shape(const TensorData* a, const TensorData* b):
+    cdef int i
+    if a.rank != b.rank:
+        return False
+    for i in range(a.rank):
+        if a.shape[i] != b.shape[i]:
+            return False
+    return True
+
+
+cdef inline Tensor run_dense(int op, Tensor a, const char* second, int64_t second_step):
+    """The short way: contiguous operands, few elements, nothing open: straight to the kernel. None when it does not apply."""
+    cdef int t = dtype_id(a.d.dtype)
+    cdef MapFn kernel
+    cdef Tensor out
+    cdef char* ptr[3]
+    cdef int64_t step[3]
+    cdef int64_t n
+    cdef const OpSpec* s = &specs[op]
+    if current_tape() != NULL or s.in_type[0] != ANY or not is_contiguous(a.d):
+        return None
+    n = numel(a.d)
+    if n > 32768 or a.d.storage.data == NULL or n == 0 or not allowed(s.over, t) or (s.promote_float and t < F32):
+        return None
+    if a.d.storage.pending.load() != NULL:
+        return None
+    kernel = map_kernel(op, a.d.dtype)
+    if kernel == NULL:
+        return None
+    out = wrap(&a.d)
+    out.d.storage = NULL
+    out.d.offset = 0
+    set_contiguous_strides(out.d)
+    if s.out_type[0] != ANY:
+        out.d.dtype = as_dtype(s.out_type[0])
+    out.d.storage = Storage.allocate(n * itemsize(out.d.dtype))
+    ptr[0] = out.d.storage.data
+    ptr[1] = a.d.storage.data + a.d.offset * itemsize(a.d.dtype)
+    ptr[2] = <char*>second
+    step[0] = itemsize(out.d.dtype)
+    step[1] = itemsize(a.d.dtype)
+    step[2] = second_step
+    run_dense_kernel(kernel, ptr, step, n)
+    return out
+
+
+cdef inline Tensor record_dense(int op, Tensor out, tuple operands):
+    cdef Node node
+    if specs[op].differentiable and any_wants_grad(operands) and grad_enabled():
+        node = row_node(op, operands, ())
+        save_operands(node, operands)
+        attach(out, node)
+    return out
+
+
+cdef Tensor map1(int op, object x):
+    cdef Tensor out
+    if is_tensor(x):
+        out = run_dense(op, <Tensor>x, NULL, 0)
+        if out is not None:
+            return out if not wants_grad(<Tensor>x) else record_dense(op, out, (x,))
+    return map_n(op, [as_operand(x)])
+
+
+cdef Tensor map2(int op, object x, object y):
+    cdef Tensor a, b, out
+    cdef uint64_t bits
+    cdef int t
+    if is_tensor(x):
+        a = <Tensor>x
+        if is_tensor(y):
+            b = <Tensor>y
+            if (dtype_id(a.d.dtype) == dtype_id(b.d.dtype) and same_shape(&a.d, &b.d) and is_contiguous(b.d)
+                    and specs[op].in_type[1] == ANY and b.d.storage.data != NULL and b.d.storage.pending.load() == NULL):
+                out = run_dense(op, a, b.d.storage.data + b.d.offset * itemsize(b.d.dtype), itemsize(b.d.dtype))
+                if out is not None:
+                    return out if not (wants_grad(a) or wants_grad(b)) else record_dense(op, out, (x, y))
+        elif type(y) is float or type(y) is int:
+            t = dtype_id(a.d.dtype)
+            if (t >= F32 or (t > U8 and type(y) is int)) and specs[op].in_type[1] == ANY and (a.d.rank > 0 or t != F32):
+                bits = scalar_bits(y, t)
+                out = run_dense(op, a, <const char*>&bits, 0)
+                if out is not None:
+                    return out if not wants_grad(a) else record_dense(op, out, (x, y))
+    return map_n(op, [as_operand(x), as_operand(y)])
+
+
+cdef Tensor map3(int op, object x, object y, object z):
+    return map_n(op, [as_operand(x), as_operand(y), as_operand(z)])
+
+
+cdef Tensor mapn(int op, tuple operands):
+    if len(operands) != specs[op].n_in:
+        raise TypeError(f"{rows[op].name} takes {specs[op].n_in} operands, got {len(operands)}")
+    return map_n(op, [as_operand(x) for x in operands])
+
+
+cdef object as_operand(object x):
+    """Tensors and Python numbers pass; NumPy scalars become numbers; all else is a TypeError."""
+    if type(x) is Stale:
+        raise RuntimeError((<Stale>x).message)
+    if is_tensor(x) or type(x) is float or type(x) is int or type(x) is bool:
+        return x
+    if isinstance(x, np.generic):
+        return x.item()
+    if isinstance(x, (int, float)):
+        return x
+    raise DTypeError(f"expected a Tensor or a number, got {type(x).__name__}; use neurlang.tensor or from_numpy for arrays")
+
+
+# ---- in place ----
+
+cdef int check_writable(Tensor x, str what) except -1:
+    if x.d.storage.flags & READ_ONLY:
+        raise AliasError(f"{what}: the tensor's memory is read-only; write to a clone()")
+    if overlaps_itself(x.d):
+        raise AliasError(f"{what}: several elements of the {describe(x)} share memory (it is expanded); write to a clone()")
+    if grad_enabled() and x.leaf_grad:
+        raise RuntimeError(f"{what}: a leaf tensor that requires grad cannot be written in place; use no_grad() or detach()")
+    return 0
+
+
+cdef int written(Tensor x, Node node) except -1:
+    """Book-keeping after an in-place write of x, whose new history is `node` (None: no gradient was wanted)."""
+    if node is not None:
+        attach(x, node)
+    elif x.node is not None and grad_enabled():
+        x.node = None
+    if x.base is not None and (node is not None or wants_grad(x.base)) and grad_enabled():
+        rebase(x)
+    elif x.base is None:
+        x.writes += 1
+    return 0
+
+
+cdef Tensor map_into(int op, Tensor x, tuple operands):
+    """`x.op_(…)`: x is the first operand and gets the (first) result."""
+    cdef const OpSpec* s = &specs[op]
+    cdef Operand ins[MAX_OPERANDS]
+    cdef TensorData outs[MAX_OPERANDS]
+    cdef Dims shape
+    cdef Node node = None
+    cdef int i, t, out_type
+    cdef bint direct
+    cdef str what = rows[op].name + "_"
+    check_writable(x, what)
+    args = [x] + [as_operand(y) for y in operands]
+    t = promote(s, args, op)
+    out_type = t if s.out_type[0] == ANY else s.out_type[0]
+    if category(out_type) > category(dtype_id(x.d.dtype)):
+        raise DTypeError(f"{what}: the result is {DTYPES[out_type].name}, which cannot be written to a "
+                         f"{describe(x)}; convert it first")
+    direct = out_type == dtype_id(x.d.dtype)
+    for i in range(1, s.n_in):
+        if is_tensor(args[i]) and overlaps_partially(x.d, (<Tensor>args[i]).d):
+            direct = False
+    shape = broadcast(op, args, s.n_in)
+    if not same_dims(&shape, &x.d):
+        raise ShapeError(f"{what}: the operands broadcast to {dims_list(&shape)}, which does not fit the {describe(x)} "
+                         "that is written")
+    if not direct:
+        copy_into(x, map_n(op, args))
+        return x
+    prepare(op, args, ins)
+    operands = tuple(args)
+    if s.differentiable and grad_enabled() and any_wants_grad(operands):
+        node = row_node(op, operands, ())
+        save_operands(node, operands)
+    outs[0] = x.d
+    run(op, ins, s.n_in, outs, 1, NULL, 0, numel(x.d))
+    written(x, node)
+    return x
+
+
+cdef list dims_list(const Dims* a):
+    return [a.d[i] for i in range(a.rank)]
+
+
+cdef bint same_dims(const Dims* a, const TensorData* b):
+    cdef int i
+    if a.rank != b.rank:
+        return False
+    for i in range(a.rank):
+        if a.d[i] != b.shape[i]:
+            return False
+    return True
+
+
+cdef int update_into(int op, tuple operands) except -1:
+    """An optimiser row: several operands are overwritten, no gradient flows."""
+    cdef const OpSpec* s = &specs[op]
+    cdef Operand ins[MAX_OPERANDS]
+    cdef TensorData outs[MAX_OPERANDS]
+    cdef int i, j
+    if len(operands) != s.n_in:
+        raise TypeError(f"{rows[op].name} takes {s.n_in} operands, got {len(operands)}")
+    args = [as_operand(x) for x in operands]
+    for i in range(s.n_in):
+        if is_tensor(args[i]) and not same_shape(&(<Tensor>args[i]).d, &(<Tensor>args[0]).d):
+            raise ShapeError(f"{rows[op].name}: all tensors must have one shape, got {describe(args[0])} "
+                             f"and {describe(args[i])}")
+    prepare(op, args, ins)
+    row = rows[op]
+    for i in range(s.n_out):
+        j = row.inplace[i]
+        check_writable(<Tensor>args[j], row.name)
+        if args[j] is not operands[j]:
+            raise DTypeError(f"{row.name}: {describe(operands[j])} cannot be updated in another dtype")
+        outs[i] = (<Tensor>args[j]).d
+    run(op, ins, s.n_in, outs, s.n_out, NULL, 0, numel((<Tensor>args[0]).d))
+    for i in range(s.n_out):
+        written(<Tensor>args[row.inplace[i]], None)
+    return 0
+
+
+cdef int copy_into(Tensor x, object value) except -1:
+    """x[...] = value, broadcast and converted to x's dtype."""
+    cdef Tensor source
+    cdef Operand ins[1]
+    cdef TensorData out
+    cdef Dims shape
+    cdef Node node = None
+    cdef int op = OP["copy"]
+    check_writable(x, "copy_")
+    if is_tensor(value):
+        source = cast(<Tensor>value, dtype_id(x.d.dtype))
+        if overlaps_partially(x.d, source.d):
+            source = map1(op, source)
+        shape = dims_of(&source.d)
+        if not can_broadcast(&shape, &x.d):
+            raise ShapeError(f"copy_: a {describe(value)} does not broadcast to the {describe(x)} that is written")
+        operand(&ins[0], source, 0)
+        value = source
+    else:
+        operand(&ins[0], as_operand(value), dtype_id(x.d.dtype))
+    if grad_enabled() and is_tensor(value) and wants_grad(<Tensor>value):
+        node = row_node(op, (value,), ())
+        save_operands(node, (value,))
+    out = x.d
+    run(op, ins, 1, &out, 1, NULL, 0, numel(x.d))
+    written(x, node)
+    return 0
+
+
+cdef bint can_broadcast(const Dims* a, const TensorData* target):
+    cdef int i, lead = target.rank - a.rank
+    if lead < 0:
+        return False
+    for i in range(a.rank):
+        if a.d[i] != 1 and a.d[i] != target.shape[lead + i]:
+            return False
+    return True
+
+
+# ---- rows with attributes: reduce, contract, window, index, composite ----
+
+cdef Tensor call(int op, tuple operands, Dims shape, int t, tuple attrs, int64_t work):
+    """Runs row `op` on operands of final dtypes; the result has `shape` and dtype t."""
+    cdef Operand ins[MAX_OPERANDS]
+    cdef TensorData out
+    cdef int64_t attr[MAX_ATTRS]
+    cdef int i
+    for i in range(len(operands)):
+        operand(&ins[i], operands[i], t)
+    for i in range(len(attrs)):
+        attr[i] = attrs[i]
+    set_shape(&out, &shape, t)
+    run(op, ins, len(operands), &out, 1, attr, len(attrs), work if work > numel(out) else numel(out))
+    return finish(op, operands, &out, attrs)
+
+
+cdef int call_into(int op, Tensor x, tuple operands, tuple attrs) except -1:
+    """Runs an in-place index row: x is operand 0 and the output."""
+    cdef Operand ins[MAX_OPERANDS]
+    cdef TensorData out
+    cdef int64_t attr[MAX_ATTRS]
+    cdef Node node = None
+    cdef int i
+    operands = (x,) + operands
+    check_writable(x, rows[op].name)
+    for i in range(1, len(operands)):
+        if overlaps_partially(x.d, (<Tensor>operands[i]).d) or (<Tensor>operands[i]).d.storage == x.d.storage:
+            operands = operands[:i] + (map1(OP["copy"], operands[i]),) + operands[i + 1:]
+    for i in range(len(operands)):
+        operand(&ins[i], operands[i], 0)
+    for i in range(len(attrs)):
+        attr[i] = attrs[i]
+    if specs[op].differentiable and grad_enabled() and any_wants_grad(operands):
+        node = row_node(op, operands, attrs)
+        save_operands(node, operands)
+    out = x.d
+    run(op, ins, len(operands), &out, 1, attr, len(attrs), numel(x.d))
+    written(x, node)
+    return 0
+
+
+cdef list axes_of(str op, object dim, int rank):
+    """The distinct axes of a `dim` argument (None or empty: all), ascending."""
+    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
+        return list(range(rank))
+    if not isinstance(dim, (tuple, list)):
+        dim = (dim,)
+    axes = [normalize_axis(op.encode(), clip_index(a), rank) for a in dim]
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"{op}: axis {py.max(axes, key=axes.count)} is named twice in dim={tuple(dim)}")
+    return sorted(a for a in axes if rank > 0)
+
+
+cdef Tensor reduce_axis(int op, Tensor x, int axis):
+    """One axis, kept with extent 1."""
+    cdef Dims shape = dims_of(&x.d)
+    cdef int t = dtype_id(x.d.dtype)
+    shape = shape_reduce(OP_NAME[op], shape, axis)
+    return call(op, (x,), shape, t if specs[op].out_type[0] == ANY else specs[op].out_type[0], (axis,), numel(x.d))
+
+
+cdef Tensor reduce1(int op, object x, object dim, bint keepdim):
+    """A reduction over `dim` (None: all): one axis at a time, the last first."""
+    cdef Tensor result
+    cdef int t, axis
+    row = rows[op]
+    result = need_tensor(x, row.name)
+    t = dtype_id(result.d.dtype)
+    if specs[op].promote_int64 and t < I64:
+        t = I64
+    elif specs[op].promote_float and t < F32:
+        t = default_float
+    if not allowed(specs[op].over, t):
+        raise DTypeError(f"{row.name} is not defined for {describe(x)}")
+    result = cast(result, t)
+    axes = axes_of(row.name, dim, result.d.rank)
+    if result.d.rank == 0:
+        return view_reshape(reduce_axis(op, view_reshape(result, (1,), "reshape"), 0), (), "reshape")
+    kept = shape_tuple(&result.d)
+    for axis in reversed(axes):
+        result = reduce_axis(op, result, axis)
+    if keepdim:
+        return result
+    return view_reshape(result, tuple([kept[i] for i in range(len(kept)) if i not in axes]), "reshape")
+
+
+cdef Tensor need_tensor(object x, str op):
+    if type(x) is Stale:
+        raise RuntimeError((<Stale>x).message)
+    if not is_tensor(x):
+        raise DTypeError(f"{op}: expected a Tensor, got {type(x).__name__}")
+    return <Tensor>x

@@ -1,0 +1,343 @@
+# create.pxi: tensors from sizes, numbers, random streams and NumPy.
+
+cdef int check_device(object device) except -1:
+    if device is None or str(device) in ("cpu", "cpu:0"):
+        return 0
+    raise ValueError(f"device {device!r} is not available; this build computes on 'cpu'")
+
+
+cdef Tensor source(int op, Dims shape, int t, tuple scalars, tuple scalar_types):
+    """A map row without tensor operands."""
+    cdef Operand ins[MAX_OPERANDS]
+    cdef TensorData out
+    cdef int i
+    for i in range(len(scalars)):
+        operand(&ins[i], scalars[i], scalar_types[i])
+    set_shape(&out, &shape, t)
+    run(op, ins, len(scalars), &out, 1, NULL, 0, numel(out))
+    return wrap(&out)
+
+
+cdef Tensor with_grad(Tensor x, bint requires_grad):
+    if requires_grad:
+        x.requires_grad = True
+    return x
+
+
+def empty(*size, dtype=None, device=None, bint requires_grad=False):
+    """A tensor with unspecified contents.
+
+    >>> neurlang.empty(2, 3).shape
+    (2, 3)
+    """
+    cdef Dims shape = dims_from(varargs(size), "empty")
+    check_device(device)
+    return with_grad(source(OP["empty"], shape, dtype_arg(dtype, default_float), (), ()), requires_grad)
+
+
+def full(size, fill_value, *, dtype=None, device=None, bint requires_grad=False):
+    """A tensor filled with one value; the dtype is the value's (float: the default dtype, int: int64, bool).
+
+    >>> neurlang.full((2,), 7).tolist()
+    [7, 7]
+    """
+    cdef Dims shape = dims_from(size, "full")
+    cdef int t
+    check_device(device)
+    if is_tensor(fill_value):
+        return map1(OP["copy"], view_expand(cast(fill_value, dtype_arg(dtype, dtype_id((<Tensor>fill_value).d.dtype))),
+                                            [shape.d[i] for i in range(shape.rank)]))
+    t = dtype_arg(dtype, scalar_dtype(fill_value))
+    return with_grad(source(OP["full"], shape, t, (as_operand(fill_value),), (t,)), requires_grad)
+
+
+def zeros(*size, dtype=None, device=None, bint requires_grad=False):
+    """A tensor of zeros.
+
+    >>> neurlang.zeros(2, dtype=neurlang.int64).tolist()
+    [0, 0]
+    """
+    return full(varargs(size), 0, dtype=DTYPES[dtype_arg(dtype, default_float)], device=device,
+                requires_grad=requires_grad)
+
+
+def ones(*size, dtype=None, device=None, bint requires_grad=False):
+    """A tensor of ones."""
+    return full(varargs(size), 1, dtype=DTYPES[dtype_arg(dtype, default_float)], device=device,
+                requires_grad=requires_grad)
+
+
+def empty_like(x, *, dtype=None, device=None, bint requires_grad=False):
+    """A tensor of x's shape and dtype with unspecified contents."""
+    return empty(*x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+
+
+def zeros_like(x, *, dtype=None, device=None, bint requires_grad=False):
+    """Zeros of x's shape and dtype."""
+    return full(x.shape, 0, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+
+
+def ones_like(x, *, dtype=None, device=None, bint requires_grad=False):
+    """Ones of x's shape and dtype."""
+    return full(x.shape, 1, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+
+
+def full_like(x, fill_value, *, dtype=None, device=None, bint requires_grad=False):
+    """x's shape and dtype, filled with one value."""
+    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+
+
+def arange(start, end=None, step=1, *, dtype=None, device=None, bint requires_grad=False):
+    """start, start + step, … up to but not including end; int64 when all three are integers.
+
+    >>> neurlang.arange(2, 8, 3).tolist()
+    [2, 5]
+    """
+    cdef Dims shape
+    cdef int t
+    check_device(device)
+    if end is None:
+        start, end = 0, start
+    start, end, step = as_operand(start), as_operand(end), as_operand(step)
+    if step == 0 or not py.all(math_isfinite(v) for v in (start, end, step)):
+        raise ValueError(f"arange: start={start}, end={end}, step={step} must be finite and step not zero")
+    t = dtype_arg(dtype, I64 if py.all(isinstance(v, int) for v in (start, end, step)) else default_float)
+    shape = dims_from((py.max(0, math_ceil((end - start) / step)),), "arange")
+    return with_grad(source(OP["arange"], shape, t, (start, step), (t, t)), requires_grad)
+
+
+def linspace(start, end, steps, *, dtype=None, device=None, bint requires_grad=False):
+    """`steps` evenly spaced values from start to end, both included.
+
+    >>> neurlang.linspace(0, 1, 5).tolist()
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    kind = DTYPES[dtype_arg(dtype, default_float)]
+    values = np.linspace(float(start), float(end), clip_index(steps)).astype(kind.numpy)
+    check_device(device)
+    return with_grad(tensor(values), requires_grad)
+
+
+def eye(n, m=None, *, dtype=None, device=None, bint requires_grad=False):
+    """Ones on the diagonal, zeros elsewhere."""
+    rows_, columns = arange(n), arange(n if m is None else m)
+    return with_grad((rows_.unsqueeze(1) == columns).to(DTYPES[dtype_arg(dtype, default_float)]), requires_grad)
+
+
+# ---- random: Philox counters; an element's number depends on seed, draw and row-major index only ----
+
+cdef int64_t random_seed = 0x853C49E6748FEA9B & 0x7FFFFFFFFFFFFFFF
+cdef int64_t random_draws = 0
+
+
+def manual_seed(int64_t seed):
+    """Restarts the random stream; the same seed gives the same numbers, traced or not, on any number of threads."""
+    global random_seed, random_draws
+    random_seed = seed
+    random_draws = 0
+
+
+def get_rng_state():
+    """The (seed, draws so far) of the random stream."""
+    return random_seed, random_draws
+
+
+def set_rng_state(state):
+    """Continues the random stream from a state of `get_rng_state`."""
+    global random_seed, random_draws
+    random_seed, random_draws = state
+
+
+cdef Tensor draw(str row, Dims shape, int t, object a, object b):
+    """Fresh numbers: `uniform` in [a, b), `normal` of mean a and deviation b."""
+    global random_draws
+    cdef Tensor x
+    if t < F32:
+        raise DTypeError(f"{row}: random floats need a float dtype, got {DTYPES[t].name}")
+    x = source(OP[row], shape, t, (random_seed, random_draws, a, b), (I64, I64, t, t))
+    random_draws += 1
+    return x
+
+
+def rand(*size, dtype=None, device=None, bint requires_grad=False):
+    """Uniform numbers from [0, 1).
+
+    >>> neurlang.rand(2, 3).shape
+    (2, 3)
+    """
+    check_device(device)
+    return with_grad(draw("uniform", dims_from(varargs(size), "rand"), dtype_arg(dtype, default_float), 0, 1), requires_grad)
+
+
+def randn(*size, dtype=None, device=None, bint requires_grad=False):
+    """Normal numbers of mean 0 and variance 1 (Box–Muller)."""
+    check_device(device)
+    return with_grad(draw("normal", dims_from(varargs(size), "randn"), dtype_arg(dtype, default_float), 0, 1), requires_grad)
+
+
+def rand_like(x, *, dtype=None):
+    """Uniform numbers in x's shape."""
+    return rand(*x.shape, dtype=dtype or x.dtype)
+
+
+def randn_like(x, *, dtype=None):
+    """Normal numbers in x's shape."""
+    return randn(*x.shape, dtype=dtype or x.dtype)
+
+
+def randint(low, high=None, size=None, *, dtype=None, device=None):
+    """Integers from [low, high); `randint(high, size)` starts at 0."""
+    if size is None:
+        low, high, size = 0, low, high
+    if high <= low:
+        raise ValueError(f"randint: high must be above low, got [{low}, {high})")
+    u = rand(*varargs((size,)), dtype=float64)
+    return cast(map1(OP["floor"], u * (high - low) + low), dtype_arg(dtype, I64))
+
+
+def randperm(n, *, dtype=None, device=None):
+    """A random permutation of 0 … n-1."""
+    global random_draws
+    values = np.random.Generator(np.random.Philox(key=[random_seed, random_draws])).permutation(clip_index(n))
+    random_draws += 1
+    return tensor(values.astype(np.int64), dtype=dtype)
+
+
+# ---- NumPy ----
+
+cdef void forget_owner(void* owner) noexcept with gil:
+    Py_DECREF(<object>owner)
+
+
+def from_numpy(array):
+    """A tensor over the array's memory, without copying; writes to one are seen in the other.
+
+    The dtype must be one of neurlang's, strides whole elements. A read-only array gives a read-only tensor.
+    """
+    cdef TensorData d
+    cdef int64_t lo, hi
+    cdef int i, t
+    cdef char* data
+    cdef int64_t item
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy: expected a numpy.ndarray, got {type(array).__name__}")
+    if array.dtype not in DTYPE_OF_NUMPY:
+        raise DTypeError(f"from_numpy: dtype {array.dtype} is not supported; "
+                         f"use one of {', '.join(k.name for k in DTYPES)}")
+    if array.ndim > MAX_RANK:
+        raise ShapeError(f"from_numpy: {array.ndim} axes are more than the {MAX_RANK} supported")
+    t = (<dtype>DTYPE_OF_NUMPY[array.dtype]).id
+    d.dtype = as_dtype(t)
+    d.rank = array.ndim
+    d.offset = 0
+    for i in range(array.ndim):
+        d.shape[i] = array.shape[i]
+        if array.strides[i] % array.itemsize:
+            raise ValueError("from_numpy: the array's strides are not whole elements; copy it first")
+        d.strides[i] = array.strides[i] // array.itemsize
+    data = <char*><uintptr_t>array.ctypes.data
+    if <uintptr_t>data % array.itemsize:
+        raise ValueError("from_numpy: the array is not aligned to its element size; copy it first")
+    extent(d, &lo, &hi)
+    d.offset = -lo
+    item = itemsize(d.dtype)
+    Py_INCREF(array)
+    try:
+        d.storage = Storage.borrow(data + lo * item, (hi - lo) * item,
+                                   FOREIGN | (0 if array.flags.writeable else READ_ONLY), forget_owner, <void*>array)
+    except BaseException:
+        Py_DECREF(array)
+        raise
+    return wrap(&d)
+
+
+def tensor(data, *, dtype=None, device=None, bint requires_grad=False):
+    """A new tensor with a copy of `data` (numbers, nested sequences, arrays, tensors).
+
+    Python floats become the default dtype, integers int64; arrays and tensors keep theirs.
+
+    >>> neurlang.tensor([[1, 2], [3, 4]]).sum().item()
+    10
+    """
+    cdef Tensor t
+    check_device(device)
+    if is_tensor(data):
+        t = (<Tensor>data).detach().clone()
+        return with_grad(cast(t, dtype_arg(dtype, dtype_id(t.d.dtype))), requires_grad)
+    array = np.array(plain_data(data), order="C")
+    if dtype is not None:
+        array = array.astype(DTYPES[dtype_arg(dtype, F32)].numpy)
+    elif not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
+        array = array.astype(DTYPES[default_float].numpy)
+    if array.dtype not in DTYPE_OF_NUMPY:
+        raise DTypeError(f"tensor: data of dtype {array.dtype} is not supported; "
+                         f"use one of {', '.join(k.name for k in DTYPES)}")
+    return with_grad(own_copy(array), requires_grad)
+
+
+cdef Tensor own_copy(object array):
+    """A tensor in our own memory with the contents of a C-ordered array."""
+    cdef TensorData d
+    cdef Dims shape = dims_from(array.shape, "tensor")
+    set_shape(&d, &shape, (<dtype>DTYPE_OF_NUMPY[array.dtype]).id)
+    d.storage = Storage.allocate(array.nbytes)
+    if array.nbytes:
+        memcpy(d.storage.data, <void*><uintptr_t>array.ctypes.data, array.nbytes)
+    return wrap(&d)
+
+
+cdef object plain_data(object data):
+    """Nested sequences with tensors inside become plain numbers."""
+    if is_tensor(data):
+        return data.tolist()
+    if isinstance(data, (list, tuple)):
+        return [plain_data(v) for v in data]
+    return data
+
+
+def as_tensor(data, *, dtype=None, device=None):
+    """`data` as a tensor, sharing memory where it can."""
+    check_device(device)
+    if is_tensor(data):
+        return cast(data, dtype_arg(dtype, dtype_id((<Tensor>data).d.dtype)))
+    if isinstance(data, np.ndarray) and data.dtype in DTYPE_OF_NUMPY and data.ndim <= MAX_RANK:
+        t = from_numpy(data)
+        return cast(t, dtype_arg(dtype, dtype_id((<Tensor>t).d.dtype)))
+    return tensor(data, dtype=dtype)
+
+
+asarray = as_tensor
+
+
+cdef extern from "numpy/arrayobject.h":
+    object new_array "PyArray_New"(PyTypeObject*, int, cnp.npy_intp*, int, cnp.npy_intp*, void*, int, int, PyObject*)
+
+
+cdef class Loan:
+    """Keeps a storage alive, and counted as lent, while a NumPy array looks at it."""
+    cdef Storage* storage
+
+    def __dealloc__(self):
+        if self.storage != NULL:
+            self.storage.exports.fetch_add(-1)
+            self.storage.release()
+
+
+cdef object to_numpy(Tensor x):
+    """The tensor's own memory as an array."""
+    cdef Loan loan = Loan.__new__(Loan)
+    cdef cnp.npy_intp shape[MAX_RANK]
+    cdef cnp.npy_intp strides[MAX_RANK]
+    cdef int i, flags = cnp.NPY_ARRAY_WRITEABLE
+    for i in range(x.d.rank):
+        shape[i] = x.d.shape[i]
+        strides[i] = x.d.strides[i] * itemsize(x.d.dtype)
+    if x.d.storage.flags & READ_ONLY:
+        flags = 0
+    array = new_array(<PyTypeObject*>np.ndarray, x.d.rank, shape, DTYPES[dtype_id(x.d.dtype)].numpy.num, strides,
+                      x.d.storage.data + x.d.offset * itemsize(x.d.dtype), 0, flags, NULL)
+    x.d.storage.retain()
+    x.d.storage.exports.fetch_add(1)
+    loan.storage = x.d.storage
+    cnp.set_array_base(array, loan)
+    return array

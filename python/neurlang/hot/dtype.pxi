@@ -1,0 +1,256 @@
+# dtype.pxi: dtype objects, the op specifications read from the table, and promotion.
+
+cdef class dtype:
+    """An element type: `neurlang.float32`, `int64`, `bool` …; `itemsize` is in bytes.
+
+    >>> neurlang.float32.itemsize, neurlang.int64.is_floating_point
+    (4, False)
+    """
+    cdef readonly int id
+    cdef readonly str name
+    cdef readonly str text
+    cdef readonly int itemsize
+    cdef readonly bint is_floating_point
+    cdef readonly object numpy
+
+    def __init__(self, int id, str name, str text, int itemsize, object numpy_type):
+        self.id = id
+        self.name = name
+        self.text = text
+        self.itemsize = itemsize
+        self.is_floating_point = id >= F32
+        self.numpy = np.dtype(numpy_type)
+
+    def __repr__(self):
+        return f"neurlang.{self.name}"
+
+    def __reduce__(self):
+        return f"{self.name}_" if self.id == B8 else self.name
+
+
+cdef enum:
+    B8 = 0
+    U8 = 1
+    I32 = 2
+    I64 = 3
+    F32 = 4
+    F64 = 5
+    N_DTYPES = 6
+    ANY = -1  # the compute dtype T in a row's signature
+
+bool_ = dtype(B8, "bool", "b8", 1, np.bool_)
+uint8 = dtype(U8, "uint8", "u8", 1, np.uint8)
+int32 = dtype(I32, "int32", "i32", 4, np.int32)
+int64 = dtype(I64, "int64", "i64", 8, np.int64)
+float32 = dtype(F32, "float32", "f32", 4, np.float32)
+float64 = dtype(F64, "float64", "f64", 8, np.float64)
+
+cdef tuple DTYPES = (bool_, uint8, int32, int64, float32, float64)
+cdef dict DTYPE_OF_NUMPY = {t.numpy: t for t in DTYPES}
+cdef dict DTYPE_OF_PYTHON = {bool: bool_, int: int64, float: float32}
+cdef dict DTYPE_ID_OF_TEXT = {t.text: t.id for t in DTYPES}
+cdef int default_float = F32
+
+
+cdef int dtype_arg(object t, int otherwise) except -2:
+    """The id of a `dtype=` argument: ours, a Python type, or anything NumPy understands."""
+    if t is None:
+        return otherwise
+    if isinstance(t, dtype):
+        return (<dtype>t).id
+    if t in DTYPE_OF_PYTHON:
+        return (<dtype>DTYPE_OF_PYTHON[t]).id
+    try:
+        return (<dtype>DTYPE_OF_NUMPY[np.dtype(t)]).id
+    except (KeyError, TypeError):
+        raise DTypeError(f"dtype {t!r} is not supported; use one of {', '.join(d.name for d in DTYPES)}") from None
+
+
+def set_default_dtype(t):
+    """Sets the dtype of float literals and of integers turned to floats: `float32` (at start) or `float64`."""
+    global default_float
+    cdef int id = dtype_arg(t, F32)
+    if id < F32:
+        raise DTypeError(f"the default dtype must be a float, got {DTYPES[id].name}")
+    default_float = id
+
+
+def get_default_dtype():
+    """The dtype of float literals."""
+    return DTYPES[default_float]
+
+
+# ---- op specifications: the table's rows as C numbers ----
+
+cdef enum:
+    OVER_ALL = 0
+    OVER_NUMBER = 1
+    OVER_FLOAT = 2
+    OVER_INT = 3
+    OVER_INTEGER = 4
+
+cdef struct OpSpec:
+    int n_in
+    int n_out
+    int in_type[12]
+    int out_type[12]
+    int over
+    bint promote_float
+    bint promote_int64
+    bint differentiable
+    bint saves_out
+    bint saved[12]  # which inputs the gradient rule reads; a variadic row's last flag holds for the rest
+
+cdef OpSpec specs[1024]
+cdef list rows = []
+cdef dict OP = {}  # name -> number
+
+
+cdef int type_code(str t):
+    return ANY if t == "T" else DTYPE_ID_OF_TEXT[t]
+
+
+cdef int add_row(object row) except -1:
+    """Reads a row into `specs`; the place in the table is the op's number."""
+    cdef int op = len(rows)
+    cdef OpSpec* s = &specs[op]
+    cdef int i
+    s.n_in = len(row.in_types)
+    s.n_out = row.outs
+    for i in range(s.n_in):
+        s.in_type[i] = type_code(row.in_types[i])
+    for i in range(s.n_out):
+        s.out_type[i] = type_code(row.out_types[i])
+    s.over = ("all", "number", "float", "int", "integer").index(row.over)
+    s.promote_float = row.promote == "float"
+    s.promote_int64 = row.promote == "int64"
+    s.differentiable = row.grad is not None
+    if s.differentiable:
+        code = row.grad.__code__
+        names = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
+        s.saves_out = "out" in names or "outs" in names
+        for i in range(s.n_in):
+            s.saved[i] = not (2 + i < len(names) and names[2 + i].startswith("_"))
+    rows.append(row)
+    OP[row.name] = op
+    op_name_bytes.append(row.name.encode())
+    OP_NAME[op] = <bytes>op_name_bytes[op]
+    return op
+
+
+cdef const char* OP_NAME[1024]
+cdef list op_name_bytes = []
+
+for _row in table.TABLE:
+    add_row(_row)
+
+
+cdef inline int category(int t):
+    return 0 if t == B8 else (1 if t < F32 else 2)
+
+
+cdef bint allowed(int over, int t):
+    if over == OVER_ALL:
+        return True
+    if over == OVER_NUMBER:
+        return t != B8
+    if over == OVER_FLOAT:
+        return t >= F32
+    if over == OVER_INT:
+        return t < F32
+    return t < F32 and t != B8
+
+
+cdef inline bint is_scalar(object x):
+    return isinstance(x, (int, float, np.generic))
+
+
+cdef int scalar_dtype(object x) except -2:
+    """The dtype a Python number stands for when nothing else decides."""
+    if isinstance(x, np.generic):
+        x = x.item()
+    if isinstance(x, bool):
+        return B8
+    if isinstance(x, int):
+        return I64
+    if isinstance(x, float):
+        return default_float
+    raise DTypeError(f"expected a Tensor or a real number, got {type(x).__name__}")
+
+
+cdef uint64_t scalar_bits(object x, int t) except? 0xFFFFFFFFFFFFFFFF:
+    """The number `x` rounded to dtype `t`, as the bits of an 8-byte cell."""
+    cdef uint64_t bits = 0
+    cdef float f
+    cdef double g
+    cdef int64_t i
+    if t == F32:
+        f = <float><double>x
+        memcpy(&bits, &f, 4)
+    elif t == F64:
+        g = x
+        memcpy(&bits, &g, 8)
+    elif t == B8:
+        bits = 1 if x else 0
+    else:
+        if isinstance(x, (float, np.floating)) and x != int(x):
+            raise DTypeError(f"{x!r} is not an integer, as dtype {DTYPES[t].name} needs")
+        i = int(x)
+        if t == U8 and not 0 <= i <= 255 or t == I32 and not -2147483648 <= i <= 2147483647:
+            raise OverflowError(f"{x!r} does not fit {DTYPES[t].name}")
+        bits = <uint64_t>i if t == I64 else (<uint64_t>i & 0xFFFFFFFF)
+    return bits
+
+
+cdef inline int larger(int a, int b):
+    return a if a > b else b
+
+
+cdef int promote(const OpSpec* s, list args, int op) except -2:
+    """The compute dtype T: PyTorch's promotion, where 0-d tensors and numbers decide only a higher category."""
+    cdef int dims = -1, zero = -1, number = -1, i, t
+    for i in range(s.n_in):
+        if s.in_type[i] != ANY:
+            continue
+        if isinstance(args[i], Tensor):
+            t = dtype_id((<Tensor>args[i]).d.dtype)
+            if (<Tensor>args[i]).d.rank > 0:
+                dims = larger(dims, t)
+            else:
+                zero = larger(zero, t)
+        else:
+            number = larger(number, scalar_dtype(args[i]))
+    t = dims
+    if zero >= 0 and (t < 0 or category(zero) > category(t)):
+        t = zero
+    if number >= 0 and (t < 0 or category(number) > category(t)):
+        t = number
+    if s.promote_float and t < F32:
+        t = default_float
+    if not allowed(s.over, t):
+        raise DTypeError(f"{rows[op].name} is not defined for {DTYPES[t].name}; operands are "
+                         + ", ".join(describe(args[i]) for i in range(s.n_in)))
+    return t
+
+
+def promote_types(a, b):
+    """The dtype that holds both: the larger of the two in bool < uint8 < int32 < int64 < float32 < float64."""
+    return DTYPES[py.max(dtype_arg(a, B8), dtype_arg(b, B8))]
+
+
+def result_type(*args):
+    """The dtype in which an operation on these tensors and numbers computes."""
+    cdef int dims = -1, rest = -1
+    for x in args:
+        if isinstance(x, Tensor) and (<Tensor>x).d.rank > 0:
+            dims = larger(dims, dtype_id((<Tensor>x).d.dtype))
+        else:
+            rest = larger(rest, dtype_id((<Tensor>x).d.dtype) if isinstance(x, Tensor) else scalar_dtype(x))
+    return DTYPES[rest if dims < 0 or (rest >= 0 and category(rest) > category(dims)) else dims]
+
+
+cdef str describe(object x):
+    """`float32[2, 3]`, for error messages."""
+    if isinstance(x, Tensor):
+        return f"{DTYPES[dtype_id((<Tensor>x).d.dtype)].name}{list(shape_tuple(&(<Tensor>x).d))}"
+    return f"{type(x).__name__} {x!r}"

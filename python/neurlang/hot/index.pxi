@@ -1,0 +1,216 @@
+# index.pxi: x[…] and x[…] = v, NumPy's rules: basic indices give views, arrays of integers or booleans gather.
+
+cdef bint is_array_index(object k):
+    return isinstance(k, (list, np.ndarray)) or (is_tensor(k) and
+                                                  ((<Tensor>k).d.rank > 0 or dtype_id((<Tensor>k).d.dtype) == B8))
+
+
+cdef tuple expand_key(Tensor x, object key):
+    """The key as a tuple with its ellipsis written out."""
+    cdef int used = 0
+    if not isinstance(key, tuple):
+        key = (key,)
+    dots = 0
+    for k in key:
+        if k is Ellipsis:
+            dots += 1
+        elif k is not None:
+            used += key_rank(k)
+    if dots > 1:
+        raise IndexError("an index can have only one ellipsis ('...')")
+    if used > x.d.rank:
+        raise IndexError(f"too many indices: {used} for the {describe(x)}")
+    full = (slice(None),) * (x.d.rank - used)
+    if not dots:
+        return key + full
+    at = [i for i, k in enumerate(key) if k is Ellipsis][0]
+    return key[:at] + full + key[at + 1:]
+
+
+cdef int key_rank(object k):
+    """How many axes one part of a key consumes."""
+    if isinstance(k, np.ndarray) and k.dtype == np.bool_:
+        return k.ndim
+    if is_tensor(k) and dtype_id((<Tensor>k).d.dtype) == B8:
+        return (<Tensor>k).d.rank
+    if isinstance(k, list):
+        a = np.asarray(k)
+        return a.ndim if a.dtype == np.bool_ else 1
+    return 1
+
+
+cdef Tensor basic_index(Tensor x, tuple key, list arrays):
+    """Applies integers, slices and None; array parts stay as whole axes and are listed as (axis, array)."""
+    cdef int axis = 0
+    cdef int64_t n, i
+    for k in key:
+        if k is None:
+            x = view_reshape(x, shape_tuple(&x.d)[:axis] + (1,) + shape_tuple(&x.d)[axis:], "reshape")
+            axis += 1
+        elif isinstance(k, slice):
+            n = x.d.shape[axis]
+            if k.start is None and k.stop is None and k.step is None:
+                axis += 1
+                continue
+            start, stop, step = k.indices(n)
+            x = narrow_view(x, axis, start, step, len(range(start, stop, step)))
+            axis += 1
+        elif is_array_index(k):
+            arrays.append((axis, k))
+            axis += key_rank(k)
+        else:
+            n = x.d.shape[axis]
+            i = index_number(k)
+            if not -n <= i < n:
+                raise IndexError(f"index {i} is out of range for axis {axis} of the {describe(x)}")
+            x = view_select(x, axis, i + n if i < 0 else i)
+    return x
+
+
+cdef int64_t index_number(object k) except? -9223372036854775807:
+    if isinstance(k, bool):
+        raise IndexError("a bool is not an index here; use an array of booleans")
+    try:
+        return clip_index(k)
+    except TypeError:
+        raise IndexError(f"indices must be integers, slices, ellipsis, None or arrays of integers or booleans, "
+                         f"not {type(k).__name__}") from None
+
+
+cdef list index_tensors(Tensor x, list arrays):
+    """(axis, int64 tensor) for every array part; booleans become the coordinates of their true elements."""
+    cdef Tensor t
+    result = []
+    for axis, k in arrays:
+        t = k if is_tensor(k) else tensor(np.asarray(k, dtype=None if len(k) else np.int64))
+        if dtype_id(t.d.dtype) == B8:
+            have = shape_tuple(&x.d)[axis:axis + t.d.rank]
+            if shape_tuple(&t.d) != have:
+                raise IndexError(f"a boolean index of shape {shape_tuple(&t.d)} does not match axes of shape {have}")
+            for i, column in enumerate(unbind(nonzero(t), 1)):
+                result.append((axis + i, column))
+        elif dtype_id(t.d.dtype) >= F32:
+            raise IndexError(f"an index array must hold integers or booleans, got {describe(t)}")
+        else:
+            result.append((axis, cast(t, I64)))
+    return result
+
+
+cdef tuple gather_plan(Tensor x, list indices):
+    """Index tensors broadcast to one shape, their axes, and where the gathered axes land (NumPy's rule)."""
+    tensors = broadcast_tensors(*[t for _, t in indices])
+    axes = [a for a, _ in indices]
+    adjacent = axes == list(range(axes[0], axes[0] + len(axes)))
+    return list(tensors), axes, axes[0] if adjacent else 0
+
+
+cdef tuple gathered_shape(Tensor x, list axes, int position, Tensor index):
+    rest = [n for a, n in enumerate(shape_tuple(&x.d)) if a not in axes]
+    return tuple(rest[:position]) + shape_tuple(&index.d) + tuple(rest[position:])
+
+
+cdef object get_item(Tensor x, object key):
+    cdef list arrays = []
+    cdef int64_t n, i
+    if type(key) is int and x.d.rank > 0:
+        n = x.d.shape[0]
+        i = key
+        if not -n <= i < n:
+            raise IndexError(f"index {i} is out of range for axis 0 of the {describe(x)}")
+        return view_select(x, 0, i + n if i < 0 else i)
+    x = basic_index(x, expand_key(x, key), arrays)
+    if not arrays:
+        return x if x is not None else None
+    indices = index_tensors(x, arrays)
+    tensors, axes, position = gather_plan(x, indices)
+    return index_get(x, tensors, axes, position)
+
+
+def index_get(x, tensors, axes, position):
+    """x gathered at int64 tensors (of one shape) along `axes`; the gathered axes land at `position`."""
+    cdef Tensor t = x
+    cdef Dims shape = dims_from(gathered_shape(t, axes, position, tensors[0]), "index")
+    return call(OP["index_get"], (t, *tensors), shape, dtype_id(t.d.dtype), (len(axes), *axes, position), numel(t.d))
+
+
+def index_put_(x, tensors, axes, position, value, bint accumulate):
+    """Writes (or adds) `value` into x at int64 tensors along `axes`, in row-major order of the indices."""
+    cdef Tensor t = x
+    shape = gathered_shape(t, axes, position, tensors[0])
+    v = value if is_tensor(value) else full((), value, dtype=t.dtype)
+    v = view_expand(cast(v, dtype_id(t.d.dtype)), shape)
+    call_into(OP["index_put"], t, (v, *tensors), (len(axes), *axes, position, accumulate))
+    return x
+
+
+cdef int set_item(Tensor x, object key, object value) except -1:
+    cdef list arrays = []
+    cdef Tensor v
+    if not is_tensor(value) and not is_scalar(value):
+        value = tensor(value)
+    if is_tensor(key) and dtype_id((<Tensor>key).d.dtype) == B8 and (<Tensor>key).d.rank == x.d.rank and is_scalar(value):
+        map_into(OP["masked_fill"], x, (key, value))
+        return 0
+    v = basic_index(x, expand_key(x, key), arrays)
+    if arrays:
+        if py.any(key_rank(k) > 1 or is_bool(k) for _, k in arrays):
+            raise IndexError("writing through a boolean array is not supported; use masked_fill_ or where")
+        tensors, axes, position = gather_plan(v, index_tensors(v, arrays))
+        index_put_(v, tensors, axes, position, value, False)
+        return 0
+    if is_tensor(value):
+        shape = shape_tuple(&(<Tensor>value).d)
+        while len(shape) > v.d.rank and shape[0] == 1:  # NumPy drops leading ones when assigning
+            shape = shape[1:]
+        value = view_reshape(<Tensor>value, shape, "reshape")
+    copy_into(v, value)
+    return 0
+
+
+cdef bint is_bool(object k):
+    return (isinstance(k, np.ndarray) and k.dtype == np.bool_) or (is_tensor(k) and dtype_id((<Tensor>k).d.dtype) == B8) \
+        or (isinstance(k, list) and np.asarray(k).dtype == np.bool_)
+
+
+def nonzero(x, *, bint as_tuple=False):
+    """The coordinates of the non-zero elements, int64 of shape [count, x.ndim], in row-major order.
+
+    Its shape depends on values, so inside a trace it cuts.
+
+    >>> neurlang.nonzero(neurlang.tensor([0, 3, 0, 5])).tolist()
+    [[1], [3]]
+    """
+    cdef Tensor t = need_tensor(x, "nonzero"), mask, out
+    cdef Operand ins[1]
+    cdef TensorData d
+    cdef Dims shape
+    cdef Tape* tape
+    readable(t, "nonzero: the shape of the result depends on values")
+    tape = current_tape()
+    set_current_tape(NULL)
+    try:
+        mask = cast(t.detach(), B8)
+        count = int(reduce1(OP["sum"], mask, None, False).item())
+        shape = dims_from((count, t.d.rank), "nonzero")
+        set_shape(&d, &shape, I64)
+        operand(&ins[0], mask, B8)
+        execute(OP["nonzero"], ins, 1, &d, 1, NULL, 0)
+    finally:
+        set_current_tape(tape)
+    out = wrap(&d)
+    return unbind(out, 1) if as_tuple else out
+
+
+def broadcast_tensors(*tensors):
+    """Views of the tensors, all expanded to their common shape."""
+    cdef list parts = [need_tensor(t, "broadcast_tensors") for t in tensors]
+    cdef Dims shapes[MAX_OPERANDS]
+    cdef Dims shape
+    cdef int i
+    if len(parts) > MAX_OPERANDS:
+        raise ShapeError(f"broadcast_tensors: at most {MAX_OPERANDS} tensors, got {len(parts)}")
+    for i in range(len(parts)):
+        shapes[i] = dims_of(&(<Tensor>parts[i]).d)
+    shape = shape_broadcast("broadcast_tensors", shapes, len(parts))
+    target = tuple([shape.d[i] for i in range(shape.rank)])
+    return tuple([view_expand(p, target) for p in parts])

@@ -1,0 +1,661 @@
+# methods.pxi: the methods of Tensor that are not elementwise rows or reductions; included in the class body.
+
+# ---- what it is ----
+
+@property
+def shape(self):
+    """The sizes of the axes, a tuple."""
+    return shape_tuple(&self.d)
+
+@property
+def dtype(self):
+    """The element type."""
+    return DTYPES[dtype_id(self.d.dtype)]
+
+@property
+def ndim(self):
+    """The number of axes."""
+    return self.d.rank
+
+@property
+def device(self):
+    """Where the memory is; always "cpu" here."""
+    return "cpu"
+
+@property
+def nbytes(self):
+    """Bytes of the elements, as if they lay densely."""
+    return numel(self.d) * itemsize(self.d.dtype)
+
+@property
+def itemsize(self):
+    """Bytes of one element."""
+    return itemsize(self.d.dtype)
+
+def element_size(self):
+    """Bytes of one element."""
+    return itemsize(self.d.dtype)
+
+def dim(self):
+    """The number of axes."""
+    return self.d.rank
+
+def size(self, dim=None):
+    """The shape, or the extent of one axis."""
+    if dim is None:
+        return shape_tuple(&self.d)
+    return self.d.shape[normalize_axis("size", clip_index(dim), self.d.rank)]
+
+def numel(self):
+    """The number of elements."""
+    return numel(self.d)
+
+def stride(self, dim=None):
+    """Steps between neighbours along each axis (or one), in elements."""
+    if dim is None:
+        return stride_tuple(&self.d)
+    return self.d.strides[normalize_axis("stride", clip_index(dim), self.d.rank)]
+
+def storage_offset(self):
+    """The first element's place in the storage, in elements."""
+    return self.d.offset
+
+def is_contiguous(self):
+    """Whether the elements lie in row-major order without gaps."""
+    return is_contiguous(self.d)
+
+def is_floating_point(self):
+    """Whether the dtype is a float."""
+    return dtype_id(self.d.dtype) >= F32
+
+def data_ptr(self):
+    """The address of the first element."""
+    readable(self, "data_ptr()")
+    return <uintptr_t>(self.d.storage.data + self.d.offset * itemsize(self.d.dtype))
+
+@property
+def _version(self):
+    """How often the storage was written in place."""
+    return self.d.storage.version
+
+def __len__(self):
+    if self.d.rank == 0:
+        raise TypeError("len() of a 0-d tensor")
+    return self.d.shape[0]
+
+def __hash__(self):
+    return <Py_ssize_t><uintptr_t><void*>self >> 4
+
+def __iter__(self):
+    if self.d.rank == 0:
+        raise TypeError("iteration over a 0-d tensor")
+    return iter(unbind(self, 0))
+
+# ---- reading values ----
+
+def item(self):
+    """The only element as a Python number. Inside a trace this cuts."""
+    if numel(self.d) != 1:
+        raise ValueError(f"item: the {describe(self)} has {numel(self.d)} elements, not one")
+    readable(self, "item(): a value is read")
+    return read_number(self.d.storage.data + self.d.offset * itemsize(self.d.dtype), dtype_id(self.d.dtype))
+
+def tolist(self):
+    """Nested lists of Python numbers (a number for a 0-d tensor)."""
+    readable(self, "tolist(): values are read")
+    return to_numpy(self).tolist()
+
+def numpy(self, *, bint force=False):
+    """The tensor's memory as a NumPy array, without copying; tensors that require grad must be detached first."""
+    if wants_grad(self) and not force:
+        raise RuntimeError("numpy(): the tensor requires grad; call detach().numpy()")
+    readable(self, "numpy(): values are read")
+    return to_numpy(self)
+
+def __array__(self, dtype=None, copy=None):
+    readable(self, "numpy(): values are read")
+    array = to_numpy(self)
+    if dtype is not None and array.dtype != dtype:
+        return array.astype(dtype)
+    return array.copy() if copy else array
+
+def __dlpack__(self, **kwargs):
+    return self.detach().numpy().__dlpack__(**kwargs)
+
+def __dlpack_device__(self):
+    return (1, 0)
+
+def __bool__(self):
+    return bool(self.item())
+
+def __int__(self):
+    return int(self.item())
+
+def __float__(self):
+    return float(self.item())
+
+def __index__(self):
+    if dtype_id(self.d.dtype) >= F32 or dtype_id(self.d.dtype) == B8:
+        raise TypeError("only integer tensors of one element can be used as an index")
+    return int(self.item())
+
+def __repr__(self):
+    readable(self, "print: values are read")
+    return format_tensor(self)
+
+def __format__(self, spec):
+    return format(self.item(), spec) if self.d.rank == 0 and spec else repr(self)
+
+def __contains__(self, x):
+    return bool((self == x).any())
+
+def __reduce__(self):
+    array = self.detach().numpy()
+    return rebuild, (array.copy(), self.leaf_grad)
+
+def __deepcopy__(self, memo):
+    if self.node is not None:
+        raise RuntimeError("only leaf tensors can be deep-copied; detach first")
+    copy = alias(map1(OP["copy"], self.detach()))
+    result = copy if type(self) is Tensor else type(self)._wrap(copy)
+    (<Tensor>result).leaf_grad = self.leaf_grad
+    memo[id(self)] = result
+    return result
+
+# ---- gradients ----
+
+@property
+def requires_grad(self):
+    """Whether gradients flow to this tensor."""
+    return wants_grad(self)
+
+@requires_grad.setter
+def requires_grad(self, bint value):
+    if value and dtype_id(self.d.dtype) < F32:
+        raise DTypeError(f"only float tensors can require grad, not {describe(self)}")
+    if self.node is not None and not value:
+        raise RuntimeError("only leaf tensors can stop requiring grad; use detach()")
+    self.leaf_grad = value and self.node is None
+
+def requires_grad_(self, bint requires_grad=True):
+    """Sets `requires_grad` in place and returns self."""
+    self.requires_grad = requires_grad
+    return self
+
+@property
+def is_leaf(self):
+    """Whether the tensor is not the result of a recorded operation."""
+    return not wants_grad(self) or self.node is None
+
+@property
+def grad_fn(self):
+    """The node that made this tensor, or None."""
+    return self.node if wants_grad(self) else None
+
+@property
+def output_nr(self):
+    """Which output of `grad_fn` this is."""
+    return self.node_output
+
+@property
+def grad(self):
+    """The gradient accumulated by `backward`, or None."""
+    return self.grad_
+
+@grad.setter
+def grad(self, value):
+    if value is not None and (not is_tensor(value) or not same_shape(&(<Tensor>value).d, &self.d)):
+        raise ShapeError(f"grad: a {describe(value)} cannot be the gradient of a {describe(self)}")
+    self.grad_ = value
+
+def backward(self, gradient=None, retain_graph=None, bint create_graph=False):
+    """Adds d self / d leaf to the `.grad` of every leaf that requires grad; `gradient` defaults to 1 for one element."""
+    backward_hook(self, gradient, retain_graph, create_graph)
+
+def detach(self):
+    """A view of the same memory without history."""
+    return alias(self)
+
+def detach_(self):
+    """Forgets the history in place."""
+    self.node = None
+    self.base = None
+    self.leaf_grad = False
+    return self
+
+@property
+def data(self):
+    """A view of the same memory without history."""
+    return alias(self)
+
+@data.setter
+def data(self, value):
+    cdef Tensor v = need_tensor(value, "data")
+    v.d.storage.retain()
+    if self.d.storage != NULL:
+        self.d.storage.release()
+    self.d = v.d
+
+@classmethod
+def _wrap(cls, Tensor x):
+    """An instance of a subclass over x's memory (for nn.Parameter)."""
+    cdef Tensor t = Tensor.__new__(cls)  # not cls.__new__, which a subclass may define through this method
+    x.d.storage.retain()
+    t.d = x.d
+    return t
+
+# ---- views ----
+
+def reshape(self, *shape):
+    """The same elements in row-major order in another shape; one size may be -1."""
+    return view_reshape(self, varargs(shape), "reshape")
+
+def view(self, *shape):
+    """`reshape` that never copies."""
+    return view_reshape(self, varargs(shape), "view")
+
+def view_as(self, other):
+    """`view` in other's shape."""
+    return view_reshape(self, other.shape, "view")
+
+def reshape_as(self, other):
+    """`reshape` in other's shape."""
+    return view_reshape(self, other.shape, "reshape")
+
+def flatten(self, start_dim=0, end_dim=-1):
+    """Axes start_dim … end_dim merged into one."""
+    if self.d.rank == 0:
+        return view_reshape(self, (1,), "flatten")
+    cdef int a = normalize_axis("flatten", clip_index(start_dim), self.d.rank)
+    cdef int b = normalize_axis("flatten", clip_index(end_dim), self.d.rank)
+    if b < a:
+        raise ShapeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
+    s = shape_tuple(&self.d)
+    merged = 1
+    for n in s[a:b + 1]:
+        merged *= n
+    return view_reshape(self, s[:a] + (merged,) + s[b + 1:], "flatten")
+
+def unflatten(self, dim, sizes):
+    """One axis split into several; one size may be -1."""
+    cdef int a = normalize_axis("unflatten", clip_index(dim), self.d.rank)
+    s = shape_tuple(&self.d)
+    sizes = list(sizes)
+    if -1 in sizes:
+        known = 1
+        for n in sizes:
+            known *= n if n != -1 else 1
+        if known == 0 or s[a] % known:
+            raise ShapeError(f"unflatten: axis {a} of the {describe(self)} does not split into {sizes}")
+        sizes[sizes.index(-1)] = s[a] // known
+    return view_reshape(self, s[:a] + tuple(sizes) + s[a + 1:], "unflatten")
+
+def permute(self, *dims):
+    """The axes in another order."""
+    return view_permute(self, varargs(dims))
+
+def transpose(self, dim0, dim1):
+    """Two axes exchanged."""
+    cdef int a, b
+    if self.d.rank == 0:
+        return alias(self)
+    a = normalize_axis("transpose", clip_index(dim0), self.d.rank)
+    b = normalize_axis("transpose", clip_index(dim1), self.d.rank)
+    axes = list(range(self.d.rank))
+    axes[a], axes[b] = b, a
+    return view_permute(self, axes)
+
+swapaxes = transpose
+
+def t(self):
+    """The transpose of a matrix (a vector is its own)."""
+    if self.d.rank > 2:
+        raise ShapeError(f"t: expected at most 2 axes, got the {describe(self)}")
+    return view_permute(self, list(reversed(range(self.d.rank))))
+
+@property
+def T(self):
+    """The axes reversed."""
+    return view_permute(self, list(reversed(range(self.d.rank))))
+
+@property
+def mT(self):
+    """The last two axes exchanged."""
+    if self.d.rank < 2:
+        raise ShapeError(f"mT: needs at least 2 axes, got the {describe(self)}")
+    return self.transpose(-2, -1)
+
+def expand(self, *shape):
+    """Axes of extent 1 (and new leading ones) stretched without copying; -1 keeps an axis."""
+    return view_expand(self, varargs(shape))
+
+def expand_as(self, other):
+    """`expand` to other's shape."""
+    return view_expand(self, other.shape)
+
+def broadcast_to(self, shape):
+    """`expand` to a shape."""
+    return view_expand(self, tuple(shape))
+
+def squeeze(self, dim=None):
+    """Without the axes of extent 1 (all, or those named)."""
+    s = shape_tuple(&self.d)
+    axes = set(axes_of("squeeze", dim, self.d.rank))
+    return view_reshape(self, tuple([n for i, n in enumerate(s) if n != 1 or i not in axes]), "squeeze")
+
+def unsqueeze(self, dim):
+    """A new axis of extent 1 at `dim`."""
+    cdef int a = normalize_axis("unsqueeze", clip_index(dim), self.d.rank + 1)
+    s = shape_tuple(&self.d)
+    return view_reshape(self, s[:a] + (1,) + s[a:], "unsqueeze")
+
+def narrow(self, dim, start, length):
+    """`length` elements from `start` along one axis."""
+    cdef int a = normalize_axis("narrow", clip_index(dim), self.d.rank)
+    cdef int64_t at = clip_index(start), n = clip_index(length)
+    if at < 0:
+        at += self.d.shape[a]
+    if at < 0 or n < 0 or at + n > self.d.shape[a]:
+        raise IndexError(f"narrow: [{start}, {start}+{length}) is not within axis {a} of the {describe(self)}")
+    return narrow_view(self, a, at, 1, n)
+
+def select(self, dim, index):
+    """One slice along `dim`, without that axis."""
+    cdef int a = normalize_axis("select", clip_index(dim), self.d.rank)
+    cdef int64_t n = self.d.shape[a], i = clip_index(index)
+    if not -n <= i < n:
+        raise IndexError(f"select: index {i} is out of range for axis {a} of the {describe(self)}")
+    return view_select(self, a, i + n if i < 0 else i)
+
+def flip(self, *dims):
+    """The order along the axes reversed (a view)."""
+    cdef Tensor x = self
+    for a in axes_of("flip", varargs(dims), self.d.rank):
+        x = narrow_view(x, a, py.max(0, x.d.shape[a] - 1), -1, x.d.shape[a])
+    return x
+
+def diagonal(self):
+    """The diagonal of a matrix, a view."""
+    if self.d.rank != 2:
+        raise ShapeError(f"diagonal: expected a matrix, got the {describe(self)}")
+    return as_strided(self, (py.min(self.d.shape[0], self.d.shape[1]),), (self.d.strides[0] + self.d.strides[1],))
+
+def as_strided(self, size, stride, storage_offset=None):
+    """A view with explicit shape, strides and offset, all in elements."""
+    return as_strided(self, size, stride, storage_offset)
+
+def split(self, split_size_or_sections, dim=0):
+    """Views cut along `dim`."""
+    return split(self, split_size_or_sections, dim)
+
+def chunk(self, chunks, dim=0):
+    """At most `chunks` views along `dim`."""
+    return chunk(self, chunks, dim)
+
+def unbind(self, dim=0):
+    """The slices along `dim`."""
+    return unbind(self, dim)
+
+def __getitem__(self, key):
+    return get_item(self, key)
+
+def __setitem__(self, key, value):
+    set_item(self, key, value)
+
+def contiguous(self):
+    """self when it is row-major, else a copy that is."""
+    return self if is_contiguous(self.d) else map1(OP["copy"], self)
+
+def clone(self):
+    """A copy in its own memory; gradients flow through."""
+    return map1(OP["copy"], self)
+
+# ---- dtype ----
+
+def to(self, *args, dtype=None, device=None, bint copy=False):
+    """x in another dtype (`to(float64)`, `to(other)`, `to("cpu")`); itself when nothing changes."""
+    for a in args:
+        if is_tensor(a):
+            dtype = a.dtype
+        elif isinstance(a, str) and not hasattr(np, a):
+            check_device(a)
+        else:
+            dtype = a
+    check_device(device)
+    cdef Tensor result = cast(self, dtype_arg(dtype, dtype_id(self.d.dtype)))
+    return map1(OP["copy"], self) if copy and result is self else result
+
+def type(self, dtype=None):
+    """The dtype's name, or x in another dtype."""
+    return repr(self.dtype) if dtype is None else cast(self, dtype_arg(dtype, F32))
+
+def astype(self, dtype, *, bint copy=True):
+    """x in another dtype (the Array API's spelling); a copy unless `copy=False`."""
+    return self.to(dtype=dtype, copy=copy)
+
+def type_as(self, other):
+    """x in other's dtype."""
+    return cast(self, dtype_id((<Tensor>other).d.dtype))
+
+def float(self):
+    """x as float32."""
+    return cast(self, F32)
+
+def double(self):
+    """x as float64."""
+    return cast(self, F64)
+
+def int(self):
+    """x as int32."""
+    return cast(self, I32)
+
+def long(self):
+    """x as int64."""
+    return cast(self, I64)
+
+def bool(self):
+    """x as bool."""
+    return cast(self, B8)
+
+def byte(self):
+    """x as uint8."""
+    return cast(self, U8)
+
+def cpu(self):
+    """self: the memory is the CPU's."""
+    return self
+
+# ---- writing ----
+
+def copy_(self, source):
+    """Overwrites the elements with source's, broadcast and converted."""
+    copy_into(self, source)
+    return self
+
+def fill_(self, value):
+    """Overwrites every element with one value."""
+    copy_into(self, value)
+    return self
+
+def zero_(self):
+    """Overwrites every element with 0."""
+    copy_into(self, 0)
+    return self
+
+def uniform_(self, a=0, b=1):
+    """Overwrites with uniform numbers from [a, b)."""
+    copy_into(self, draw("uniform", dims_of(&self.d), dtype_id(self.d.dtype), a, b))
+    return self
+
+def normal_(self, mean=0, std=1):
+    """Overwrites with normal numbers."""
+    copy_into(self, draw("normal", dims_of(&self.d), dtype_id(self.d.dtype), mean, std))
+    return self
+
+def bernoulli_(self, p=0.5):
+    """Overwrites with ones of probability p, else zeros."""
+    copy_into(self, draw("uniform", dims_of(&self.d), F32, 0, 1) < p)
+    return self
+
+def scatter_add_(self, dim, index, src):
+    """self[… index …] += src along `dim`, in row-major order of the index."""
+    scatter_add_into(self, dim, index, src)
+    return self
+
+def index_add_(self, dim, index, source):
+    """Adds source's slices to self's slices named by a 1-D index."""
+    index_add_into(self, dim, index, source)
+    return self
+
+def new_zeros(self, *size, dtype=None):
+    """Zeros of self's dtype."""
+    return zeros(*size, dtype=dtype or self.dtype)
+
+def new_ones(self, *size, dtype=None):
+    """Ones of self's dtype."""
+    return ones(*size, dtype=dtype or self.dtype)
+
+def new_empty(self, *size, dtype=None):
+    """Unspecified contents, self's dtype."""
+    return empty(*size, dtype=dtype or self.dtype)
+
+def new_full(self, size, fill_value, dtype=None):
+    """One value, self's dtype."""
+    return full(size, fill_value, dtype=dtype or self.dtype)
+
+def new_tensor(self, data, dtype=None):
+    """A copy of `data` in self's dtype."""
+    return tensor(data, dtype=dtype or self.dtype)
+
+# ---- linear algebra, selection, composites ----
+
+def matmul(self, other):
+    """The matrix product."""
+    return matmul(self, other)
+
+mm = bmm = dot = mv = matmul
+
+def __matmul__(self, other):
+    return matmul(self, other) if is_tensor(other) else NotImplemented
+
+def gather(self, dim, index):
+    """self[… index …] along `dim`."""
+    return gather(self, dim, index)
+
+def scatter_add(self, dim, index, src):
+    """`scatter_add_` on a copy."""
+    return scatter_add(self, dim, index, src)
+
+def index_select(self, dim, index):
+    """The slices along `dim` named by a 1-D index."""
+    return index_select(self, dim, index)
+
+def index_add(self, dim, index, source):
+    """`index_add_` on a copy."""
+    return index_add(self, dim, index, source)
+
+def nonzero(self, *, bint as_tuple=False):
+    """The coordinates of the non-zero elements."""
+    return nonzero(self, as_tuple=as_tuple)
+
+def max(self, dim=None, bint keepdim=False):
+    """The maximum, or (values, indices) along one axis, or the elementwise maximum with a tensor."""
+    return extremum("amax", "argmax", "maximum", self, dim, keepdim)
+
+def min(self, dim=None, bint keepdim=False):
+    """The minimum, or (values, indices) along one axis, or the elementwise minimum with a tensor."""
+    return extremum("amin", "argmin", "minimum", self, dim, keepdim)
+
+def argmax(self, dim=None, bint keepdim=False):
+    """The index of the first maximum, along one axis or of the flattened tensor."""
+    return arg_extremum("argmax", self, dim, keepdim)
+
+def argmin(self, dim=None, bint keepdim=False):
+    """The index of the first minimum, along one axis or of the flattened tensor."""
+    return arg_extremum("argmin", self, dim, keepdim)
+
+def softmax(self, dim):
+    """exp(x) / sum(exp(x)) along `dim`."""
+    return softmax(self, dim)
+
+def log_softmax(self, dim):
+    """x - log(sum(exp(x))) along `dim`."""
+    return log_softmax(self, dim)
+
+def mean(self, dim=None, bint keepdim=False, *, dtype=None):
+    """The mean over `dim` (None: all)."""
+    return composite.mean(F, self if dtype is None else self.to(dtype), dim, keepdim)
+
+def var(self, dim=None, *, correction=1, bint keepdim=False, unbiased=None):
+    """The variance over `dim`, divided by n - correction."""
+    return composite.var(F, self, dim, correction=correction if unbiased is None else int(unbiased), keepdim=keepdim)
+
+def std(self, dim=None, *, correction=1, bint keepdim=False, unbiased=None):
+    """The square root of `var`."""
+    return composite.std(F, self, dim, correction=correction if unbiased is None else int(unbiased), keepdim=keepdim)
+
+def norm(self, p=2, dim=None, bint keepdim=False):
+    """The vector p-norm over `dim` (None: all)."""
+    return composite.norm(F, self, p, dim, keepdim)
+
+def logsumexp(self, dim, bint keepdim=False):
+    """log(sum(exp(x))) along `dim`, without overflow."""
+    return composite.logsumexp(F, self, dim, keepdim)
+
+def tril(self, diagonal=0):
+    """Zero above the diagonal of the last two axes."""
+    return composite.tril(F, self, diagonal)
+
+def triu(self, diagonal=0):
+    """Zero below the diagonal of the last two axes."""
+    return composite.triu(F, self, diagonal)
+
+def repeat(self, *sizes):
+    """self laid out several times along each axis."""
+    return composite.repeat(F, self, varargs(sizes))
+
+def where(self, condition, other):
+    """self where the condition holds, else other."""
+    return map3(OP["where"], condition, self, other)
+
+def round(self, *, decimals=0):
+    """The nearest integer (or multiple of 10^-decimals), ties to even."""
+    return tensor_round(self, decimals=decimals)
+
+def nan_to_num(self, nan=0.0, posinf=None, neginf=None):
+    """NaN and the infinities replaced."""
+    return nan_to_num(self, nan, posinf, neginf)
+
+def div(self, other, *, rounding_mode=None):
+    """The quotient; see neurlang.div."""
+    return div(self, other, rounding_mode=rounding_mode)
+
+def pow(self, exponent):
+    """The power; see neurlang.pow."""
+    return tensor_pow(self, exponent)
+
+def __truediv__(self, other):
+    return map2(OP["div"], self, other) if is_tensor(other) or is_scalar(other) else NotImplemented
+
+def __rtruediv__(self, other):
+    return map2(OP["div"], other, self) if is_scalar(other) else NotImplemented
+
+def __itruediv__(self, other):
+    return map_into(OP["div"], self, (other,))
+
+def div_(self, other):
+    """`div` in place."""
+    return map_into(OP["div"], self, (other,))
+
+def __pow__(self, exponent, modulo):
+    return tensor_pow(self, exponent) if is_tensor(exponent) or is_scalar(exponent) else NotImplemented
+
+def __rpow__(self, base, modulo):
+    return map2(OP["pow"], base, self) if is_scalar(base) else NotImplemented
+
+def __ipow__(self, exponent):
+    return pow_into(self, exponent)
+
+def pow_(self, exponent):
+    """`pow` in place."""
+    return pow_into(self, exponent)

@@ -1,0 +1,283 @@
+# node.pxi: what an executed op leaves behind for backward: its operands, its edges, its rule.
+
+cdef extern from "eager/mode.hpp" namespace "nl":
+    bint grad_enabled()
+    bint switch_grad "nl::set_grad_enabled"(bint)
+
+
+def is_grad_enabled():
+    """Whether operations on this thread are recorded for backward."""
+    return grad_enabled()
+
+
+def set_grad_enabled(bint mode):
+    """Turns the recording of gradients on this thread on or off; returns what it was."""
+    return switch_grad(mode)
+
+
+cdef struct Saved:
+    TensorData d        # storage null: only shape and dtype were kept
+    uint32_t version
+    bint is_number
+    uint64_t bits
+
+
+cdef class Geometry:
+    """An operand whose values the gradient rule does not read: shape, dtype, and whether its gradient is wanted."""
+    cdef readonly tuple shape
+    cdef readonly object dtype
+    cdef readonly bint requires_grad
+
+    def __init__(self, shape, dtype, requires_grad):
+        self.shape = shape
+        self.dtype = dtype
+        self.requires_grad = requires_grad
+
+    @property
+    def ndim(self):
+        return len(self.shape)
+
+
+cdef class Stale(Geometry):
+    """An operand that was overwritten since it was saved; an error only if the rule computes with it."""
+    cdef str message
+
+
+cdef int64_t next_sequence = 0
+
+
+@cython.trashcan(True)
+cdef class Node:
+    """One recorded operation of the gradient graph.
+
+    `edges[i]` is where the gradient of operand i flows: None, a `Node` (to its output `edge_outputs[i]`) or a leaf Tensor.
+    """
+    cdef readonly int op              # row number, -1 for Python rules
+    cdef readonly object rule         # callable(F, *output gradients) -> gradients, when op is -1
+    cdef readonly tuple edges
+    cdef readonly tuple edge_outputs
+    cdef readonly tuple shapes        # of the operands, None for numbers
+    cdef readonly tuple attrs
+    cdef readonly int64_t seq
+    cdef readonly int n_outputs
+    cdef readonly str name
+    cdef Saved* saved
+    cdef int n_saved
+    cdef object __weakref__
+
+    def __cinit__(self):
+        self.saved = NULL
+        self.n_outputs = 1
+
+    def __dealloc__(self):
+        self._free()
+
+    cdef void _free(self):
+        cdef int i
+        if self.saved == NULL:
+            return
+        for i in range(self.n_saved):
+            if self.saved[i].d.storage != NULL:
+                self.saved[i].d.storage.release()
+        free(self.saved)
+        self.saved = NULL
+
+    def release(self):
+        """Frees the saved tensors; a second backward through this node is an error."""
+        self._free()
+        if self.op < 0:
+            self.rule = None
+
+    @property
+    def row_name(self):
+        return self.name
+
+    def __repr__(self):
+        return f"<{self.name} backward>"
+
+    cdef object _unpack(self, int i, Node owner):
+        """Operand i (or, past the operands, output) as the gradient rule wants it."""
+        cdef Saved* s = &self.saved[i]
+        cdef Tensor t
+        cdef Stale stale
+        if s.is_number:
+            return bits_to_number(s.bits, dtype_id(s.d.dtype))
+        if s.d.storage == NULL:
+            return Geometry(shape_tuple(&s.d), DTYPES[dtype_id(s.d.dtype)], self.edges[i] is not None)
+        edge = owner if owner is not None else self.edges[i] if i < <int>len(self.edges) else None
+        if s.d.storage.version != s.version:
+            stale = Stale(shape_tuple(&s.d), DTYPES[dtype_id(s.d.dtype)], edge is not None)
+            stale.message = (
+                f"{self.name} backward: a tensor needed for the gradient, "
+                f"{DTYPES[dtype_id(s.d.dtype)].name}{list(shape_tuple(&s.d))}, was modified in place "
+                f"(it is at version {s.d.storage.version}, {s.version} was saved); clone it before the in-place operation")
+            return stale
+        if isinstance(edge, Tensor):
+            return edge
+        t = wrap(&s.d)
+        s.d.storage.retain()
+        if edge is not None:
+            t.node = edge
+            t.node_output = 0 if owner is not None else self.edge_outputs[i]
+        return t
+
+    def apply(self, F, tuple grads):
+        """The gradients of the operands (some None), given those of the outputs."""
+        cdef int i, n_in
+        if self.op < 0:
+            if self.rule is None:
+                raise RuntimeError(FREED.format(self.name))
+            return self.rule(F, *grads)
+        if self.saved == NULL:
+            raise RuntimeError(FREED.format(self.name))
+        row = rows[self.op]
+        n_in = len(self.edges)
+        args = [F, grads[0]]
+        for i in range(n_in):
+            args.append(self._unpack(i, None))
+        if specs[self.op].saves_out:
+            outs = [self._unpack(n_in + i, self if i == 0 else None) for i in range(specs[self.op].n_out)]
+            args.append(outs[0] if len(outs) == 1 else tuple(outs))
+        if self.attrs:
+            return row.grad(*args, *self.attrs)
+        return row.grad(*args)
+
+
+cdef str FREED = ("{} backward: the saved tensors were freed by an earlier backward; "
+                  "pass retain_graph=True to the first one")
+
+
+cdef inline bint wants_grad(Tensor t) except -1:
+    """Whether gradients flow to t; a view of a tensor that was since written through an alias is re-derived first."""
+    if t.base is not None and t.base_writes != t.base.writes:
+        refresh_view(t)
+    return t.leaf_grad or t.node is not None
+
+
+cdef object edge_of(Tensor t):
+    """Where the gradient of `t` flows: a Node, a leaf, or nowhere."""
+    if not wants_grad(t):
+        return None
+    return t if t.node is None else t.node
+
+
+cdef Node new_node(int op, str name, tuple operands):
+    cdef Node node = Node.__new__(Node)
+    global next_sequence
+    node.edges = tuple([edge_of(<Tensor>x) if is_tensor(x) else None for x in operands])
+    node.edge_outputs = tuple([(<Tensor>x).node_output if is_tensor(x) else 0 for x in operands])
+    node.shapes = tuple([shape_tuple(&(<Tensor>x).d) if is_tensor(x) else None for x in operands])
+    node.op = op
+    node.name = name
+    next_sequence += 1
+    node.seq = next_sequence
+    return node
+
+
+cdef Node row_node(int op, tuple operands, tuple attrs):
+    """The node of a table row; `save_operands` and `save_output` fill it."""
+    cdef Node node = new_node(op, rows[op].name, operands)
+    node.attrs = attrs
+    return node
+
+
+cdef void save_one(Saved* s, Tensor t, bint values):
+    s.d = t.d
+    s.is_number = False
+    if values:
+        t.d.storage.retain()
+        s.version = t.d.storage.version
+    else:
+        s.d.storage = NULL
+
+
+cdef int save_operands(Node node, tuple operands) except -1:
+    """Keeps what the rule reads; called before an in-place op writes."""
+    cdef int n = len(operands), i
+    cdef OpSpec* s = &specs[node.op]
+    cdef Tensor t
+    node.n_saved = n + s.n_out
+    node.saved = <Saved*>calloc(node.n_saved, sizeof(Saved))
+    if node.saved == NULL:
+        raise MemoryError()
+    for i in range(n):
+        if isinstance(operands[i], Tensor):
+            save_one(&node.saved[i], <Tensor>operands[i], s.saved[i if i < s.n_in else s.n_in - 1])
+        else:
+            node.saved[i].is_number = True
+            node.saved[i].d.dtype = as_dtype(F64)
+            node.saved[i].bits = scalar_bits(float(operands[i]), F64)
+    return 0
+
+
+cdef void attach(Tensor out, Node node):
+    """Makes `out` the result of `node`."""
+    if specs[node.op].saves_out:
+        save_one(&node.saved[node.n_saved - specs[node.op].n_out], out, True)
+    out.node = node
+    out.node_output = 0
+    out.leaf_grad = False
+
+
+def python_node(str name, rule, tuple operands, tuple outs):
+    """Connects `outs` to `operands` through `rule(F, *output gradients) -> gradients`."""
+    cdef Node node = new_node(-1, name, operands)
+    cdef int i
+    cdef Tensor t
+    node.rule = rule
+    node.n_outputs = len(outs)
+    for i in range(len(outs)):
+        t = outs[i]
+        t.node = node
+        t.node_output = i
+        t.leaf_grad = False
+    return node
+
+
+cdef bint any_wants_grad(tuple operands) except -1:
+    for x in operands:
+        if isinstance(x, Tensor) and wants_grad(<Tensor>x):
+            return True
+    return False
+
+
+# ---- writes into views: the base's history goes through the view, other views follow ----
+
+cdef int refresh_view(Tensor v) except -1:
+    """Re-derives the history of view `v` from its base, which was written through another alias."""
+    cdef TensorData geometry = v.d
+    cdef Tensor base = v.base
+    v.base_writes = base.writes
+    if not wants_grad(base):
+        v.node = None
+        return 0
+    shape, strides, offset = shape_tuple(&v.d), stride_tuple(&v.d), v.d.offset - base.d.offset
+    base_shape = shape_tuple(&base.d)
+
+    def rule(F, g):
+        z = F.zeros(base_shape, dtype=g.dtype)
+        z.as_strided(shape, strides, offset).copy_(g)
+        return (z,)
+
+    python_node("view", rule, (base,), (v,))
+    return 0
+
+
+cdef int rebase(Tensor v) except -1:
+    """After an in-place write gave view `v` a new history, the base becomes its old self with v's region replaced."""
+    cdef Tensor base = v.base
+    shape, strides, offset = shape_tuple(&v.d), stride_tuple(&v.d), v.d.offset - base.d.offset
+    if not is_contiguous(base.d):
+        raise RuntimeError("an in-place write through a view of a non-contiguous tensor cannot be differentiated; "
+                           "write to a contiguous copy")
+
+    def rule(F, g):
+        region = g.contiguous().as_strided(shape, strides, offset).clone()
+        rest = g.clone()
+        rest.as_strided(shape, strides, offset).fill_(0)
+        return rest, region
+
+    python_node("copy_slices", rule, (base, v), (base,))
+    base.writes += 1
+    v.base_writes = base.writes
+    return 0

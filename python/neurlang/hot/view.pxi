@@ -1,0 +1,287 @@
+# view.pxi: tensors that share storage. Views are made at once, also inside a trace; only element work is deferred.
+
+cdef Tensor alias(Tensor x):
+    """Another Tensor over the same elements, without history."""
+    x.d.storage.retain()
+    return wrap(&x.d)
+
+
+cdef int link(Tensor v, Tensor x, str name, object rule) except -1:
+    """Makes v a view of x for autograd; `rule(F, g)` maps the gradient of v to x's shape."""
+    if not grad_enabled():
+        return 0
+    v.base = x.base if x.base is not None else x
+    v.base_writes = v.base.writes
+    if wants_grad(x):
+        python_node(name, rule, (x,), (v,))
+    return 0
+
+
+cdef Tensor view_reshape(Tensor x, object shape, str op):
+    """x with another shape: a view where the strides allow, else a copy."""
+    cdef int64_t wanted[MAX_RANK]
+    cdef int64_t strides[MAX_RANK]
+    cdef int n = 0, i
+    cdef Dims old = dims_of(&x.d), new
+    cdef Tensor v
+    if len(shape) > MAX_RANK:
+        raise ShapeError(f"{op}: {len(shape)} axes are more than the {MAX_RANK} supported")
+    for s in shape:
+        wanted[n] = clip_index(s)
+        n += 1
+    new = shape_reshape(op.encode(), old, wanted, n)
+    if not reshape_strides(old, x.d.strides, new, strides):
+        if op == "view":
+            raise ShapeError(f"view: shape {tuple(shape)} is not a view of the {describe(x)} with strides "
+                             f"{stride_tuple(&x.d)}; use reshape")
+        x = map1(OP["copy"], x)
+        reshape_strides(old, x.d.strides, new, strides)
+    v = alias(x)
+    v.d.rank = new.rank
+    for i in range(new.rank):
+        v.d.shape[i] = new.d[i]
+        v.d.strides[i] = strides[i]
+    old_shape = shape_tuple(&x.d)
+    link(v, x, op, lambda F, g: (g.reshape(old_shape),))
+    return v
+
+
+cdef Tensor view_permute(Tensor x, object dims):
+    cdef Tensor v
+    cdef int i, axis, n = len(dims)
+    if n != x.d.rank:
+        raise ShapeError(f"permute: {n} axes given for the {describe(x)}")
+    axes = [normalize_axis("permute", clip_index(a), x.d.rank) for a in dims]
+    if len(set(axes)) != n:
+        raise ShapeError(f"permute: an axis is named twice in {tuple(dims)}")
+    v = alias(x)
+    for i in range(n):
+        axis = axes[i]
+        v.d.shape[i] = x.d.shape[axis]
+        v.d.strides[i] = x.d.strides[axis]
+    inverse = tuple([axes.index(i) for i in range(n)])
+    link(v, x, "permute", lambda F, g: (g.permute(inverse),))
+    return v
+
+
+cdef Tensor view_expand(Tensor x, object shape):
+    cdef int64_t wanted[MAX_RANK]
+    cdef int n = 0, i, lead
+    cdef Dims old = dims_of(&x.d), new
+    cdef Tensor v
+    if len(shape) > MAX_RANK:
+        raise ShapeError(f"expand: {len(shape)} axes are more than the {MAX_RANK} supported")
+    for s in shape:
+        wanted[n] = clip_index(s)
+        n += 1
+    new = shape_expand("expand", old, wanted, n)
+    v = alias(x)
+    lead = new.rank - x.d.rank
+    v.d.rank = new.rank
+    for i in range(new.rank):
+        v.d.shape[i] = new.d[i]
+        v.d.strides[i] = 0 if i < lead or (x.d.shape[i - lead] == 1 and new.d[i] != 1) else x.d.strides[i - lead]
+    old_shape = shape_tuple(&x.d)
+    link(v, x, "expand", lambda F, g: (F.sum_to(g, old_shape),))
+    return v
+
+
+def sum_to(g, tuple shape):
+    """g summed over the axes that broadcasting added or stretched, so that its shape becomes `shape`."""
+    cdef Tensor t = g
+    cdef int lead = t.d.rank - len(shape), i
+    if lead == 0 and shape_tuple(&t.d) == shape:
+        return g
+    stretched = [i for i in range(t.d.rank) if i < lead or (shape[i - lead] == 1 and t.d.shape[i] != 1)]
+    if stretched:
+        t = reduce1(OP["sum"], t, stretched, True)
+    return view_reshape(t, shape, "reshape")
+
+
+cdef Tensor view_slice(Tensor x, int axis, int64_t start, int64_t step, int64_t count):
+    """Elements start, start + step, … (count of them) along one axis; no history."""
+    cdef Tensor v = alias(x)
+    if count > 0:
+        v.d.offset += start * x.d.strides[axis]
+    v.d.shape[axis] = count
+    v.d.strides[axis] = x.d.strides[axis] * step
+    return v
+
+
+cdef Tensor narrow_view(Tensor x, int axis, int64_t start, int64_t step, int64_t count):
+    """`view_slice` with history."""
+    cdef Tensor v = view_slice(x, axis, start, step, count)
+    shape = shape_tuple(&x.d)
+
+    def rule(F, g):
+        z = F.zeros(shape, dtype=g.dtype)
+        slice_raw(z, axis, start, step, count).copy_(g)
+        return (z,)
+
+    link(v, x, "slice", rule)
+    return v
+
+
+def slice_raw(Tensor x, int axis, int64_t start, int64_t step, int64_t count):
+    """The view that `narrow_view` made, of another tensor of the same shape."""
+    return view_slice(x, axis, start, step, count)
+
+
+cdef Tensor drop_axis(Tensor x, int axis):
+    """x without `axis`, whose extent is 1."""
+    cdef list shape = list(shape_tuple(&x.d))
+    del shape[axis]
+    return view_reshape(x, shape, "reshape")
+
+
+cdef Tensor view_select(Tensor x, int axis, int64_t index):
+    return drop_axis(narrow_view(x, axis, index, 1, 1), axis)
+
+
+def as_strided(x, size, stride, storage_offset=None):
+    """A view of x's storage with the given shape, strides and offset in elements (relative to x's own start).
+
+    Raises ShapeError when the view would reach outside the storage.
+    """
+    cdef Tensor t = need_tensor(x, "as_strided"), v
+    cdef Dims shape = dims_from(size, "as_strided")
+    cdef int64_t lo, hi
+    cdef int i
+    if len(stride) != shape.rank:
+        raise ShapeError(f"as_strided: {shape.rank} sizes and {len(stride)} strides")
+    v = alias(t)
+    v.d.rank = shape.rank
+    for i in range(shape.rank):
+        v.d.shape[i] = shape.d[i]
+        v.d.strides[i] = clip_index(stride[i])
+    if storage_offset is not None:
+        v.d.offset = t.d.offset + clip_index(storage_offset)
+    for i in range(shape.rank):
+        if py.abs(v.d.strides[i]) > (<int64_t>1 << 40) or shape.d[i] > (<int64_t>1 << 40):
+            raise ShapeError("as_strided: the view reaches outside the storage")
+    extent(v.d, &lo, &hi)
+    if lo < 0 or hi * itemsize(v.d.dtype) > v.d.storage.bytes:
+        raise ShapeError(f"as_strided: elements {lo} to {hi} reach outside the storage of "
+                         f"{v.d.storage.bytes // itemsize(v.d.dtype)}")
+    if grad_enabled():
+        v.base = t.base if t.base is not None else t
+        refresh_view(v)
+    return v
+
+
+cdef tuple varargs(tuple args):
+    """f(2, 3) and f((2, 3)) alike."""
+    if len(args) == 1 and isinstance(args[0], (tuple, list)):
+        return tuple(args[0])
+    return args
+
+
+def split(x, split_size_or_sections, dim=0):
+    """Views of x cut along `dim` into pieces of one size (the last may be shorter) or of the given sizes.
+
+    >>> [p.shape for p in neurlang.arange(5).split(2)]
+    [(2,), (2,), (1,)]
+    """
+    cdef Tensor t = need_tensor(x, "split"), v
+    cdef int axis = normalize_axis("split", clip_index(dim), t.d.rank)
+    cdef int64_t n = t.d.shape[axis], at = 0
+    if isinstance(split_size_or_sections, int):
+        size = split_size_or_sections
+        if size <= 0:
+            raise ShapeError(f"split: the size must be positive, got {size}")
+        sizes = [py.min(size, n - i) for i in range(0, n, size)] or [0]
+    else:
+        sizes = [clip_index(s) for s in split_size_or_sections]
+        if py.sum(sizes) != n or py.min(sizes, default=0) < 0:
+            raise ShapeError(f"split: sizes {sizes} do not add up to axis {axis} of the {describe(t)}")
+    pieces = []
+    for size in sizes:
+        v = view_slice(t, axis, at, 1, size)
+        pieces.append(v)
+        at += size
+    if grad_enabled():
+        for v in pieces:
+            v.base = t.base if t.base is not None else t
+            v.base_writes = v.base.writes
+        if wants_grad(t):
+            shapes = [p.shape for p in pieces]
+            kind = DTYPES[dtype_id(t.d.dtype)]
+
+            def rule(F, *gs):
+                parts = [F.zeros(s, dtype=kind) if g is None else g for g, s in zip(gs, shapes)]
+                return (F.cat(parts, axis),)
+
+            python_node("split", rule, (t,), tuple(pieces))
+    return tuple(pieces)
+
+
+def chunk(x, chunks, dim=0):
+    """At most `chunks` views of x along `dim`, as equal as they can be."""
+    cdef Tensor t = need_tensor(x, "chunk")
+    cdef int axis = normalize_axis("chunk", clip_index(dim), t.d.rank)
+    if chunks <= 0:
+        raise ShapeError(f"chunk: the number of chunks must be positive, got {chunks}")
+    return split(t, py.max(1, -(-t.d.shape[axis] // chunks)), axis)
+
+
+def unbind(x, dim=0):
+    """The slices of x along `dim`, without that axis."""
+    cdef Tensor t = need_tensor(x, "unbind")
+    cdef int axis = normalize_axis("unbind", clip_index(dim), t.d.rank)
+    return tuple([drop_axis(p, axis) for p in split(t, 1, axis)]) if t.d.shape[axis] else ()
+
+
+def cat(tensors, dim=0):
+    """The tensors joined along `dim`; other axes must agree, dtypes are promoted.
+
+    >>> neurlang.cat([neurlang.zeros(1, 2), neurlang.ones(2, 2)]).shape
+    (3, 2)
+    """
+    cdef list parts = [need_tensor(x, "cat") for x in tensors]
+    cdef Tensor first, part, out
+    cdef int axis, t = 0, i
+    cdef int64_t at = 0
+    if not parts:
+        raise ValueError("cat: no tensors given")
+    parts = [p for p in parts if p.shape != (0,)] or parts[:1]  # as PyTorch: empty 1-d tensors join anything
+    first = parts[0]
+    axis = normalize_axis("cat", clip_index(dim), first.d.rank)
+    for part in parts:
+        t = py.max(t, dtype_id(part.d.dtype))
+        at += part.d.shape[axis] if axis < part.d.rank else 0
+        for i in range(first.d.rank):
+            if part.d.rank != first.d.rank or (i != axis and part.d.shape[i] != first.d.shape[i]):
+                raise ShapeError(f"cat: a {describe(part)} does not join a {describe(first)} along axis {axis}; "
+                                 f"all axes but {axis} must agree")
+    shape = list(shape_tuple(&first.d))
+    shape[axis] = at
+    was = set_grad_enabled(False)
+    try:
+        out = empty(*shape, dtype=DTYPES[t])
+        at = 0
+        for part in parts:
+            copy_into(view_slice(out, axis, at, 1, part.d.shape[axis]), part)
+            at += part.d.shape[axis]
+    finally:
+        set_grad_enabled(was)
+    if was and any_wants_grad(tuple(parts)):
+        sizes = [p.shape[axis] for p in parts]
+        kinds = [p.dtype for p in parts]
+        python_node("cat", lambda F, g: tuple([p.to(k) for p, k in zip(split(g, sizes, axis), kinds)]),
+                    tuple(parts), (out,))
+    return out
+
+
+concat = concatenate = cat
+
+
+def stack(tensors, dim=0):
+    """The tensors, all of one shape, joined along a new axis `dim`."""
+    parts = [need_tensor(t, "stack") for t in tensors]
+    if not parts:
+        raise ValueError("stack: no tensors given")
+    for p in parts:
+        if p.shape != parts[0].shape:
+            raise ShapeError(f"stack: shapes {parts[0].shape} and {p.shape} differ; all must be equal")
+    axis = normalize_axis("stack", clip_index(dim), len(parts[0].shape) + 1)
+    return cat([p.unsqueeze(axis) for p in parts], axis)

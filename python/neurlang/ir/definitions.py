@@ -1,0 +1,228 @@
+"""What the bits are: reductions and contractions in NumPy, word for word from their definitions.
+
+Slow and plain. `fma(a, b, c)` is given from outside: fused on a machine level that has the instruction, a * b + c on one that
+does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .kernel import BLOCK, LANES
+
+Array = Any
+Fma = Callable[[Array, Array, Array], Array]
+DOT_BLOCK = 256  # elements of k in one chain of fma
+
+
+# ---- T(n) -------------------------------------------------------------------------------------------------------
+
+
+def tree(step: Callable[[Array, int], Array], n: int, combine: Callable[[Array, Array], Array], zero: Array) -> Array:
+    """T(n) over the leading axis: `step(lanes, i)` adds elements i … i + 31 (the missing ones are neutral) to 32 lanes."""
+    blocks = []
+    for start in range(0, max(n, 1), BLOCK):
+        lanes = np.stack([zero] * LANES)
+        for i in range(start, min(start + BLOCK, n), LANES):
+            lanes = step(lanes, i)
+        half = LANES // 2
+        while half:
+            lanes = combine(lanes[:half], lanes[half : 2 * half])
+            half //= 2
+        blocks.append(lanes[0])
+    while len(blocks) > 1:
+        pairs = [combine(a, b) for a, b in zip(blocks[::2], blocks[1::2], strict=False)]
+        blocks = pairs + blocks[len(blocks) - len(blocks) % 2 :]
+    return blocks[0]
+
+
+def _padded(x: Array, neutral: float) -> Array:
+    """The leading axis filled up to whole steps of 32."""
+    missing = -len(x) % LANES
+    return np.concatenate([x, np.full((missing, *x.shape[1:]), neutral, x.dtype)])
+
+
+def _tree_of(x: Array, combine: Callable[[Array, Array], Array], neutral: float) -> Array:
+    padded = _padded(x, neutral)
+    zero = np.full(x.shape[1:], neutral, x.dtype)
+    return tree(lambda lanes, i: combine(lanes, padded[i : i + LANES]), len(x), combine, zero)
+
+
+def tree_dot(a: Array, b: Array, fma: Fma) -> Array:
+    """T(n) of products over the leading axis, with fma as the step of a lane."""
+    a, b = np.broadcast_arrays(a, b)
+    x, y = _padded(a, 0), _padded(b, 0)
+    zero = np.zeros(a.shape[1:], a.dtype)
+    return tree(lambda lanes, i: fma(x[i : i + LANES], y[i : i + LANES], lanes), len(a), np.add, zero)
+
+
+# ---- reductions -------------------------------------------------------------------------------------------------
+
+
+def maximum(a: Array, b: Array) -> Array:
+    """-0 < +0; any NaN gives NaN."""
+    return _extremum(a, b, np.maximum, lambda x, y: np.where(np.signbit(x), y, x))
+
+
+def minimum(a: Array, b: Array) -> Array:
+    return _extremum(a, b, np.minimum, lambda x, y: np.where(np.signbit(x), x, y))
+
+
+def _extremum(a: Array, b: Array, plain: Callable[[Array, Array], Array], of_zeros: Callable[[Array, Array], Array]) -> Array:
+    if a.dtype.kind != "f":
+        return plain(a, b)
+    return np.where((a == 0) & (b == 0), of_zeros(a, b), plain(a, b))
+
+
+def reduce(monoid: str, x: Array, axis: int) -> Array:
+    """One reduction over one axis, which keeps extent 1."""
+    lead = np.moveaxis(x, axis, 0)
+    result = _REDUCE[monoid](lead)
+    return np.moveaxis(np.asarray(result)[None], 0, axis)
+
+
+def _sum(x: Array) -> Array:
+    return _tree_of(x, np.add, 0) if x.dtype.kind == "f" else x.astype(np.int64).sum(0, dtype=np.int64)
+
+
+def _prod(x: Array) -> Array:
+    return _tree_of(x, np.multiply, 1) if x.dtype.kind == "f" else x.astype(np.int64).prod(0, dtype=np.int64)
+
+
+def _fold(combine: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
+    def fold(x: Array) -> Array:
+        result = x[0]
+        for row in x[1:]:
+            result = combine(result, row)
+        return result
+
+    return fold
+
+
+def _arg(plain: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The first index of the extremum; a NaN counts as it."""
+
+    def arg(x: Array) -> Array:
+        best = np.asarray(plain(x))
+        if x.dtype.kind == "f":
+            nan = np.isnan(x)
+            best = np.where(nan.any(0), nan.argmax(0), best)
+        return best.astype(np.int64)
+
+    return arg
+
+
+_REDUCE: dict[str, Callable[[Array], Array]] = {
+    "sum": _sum,
+    "prod": _prod,
+    "max": _fold(maximum),
+    "min": _fold(minimum),
+    "argmax": _arg(lambda x: x.argmax(0)),
+    "argmin": _arg(lambda x: x.argmin(0)),
+    "any": lambda x: (x != 0).any(0),
+    "all": lambda x: (x != 0).all(0),
+}
+
+
+# ---- contractions -----------------------------------------------------------------------------------------------
+
+
+def dot(pairs: Iterator[tuple[Array, Array]], shape: tuple[int, ...], dtype: Any, fma: Fma) -> Array:
+    """Chains of 256 fma from +0; the results of the chains are added in order."""
+    total, chain, length = None, np.zeros(shape, dtype), 0
+    for a, b in pairs:
+        if length == DOT_BLOCK:
+            total = chain if total is None else total + chain
+            chain, length = np.zeros(shape, dtype), 0
+        chain, length = fma(a, b, chain), length + 1
+    return chain if total is None else total + chain
+
+
+def matmul(a: Array, b: Array, attrs: Sequence[int], fma: Fma) -> Array:
+    """[..., M, K] x [..., K, N]: `dot`, but T(K) when M or N is 1; integers exactly."""
+    rows, columns, depth = a.shape[-2], b.shape[-1], a.shape[-1]
+    if a.dtype.kind != "f":
+        return np.matmul(a, b)
+    if rows == 1 or columns == 1:
+        left, right = np.moveaxis(a, -1, 0)[..., None], np.moveaxis(b, -2, 0)[..., None, :]
+        return tree_dot(left, right, fma)
+    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), rows, columns)
+    return dot(((a[..., :, k, None], b[..., None, k, :]) for k in range(depth)), shape, a.dtype, fma)
+
+
+def conv2d(x: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
+    """k runs over kh, kw, channel within the group; padding contributes zeros."""
+    sh, sw, ph, pw, dh, dw, groups = attrs
+    n, _, height, width = x.shape
+    o, c, kh, kw = w.shape
+    oh, ow = (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
+    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))).reshape(n, groups, c, height + 2 * ph, width + 2 * pw)
+    kernels = w.reshape(groups, o // groups, c, kh, kw)
+
+    def pairs() -> Iterator[tuple[Array, Array]]:
+        for r in range(kh):
+            for q in range(kw):
+                patch = padded[..., r * dh : r * dh + sh * (oh - 1) + 1 : sh, q * dw : q * dw + sw * (ow - 1) + 1 : sw]
+                for k in range(c):
+                    yield kernels[None, :, :, k, r, q, None, None], patch[:, :, k, None]
+
+    return dot(pairs(), (n, groups, o // groups, oh, ow), x.dtype, fma).reshape(n, o, oh, ow)
+
+
+def conv2d_input(g: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
+    """k runs over kh, kw, output channel; a tap that falls between strides is skipped, one beyond the edge is zero."""
+    sh, sw, ph, pw, dh, dw, groups, height, width = attrs
+    n, o, oh, ow = g.shape
+    c, kh, kw = w.shape[1:]
+    out = np.zeros((n, groups * c, height, width), g.dtype)
+    grads, kernels = g.reshape(n, groups, o // groups, oh, ow), w.reshape(groups, o // groups, c, kh, kw)
+    for y in range(height):
+        for x in range(width):
+            taps = [
+                (r, q, (y + ph - r * dh) // sh, (x + pw - q * dw) // sw)
+                for r in range(kh)
+                for q in range(kw)
+                if (y + ph - r * dh) % sh == 0 and (x + pw - q * dw) % sw == 0
+            ]
+            out[:, :, y, x] = dot(_input_pairs(grads, kernels, taps), (n, groups, c), g.dtype, fma).reshape(n, -1)
+    return out
+
+
+def _input_pairs(g: Array, w: Array, taps: list[tuple[int, int, int, int]]) -> Iterator[tuple[Array, Array]]:
+    n, groups, o, oh, ow = g.shape
+    for r, q, y, x in taps:
+        inside = 0 <= y < oh and 0 <= x < ow
+        for k in range(o):
+            value = g[:, :, k, y, x] if inside else np.zeros((n, groups), g.dtype)
+            yield value[:, :, None], w[None, :, k, :, r, q]
+
+
+def conv2d_weight(x: Array, g: Array, attrs: Sequence[int], fma: Fma) -> Array:
+    """k runs over image, output row, output column."""
+    sh, sw, ph, pw, dh, dw, groups, kh, kw = attrs
+    n, channels, height, width = x.shape
+    o, oh, ow = g.shape[1:]
+    c = channels // groups
+    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))).reshape(n, groups, c, height + 2 * ph, width + 2 * pw)
+    grads = g.reshape(n, groups, o // groups, oh, ow)
+    rows, columns = np.arange(kh) * dh, np.arange(kw) * dw
+
+    def pairs() -> Iterator[tuple[Array, Array]]:
+        for i in range(n):
+            for y in range(oh):
+                for q in range(ow):
+                    patch = padded[i][:, :, (y * sh + rows)[:, None], (q * sw + columns)[None, :]]
+                    yield grads[i, :, :, y, q, None, None, None], patch[:, None]
+
+    return dot(pairs(), (groups, o // groups, c, kh, kw), x.dtype, fma).reshape(o, c, kh, kw)
+
+
+CONTRACTIONS: dict[str, Callable[..., Array]] = {
+    "matmul": matmul,
+    "conv2d": conv2d,
+    "conv2d_input": conv2d_input,
+    "conv2d_weight": conv2d_weight,
+}

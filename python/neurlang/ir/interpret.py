@@ -1,0 +1,127 @@
+"""The oracle: runs a graph op by op with NumPy, from the definitions alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ops import scalar as s
+from ..ops.table import ROWS, Row
+from . import definitions
+from .definitions import Fma
+from .graph import Access, Const, Graph, Node, Operand
+from .types import DTYPES, row_exprs
+
+
+def interpret(
+    graph: Graph, leaves: dict[int, Any], offsets: Sequence[int], scalars: Sequence[int], fma: Fma
+) -> dict[int, Any]:
+    """Runs the graph; `leaves` are byte arrays per storage, changed in place. Returns the bytes of every storage.
+
+    `scalars` are 8-byte cells holding each value's bits. Memory that nothing has written reads as zeros.
+    """
+    memory = {i: leaves[i] if x.kind == "leaf" else np.zeros(x.nbytes, np.uint8) for i, x in enumerate(graph.storages)}
+    machine = _Machine(memory, offsets, scalars, fma)
+    for node in graph.nodes:
+        machine.run(node)
+    return memory
+
+
+class _Machine:
+    def __init__(self, memory: dict[int, Any], offsets: Sequence[int], scalars: Sequence[int], fma: Fma) -> None:
+        self.memory, self.offsets, self.fma = memory, offsets, fma
+        self.cells = np.array(scalars, np.uint64).view(np.uint8).reshape(-1, 8)
+
+    def run(self, node: Node) -> None:
+        outs = [self.view(x) for x in node.outs]
+        if node.kind == "source":
+            return  # uninitialised memory
+        results = apply(node.op, [self.value(x) for x in node.ins], node.attrs, self.fma, node.outs[0].shape)
+        for out, result in zip(outs, results, strict=True):
+            if out.size:
+                out[...] = result
+
+    def value(self, x: Operand) -> Any:
+        if isinstance(x, Access):
+            return self.view(x).copy()  # operands are read before results are written
+        dtype = DTYPES[x.dtype].numpy
+        if isinstance(x, Const):
+            return np.array(x.value, dtype)
+        return self.cells[x.index, : DTYPES[x.dtype].itemsize].copy().view(dtype)[0]
+
+    def view(self, x: Access) -> Any:
+        flat = self.memory[x.storage].view(DTYPES[x.dtype].numpy)
+        if x.numel == 0:
+            return np.zeros(x.shape, flat.dtype)
+        start = self.offsets[x.offset] if x.offset >= 0 else 0
+        strides = [n * flat.itemsize for n in x.strides]
+        return np.lib.stride_tricks.as_strided(flat[start:], x.shape, strides)
+
+
+# ---- the meaning of one op --------------------------------------------------------------------------------------
+
+
+def apply(op: str, ins: Sequence[Any], attrs: Sequence[int], fma: Fma, shape: tuple[int, ...]) -> Sequence[Any]:
+    """The results of one op on arrays; `shape` is that of a map's results."""
+    row = ROWS[op]
+    if row.kind == "map":
+        return _map(row, ins, fma, shape)
+    if row.kind == "reduce":
+        return [definitions.reduce(row.monoid, ins[0], attrs[0])]
+    if row.kind == "composite":
+        return [row.define(_Namespace(fma), *(_Tensor(fma, x) for x in ins), *attrs).array]
+    if op in definitions.CONTRACTIONS:
+        return [definitions.CONTRACTIONS[op](*ins, attrs, fma)]
+    made = row.numpy(np, *ins, *attrs)
+    return made if isinstance(made, tuple) else [made]
+
+
+def _map(row: Row, ins: Sequence[Any], fma: Fma, shape: tuple[int, ...]) -> Sequence[Any]:
+    exprs = row_exprs(row.name, tuple(_NAMES[x.dtype.name] for x in ins))
+    arrays = [np.broadcast_to(x, shape).copy() for x in ins]
+    return s.evaluate(exprs, arrays, np, fma, shape)
+
+
+_NAMES = {info.numpy: name for name, info in DTYPES.items()}
+
+
+class _Tensor:
+    """An array with the operators that composite definitions use."""
+
+    def __init__(self, fma: Fma, array: Any) -> None:
+        self.fma, self.array = fma, array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def __add__(self, other: Any) -> _Tensor:
+        return _Namespace(self.fma).add(self, other)
+
+    def __sub__(self, other: Any) -> _Tensor:
+        return _Namespace(self.fma).sub(self, other)
+
+    def __mul__(self, other: Any) -> _Tensor:
+        return _Namespace(self.fma).mul(self, other)
+
+    def __truediv__(self, other: Any) -> _Tensor:
+        return _Namespace(self.fma).div(self, other)
+
+
+class _Namespace:
+    """The `F` of composite definitions, over arrays."""
+
+    def __init__(self, fma: Fma) -> None:
+        self.fma = fma
+
+    def __getattr__(self, op: str) -> Callable[..., _Tensor]:
+        if ROWS[op].kind == "reduce":
+            return lambda x, axis, keepdim: _Tensor(self.fma, apply(op, [x.array], [axis], self.fma, ())[0])
+        return lambda *args: self._map(op, args)
+
+    def _map(self, op: str, args: tuple[Any, ...]) -> _Tensor:
+        dtype = next(a.array.dtype for a in args if isinstance(a, _Tensor))
+        arrays = [a.array if isinstance(a, _Tensor) else np.array(a, dtype) for a in args]
+        return _Tensor(self.fma, apply(op, arrays, (), self.fma, np.broadcast_shapes(*(a.shape for a in arrays)))[0])

@@ -1,0 +1,310 @@
+"""Kernel: one loop nest in map-reduce form, and Schedule: the kernels and native calls that a graph becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from .graph import Access, Const, Node, Operand, Storage
+from .types import row_dtypes
+
+Form = tuple[tuple[int, int], ...]  # (extent, stride) from the outermost axis in, merged where one stride continues another
+
+REDUCERS = {"sum": "sum", "prod": "prod", "amax": "max", "amin": "min"}  # reduce row -> reducer in the text
+LANES = 32  # of T(n), the defined order of sums
+BLOCK = 512
+
+
+# ---- accesses over one linear index space -----------------------------------------------------------------------
+
+
+def linear_form(shape: Sequence[int], access: Access) -> Form:
+    """`access`, broadcast to `shape`, as a function of the row-major index of `shape`.
+
+    Two accesses have equal forms exactly when they touch the same element for every index, whatever their shapes.
+    """
+    lead = len(shape) - len(access.shape)
+    form: list[tuple[int, int]] = []
+    for axis, extent in enumerate(shape):
+        if extent == 1:
+            continue
+        own = axis - lead
+        stride = 0 if own < 0 or access.shape[own] == 1 else access.strides[own]
+        form.append((extent, stride))
+    return merge(form)
+
+
+def merge(axes: Iterable[tuple[int, int]]) -> Form:
+    """Drops axes of extent 1 and merges neighbours that one stride walks through."""
+    form: list[tuple[int, int]] = []
+    for extent, stride in axes:
+        if extent == 1:
+            continue
+        if form and form[-1][1] == stride * extent:
+            form[-1] = (form[-1][0] * extent, stride)
+        else:
+            form.append((extent, stride))
+    return tuple(form)
+
+
+def cuts(form: Form) -> frozenset[int]:
+    """Where the form's axes begin, counted in elements from the innermost end."""
+    inside, size = set(), 1
+    for extent, _ in reversed(form[1:]):
+        size *= extent
+        inside.add(size)
+    return frozenset(inside)
+
+
+def is_chain(sizes: Iterable[int]) -> bool:
+    """Whether every size divides the next: the sizes are cuts of one common index space."""
+    previous = 1
+    for size in sorted(sizes):
+        if size % previous:
+            return False
+        previous = size
+    return True
+
+
+def extents(numel: int, sizes: Iterable[int]) -> tuple[int, ...]:
+    """The axes of an index space of `numel` elements cut at `sizes`."""
+    bounds = [1, *sorted(s for s in sizes if 1 < s < numel), numel]
+    return tuple(b // a for a, b in zip(bounds, bounds[1:], strict=False))[::-1]
+
+
+def strides_over(form: Form, axes: Sequence[int]) -> tuple[int, ...]:
+    """The strides of `form` over refined axes (whose cuts include the form's)."""
+    pieces = list(form)
+    strides = []
+    extent, stride = pieces.pop() if pieces else (1, 0)
+    walked = 1
+    for axis in reversed(axes):
+        if walked == extent and pieces:
+            extent, stride = pieces.pop()
+            walked = 1
+        strides.append(stride * walked if axis > 1 else 1)
+        walked *= axis
+    return tuple(reversed(strides))
+
+
+def lift(form: Form, extent: int, behind: int) -> Form:
+    """A form over the kept elements of a reduction as one over all elements: stride 0 along the reduced axis.
+
+    The reduced axis has `extent` elements and `behind` elements lie inside of it.
+    """
+    axes: list[tuple[int, int]] = []
+    size, done = 1, behind == 1
+    if done:
+        axes.append((extent, 0))
+    for length, stride in reversed(form):
+        if not done and size * length >= behind:
+            inner = behind // size
+            if size * inner != behind or length % inner:
+                return ((-1, 0),)  # the axis falls inside an element run: equal to no form
+            axes += [(inner, stride), (extent, 0), (length // inner, stride * inner)]
+            done = True
+        else:
+            axes.append((length, stride))
+        size *= length
+    return merge(reversed(axes))
+
+
+# ---- kernels ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    name: str
+    extent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """An operand: strides per axis in elements. `inout` memory is read and then written at the same place."""
+
+    name: str
+    kind: str  # in | out | inout | scalar
+    dtype: str
+    strides: tuple[int, ...] = ()
+    stream: bool = False  # nobody reads it soon: write around the cache
+
+
+Arg = str | Const
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """Elementwise: `names = op(args)`."""
+
+    names: tuple[str, ...]
+    op: str
+    args: tuple[Arg, ...]
+    attrs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """`name = reducer { arg : axis }` over the kernel's reduced axis."""
+
+    name: str
+    reducer: str
+    arg: str
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """`param = value`."""
+
+    param: str
+    value: str
+
+
+Statement = Map | Reduce | Store
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A loop nest over `axes`; values on `reduce` (an axis number) come in levels: of every point, or of what is kept."""
+
+    name: str
+    axes: tuple[Axis, ...]
+    params: tuple[Param, ...]
+    body: tuple[Statement, ...]
+    reduce: int = -1
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        return tuple(a.extent for a in self.axes)
+
+    @cached_property
+    def dtypes(self) -> dict[str, str]:
+        """The dtype of every name."""
+        known = {p.name: p.dtype for p in self.params}
+        for s in self.body:
+            if isinstance(s, Map):
+                ins = [known[a] if isinstance(a, str) else a.dtype for a in s.args]
+                known.update(zip(s.names, row_dtypes(s.op, ins), strict=True))
+            elif isinstance(s, Reduce):
+                known[s.name] = known[s.arg]
+        return known
+
+    @cached_property
+    def point_names(self) -> frozenset[str]:
+        """Names whose value changes along the reduced axis (without one: every name that is not a scalar)."""
+        points = {p.name for p in self.params if self.at_points(p)}
+        for s in self.body:
+            if isinstance(s, Map) and (self.reduce < 0 or self._reads_point(s, points)):
+                points.update(s.names)
+        return frozenset(points)
+
+    def _reads_point(self, s: Map, points: set[str]) -> bool:
+        return any(a in points for a in s.args if isinstance(a, str))
+
+    @cached_property
+    def phases(self) -> dict[str, int]:
+        """For every name the sweep over the reduced axis after which, or in which, it is known.
+
+        A point value of phase p is computed in sweep p; a kept value of phase p is known before sweep p begins.
+        """
+        phase = {p.name: 0 for p in self.params}
+        for s in self.body:
+            if isinstance(s, Map):
+                at = max((phase[a] for a in s.args if isinstance(a, str)), default=0)
+                phase.update(dict.fromkeys(s.names, at))
+            elif isinstance(s, Reduce):
+                phase[s.name] = phase[s.arg] + 1
+        return phase
+
+    @cached_property
+    def store_phases(self) -> dict[str, int]:
+        """For every parameter stored at every point the sweep that writes it; memory that is also read waits for the last."""
+        params = {p.name: p for p in self.params}
+        stores = [s for s in self.body if isinstance(s, Store) and self.at_points(params[s.param])]
+        return {s.param: self.last_sweep if params[s.param].kind == "inout" else self.phases[s.value] for s in stores}
+
+    @cached_property
+    def last_sweep(self) -> int:
+        """The number of the last sweep over the reduced axis."""
+        params = {p.name: p for p in self.params}
+        ends = [s.value for s in self.body if isinstance(s, Store) and self.at_points(params[s.param])]
+        ends += [s.arg for s in self.body if isinstance(s, Reduce)]
+        return max((self.phases[name] for name in ends), default=0)
+
+    def at_points(self, param: Param) -> bool:
+        """Whether the operand's element changes along the reduced axis."""
+        return param.kind != "scalar" and (self.reduce < 0 or param.strides[self.reduce] != 0)
+
+    def __str__(self) -> str:
+        from .text import print_kernel
+
+        return print_kernel(self)
+
+
+# ---- schedules --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class KernelStep:
+    """A generated kernel and its operands, in the order of its parameters."""
+
+    kernel: Kernel
+    operands: tuple[Operand, ...]
+    nodes: tuple[Node, ...]  # what was fused, for people
+
+
+@dataclass(frozen=True)
+class NativeStep:
+    """One op run by the prebuilt kernel of its row, with a generated kernel on its finished tiles."""
+
+    node: Node
+    epilogue: KernelStep | None = None
+
+
+Step = KernelStep | NativeStep
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Where the intermediates lie: offsets into the arena, and how good the plan is."""
+
+    offsets: dict[int, int] = field(default_factory=dict)  # storage -> byte offset
+    sizes: dict[int, int] = field(default_factory=dict)  # storage -> bytes, rounded to the alignment
+    lifetimes: dict[int, tuple[int, int]] = field(default_factory=dict)  # storage -> first and last step
+    peak_bytes: int = 0  # the arena's size
+    lower_bound: int = 0  # the most bytes alive at one step
+    intermediate_bytes: int = 0  # the sum over intermediates, had each its own memory
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps in the order in which they run. `home[s]` is the storage in whose memory storage `s` lies."""
+
+    storages: tuple[Storage, ...]
+    steps: tuple[Step, ...]
+    home: dict[int, int] = field(default_factory=dict)
+    memory: Memory | None = None
+
+    @property
+    def kernels(self) -> tuple[KernelStep, ...]:
+        """Every generated kernel, epilogues included."""
+        found = []
+        for step in self.steps:
+            if isinstance(step, KernelStep):
+                found.append(step)
+            elif step.epilogue is not None:
+                found.append(step.epilogue)
+        return tuple(found)
+
+
+def touched(step: Step) -> list[tuple[Access, bool]]:
+    """What a step reads (False) and writes (True)."""
+    if isinstance(step, KernelStep):
+        pairs = zip(step.kernel.params, step.operands, strict=True)
+        found = []
+        for p, x in pairs:
+            if isinstance(x, Access):
+                found += [(x, w) for w, kinds in ((False, ("in", "inout")), (True, ("out", "inout"))) if p.kind in kinds]
+        return found
+    own = [(x, False) for x in step.node.reads()] + [(x, True) for x in step.node.outs]
+    return own + (touched(step.epilogue) if step.epilogue is not None else [])

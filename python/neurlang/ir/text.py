@@ -1,0 +1,321 @@
+"""The text of graphs and kernels: printing and parsing back to the same object, with positions in the errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from .graph import Access, Const, Graph, Node, Operand, Scalar, Storage, contiguous_strides
+from .kernel import REDUCERS, Axis, Kernel, Map, Param, Reduce, Statement, Store
+from .types import DTYPES, to_bits
+
+
+class ParseError(ValueError):
+    """Text that is no graph or kernel; `line` and `column` count from 1."""
+
+    def __init__(self, message: str, line: int, column: int) -> None:
+        super().__init__(f"line {line}, column {column}: {message}")
+        self.line, self.column = line, column
+
+
+# ---- printing ---------------------------------------------------------------------------------------------------
+
+
+def print_graph(graph: Graph) -> str:
+    """One line per storage and node; parses back with `parse_graph`."""
+    lines = [f"  s{i}: {_storage(s)}" for i, s in enumerate(graph.storages)]
+    lines += [f"  {_node(n)}" for n in graph.nodes]
+    return "\n".join(["graph {", *lines, "}"]) + "\n"
+
+
+def _storage(s: Storage) -> str:
+    return f"{s.kind} {s.nbytes} {s.device}" + (" live" if s.live else "")
+
+
+def _node(n: Node) -> str:
+    outs = ", ".join(_access(x) for x in n.outs)
+    ins = ", ".join(_operand(x) for x in n.ins)
+    return f"{outs} = {n.op}{_attrs(n.attrs)}({ins})"
+
+
+def _operand(x: Operand) -> str:
+    if isinstance(x, Access):
+        return _access(x)
+    return f"${x.index} {x.dtype}" if isinstance(x, Scalar) else _const(x)
+
+
+def _access(x: Access) -> str:
+    offset = f"+o{x.offset}" if x.offset >= 0 else ""
+    shape = ", ".join(map(str, x.shape))
+    strides = "" if x.strides == contiguous_strides(x.shape) else "; " + ", ".join(map(str, x.strides))
+    return f"s{x.storage}.{x.version}{offset} {x.dtype}[{shape}{strides}]"
+
+
+def _const(x: Const) -> str:
+    """A number in parentheses behind its dtype; NaNs that are not the usual one are spelled by their bits."""
+    text = repr(x.value)
+    exact = text != "nan" or x.bits == to_bits(float("nan"), x.dtype)
+    return f"{x.dtype}({text if exact else hex(x.bits)})"
+
+
+def _attrs(attrs: tuple[int, ...]) -> str:
+    return "{" + ", ".join(map(str, attrs)) + "}" if attrs else ""
+
+
+def print_kernel(kernel: Kernel) -> str:
+    """The index space, the operands with their affine accesses, one statement a line; parses back with `parse_kernel`."""
+    space = ", ".join(f"{a.name}: {a.extent}" for a in kernel.axes)
+    lines = [f"  {_param(p, kernel)}" for p in kernel.params]
+    lines += [f"  {_statement(s, kernel)}" for s in kernel.body]
+    over = f" reduce {kernel.axes[kernel.reduce].name}" if kernel.reduce >= 0 else ""
+    return "\n".join([f"kernel {kernel.name} [{space}]{over} {{", *lines, "}"]) + "\n"
+
+
+def _param(p: Param, kernel: Kernel) -> str:
+    if p.kind == "scalar":
+        return f"scalar {p.name}: {p.dtype}"
+    terms = [_term(a.name, s) for a, s in zip(kernel.axes, p.strides, strict=True) if s != 0]
+    return f"{p.kind} {p.name}: {p.dtype}[{' + '.join(terms) or '0'}]" + (" stream" if p.stream else "")
+
+
+def _term(name: str, stride: int) -> str:
+    return name if stride == 1 else f"{name}*{stride}"
+
+
+def _statement(s: Statement, kernel: Kernel) -> str:
+    if isinstance(s, Store):
+        return f"{s.param} = {s.value}"
+    if isinstance(s, Reduce):
+        return f"{s.name} = {s.reducer} {{ {s.arg} : {kernel.axes[kernel.reduce].name} }}"
+    args = ", ".join(a if isinstance(a, str) else _const(a) for a in s.args)
+    return f"{', '.join(s.names)} = {s.op}{_attrs(s.attrs)}({args})"
+
+
+# ---- parsing ----------------------------------------------------------------------------------------------------
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>-?(?:0x[0-9a-f]+|inf|nan|\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![A-Za-z_]))"
+    r"|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<mark>[][{}()=:;,.+*$]))"
+)
+
+
+class _Reader:
+    """Tokens of a text, with positions."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+        self.token, self.kind, self.start = "", "", 0
+        self.next()
+
+    def next(self) -> str:
+        """Moves on and returns the token that was current."""
+        was = self.token
+        match = _TOKEN.match(self.text, self.at)
+        if match is None:
+            self.start = len(self.text) - len(self.text[self.at :].lstrip())
+            if self.start < len(self.text):
+                self.fail(f"unexpected {self.text[self.start]!r}")
+            self.token, self.kind = "", "end"
+            return was
+        self.kind = match.lastgroup or ""
+        self.token = match.group(self.kind)
+        self.start, self.at = match.start(self.kind), match.end()
+        return was
+
+    def fail(self, message: str) -> None:
+        line = self.text.count("\n", 0, self.start) + 1
+        raise ParseError(message, line, self.start - self.text.rfind("\n", 0, self.start))
+
+    def accept(self, token: str) -> bool:
+        if self.token != token or self.kind == "end":
+            return False
+        self.next()
+        return True
+
+    def expect(self, token: str) -> None:
+        if not self.accept(token):
+            self.fail(f"expected {token!r}, found {self.token!r}")
+
+    def name(self) -> str:
+        if self.kind != "name":
+            self.fail(f"expected a name, found {self.token!r}")
+        return self.next()
+
+    def integer(self) -> int:
+        try:
+            value = int(self.token)
+        except ValueError:
+            self.fail(f"expected an integer, found {self.token!r}")
+        self.next()
+        return value
+
+    def several(self, item: Callable[[], object], end: str) -> tuple:
+        """Items with commas between them, up to and with `end`."""
+        items = []
+        while not self.accept(end):
+            if items:
+                self.expect(",")
+            items.append(item())
+        return tuple(items)
+
+    def prefixed(self, letter: str) -> int:
+        """The number in a name such as `s12`."""
+        if not re.fullmatch(letter + r"\d+", self.token):
+            self.fail(f"expected {letter} and a number, found {self.token!r}")
+        return int(self.next()[1:])
+
+    def dtype(self) -> str:
+        if self.token not in DTYPES:
+            self.fail(f"unknown dtype {self.token!r}")
+        return self.next()
+
+    def const(self, dtype: str) -> Const:
+        self.expect("(")
+        text = self.next()
+        self.expect(")")
+        if text.startswith("0x"):
+            return Const(int(text, 16), dtype)
+        return Const(to_bits(float(text) if DTYPES[dtype].floating else int(text), dtype), dtype)
+
+    def attrs(self) -> tuple[int, ...]:
+        return self.several(self.integer, "}") if self.accept("{") else ()
+
+
+def parse_graph(text: str) -> Graph:
+    """The graph that `print_graph` printed."""
+    r = _Reader(text)
+    r.expect("graph")
+    r.expect("{")
+    storages, nodes = [], []
+    while not r.accept("}"):
+        at = r.start
+        number = r.prefixed("s")
+        if r.accept(":"):
+            if number != len(storages):
+                r.fail(f"storage s{number} is out of order")
+            storages.append(_parse_storage(r))
+        else:
+            r.at = at
+            r.next()
+            nodes.append(_parse_node(r))
+    return Graph(tuple(storages), tuple(nodes))
+
+
+def _parse_storage(r: _Reader) -> Storage:
+    kind, nbytes, device = r.name(), r.integer(), r.name()
+    if kind not in ("leaf", "fresh"):
+        r.fail(f"unknown kind of storage {kind!r}")
+    return Storage(kind, nbytes, r.accept("live"), device)
+
+
+def _parse_node(r: _Reader) -> Node:
+    outs = r.several(lambda: _parse_access(r), "=")
+    op = r.name()
+    attrs = r.attrs()
+    r.expect("(")
+    return Node(op, r.several(lambda: _parse_operand(r), ")"), outs, attrs)
+
+
+def _parse_operand(r: _Reader) -> Operand:
+    if r.accept("$"):
+        index = r.integer()
+        return Scalar(index, r.dtype())
+    return r_const if (r_const := _maybe_const(r)) is not None else _parse_access(r)
+
+
+def _maybe_const(r: _Reader) -> Const | None:
+    return r.const(r.next()) if r.token in DTYPES else None
+
+
+def _parse_access(r: _Reader) -> Access:
+    storage = r.prefixed("s")
+    r.expect(".")
+    version = r.integer()
+    offset = r.prefixed("o") if r.accept("+") else -1
+    dtype = r.dtype()
+    r.expect("[")
+    shape: list[int] = []
+    while r.token not in ("]", ";"):
+        if shape:
+            r.expect(",")
+        shape.append(r.integer())
+    strides = r.several(r.integer, "]") if r.accept(";") else None
+    if strides is None:
+        r.expect("]")
+    return Access(storage, version, dtype, tuple(shape), contiguous_strides(shape) if strides is None else strides, offset)
+
+
+def parse_kernel(text: str) -> Kernel:
+    """The kernel that `print_kernel` printed."""
+    r = _Reader(text)
+    r.expect("kernel")
+    name = r.name()
+    r.expect("[")
+    axes = r.several(lambda: _parse_axis(r), "]")
+    names = [a.name for a in axes]
+    reduce = -1
+    if r.accept("reduce"):
+        reduce = _axis_number(r, names)
+    r.expect("{")
+    params: list[Param] = []
+    body: list[Statement] = []
+    while not r.accept("}"):
+        if r.token in ("in", "out", "inout", "scalar"):
+            params.append(_parse_param(r, names))
+        else:
+            body.append(_parse_statement(r, {p.name for p in params}, names))
+    return Kernel(name, axes, tuple(params), tuple(body), reduce)
+
+
+def _parse_axis(r: _Reader) -> Axis:
+    name = r.name()
+    r.expect(":")
+    return Axis(name, r.integer())
+
+
+def _axis_number(r: _Reader, names: list[str]) -> int:
+    if r.token not in names:
+        r.fail(f"no axis is called {r.token!r}")
+    return names.index(r.next())
+
+
+def _parse_param(r: _Reader, names: list[str]) -> Param:
+    kind, name = r.next(), r.name()
+    r.expect(":")
+    dtype = r.dtype()
+    if kind == "scalar":
+        return Param(name, kind, dtype)
+    strides = [0] * len(names)
+    r.expect("[")
+    if not r.accept("0"):
+        while True:
+            axis = _axis_number(r, names)
+            strides[axis] = r.integer() if r.accept("*") else 1
+            if not r.accept("+"):
+                break
+    r.expect("]")
+    return Param(name, kind, dtype, tuple(strides), r.accept("stream"))
+
+
+def _parse_statement(r: _Reader, params: set[str], axes: list[str]) -> Statement:
+    names = r.several(r.name, "=")
+    op = r.name()
+    if op in REDUCERS.values() and r.token == "{" and len(names) == 1:
+        r.expect("{")
+        arg = r.name()
+        r.expect(":")
+        _axis_number(r, axes)
+        r.expect("}")
+        return Reduce(names[0], op, arg)
+    if r.token not in ("(", "{"):
+        if names[0] not in params:
+            r.fail(f"{names[0]!r} is not a parameter")
+        return Store(names[0], op)
+    attrs = r.attrs()
+    r.expect("(")
+    return Map(names, op, r.several(lambda: _parse_arg(r), ")"), attrs)
+
+
+def _parse_arg(r: _Reader) -> str | Const:
+    const = _maybe_const(r)
+    return const if const is not None else r.name()

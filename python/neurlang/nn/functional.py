@@ -1,0 +1,3 @@
+"""The functions behind the layers, under the name PyTorch scripts import them by."""
+
+from ..functional import *  # noqa: F403

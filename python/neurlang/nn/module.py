@@ -1,0 +1,239 @@
+"""Module: the base of all layers, a tree of parameters, buffers and submodules with PyTorch's names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from .._tensor import Tensor, float32, float64
+from ..autograd import no_grad, zero_grads
+from .parameter import Parameter
+
+Self = TypeVar("Self", bound="Module")
+
+PARAMETER, BUFFER, TRANSIENT, MODULE = "parameter", "buffer", "transient buffer", "module"
+
+
+class IncompatibleKeys(NamedTuple):
+    """The names that `load_state_dict` could not match."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """Base of all layers: assign parameters and modules to attributes, write `forward`, call the instance.
+
+    The values are ordinary instance attributes, so reading one costs nothing extra; `_kinds` remembers, in the order of
+    registration, which attributes belong to the tree.
+    """
+
+    training: bool
+    _kinds: dict[str, str]
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "_kinds", {})
+        object.__setattr__(self, "training", True)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    # Registration.
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Parameter):
+            self._register(name, value, PARAMETER)
+        elif isinstance(value, Module):
+            self._register(name, value, MODULE)
+        else:
+            kind = self.__dict__.get("_kinds", {}).get(name)
+            if kind in (PARAMETER, MODULE) and value is not None:
+                raise TypeError(f"{name!r} is a {kind} and cannot become a {type(value).__name__}")
+            if kind in (BUFFER, TRANSIENT) and not isinstance(value, Tensor | None):
+                raise TypeError(f"{name!r} is a buffer and cannot become a {type(value).__name__}")
+            object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        self._kinds.pop(name, None)
+
+    def _register(self, name: str, value: Any, kind: str) -> None:
+        if "_kinds" not in self.__dict__:
+            raise AttributeError(f"call super().__init__() of {type(self).__name__} before assigning {name!r}")
+        if not isinstance(name, str) or not name or "." in name:
+            raise KeyError(f"{name!r} cannot name a {kind}")
+        if hasattr(type(self), name):
+            raise KeyError(f"{type(self).__name__} already has an attribute {name!r}")
+        self._kinds[name] = kind
+        self.__dict__[name] = value
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        if not isinstance(param, Parameter | None):
+            raise TypeError(f"{name!r} must be a Parameter or None, got {type(param).__name__}")
+        self._register(name, param, PARAMETER)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Adds a tensor that is state but not trained; if not `persistent`, the state dict leaves it out."""
+        if not isinstance(tensor, Tensor | None):
+            raise TypeError(f"{name!r} must be a Tensor or None, got {type(tensor).__name__}")
+        self._register(name, tensor, BUFFER if persistent else TRANSIENT)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        if not isinstance(module, Module | None):
+            raise TypeError(f"{name!r} must be a Module or None, got {type(module).__name__}")
+        self._register(name, module, MODULE)
+
+    register_module = add_module
+
+    def _of_kind(self, *kinds: str) -> dict[str, Any]:
+        """This module's own parts of these kinds, absent ones (None) left out."""
+        parts = ((name, self.__dict__[name]) for name, kind in self._kinds.items() if kind in kinds)
+        return {name: value for name, value in parts if value is not None}
+
+    # Walks over the tree. What is reached twice (shared weights) is met once.
+
+    def named_modules(self, memo: set[Module] | None = None, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        memo = set() if memo is None else memo
+        if self in memo:
+            return
+        memo.add(self)
+        yield prefix, self
+        for name, module in self._of_kind(MODULE).items():
+            yield from module.named_modules(memo, _join(prefix, name))
+
+    def modules(self) -> Iterator[Module]:
+        return (module for _, module in self.named_modules())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        return _distinct(self._of_kind(MODULE).items())
+
+    def children(self) -> Iterator[Module]:
+        return (module for _, module in self.named_children())
+
+    def get_submodule(self, target: str) -> Module:
+        module = self
+        for name in target.split(".") if target else ():
+            parts = module._of_kind(MODULE)
+            if name not in parts:
+                raise AttributeError(f"{type(module).__name__} has no submodule {name!r} (of {target!r})")
+            module = parts[name]
+        return module
+
+    def _named_parts(self, prefix: str, recurse: bool, *kinds: str) -> Iterator[tuple[str, Any]]:
+        modules = self.named_modules(prefix=prefix) if recurse else [(prefix, self)]
+        return _distinct(
+            (_join(path, name), value) for path, module in modules for name, value in module._of_kind(*kinds).items()
+        )
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+        return self._named_parts(prefix, recurse, PARAMETER)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
+
+    def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
+        return self._named_parts(prefix, recurse, BUFFER, TRANSIENT)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    # State.
+
+    def _state(self, prefix: str) -> Iterator[tuple[str, Tensor]]:
+        """The whole state; shared tensors come under each of their names, as in PyTorch's state dicts."""
+        for kind in (PARAMETER, BUFFER):
+            for name, value in self._of_kind(kind).items():
+                yield prefix + name, value
+        for name, module in self._of_kind(MODULE).items():
+            yield from module._state(f"{prefix}{name}.")
+
+    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
+        """Returns the parameters and persistent buffers by name; they share memory with the module."""
+        return {name: value.detach() for name, value in self._state(prefix)}
+
+    @no_grad()
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> IncompatibleKeys:
+        """Copies values into this module by name. If a name or a shape does not fit, nothing is copied."""
+        own = dict(self._state(""))
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in own]
+        problems = [
+            f"{name} has shape {list(state_dict[name].shape)}, expected {list(value.shape)}"
+            for name, value in own.items()
+            if name in state_dict and state_dict[name].shape != value.shape
+        ]
+        if strict:
+            problems += [f"missing {name}" for name in missing] + [f"unexpected {name}" for name in unexpected]
+        if problems:
+            raise RuntimeError(f"cannot load this state into {type(self).__name__}: " + "; ".join(problems))
+        for name, value in own.items():
+            if name in state_dict:
+                value.copy_(state_dict[name])
+        return IncompatibleKeys(missing, unexpected)
+
+    # Changes of the whole tree.
+
+    def apply(self: Self, fn: Callable[[Module], object]) -> Self:
+        """Calls `fn` on every submodule, children first, then on this module."""
+        for module in self.children():
+            module.apply(fn)
+        fn(self)
+        return self
+
+    def train(self: Self, mode: bool = True) -> Self:
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: Self) -> Self:
+        return self.train(False)
+
+    def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        zero_grads(self.parameters(), set_to_none)
+
+    @no_grad()
+    def to(self: Self, *args: Any, **kwargs: Any) -> Self:
+        """Converts floating-point parameters and buffers in place, as `Tensor.to` would; CPU is the only device."""
+        for value in (*self.parameters(), *self.buffers()):
+            if value.dtype.is_floating_point:
+                value.data = value.data.to(*args, **kwargs)
+        return self
+
+    def float(self: Self) -> Self:
+        return self.to(float32)
+
+    def double(self: Self) -> Self:
+        return self.to(float64)
+
+    # Text.
+
+    def extra_repr(self) -> str:
+        return ""
+
+    def __repr__(self) -> str:
+        name, extra, children = type(self).__name__, self.extra_repr(), self._of_kind(MODULE)
+        if not children:
+            return f"{name}({extra})"
+        lines = ([extra] if extra else []) + [f"({child}): {module!r}" for child, module in children.items()]
+        return f"{name}(\n" + "\n".join(lines).replace("\n", "\n  ").join(("  ", "\n)"))
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _distinct(named: Any) -> Iterator[tuple[str, Any]]:
+    """The pairs whose value did not come before."""
+    seen: set[int] = set()
+    for name, value in named:
+        if id(value) not in seen:
+            seen.add(id(value))
+            yield name, value

@@ -1,0 +1,611 @@
+"""Operations defined by others: pure functions over a namespace `F`, with PyTorch's names, arguments and defaults.
+
+`F` is the module of eager functions, or, for the `define_*` functions, a graph builder with the same names.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Tensor = Any
+Axes = int | Sequence[int] | None
+
+
+def double_of_bits(bits: int) -> float:
+    """The float that the 64 bits of a row's attribute stand for."""
+    return struct.unpack("<d", struct.pack("<q", bits))[0]
+
+
+# ---- definitions of the rows that have a native kernel; the kernel has exactly these bits ----
+
+
+def define_softmax(F: Any, x: Tensor, axis: int) -> Tensor:
+    e = F.exp(x - F.amax(x, axis, True))
+    return e / F.sum(e, axis, True)
+
+
+def define_log_softmax(F: Any, x: Tensor, axis: int) -> Tensor:
+    shifted = x - F.amax(x, axis, True)
+    return shifted - F.log(F.sum(F.exp(shifted), axis, True))
+
+
+def define_layer_norm(F: Any, x: Tensor, weight: Tensor, bias: Tensor, eps_bits: int) -> Tensor:
+    n = x.shape[1]
+    eps = double_of_bits(eps_bits)
+    centred = x - F.sum(x, 1, True) / n
+    variance = F.sum(centred * centred, 1, True) / n
+    return centred / F.sqrt(variance + eps) * weight + bias
+
+
+# ---- PyTorch's special arguments in front of elementwise rows ----
+
+
+def clamp(F: Any, input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """input limited to [min, max]; either may be left out."""
+    if min is None and max is None:
+        raise ValueError("clamp: give min, max, or both")
+    if not input.dtype.is_floating_point:
+        lower = input if min is None else F.maximum(input, min)
+        return lower if max is None else F.minimum(lower, max)
+    return F._clamp(input, -math.inf if min is None else min, math.inf if max is None else max)
+
+
+def gelu(F: Any, input: Tensor, approximate: str = "none") -> Tensor:
+    """x Φ(x), Φ the normal distribution; `approximate="tanh"` takes the formula with tanh."""
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    return F._gelu_tanh(input) if approximate == "tanh" else F._gelu(input)
+
+
+# ---- statistics ----
+
+
+def _axes(x: Tensor, dim: Axes) -> list[int]:
+    """The axes that `dim` names, counted from the front."""
+    if dim is None:
+        return list(range(x.ndim))
+    return [d % x.ndim if x.ndim else 0 for d in ([dim] if isinstance(dim, int) else dim)]
+
+
+def _count(x: Tensor, dim: Axes) -> int:
+    """How many elements a reduction over `dim` joins."""
+    return math.prod(x.shape[d] for d in _axes(x, dim)) if x.ndim else 1
+
+
+def mean(F: Any, input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
+    """The sum over `dim` (None: all axes) divided by the number of elements."""
+    total = F.sum(input, dim, keepdim)
+    return F.div(total, _count(input, dim)) if _count(input, dim) else total * math.nan
+
+
+def var(F: Any, input: Tensor, dim: Axes = None, *, correction: int = 1, keepdim: bool = False) -> Tensor:
+    """The mean squared distance from the mean, with n - correction for n; two passes."""
+    centred = input - mean(F, input, dim, True)
+    free = max(_count(input, dim) - correction, 0)
+    total = F.sum(F.square(centred), dim, keepdim)
+    return F.div(total, free) if free else total * math.nan
+
+
+def std(F: Any, input: Tensor, dim: Axes = None, *, correction: int = 1, keepdim: bool = False) -> Tensor:
+    """The square root of the variance."""
+    return F.sqrt(var(F, input, dim, correction=correction, keepdim=keepdim))
+
+
+def logsumexp(F: Any, input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
+    """log Σ exp x without overflow."""
+    largest = F.amax(input.detach(), dim, True)
+    shift = F.where(F.isfinite(largest), largest, 0.0)
+    result = F.log(F.sum(F.exp(input - shift), dim, True)) + shift
+    return result if keepdim else result.squeeze(tuple(_axes(input, dim)))
+
+
+def norm(F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = False) -> Tensor:
+    """The vector p-norm; its gradient at 0 is 0."""
+    size = F.abs(input)
+    if p in (2, "fro"):
+        return _root(F, F.sum(F.square(input), dim, keepdim), 2)
+    if p == math.inf:
+        return F.amax(size, dim, keepdim)
+    if p == -math.inf:
+        return F.amin(size, dim, keepdim)
+    if p == 0:
+        return F.sum(F.ne(input, 0), dim, keepdim).to(input.dtype)
+    if p == 1:
+        return F.sum(size, dim, keepdim)
+    return _root(F, F.sum(F.pow(size, p), dim, keepdim), p)
+
+
+def _root(F: Any, x: Tensor, p: float) -> Tensor:
+    """x^(1/p) whose gradient at 0 is 0 instead of infinite."""
+    zero = F.eq(x, 0)
+    return F.where(zero, 0.0, F.pow(F.where(zero, 1.0, x), 1 / p))
+
+
+def normalize(F: Any, input: Tensor, p: float = 2.0, dim: Axes = 1, eps: float = 1e-12) -> Tensor:
+    """input divided by its p-norm along `dim`, or by eps where the norm is smaller."""
+    return input / F.maximum(norm(F, input, p, dim, True), eps)
+
+
+# ---- scans ----
+
+
+def _scan(combine: Callable[[Tensor, Tensor], Tensor], F: Any, x: Tensor, dim: int) -> Tensor:
+    """Inclusive prefix results in log2(n) steps, each doubling the distance that a value has reached."""
+    n, step = x.shape[dim] if x.ndim else 1, 1
+    while step < n:
+        head, tail, before = x.narrow(dim, 0, step), x.narrow(dim, step, n - step), x.narrow(dim, 0, n - step)
+        x = F.cat([head, combine(before, tail)], dim)
+        step *= 2
+    return x
+
+
+def cumsum(F: Any, input: Tensor, dim: int) -> Tensor:
+    """The sums of all elements up to each one."""
+    return _scan(F.add, F, F._copy(input) if input.dtype.is_floating_point else input.to(F.int64), dim)
+
+
+def cumprod(F: Any, input: Tensor, dim: int) -> Tensor:
+    """The products of all elements up to each one."""
+    return _scan(F.mul, F, F._copy(input) if input.dtype.is_floating_point else input.to(F.int64), dim)
+
+
+# ---- normalisation ----
+
+
+def batch_norm(
+    F: Any,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """(output, new running mean, new running variance): channels (axis 1) scaled to mean 0 and variance 1.
+
+    In training the batch's own statistics are used and move the running ones, the variance by its unbiased estimate.
+    """
+    if not training:
+        return _normalized(F, input, _channel(input, running_mean), _channel(input, running_var), weight, bias, eps), \
+            running_mean, running_var
+    axes = [d for d in range(input.ndim) if d != 1]
+    n = _count(input, axes)
+    if n == 1:
+        raise ValueError(f"batch_norm: training needs more than one value per channel, got shape {list(input.shape)}")
+    batch_mean = mean(F, input, axes, True)
+    batch_var = F.div(F.sum(F.square(input - batch_mean), axes, True), n)
+    output = _normalized(F, input, batch_mean, batch_var, weight, bias, eps)
+    if running_mean is not None:
+        running_mean = running_mean + momentum * (batch_mean.detach().reshape(-1) - running_mean)
+    if running_var is not None:
+        unbiased = batch_var.detach().reshape(-1) * (n / (n - 1))
+        running_var = running_var + momentum * (unbiased - running_var)
+    return output, running_mean, running_var
+
+
+def _channel(like: Tensor, values: Tensor | None) -> Tensor:
+    """A vector over the channels, shaped so that it broadcasts against [N, C, …]."""
+    if values is None:
+        raise ValueError("batch_norm: evaluation needs running statistics")
+    return values.reshape(1, -1, *[1] * (like.ndim - 2))
+
+
+def _normalized(
+    F: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """(x - mean) / √(var + eps) weight + bias, the channel's factor joined first."""
+    scale = F.rsqrt(var + eps)
+    if weight is not None:
+        scale = scale * _channel(x, weight)
+    output = (x - mean) * scale
+    return output if bias is None else output + _channel(x, bias)
+
+
+def group_norm(
+    F: Any,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """The channels of each group scaled to mean 0 and variance 1 per image, then each channel by weight and bias."""
+    channels = input.shape[1]
+    if num_groups < 1 or channels % num_groups:
+        raise ValueError(f"group_norm: {channels} channels do not split into {num_groups} groups")
+    grouped = input.reshape(input.shape[0] * num_groups, -1)
+    centred = grouped - mean(F, grouped, 1, True)
+    scaled = centred * F.rsqrt(mean(F, F.square(centred), 1, True) + eps)
+    output = scaled.reshape(input.shape)
+    if weight is not None:
+        output = output * _channel(input, weight)
+    return output if bias is None else output + _channel(input, bias)
+
+
+# ---- losses ----
+
+
+def _reduced(F: Any, losses: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return F.sum(losses)
+    if reduction == "mean":
+        return mean(F, losses)
+    raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def mse_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """(input - target)²."""
+    return _reduced(F, F.square(input - target), reduction)
+
+
+def l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """|input - target|."""
+    return _reduced(F, F.abs(input - target), reduction)
+
+
+def smooth_l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """d²/(2 beta) where d = |input - target| is below beta, else d - beta/2."""
+    if beta == 0:
+        return l1_loss(F, input, target, reduction)
+    d = F.abs(input - target)
+    return _reduced(F, F.where(F.lt(d, beta), F.square(d) * (0.5 / beta), d - 0.5 * beta), reduction)
+
+
+def huber_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    """d²/2 where d = |input - target| is below delta, else delta (d - delta/2)."""
+    d = F.abs(input - target)
+    return _reduced(F, F.where(F.lt(d, delta), F.square(d) * 0.5, (d - 0.5 * delta) * delta), reduction)
+
+
+_SMALLEST_LOG = -100.0  # PyTorch's limit, so that a probability of 0 costs much but not infinitely much
+_SMALLEST = 3e-44  # its logarithm is below the limit, and float32 can still represent it
+
+
+def binary_cross_entropy(
+    F: Any, input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
+    """-(t log p + (1 - t) log(1 - p)), logarithms limited to -100."""
+
+    def limited_log(p: Tensor) -> Tensor:
+        return F.maximum(F.log(F.maximum(p, _SMALLEST)), _SMALLEST_LOG)
+
+    losses = -(target * limited_log(input) + (1 - target) * limited_log(1 - input))
+    return _reduced(F, losses if weight is None else losses * weight, reduction)
+
+
+def binary_cross_entropy_with_logits(
+    F: Any,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """binary_cross_entropy of sigmoid(input), without overflow."""
+    factor = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
+    losses = (1 - target) * input - factor * F.logsigmoid(input)
+    return _reduced(F, losses if weight is None else losses * weight, reduction)
+
+
+def kl_div(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """target (log target - input), input holding log probabilities; "batchmean" divides by the batch size."""
+    if log_target:
+        losses = F.exp(target) * (target - input)
+    else:
+        positive = F.gt(target, 0)
+        losses = F.where(positive, target * (F.log(F.where(positive, target, 1.0)) - input), 0.0)
+    if reduction == "batchmean":
+        return F.div(F.sum(losses), input.shape[0])
+    return _reduced(F, losses, reduction)
+
+
+def nll_loss(
+    F: Any,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """-input at the target class, input holding log probabilities [N, C, …] or [C]."""
+    return _class_loss(F, input, target, weight, ignore_index, reduction, 0.0)
+
+
+def cross_entropy(
+    F: Any,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """-log softmax(input) at the target class, or weighed by target probabilities when `target` holds floats."""
+    axis = _class_axis(input)
+    log_p = F.log_softmax(input, axis)
+    if target.dtype.is_floating_point:
+        return _probability_loss(F, log_p, target, weight, reduction, label_smoothing)
+    return _class_loss(F, log_p, target, weight, ignore_index, reduction, label_smoothing)
+
+
+def _class_axis(x: Tensor) -> int:
+    return 0 if x.ndim == 1 else 1
+
+
+def _along(weight: Tensor, like: Tensor, axis: int) -> Tensor:
+    """Weights of classes, shaped to broadcast along the class axis."""
+    return weight.reshape([-1 if d == axis else 1 for d in range(like.ndim)])
+
+
+def _probability_loss(
+    F: Any, log_p: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float
+) -> Tensor:
+    axis = _class_axis(log_p)
+    if target.shape != log_p.shape:
+        raise ValueError(f"cross_entropy: probabilities of shape {list(target.shape)} for input {list(log_p.shape)}")
+    if smoothing:
+        target = target * (1 - smoothing) + smoothing / log_p.shape[axis]
+    products = log_p * target if weight is None else log_p * target * _along(weight, log_p, axis)
+    losses = -F.sum(products, axis)
+    if reduction == "mean":
+        return F.div(F.sum(losses), max(_count(losses, None), 1))
+    return _reduced(F, losses, reduction)
+
+
+def _class_loss(
+    F: Any,
+    log_p: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    smoothing: float,
+) -> Tensor:
+    """Ignored positions count neither above nor below the line; "mean" divides by the sum of the targets' weights."""
+    axis = _class_axis(log_p)
+    expected = log_p.shape[:axis] + log_p.shape[axis + 1 :]
+    if target.shape != expected:
+        raise ValueError(f"cross_entropy: target of shape {list(target.shape)} for input {list(log_p.shape)}; "
+                         f"expected {list(expected)}")
+    ignored = F.eq(target, ignore_index)
+    # A negative class must not count from the end: it is sent out of range, where gather refuses it.
+    place = F.where(ignored, 0, F.where(F.lt(target, 0), log_p.shape[axis], target))
+    losses = -F.gather(log_p, axis, place.unsqueeze(axis)).squeeze(axis)
+    weights = None if weight is None else F.index_select(weight, 0, place.reshape(-1)).reshape(place.shape)
+    if weights is not None:
+        losses = losses * weights
+    if smoothing:
+        everywhere = log_p if weight is None else log_p * _along(weight, log_p, axis)
+        spread = F.sum(everywhere, axis) * (-smoothing / log_p.shape[axis])
+        losses = losses * (1 - smoothing) + spread
+    losses = F.where(ignored, 0.0, losses)
+    if reduction != "mean":
+        return _reduced(F, losses, reduction)
+    counted = F.logical_not(ignored) if weights is None else F.where(ignored, 0.0, weights)
+    return F.div(F.sum(losses), F.sum(counted))
+
+
+# ---- layers ----
+
+
+def linear(F: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input @ weightᵀ + bias."""
+    output = F.matmul(input, weight.t())
+    return output if bias is None else output + bias
+
+
+def embedding(F: Any, input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """The rows of `weight` that `input` names; the row `padding_idx` gets no gradient."""
+    rows = F.index_select(weight, 0, input.reshape(-1))
+    if padding_idx is not None:
+        padding = F.eq(input.reshape(-1, 1), padding_idx % weight.shape[0])
+        rows = F.where(padding, rows.detach(), rows)
+    return rows.reshape(*input.shape, weight.shape[1])
+
+
+def dropout(F: Any, input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """In training, zeros with probability p, the rest scaled by 1 / (1 - p)."""
+    return _dropout(F, input, input.shape, p, training)
+
+
+def dropout2d(F: Any, input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """`dropout` of whole channels of [N, C, H, W]."""
+    return _dropout(F, input, (*input.shape[:2], *[1] * (input.ndim - 2)), p, training)
+
+
+def _dropout(F: Any, x: Tensor, mask_shape: Sequence[int], p: float, training: bool) -> Tensor:
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
+    if not training or p == 0:
+        return x
+    keep = F.ge(F.rand(*mask_shape), p)
+    return F.where(keep, x * (1 / (1 - p) if p < 1 else 0.0), 0.0)
+
+
+def scaled_dot_product_attention(
+    F: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(query keyᵀ scale + mask) value; a boolean mask keeps where it holds, `is_causal` keeps the past."""
+    if is_causal and attn_mask is not None:
+        raise ValueError("scaled_dot_product_attention: give attn_mask or is_causal, not both")
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = F.matmul(query * factor, key.transpose(-2, -1))
+    if is_causal:
+        attn_mask = _lower_triangle(F, query.shape[-2], key.shape[-2], 0)
+    if attn_mask is not None and attn_mask.dtype == F.bool_:
+        scores = F.masked_fill(scores, F.logical_not(attn_mask), -math.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return F.matmul(dropout(F, F.softmax(scores, -1), dropout_p), value)
+
+
+# ---- shapes and places ----
+
+
+def _lower_triangle(F: Any, rows: int, columns: int, diagonal: int) -> Tensor:
+    """Where column <= row + diagonal."""
+    return F.le(F.arange(columns), F.arange(diagonal, rows + diagonal).unsqueeze(1))
+
+
+def _zero(F: Any, x: Tensor) -> int | bool:
+    """The number 0 that does not promote x."""
+    return False if x.dtype == F.bool_ else 0
+
+
+def tril(F: Any, input: Tensor, diagonal: int = 0) -> Tensor:
+    """Zero above the diagonal of the last two axes."""
+    return F.where(_lower_triangle(F, input.shape[-2], input.shape[-1], diagonal), input, _zero(F, input))
+
+
+def triu(F: Any, input: Tensor, diagonal: int = 0) -> Tensor:
+    """Zero below the diagonal of the last two axes."""
+    return F.where(_lower_triangle(F, input.shape[-2], input.shape[-1], diagonal - 1), _zero(F, input), input)
+
+
+def one_hot(F: Any, tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """int64 vectors with a 1 at the class; `num_classes=-1` reads the largest class."""
+    classes = int(F.amax(tensor).item()) + 1 if num_classes < 0 else num_classes
+    return F.eq(tensor.unsqueeze(-1), F.arange(classes)).to(F.int64)
+
+
+def _connect(F: Any, name: str, rule: Callable[..., tuple], operands: Sequence[Tensor], out: Tensor) -> Tensor:
+    """Makes `out`, computed by copies, differentiable by one rule instead of the copies' own."""
+    if F.is_grad_enabled() and any(x.requires_grad for x in operands):
+        F.python_node(name, rule, tuple(operands), (out,))
+    return out
+
+
+def repeat(F: Any, input: Tensor, sizes: Sequence[int]) -> Tensor:
+    """input laid out `sizes` times along each axis; leading sizes add axes."""
+    if len(sizes) < input.ndim:
+        raise F.ShapeError(f"repeat: {list(sizes)} has fewer sizes than the shape {list(input.shape)}")
+    shape = (*[1] * (len(sizes) - input.ndim), *input.shape)
+    spread = input.reshape([n for extent in shape for n in (1, extent)])
+    stretched = spread.expand([n for size, extent in zip(sizes, shape, strict=True) for n in (size, extent)])
+    return stretched.reshape([size * extent for size, extent in zip(sizes, shape, strict=True)])
+
+
+def repeat_interleave(F: Any, input: Tensor, repeats: int, dim: int | None = None) -> Tensor:
+    """Every element (slice along `dim`) `repeats` times in a row; without `dim`, of the flattened tensor."""
+    if dim is None:
+        input, dim = input.reshape(-1), 0
+    axis = _axes(input, dim)[0]
+    head, n, tail = input.shape[:axis], input.shape[axis], input.shape[axis + 1 :]
+    return input.unsqueeze(axis + 1).expand(*head, n, repeats, *tail).reshape(*head, n * repeats, *tail)
+
+
+def pad(F: Any, input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """`pad` holds (before, after) for the last axis, then the one before it, …; negative numbers crop.
+
+    Modes: "constant", "reflect", "replicate", "circular".
+    """
+    if len(pad) % 2 or len(pad) > 2 * input.ndim:
+        raise F.ShapeError(f"pad: {list(pad)} must hold two numbers for each of at most {input.ndim} axes")
+    sides = [(0, 0)] * (input.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
+    if mode == "constant":
+        return _pad_constant(F, input, sides, 0 if value is None else value)
+    if mode not in _PLACES:
+        raise ValueError(f"pad: mode must be 'constant', 'reflect', 'replicate' or 'circular', got {mode!r}")
+    for axis, (before, after) in enumerate(sides):
+        if before or after:
+            places = [_PLACES[mode](i, input.shape[axis]) for i in range(-before, input.shape[axis] + after)]
+            input = F.index_select(input, axis, F.tensor(places, dtype=F.int64))
+    return input
+
+
+def _reflected(i: int, n: int) -> int:
+    if not -n < i < 2 * n - 1:
+        raise ValueError(f"pad: mode 'reflect' needs padding smaller than the extent {n}")
+    return -i if i < 0 else i if i < n else 2 * (n - 1) - i
+
+
+_PLACES: dict[str, Callable[[int, int], int]] = {
+    "reflect": _reflected,
+    "replicate": lambda i, n: min(max(i, 0), n - 1),
+    "circular": lambda i, n: i % n,
+}
+
+
+def _pad_constant(F: Any, x: Tensor, sides: Sequence[tuple[int, int]], value: float) -> Tensor:
+    shape = [n + before + after for n, (before, after) in zip(x.shape, sides, strict=True)]
+    if any(n < 0 for n in shape):
+        raise F.ShapeError(f"pad: {list(sides)} crops more than the shape {list(x.shape)} has")
+    cropped = [(max(-before, 0), max(-after, 0)) for before, after in sides]
+    inner = [(before, n - before - after) for n, (before, after) in zip(x.shape, cropped, strict=True)]
+
+    def window(y: Tensor, at_input: bool) -> Tensor:
+        """The part of the input that is kept, or its place in the output."""
+        for axis, ((start, length), (before, _)) in enumerate(zip(inner, sides, strict=True)):
+            y = y.narrow(axis, start if at_input else max(before, 0), length)
+        return y
+
+    out = F.full(tuple(shape), value, dtype=x.dtype)
+    window(out, False).copy_(window(x.detach(), True))
+    input_shape = x.shape
+
+    def rule(F: Any, g: Tensor) -> tuple:
+        region = window(g, False)
+        if region.shape == input_shape:
+            return (region,)
+        return (_pad_constant(F, region, cropped, 0),)
+
+    return _connect(F, "pad", rule, (x,), out)
+
+
+def interpolate(
+    F: Any,
+    input: Tensor,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+) -> Tensor:
+    """[N, C, …] resized to `size`, or by `scale_factor`, each output taking its nearest input."""
+    if mode != "nearest":
+        raise ValueError(f"interpolate: mode must be 'nearest', got {mode!r}")
+    if (size is None) == (scale_factor is None):
+        raise ValueError("interpolate: give size or scale_factor, and not both")
+    given: Any = size if size is not None else scale_factor
+    per_axis = list(given) if isinstance(given, (list, tuple)) else [given] * (input.ndim - 2)
+    for axis, wanted in enumerate(per_axis, 2):
+        n = input.shape[axis]
+        if size is not None:
+            input = _nearest(F, input, axis, wanted, n / wanted)
+        else:
+            input = _nearest(F, input, axis, math.floor(n * wanted), 1 / wanted)
+    return input
+
+
+def _nearest(F: Any, x: Tensor, axis: int, extent: int, scale: float) -> Tensor:
+    """One axis resized: output i takes input floor(i * scale)."""
+    n = x.shape[axis]
+    if n and extent % n == 0 and scale == n / extent:
+        return repeat_interleave(F, x, extent // n, axis)
+    places = [min(math.floor(i * scale), n - 1) for i in range(extent)]
+    return F.index_select(x, axis, F.tensor(places, dtype=F.int64))
+
+
+def pixel_shuffle(F: Any, input: Tensor, upscale_factor: int) -> Tensor:
+    """[…, C r², H, W] to […, C, H r, W r]."""
+    *lead, channels, h, w = input.shape
+    r = upscale_factor
+    if channels % (r * r):
+        raise F.ShapeError(f"pixel_shuffle: {channels} channels are no multiple of {r}²")
+    n = len(lead)
+    split = input.reshape(*lead, channels // (r * r), r, r, h, w)
+    order = (*range(n + 1), n + 3, n + 1, n + 4, n + 2)
+    return split.permute(*order).reshape(*lead, channels // (r * r), h * r, w * r)
+

@@ -1,0 +1,371 @@
+"""Gradient rules of the table's rows that take more than a line.
+
+A rule is called as `rule(F, g, *operands, [out], *attributes)`. A parameter that starts with `_` comes without values,
+only with `.shape` and `.dtype`. Broadcasting is undone by the engine. Rules call differentiable functions of `F` only,
+so they can be differentiated again; `wanted(x)` saves the work for operands that need no gradient.
+"""
+
+from __future__ import annotations
+
+from math import inf, log, nan, pi, sqrt
+from typing import Any
+
+from . import composite
+from .expressions import GELU_CUBIC, INV_SQRT_2PI, SELU_ALPHA, SELU_SCALE, SQRT_2_OVER_PI
+
+
+def wanted(x: Any) -> bool:
+    """Whether a gradient of operand x will be used: never for numbers, perhaps for an operand without values."""
+    return getattr(x, "requires_grad", not isinstance(x, (int, float)))
+
+
+# ---- elementwise ----
+
+
+def mul(F: Any, g: Any, x: Any, y: Any) -> tuple:
+    return (g * y if wanted(x) else None, g * x if wanted(y) else None)
+
+
+def div(F: Any, g: Any, x: Any, y: Any) -> tuple:
+    gx = g / y
+    return gx, -gx * x / y if wanted(y) else None
+
+
+def atan2(F: Any, g: Any, y: Any, x: Any) -> tuple:
+    scaled = g / (x * x + y * y)
+    return scaled * x, -scaled * y
+
+
+def hypot(F: Any, g: Any, x: Any, y: Any, out: Any) -> tuple:
+    return g * (x / out), g * (y / out)
+
+
+def pow(F: Any, g: Any, x: Any, y: Any, out: Any) -> tuple:
+    gx = gy = None
+    if isinstance(y, (int, float)):
+        gx = None if y == 0 else g * (y * x ** (y - 1))
+    elif wanted(x):
+        gx = F.where(F.eq(y, 0), 0.0, g * (y * x ** (y - 1)))
+    if isinstance(x, (int, float)):
+        gy = g * F.where(F.logical_and(F.ge(y, 0), x == 0), 0.0, out * _log(x))
+    elif wanted(y):
+        gy = g * F.where(F.logical_and(F.ge(y, 0), F.eq(x, 0)), 0.0, out * F.log(x))
+    return gx, gy
+
+
+def _log(x: float) -> float:
+    return log(x) if x > 0 else -inf if x == 0 else nan
+
+
+def remainder(F: Any, g: Any, x: Any, y: Any) -> tuple:
+    return g, -g * F.floor(x / y) if wanted(y) else None
+
+
+def fmod(F: Any, g: Any, x: Any, y: Any) -> tuple:
+    return g, -g * F.trunc(x / y) if wanted(y) else None
+
+
+def maximum(F: Any, g: Any, x: Any, y: Any) -> tuple:
+    return _winner(F, g, F.gt(x, y), F.eq(x, y))
+
+
+def minimum(F: Any, g: Any, x: Any, y: Any) -> tuple:
+    return _winner(F, g, F.lt(x, y), F.eq(x, y))
+
+
+def _winner(F: Any, g: Any, first: Any, tie: Any) -> tuple:
+    """The operand that was taken gets the gradient; a tie shares it equally."""
+    half = F.where(tie, g * 0.5, 0.0)
+    return F.where(first, g, half), F.where(F.logical_or(first, tie), half, g)
+
+
+def where(F: Any, g: Any, condition: Any, _x: Any, _y: Any) -> tuple:
+    return (
+        None,
+        F.where(condition, g, 0.0) if wanted(_x) else None,
+        F.where(condition, 0.0, g) if wanted(_y) else None,
+    )
+
+
+def masked_fill(F: Any, g: Any, _x: Any, mask: Any, _value: Any) -> tuple:
+    return F.masked_fill(g, mask, 0.0), None, F.where(mask, g, 0.0) if wanted(_value) else None
+
+
+def clamp(F: Any, g: Any, x: Any, lo: Any, hi: Any) -> tuple:
+    """A limit that is reached gives the gradient to x, as in PyTorch."""
+    inside = F.logical_and(F.ge(x, lo), F.le(x, hi))
+    return (
+        F.where(inside, g, 0.0),
+        F.where(F.lt(x, lo), g, 0.0) if wanted(lo) else None,
+        F.where(F.gt(x, hi), g, 0.0) if wanted(hi) else None,
+    )
+
+
+def hardtanh(F: Any, g: Any, x: Any, lo: Any, hi: Any) -> tuple:
+    return F.where(F.logical_and(F.gt(x, lo), F.lt(x, hi)), g, 0.0), None, None
+
+
+def lerp(F: Any, g: Any, x: Any, y: Any, weight: Any) -> tuple:
+    gy = g * weight
+    return g - gy, gy, g * (y - x) if wanted(weight) else None
+
+
+def addcmul(F: Any, g: Any, _x: Any, a: Any, b: Any, value: Any) -> tuple:
+    scaled = g * value
+    return g, scaled * b, scaled * a, g * a * b if wanted(value) else None
+
+
+def addcdiv(F: Any, g: Any, _x: Any, a: Any, b: Any, value: Any) -> tuple:
+    ga = g * value / b
+    return g, ga, -ga * a / b, g * a / b if wanted(value) else None
+
+
+def nan_to_num(F: Any, g: Any, x: Any, _nan: Any, _posinf: Any, _neginf: Any) -> tuple:
+    return F.where(F.isfinite(x), g, 0.0), None, None, None
+
+
+# ---- activations ----
+
+
+def gelu_grad(F: Any, gg: Any, g: Any, x: Any) -> tuple:
+    """gelu'' = φ(x) (2 - x²)."""
+    if not wanted(x):
+        return F._gelu_grad(gg, x), None
+    density = F.exp(x * x * -0.5) * INV_SQRT_2PI
+    return F._gelu_grad(gg, x), gg * g * density * (2 - x * x)
+
+
+def gelu_tanh_grad(F: Any, gg: Any, g: Any, x: Any) -> tuple:
+    """With t = tanh(u(x)): gelu'' = (1 - t²) (u' + x u''/2 - x t u'²)."""
+    if not wanted(x):
+        return F._gelu_tanh_grad(gg, x), None
+    square = x * x
+    t = F.tanh(x * SQRT_2_OVER_PI * (square * GELU_CUBIC + 1))
+    slope = (square * (3 * GELU_CUBIC) + 1) * SQRT_2_OVER_PI
+    bend = x * (6 * GELU_CUBIC * SQRT_2_OVER_PI)
+    curvature = (1 - t * t) * (slope + x * (bend * 0.5 - t * slope * slope))
+    return F._gelu_tanh_grad(gg, x), gg * g * curvature
+
+
+def silu_grad(F: Any, gg: Any, g: Any, x: Any) -> tuple:
+    """silu'' = y (1 - y) (2 + x (1 - 2y)) with y = sigmoid(x)."""
+    if not wanted(x):
+        return F._silu_grad(gg, x), None
+    y = F.sigmoid(x)
+    return F._silu_grad(gg, x), gg * g * (y * (1 - y) * (2 + x * (1 - 2 * y)))
+
+
+def relu_grad(F: Any, gg: Any, _g: Any, out: Any) -> tuple:
+    return F._relu_grad(gg, out), None
+
+
+def tanh_grad(F: Any, gg: Any, g: Any, y: Any) -> tuple:
+    return F._tanh_grad(gg, y), gg * g * y * -2 if wanted(y) else None
+
+
+def sigmoid_grad(F: Any, gg: Any, g: Any, y: Any) -> tuple:
+    return F._sigmoid_grad(gg, y), gg * g * (1 - 2 * y) if wanted(y) else None
+
+
+def softplus(F: Any, g: Any, x: Any, beta: Any, threshold: Any) -> tuple:
+    z = x * beta
+    return F.where(F.gt(z, threshold), g, g * F.sigmoid(z)), None, None
+
+
+def mish(F: Any, g: Any, x: Any) -> tuple:
+    t = F.tanh(F.softplus(x))
+    return (g * (t + x * F.sigmoid(x) * (1 - t * t)),)
+
+
+def leaky_relu(F: Any, g: Any, x: Any, slope: Any) -> tuple:
+    return F.where(F.gt(x, 0), g, g * slope), None
+
+
+def elu(F: Any, g: Any, x: Any, alpha: Any) -> tuple:
+    return F.where(F.gt(x, 0), g, g * (alpha * F.exp(F.minimum(x, 0)))), None
+
+
+def selu(F: Any, g: Any, x: Any) -> tuple:
+    below = g * (F.exp(F.minimum(x, 0)) * (SELU_SCALE * SELU_ALPHA))
+    return (F.where(F.gt(x, 0), g * SELU_SCALE, below),)
+
+
+def hardswish(F: Any, g: Any, x: Any) -> tuple:
+    middle = g * (x * (1 / 3) + 0.5)
+    return (F.where(F.lt(x, -3), 0.0, F.where(F.le(x, 3), middle, g)),)
+
+
+def hardsigmoid(F: Any, g: Any, x: Any) -> tuple:
+    inside = F.logical_and(F.gt(x, -3), F.lt(x, 3))
+    return (F.where(inside, g * (1 / 6), 0.0),)
+
+
+def erf(F: Any, g: Any, x: Any) -> tuple:
+    return (g * (F.exp(-x * x) * (2 / sqrt(pi))),)
+
+
+def erfc(F: Any, g: Any, x: Any) -> tuple:
+    return (g * (F.exp(-x * x) * (-2 / sqrt(pi))),)
+
+
+def erfinv(F: Any, g: Any, _x: Any, out: Any) -> tuple:
+    return (g * (F.exp(out * out) * (sqrt(pi) / 2)),)
+
+
+# ---- reductions, over one axis that stays with extent 1 ----
+
+
+def extremum(F: Any, g: Any, x: Any, out: Any, axis: int) -> tuple:
+    """Ties share the gradient equally, as in PyTorch."""
+    ties = F.eq(x, out).to(g.dtype)
+    return (g * (ties / F.sum(ties, axis, True)),)
+
+
+def prod(F: Any, g: Any, x: Any, axis: int) -> tuple:
+    """g times the product of the others, built without division so that zeros need no case."""
+    before = _exclusive_prod(F, x, axis)
+    after = F.flip(_exclusive_prod(F, F.flip(x, (axis,)), axis), (axis,))
+    return (g * (before * after),)
+
+
+def _exclusive_prod(F: Any, x: Any, axis: int) -> Any:
+    """The products of all elements before each one."""
+    n = x.shape[axis]
+    if n == 0:
+        return x
+    one = F.ones_like(x.narrow(axis, 0, 1))
+    return composite.cumprod(F, F.cat([one, x.narrow(axis, 0, n - 1)], axis), axis)
+
+
+def softmax(F: Any, g: Any, _x: Any, out: Any, axis: int) -> tuple:
+    return (out * (g - F.sum(g * out, axis, True)),)
+
+
+def log_softmax(F: Any, g: Any, _x: Any, out: Any, axis: int) -> tuple:
+    return (g - F.exp(out) * F.sum(g, axis, True),)
+
+
+def layer_norm(F: Any, g: Any, x: Any, weight: Any, _bias: Any, eps_bits: int) -> tuple:
+    n = x.shape[1]
+    d = x - F.sum(x, 1, True) / n
+    inv_std = F.rsqrt(F.sum(d * d, 1, True) / n + composite.double_of_bits(eps_bits))
+    normal = d * inv_std
+    gx = None
+    if wanted(x):
+        gn = g * weight
+        gx = inv_std * (gn - F.sum(gn, 1, True) / n - normal * (F.sum(gn * normal, 1, True) / n))
+    return gx, F.sum(g * normal, 0), F.sum(g, 0)
+
+
+# ---- contractions ----
+
+
+def matmul(F: Any, g: Any, a: Any, b: Any) -> tuple:
+    return (
+        F.matmul(g, F.transpose(b, -1, -2)) if wanted(a) else None,
+        F.matmul(F.transpose(a, -1, -2), g) if wanted(b) else None,
+    )
+
+
+def _windows(geometry: tuple) -> tuple:
+    """PyTorch's stride, padding, dilation and groups from the row's seven attributes."""
+    sh, sw, ph, pw, dh, dw, groups = geometry
+    return (sh, sw), (ph, pw), (dh, dw), groups
+
+
+def conv2d(F: Any, g: Any, x: Any, w: Any, *geometry: int) -> tuple:
+    windows = _windows(geometry)
+    return (
+        F.conv2d_input(g, w, *windows, *x.shape[2:]) if wanted(x) else None,
+        F.conv2d_weight(x, g, *windows, *w.shape[2:]) if wanted(w) else None,
+    )
+
+
+def conv2d_input(F: Any, gx: Any, g: Any, w: Any, *geometry: int) -> tuple:
+    windows = _windows(geometry[:7])
+    return (
+        F.conv2d(gx, w, None, *windows) if wanted(g) else None,
+        F.conv2d_weight(gx, g, *windows, *w.shape[2:]) if wanted(w) else None,
+    )
+
+
+def conv2d_weight(F: Any, gw: Any, x: Any, g: Any, *geometry: int) -> tuple:
+    windows = _windows(geometry[:7])
+    return (
+        F.conv2d_input(g, gw, *windows, *x.shape[2:]) if wanted(x) else None,
+        F.conv2d(x, gw, None, *windows) if wanted(g) else None,
+    )
+
+
+# ---- windows ----
+
+
+def max_pool2d(F: Any, g: Any, _x: Any, outs: Any, *geometry: int) -> tuple:
+    return (F.pool_gradient("max_pool2d_grad", (g, outs[1]), (), *_x.shape[2:]),)
+
+
+def max_pool2d_grad(F: Any, gg: Any, _g: Any, index: Any, h: int, w: int) -> tuple:
+    n, c, oh, ow = _g.shape
+    picked = F.gather(gg.reshape(n, c, h * w), 2, index.reshape(n, c, oh * ow))
+    return picked.reshape(n, c, oh, ow), None
+
+
+def avg_pool2d(F: Any, g: Any, _x: Any, *geometry: int) -> tuple:
+    return (F.pool_gradient("avg_pool2d_grad", (g,), geometry, *_x.shape[2:]),)
+
+
+def avg_pool2d_grad(F: Any, gg: Any, _g: Any, *geometry: int) -> tuple:
+    kh, kw, sh, sw, ph, pw, ceil_mode, include_pad, divisor = geometry[:9]
+    return (F.avg_pool2d(gg, (kh, kw), (sh, sw), (ph, pw), bool(ceil_mode), bool(include_pad), divisor or None),)
+
+
+def adaptive_avg_pool2d(F: Any, g: Any, _x: Any, *_size: int) -> tuple:
+    return (F.pool_gradient("adaptive_avg_pool2d_grad", (g,), (), *_x.shape[2:]),)
+
+
+def adaptive_avg_pool2d_grad(F: Any, gg: Any, _g: Any, *_size: int) -> tuple:
+    return (F.adaptive_avg_pool2d(gg, _g.shape[2:]),)
+
+
+# ---- indices ----
+
+
+def _zeros(F: Any, like: Any, g: Any) -> Any:
+    return F.zeros(like.shape, dtype=g.dtype)
+
+
+def gather(F: Any, g: Any, _x: Any, index: Any, axis: int) -> tuple:
+    return _zeros(F, _x, g).scatter_add_(axis, index, g), None
+
+
+def scatter_add(F: Any, g: Any, _x: Any, index: Any, _src: Any, axis: int) -> tuple:
+    return g, None, F.gather(g, axis, index)
+
+
+def index_select(F: Any, g: Any, _x: Any, index: Any, axis: int) -> tuple:
+    return _zeros(F, _x, g).index_add_(axis, index, g), None
+
+
+def index_add(F: Any, g: Any, _x: Any, index: Any, _src: Any, axis: int) -> tuple:
+    return g, None, F.index_select(g, axis, index)
+
+
+def index_get(F: Any, g: Any, _x: Any, index: Any, *rest: Any) -> tuple:
+    indices, axes, position, _ = _split_indices(index, rest)
+    return F.index_put_(_zeros(F, _x, g), indices, axes, position, g, True), *(None for _ in indices)
+
+
+def index_put(F: Any, g: Any, _x: Any, _value: Any, index: Any, *rest: Any) -> tuple:
+    """What was overwritten has no gradient; values written to one place all get the place's, as in PyTorch."""
+    indices, axes, position, (accumulate,) = _split_indices(index, rest)
+    picked = F.index_get(g, indices, axes, position)
+    if not accumulate:
+        g = F.index_put_(g.clone(), indices, axes, position, 0.0, False)
+    return g, picked, *(None for _ in indices)
+
+
+def _split_indices(index: Any, rest: tuple) -> tuple[list, tuple, int, tuple]:
+    """Index tensors, axes, position and what follows, of a call with several indices: (…, k, axes, position, …)."""
+    k = next(i for i, a in enumerate(rest, 1) if isinstance(a, int))
+    attrs = rest[k:]
+    return [index, *rest[: k - 1]], attrs[:k], attrs[k], attrs[k + 1 :]

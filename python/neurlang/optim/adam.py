@@ -1,0 +1,67 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from .. import _tensor
+from .._tensor import Tensor, zeros_like
+from .optimizer import Optimizer
+
+
+class Adam(Optimizer):
+    """Steps scaled by running means of the gradient and of its square; `weight_decay` is added to the gradient."""
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def _update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if not state:
+            state.update(step=0, exp_avg=zeros_like(p), exp_avg_sq=zeros_like(p))
+        state["step"] += 1
+        beta1, beta2 = group["betas"]
+        # The bias corrections of both means, moved out of the element's formula: lr m / c1 / (sqrt(v / c2) + eps).
+        root = math.sqrt(1.0 - beta2 ** state["step"])
+        step_size = group["lr"] * root / (1.0 - beta1 ** state["step"])
+        moments = state["exp_avg"], state["exp_avg_sq"]
+        self._row(p, grad, *moments, step_size, 1.0 - beta1, 1.0 - beta2, group["eps"] * root, self._decay(group))
+
+    _row = staticmethod(_tensor._adam_)
+
+    @staticmethod
+    def _decay(group: dict[str, Any]) -> float:
+        return group["weight_decay"]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state["step"] = int(state["step"])  # PyTorch's is a tensor
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the parameter directly, by lr * weight_decay."""
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    _row = staticmethod(_tensor._adamw_)
+
+    @staticmethod
+    def _decay(group: dict[str, Any]) -> float:
+        return group["lr"] * group["weight_decay"]

@@ -1,0 +1,476 @@
+"""Fusion: from a graph to a schedule of generated kernels and native calls.
+
+Every node begins as a group of its own; groups merge along what they share. A group is one loop nest over one index space,
+counted by its row-major index: two accesses fit when they are the same function of that index, whatever shapes they were
+written with. A group with a reduction has two levels, all points and what the reduction keeps; groups over the kept
+elements join it at that level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ..ir.graph import Access, Const, Graph, Node, Operand, Scalar, count, predecessors
+from ..ir.kernel import (
+    REDUCERS,
+    Axis,
+    Form,
+    Kernel,
+    KernelStep,
+    Map,
+    NativeStep,
+    Param,
+    Reduce,
+    Schedule,
+    Statement,
+    Step,
+    Store,
+    cuts,
+    extents,
+    is_chain,
+    lift,
+    linear_form,
+    strides_over,
+)
+from ..ir.types import row_exprs
+from ..ops import scalar as s
+
+MAX_NODES = 96  # of one kernel: beyond, registers spill and nothing is gained
+MAX_OPERANDS = 28
+MAX_NEIGHBOURS = 16  # users of one storage that a node tries to join
+SERIAL_ELEMENTS = 1 << 16  # a reduction with more behind too few independent results is better split by the native kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """One access of one node, as a function of its group's index."""
+
+    node: int
+    access: Access
+    form: Form
+    write: bool
+    kept: bool  # at the level of what the reduction keeps
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes that will be one step."""
+
+    nodes: list[int]
+    touches: list[Touch]
+    numel: int
+    cuts: frozenset[int]
+    reduce: tuple[int, int] | None = None  # (extent, elements behind) of the reduced axis
+    native: bool = False
+    index: bool = False  # reads the row-major index, which only a plain map has at hand
+    fixed: frozenset[int] = frozenset()  # the only cuts allowed: those of a contraction's result
+    mask: int = 0  # bit set of its nodes
+    before: int = 0  # of the nodes of groups that must run before
+    after: int = 0
+    places: dict[int, set[tuple[Form, int, str]]] = field(default_factory=dict)  # storage -> how it is touched
+    written: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        for t in self.touches:
+            self.places.setdefault(t.access.storage, set()).add((t.form, t.access.offset, t.access.dtype))
+            if t.write:
+                self.written.add(t.access.storage)
+
+
+def fuse(graph: Graph) -> Schedule:
+    """Groups the nodes and turns every group into a step."""
+    return _Fusion(graph).schedule()
+
+
+class _Fusion:
+    """The groups of a graph while they grow."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.preds = predecessors(graph)
+        self.of: list[Group] = []  # node -> group
+        self.groups: list[Group] = []
+        self.users = _users(graph)
+        for number, node in enumerate(graph.nodes):
+            self.of.append(_group(number, node))
+        self.groups = list(self.of)
+        self.is_native = [g.native for g in self.of]
+        self._close_order()
+
+    def _close_order(self) -> None:
+        for number, preds in enumerate(self.preds):
+            group = self.of[number]
+            group.mask = 1 << number
+            for p in preds:
+                group.before |= 1 << p | self.of[p].before
+        for number in reversed(range(len(self.of))):
+            for p in self.preds[number]:
+                self.of[p].after |= 1 << number | self.of[number].after
+
+    # -- merging
+
+    def schedule(self) -> Schedule:
+        for number in range(len(self.graph.nodes)):
+            if not self.of[number].native:
+                self._grow(number)
+        for number, node in enumerate(self.graph.nodes):
+            if node.kind == "contract" and count(node.outs[0].shape) > 0:
+                self._attach_epilogue(number)
+        return Schedule(self.graph.storages, tuple(self._steps()))
+
+    def _grow(self, number: int) -> None:
+        tried: set[int] = set()
+        for neighbour in self._neighbours(number):
+            group, other = self.of[number], self.of[neighbour]
+            if other is not group and not other.native and id(other) not in tried and not self._try_merge(other, group):
+                tried.add(id(other))
+
+    def _neighbours(self, number: int) -> list[int]:
+        """Earlier nodes that touch the same memory, latest first."""
+        node = self.graph.nodes[number]
+        found: set[int] = set()
+        for access in (*node.reads(), *node.outs):
+            for users in self.users[access.storage]:
+                found.update(n for n in users[-MAX_NEIGHBOURS:] if n < number)
+        return sorted(found, reverse=True)
+
+    def _try_merge(self, a: Group, b: Group) -> bool:
+        if len(a.nodes) + len(b.nodes) > MAX_NODES or len(a.places.keys() | b.places.keys()) > MAX_OPERANDS:
+            return False
+        if a.after & b.before & ~(a.mask | b.mask) or b.after & a.before & ~(a.mask | b.mask):
+            return False  # something must run between them
+        for x, y in ((a, b), (b, a)):
+            merged = _fit(x, y)
+            if merged is not None:
+                self._replace(a, b, merged)
+                return True
+        return False
+
+    def _replace(self, a: Group, b: Group, merged: Group) -> None:
+        merged.nodes = sorted(a.nodes + b.nodes)
+        merged.mask = a.mask | b.mask
+        merged.before = (a.before | b.before) & ~merged.mask
+        merged.after = (a.after | b.after) & ~merged.mask
+        self.groups[self.groups.index(a)] = merged
+        self.groups.remove(b)
+        for number in merged.nodes:
+            self.of[number] = merged
+        for g in self.groups:
+            if g.mask & merged.after:
+                g.before |= merged.mask | merged.before
+            elif g.mask & merged.before:
+                g.after |= merged.mask | merged.after
+
+    def _attach_epilogue(self, number: int) -> None:
+        """Merges the maps over a contraction's result into it, to run on tiles that are still in cache."""
+        native = self.of[number]
+        out = self.graph.nodes[number].outs[0]
+        if len(native.nodes) > 1 or not out.contiguous:
+            return
+        _, readers = self.users[out.storage]
+        for reader in readers:
+            group = self.of[reader]
+            if group.native or group.reduce is not None or reader < number:
+                continue
+            if self._try_merge(native, group):
+                return
+
+    # -- steps
+
+    def _steps(self) -> Iterator[Step]:
+        for group in self._ordered():
+            node = self.graph.nodes[group.nodes[0]]
+            if group.native:
+                yield from self._native_step(group)
+            elif len(group.nodes) == 1 and node.kind == "reduce":
+                yield NativeStep(node)
+            else:
+                yield _Builder(self.graph, group, self.users).step(group.nodes)
+
+    def _native_step(self, group: Group) -> Iterator[Step]:
+        """The hand-written kernel, with what was merged into it as its epilogue; nothing when there is nothing to do."""
+        nodes = self.graph.nodes
+        native = next(n for n in group.nodes if self.is_native[n])
+        maps = [n for n in group.nodes if n != native]
+        if maps:
+            yield NativeStep(nodes[native], _Builder(self.graph, group, self.users).step(maps))
+        elif nodes[native].op != "empty" and any(x.numel for x in nodes[native].outs):
+            yield NativeStep(nodes[native])
+
+    def _ordered(self) -> list[Group]:
+        """Groups in an order in which they may run: by the first node, among those that are ready."""
+        waiting = sorted(self.groups, key=lambda g: g.nodes[0])
+        done, ordered = 0, []
+        while waiting:
+            ready = next(g for g in waiting if not g.before & ~done)
+            waiting.remove(ready)
+            ordered.append(ready)
+            done |= ready.mask
+        return ordered
+
+
+def _users(graph: Graph) -> list[tuple[list[int], list[int]]]:
+    """For every storage the numbers of the nodes that write and that read it."""
+    users: list[tuple[list[int], list[int]]] = [([], []) for _ in graph.storages]
+    for number, node in enumerate(graph.nodes):
+        for access in node.reads():
+            users[access.storage][1].append(number)
+        for access in node.outs:
+            users[access.storage][0].append(number)
+    return users
+
+
+# ---- groups of one node -----------------------------------------------------------------------------------------
+
+
+def _group(number: int, node: Node) -> Group:
+    if _is_map(node):
+        return _over(number, node, node.outs[0].shape, None)
+    if node.kind == "reduce" and _is_fusible_reduce(node):
+        (x,) = node.reads()
+        axis = node.attrs[0] % len(x.shape)
+        return _over(number, node, x.shape, (x.shape[axis], count(x.shape[axis + 1 :])))
+    return _native(number, node)
+
+
+def _is_map(node: Node) -> bool:
+    return node.kind == "map" and node.outs[0].numel > 0
+
+
+def _is_fusible_reduce(node: Node) -> bool:
+    (x,) = node.reads()
+    extent = x.shape[node.attrs[0]]
+    if node.op not in REDUCERS or x.dtype not in ("f32", "f64") or extent < 2 or x.numel == 0:
+        return False
+    behind = count(x.shape[node.attrs[0] % len(x.shape) + 1 :])
+    results = x.numel // extent if behind == 1 else max(x.numel // extent // 64, 1)
+    return x.numel <= SERIAL_ELEMENTS or results >= 4
+
+
+def _reads_index(node: Node) -> bool:
+    return node.kind == "map" and s.reads_index(row_exprs(node.op, tuple(x.dtype for x in node.ins)))
+
+
+def _over(number: int, node: Node, shape: tuple[int, ...], reduce: tuple[int, int] | None) -> Group:
+    touches = [Touch(number, x, linear_form(shape, x), False, False) for x in node.reads()]
+    touches += [Touch(number, x, linear_form(shape, x), True, reduce is not None) for x in node.outs]
+    return Group([number], touches, count(shape), _all_cuts(touches, reduce), reduce, index=_reads_index(node))
+
+
+def _native(number: int, node: Node) -> Group:
+    out = node.outs[0]
+    touches = [Touch(number, x, linear_form(x.shape, x), write, False) for x, write in _accesses(node)]
+    inner = out.shape[-1] if node.op == "matmul" else count(out.shape[2:])
+    rows = out.shape[-2] if node.op == "matmul" else count(out.shape[1:2])
+    fixed = frozenset({inner, inner * rows}) if node.kind == "contract" else frozenset()
+    return Group([number], touches, out.numel, frozenset(), native=True, fixed=fixed)
+
+
+def _accesses(node: Node) -> Iterator[tuple[Access, bool]]:
+    yield from ((x, False) for x in node.reads())
+    yield from ((x, True) for x in node.outs)
+
+
+def _all_cuts(touches: Iterable[Touch], reduce: tuple[int, int] | None) -> frozenset[int]:
+    found = frozenset[int]().union(*(cuts(t.form) for t in touches))
+    return found | {reduce[1], reduce[0] * reduce[1]} if reduce else found
+
+
+# ---- fitting two groups together --------------------------------------------------------------------------------
+
+
+def _fit(a: Group, b: Group) -> Group | None:
+    """The group of both, with `b` at a's points or among a's kept elements; None when they do not fit."""
+    if a.native:
+        return _fit_epilogue(a, b)
+    if b.native:
+        return None
+    touches = _aligned(a, b)
+    if touches is None:
+        return None
+    reduce = a.reduce or b.reduce
+    if reduce is not None and (a.index or b.index):
+        return None
+    cut = a.cuts | _all_cuts(touches, b.reduce)
+    merged = Group([], a.touches + touches, a.numel, cut, reduce, index=a.index or b.index)
+    if not is_chain(merged.cuts) or not _same_elements(a, touches):
+        return None
+    return merged if reduce is None or _reduction_fits(merged) else None
+
+
+def _aligned(a: Group, b: Group) -> list[Touch] | None:
+    """b's touches as functions of a's index, when the index spaces correspond."""
+    if a.numel == b.numel and (a.reduce is None or b.reduce is None or a.reduce == b.reduce):
+        return b.touches
+    if a.reduce is None or b.reduce is not None or b.numel * a.reduce[0] != a.numel:
+        return None
+    return [Touch(t.node, t.access, lift(t.form, *a.reduce), t.write, True) for t in b.touches]
+
+
+def _same_elements(a: Group, touches: list[Touch]) -> bool:
+    """Whether every storage that one side writes and both touch is touched at the same element for the same index."""
+    b = Group([], touches, a.numel, frozenset())
+    shared = a.places.keys() & b.places.keys()
+    return all(len(a.places[x] | b.places[x]) == 1 for x in shared if x in a.written or x in b.written)
+
+
+def _reduction_fits(g: Group) -> bool:
+    """The reduced axis is whole, and results of a reduction over an outer axis are not needed in the same sweep."""
+    assert g.reduce is not None
+    extent, behind = g.reduce
+    if any(behind < c < behind * extent for c in g.cuts):
+        return False
+    if behind == 1:
+        return True
+    kept_writes = {t.access.storage for t in g.touches if t.kept and t.write}
+    return not any(t.access.storage in kept_writes for t in g.touches if not t.kept)
+
+
+def _fit_epilogue(native: Group, maps: Group) -> Group | None:
+    """A contraction with maps over its result, when they touch its operands in no other way."""
+    if not native.fixed or maps.native or maps.reduce is not None or maps.index or maps.numel != native.numel:
+        return None
+    if any(c not in native.fixed and c % max(native.fixed) for c in maps.cuts) or not is_chain(maps.cuts | native.fixed):
+        return None
+    operands = {t.access.storage for t in native.touches if not t.write}
+    if operands & maps.written:
+        return None
+    result = next(t for t in native.touches if t.write)
+    place = {(result.form, result.access.offset, result.access.dtype)}
+    if maps.places.get(result.access.storage, place) != place:
+        return None
+    return Group([], native.touches + maps.touches, native.numel, maps.cuts, native=True, fixed=native.fixed)
+
+
+# ---- from a group to a kernel -----------------------------------------------------------------------------------
+
+
+class _Builder:
+    """Writes a group's nodes down as one kernel."""
+
+    def __init__(self, graph: Graph, group: Group, users: list[tuple[list[int], list[int]]]) -> None:
+        self.graph, self.group, self.users = graph, group, users
+        self.axes = self._axes()
+        self.params: dict[tuple, Param] = {}
+        self.operands: dict[tuple, Operand] = {}
+        self.values: dict[tuple[int, int], str] = {}  # (storage, version) made in the group -> name
+        self.body: list[Statement] = []
+        self.forms = {(t.node, t.access, t.write): t.form for t in group.touches}
+
+    def _axes(self) -> tuple[int, ...]:
+        if self.group.fixed:
+            inner, tile = min(self.group.fixed), max(self.group.fixed)
+            outer = extents(self.group.numel // tile, {c // tile for c in self.group.cuts if c > tile})
+            return (*outer, tile // inner, inner)
+        return extents(self.group.numel, self.group.cuts)
+
+    def step(self, numbers: list[int]) -> KernelStep:
+        nodes = [self.graph.nodes[n] for n in numbers]
+        for number, node in zip(numbers, nodes, strict=True):
+            self._statement(number, node)
+        self._stores(numbers)
+        reduce = self._reduced_axis()
+        axes = tuple(Axis(f"i{k}", extent) for k, extent in enumerate(self.axes))
+        kernel = Kernel("k", axes, tuple(self.params.values()), tuple(self.body), reduce)
+        if reduce < 0 and not self.group.fixed:
+            kernel = ordered_axes(kernel, self.group.index)
+        return KernelStep(kernel, tuple(self.operands.values()), tuple(nodes))
+
+    def _reduced_axis(self) -> int:
+        if self.group.reduce is None:
+            return -1
+        size = 1
+        for axis in reversed(range(len(self.axes))):
+            if size == self.group.reduce[1] and self.axes[axis] == self.group.reduce[0]:
+                return axis
+            size *= self.axes[axis]
+        raise AssertionError("the reduced axis is an axis of the kernel")
+
+    def _statement(self, number: int, node: Node) -> None:
+        args = tuple(self._read(number, x) for x in node.ins)
+        names = tuple(f"v{len(self.values) + k}" for k in range(len(node.outs)))
+        if node.kind == "reduce":
+            self.body.append(Reduce(names[0], REDUCERS[node.op], self._named(args[0])))
+        else:
+            self.body.append(Map(names, node.op, args, node.attrs))
+        self.values.update(zip((x.value for x in node.outs), names, strict=True))
+
+    def _named(self, arg: str | Const) -> str:
+        assert isinstance(arg, str)
+        return arg
+
+    def _read(self, number: int, x: Operand) -> str | Const:
+        if isinstance(x, Const):
+            return x
+        if isinstance(x, Scalar):
+            key = ("scalar", x.index, x.dtype)
+            return self._param(key, Param(f"c{len(self.params)}", "scalar", x.dtype), x)
+        if x.value in self.values:
+            return self.values[x.value]
+        return self._memory("in", x, self.forms[number, x, False])
+
+    def _memory(self, kind: str, x: Access, form: Form) -> str:
+        key = (x.storage, x.offset, form, x.dtype)
+        strides = strides_over(form, self.axes)
+        return self._param(key, Param(f"{'a' if kind == 'in' else 'o'}{len(self.params)}", kind, x.dtype, strides), x)
+
+    def _param(self, key: tuple, param: Param, operand: Operand) -> str:
+        if key not in self.params:
+            self.params[key] = param
+            self.operands[key] = operand
+        return self.params[key].name
+
+    def _stores(self, numbers: list[int]) -> None:
+        """Stores the last version of every storage that anything outside of the group looks at."""
+        last = {x.storage: (number, x) for number in numbers for x in self.graph.nodes[number].outs}
+        for storage, (number, x) in last.items():
+            if not self._is_seen(storage):
+                continue
+            form = self.forms[number, x, True]
+            key = (storage, x.offset, form, x.dtype)
+            if key in self.params:
+                old = self.params[key]
+                self.params[key] = Param(old.name, "inout", old.dtype, old.strides)
+                self.operands[key] = x
+                name = old.name
+            else:
+                name = self._memory("out", x, form)
+            self.body.append(Store(name, self.values[x.value]))
+
+    def _is_seen(self, storage: int) -> bool:
+        if self.graph.storages[storage].outside:
+            return True
+        inside = set(self.group.nodes)  # of an epilogue's contraction too, which runs before it
+        return any(reader not in inside for reader in self.users[storage][1])
+
+
+def ordered_axes(kernel: Kernel, row_major: bool) -> Kernel:
+    """The kernel with its axes in the order that walks through memory best, merged where every operand allows it."""
+    memory = [p for p in kernel.params if p.kind != "scalar"]
+    order = list(range(len(kernel.axes)))
+    if len(order) > 1 and not row_major:
+        inner = max(order, key=lambda axis: (_run_score(memory, axis), axis))
+        order.remove(inner)
+        leader = next((p for p in memory if p.kind != "in"), memory[0])
+        order.sort(key=lambda axis: -abs(leader.strides[axis]))
+        order.append(inner)
+    axes: list[int] = []
+    columns: list[tuple[int, ...]] = []
+    for axis in order:
+        extent, strides = kernel.axes[axis].extent, tuple(p.strides[axis] for p in memory)
+        if axes and all(outer == inner * extent for outer, inner in zip(columns[-1], strides, strict=True)):
+            axes[-1] *= extent
+            columns[-1] = strides
+        else:
+            axes.append(extent)
+            columns.append(strides)
+    by_name = {p.name: tuple(c[k] for c in columns) for k, p in enumerate(memory)}
+    params = tuple(Param(p.name, p.kind, p.dtype, by_name.get(p.name, ()), p.stream) for p in kernel.params)
+    return Kernel(kernel.name, tuple(Axis(f"i{k}", n) for k, n in enumerate(axes)), params, kernel.body)
+
+
+def _run_score(memory: list[Param], axis: int) -> float:
+    """How much of the memory traffic runs along the axis: contiguous operands count most, outputs twice."""
+    worth = {0: 0.75, 1: 1.0}
+    return sum(worth.get(p.strides[axis], 0.0) * (1 if p.kind == "in" else 2) for p in memory)

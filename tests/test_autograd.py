@@ -1,0 +1,582 @@
+"""The backward engine, against hand-derived gradients, finite differences and PyTorch where it is installed."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import neurlang as nl
+import numpy as np
+import pytest
+from bounds import GRADCHECK
+from neurlang import autograd
+from neurlang.autograd import GradcheckError, gradcheck, gradgradcheck
+
+
+def leaf(values: Any, dtype: Any = nl.float64) -> nl.Tensor:
+    return nl.tensor(np.asarray(values).tolist(), dtype=dtype, requires_grad=True)
+
+
+def randn(rng: np.random.Generator, *shape: int) -> nl.Tensor:
+    return nl.from_numpy(rng.standard_normal(shape)).requires_grad_()
+
+
+# ---- accumulation ----
+
+
+def test_gradients_add_up_over_paths_and_calls() -> None:
+    x = leaf([1.0, 2.0])
+    (x * x + 3 * x).sum().backward()
+    assert x.grad.tolist() == [5.0, 7.0]
+    (x * x).sum().backward()
+    assert x.grad.tolist() == [7.0, 11.0]
+
+
+def test_a_node_is_visited_once_after_all_its_gradients() -> None:
+    calls = []
+
+    class Probe(autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
+            calls.append(grad.tolist())
+            return grad * 2
+
+    x = leaf([1.0])
+    y = Probe.apply(x)
+    z = y
+    for _ in range(5):  # paths of several lengths from the result back to y
+        z = z + y * z
+    (z * y).backward()
+    assert len(calls) == 1
+    assert x.grad.item() == pytest.approx(2 * calls[0][0], rel=1e-12)
+
+
+def test_deep_graphs_need_no_recursion() -> None:
+    x = leaf(1.0)
+    y = x
+    for _ in range(20_000):
+        y = y + 1.0
+    y.backward()
+    assert x.grad.item() == 1.0
+    del y
+    gc.collect()
+
+
+def test_accumulation_into_an_existing_grad_is_in_place() -> None:
+    x = leaf([1.0])
+    (x * 2).backward()
+    held = x.grad
+    (x * 3).backward()
+    assert held is x.grad
+    assert held.tolist() == [5.0]
+
+
+def test_leaves_do_not_share_the_memory_of_their_gradients() -> None:
+    a, b, given = leaf([1.0, 2.0]), leaf([3.0, 4.0]), nl.tensor([10.0, 20.0], dtype=nl.float64)
+    (a + b.reshape(2)).backward(given)
+    a.grad.mul_(0.0)
+    assert b.grad.tolist() == [10.0, 20.0]
+    assert given.tolist() == [10.0, 20.0]
+    x = leaf([1.0, 2.0, 3.0])
+    x.sum().backward()
+    x.grad[0] = 5.0  # not a view of one expanded element
+    assert x.grad.tolist() == [5.0, 1.0, 1.0]
+
+
+def test_gradients_of_broadcast_operands_have_the_operand_s_shape(rng: np.random.Generator) -> None:
+    for shape in ((), (1,), (3,), (1, 3), (2, 1), (4, 1, 1), (4, 2, 3)):
+        x, y = randn(rng, *shape), randn(rng, 4, 2, 3)
+        (x * y).sum().backward()
+        assert x.grad.shape == shape
+        expanded = np.broadcast_to(x.detach().numpy(), (4, 2, 3))
+        assert np.array_equal(y.grad.numpy(), expanded)
+        lead = 3 - len(shape)
+        axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1)
+        total = y.detach().numpy().sum(axis=axes, keepdims=True).reshape(shape)
+        np.testing.assert_allclose(x.grad.numpy(), total, rtol=1e-13, atol=1e-13)
+
+
+def test_mixed_dtypes_give_each_leaf_its_own() -> None:
+    a, b = leaf([1.0, 2.0], nl.float32), leaf([3.0, 4.0], nl.float64)
+    (a * b).sum().backward()
+    assert (a.grad.dtype, b.grad.dtype) == (nl.float32, nl.float64)
+    assert a.grad.tolist() == [3.0, 4.0]
+
+
+# ---- what may be asked ----
+
+
+def test_grad_returns_without_accumulating() -> None:
+    x, y = leaf([2.0]), leaf([3.0])
+    gx, gy = nl.grad(x * x * y, (x, y))
+    assert (gx.item(), gy.item()) == (12.0, 4.0)
+    assert x.grad is None and y.grad is None
+
+
+def test_grad_of_intermediate_results() -> None:
+    x = leaf([2.0])
+    h = x * x
+    y = h * h
+    gh, gx = nl.grad(y, (h, x), retain_graph=True)
+    assert (gh.item(), gx.item()) == (8.0, 32.0)
+    assert nl.grad(y, h)[0].item() == 8.0
+    assert nl.grad(h, x)[0].item() == 4.0  # the part below h was not used up
+    assert nl.grad(h, h)[0].item() == 1.0
+
+
+def test_grad_visits_only_what_leads_to_the_inputs() -> None:
+    visited = []
+
+    class Probe(autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: nl.Tensor, name: str) -> nl.Tensor:
+            ctx.name = name
+            return x * 1
+
+        @staticmethod
+        def backward(ctx: Any, grad: nl.Tensor) -> tuple[nl.Tensor, None]:
+            visited.append(ctx.name)
+            return grad, None
+
+    x, y = leaf([1.0]), leaf([1.0])
+    z = Probe.apply(x, "x") * Probe.apply(y, "y")
+    nl.grad(z, x)
+    assert visited == ["x"]
+
+
+def test_unused_inputs() -> None:
+    x, y = leaf([1.0]), leaf([1.0])
+    assert nl.grad(x * 2, (x, y), allow_unused=True)[1] is None
+    with pytest.raises(RuntimeError, match="allow_unused"):
+        nl.grad(x * 2, (x, y))
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        nl.grad(x * 2, nl.ones(1))
+
+
+def test_several_roots_and_weights() -> None:
+    x = leaf([1.0, 2.0])
+    y = x * x
+    (g,) = nl.grad((y, y.sum()), x, (nl.tensor([1.0, 10.0], dtype=nl.float64), None))
+    assert g.tolist() == [4.0, 44.0]
+    autograd.backward([x.sum(), (2 * x).sum()])
+    assert x.grad.tolist() == [3.0, 3.0]
+
+
+def test_backward_to_chosen_inputs() -> None:
+    x, y = leaf([2.0]), leaf([3.0])
+    autograd.backward(x * y, inputs=[x])
+    assert x.grad.item() == 3.0 and y.grad is None
+
+
+def test_errors_name_the_reason() -> None:
+    x = leaf([1.0, 2.0])
+    with pytest.raises(RuntimeError, match="shape"):
+        (x * 2).backward()
+    with pytest.raises(RuntimeError, match="shape"):
+        (x * 2).backward(nl.ones(3, dtype=nl.float64))
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        nl.ones(1).backward()
+    y = (x * x).sum()
+    y.backward()
+    with pytest.raises(RuntimeError, match="retain_graph"):
+        y.backward()
+
+
+def test_retain_graph() -> None:
+    x = leaf([3.0])
+    y = x * x
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad.item() == 12.0
+
+
+def test_a_failing_rule_restores_the_grad_mode() -> None:
+    class Fails(autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
+            return x * 1
+
+        @staticmethod
+        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
+            raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        Fails.apply(leaf(1.0)).backward()
+    assert nl.is_grad_enabled()
+
+
+# ---- in place ----
+
+
+def test_in_place_history() -> None:
+    x = leaf([1.0, 2.0, 3.0])
+    y = x * x
+    y.mul_(3.0)
+    y.add_(x)
+    (y * y).sum().backward()
+    expected = [2 * (3 * v * v + v) * (6 * v + 1) for v in (1.0, 2.0, 3.0)]
+    assert x.grad.tolist() == expected
+
+
+def test_writes_through_views_reach_the_base() -> None:
+    x = leaf([1.0, 2.0, 3.0, 4.0])
+    y = x * 1
+    y[1:3].mul_(10.0)
+    v = y.view(2, 2)
+    y[0] = 7.0
+    (v * v).sum().backward()
+    assert x.grad.tolist() == [0.0, 400.0, 600.0, 8.0]
+
+
+def test_a_saved_tensor_that_was_overwritten_is_an_error() -> None:
+    x = leaf([1.0, 2.0])
+    h = x * 1
+    y = h * h
+    h.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified in place"):
+        y.sum().backward()
+
+
+def test_leaves_cannot_be_written_while_recording() -> None:
+    x = leaf([1.0])
+    with pytest.raises(RuntimeError, match="in place"):
+        x.add_(1.0)
+    with nl.no_grad():
+        x.add_(1.0)
+    assert x.tolist() == [2.0] and x.requires_grad
+
+
+# ---- switches ----
+
+
+def test_switches_nest_and_decorate() -> None:
+    x = leaf([1.0])
+    switch = nl.no_grad()
+    with switch:
+        with nl.enable_grad():
+            assert (x * 2).requires_grad
+        with switch:
+            pass
+        assert not (x * 2).requires_grad
+    assert (x * 2).requires_grad
+
+    @nl.no_grad()
+    def double(t: nl.Tensor, depth: int = 2) -> nl.Tensor:
+        """Doubles."""
+        return double(t, depth - 1) if depth else t * 2
+
+    @nl.no_grad
+    def triple(t: nl.Tensor) -> nl.Tensor:
+        return t * 3
+
+    assert double.__doc__ == "Doubles."
+    assert not double(x).requires_grad and not triple(x).requires_grad
+    assert (x * 2).requires_grad
+    with nl.set_grad_enabled(False):
+        assert not nl.is_grad_enabled()
+    assert nl.is_grad_enabled()
+    nl.set_grad_enabled(False)
+    assert not nl.is_grad_enabled()
+    nl.set_grad_enabled(True)
+
+
+def test_switches_belong_to_their_thread() -> None:
+    seen = []
+    with nl.no_grad():
+        thread = threading.Thread(target=lambda: seen.append(nl.is_grad_enabled()))
+        thread.start()
+        thread.join()
+    assert seen == [True]
+
+
+def test_threads_may_differentiate_one_graph_at_once() -> None:
+    x = leaf(np.linspace(0.0, 1.0, 50))
+    y = (x * x).sum()
+    results: list[list[float]] = []
+
+    def work() -> None:
+        for _ in range(50):
+            results.append(nl.grad(y, x, retain_graph=True)[0].tolist())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 200 and all(r == (2 * x).tolist() for r in results)
+
+
+def test_detach_stops_the_gradient() -> None:
+    x = leaf([2.0])
+    (x * x.detach()).backward()
+    assert x.grad.item() == 2.0
+
+
+# ---- higher order ----
+
+
+def test_second_and_third_order() -> None:
+    x = leaf([2.0])
+    (g1,) = nl.grad(x**4, x, create_graph=True)
+    (g2,) = nl.grad(g1, x, create_graph=True)
+    (g3,) = nl.grad(g2, x)
+    assert [g.item() for g in (g1, g2, g3)] == [32.0, 48.0, 48.0]
+    assert not g3.requires_grad
+
+
+def test_gradient_penalty(rng: np.random.Generator) -> None:
+    """A gradient of a norm of a gradient, through layers, against finite differences."""
+    w1, w2, x = randn(rng, 3, 4), randn(rng, 4, 1), randn(rng, 5, 3)
+
+    def penalty(w1: nl.Tensor, w2: nl.Tensor) -> nl.Tensor:
+        with nl.enable_grad():
+            y = (nl.tanh(x @ w1) @ w2).sum()
+            (g,) = nl.grad(y, x, create_graph=True)
+        return ((g * g).sum(1).sqrt() - 1).square().mean()
+
+    assert gradcheck(penalty, (w1, w2), **GRADCHECK)
+
+
+def test_create_graph_accumulates_differentiable_gradients() -> None:
+    x = leaf([2.0])
+    (x**3).backward(create_graph=True)
+    assert x.grad.requires_grad
+    assert nl.grad(x.grad, x)[0].item() == 12.0
+
+
+# ---- custom gradients ----
+
+
+class Exp(autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
+        y = nl.exp(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
+        (y,) = ctx.saved_tensors
+        return grad * y
+
+
+class TwoOfThree(autograd.Function):
+    """Several arguments (one no tensor) and several results (one without gradient)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: nl.Tensor, y: nl.Tensor, power: int) -> tuple[nl.Tensor, nl.Tensor, nl.Tensor]:
+        ctx.save_for_backward(x, y)
+        ctx.power = power
+        index = nl.argmax(x)
+        ctx.mark_non_differentiable(index)
+        return x * y, index, x**power
+
+    @staticmethod
+    def backward(ctx: Any, g: nl.Tensor, _: Any, h: nl.Tensor) -> tuple[nl.Tensor | None, ...]:
+        x, y = ctx.saved_tensors
+        gx = g * y + h * ctx.power * x ** (ctx.power - 1)
+        return gx, g * x if ctx.needs_input_grad[1] else None, None
+
+
+def test_custom_function(rng: np.random.Generator) -> None:
+    x, y = randn(rng, 3), randn(rng, 3)
+    assert gradcheck(Exp.apply, x, **GRADCHECK) and gradgradcheck(Exp.apply, x, **GRADCHECK)
+    _, index, cube = TwoOfThree.apply(x, y, 3)
+    assert not index.requires_grad and index.item() == int(np.argmax(x.detach().numpy()))
+    assert nl.grad(cube.sum(), x)[0].tolist() == pytest.approx((3 * x * x).tolist())  # product's gradient is zeros
+
+    def both(x: nl.Tensor, y: nl.Tensor) -> tuple[nl.Tensor, nl.Tensor]:
+        product, _, cube = TwoOfThree.apply(x, y, 3)
+        return product, cube
+
+    assert gradcheck(both, (x, y), **GRADCHECK) and gradgradcheck(both, (x, y), **GRADCHECK)
+    assert gradcheck(lambda x: both(x, y.detach()), x, **GRADCHECK)
+
+
+def test_custom_function_without_gradients_runs_forward_only() -> None:
+    assert not Exp.apply(nl.ones(2)).requires_grad
+    with nl.no_grad():
+        assert not Exp.apply(leaf([1.0])).requires_grad
+
+
+def test_custom_function_may_return_or_overwrite_its_argument() -> None:
+    class Same(autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
+            return x
+
+        @staticmethod
+        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
+            return grad * 3
+
+    class Double_(autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
+            ctx.mark_dirty(x)
+            return x.mul_(2)
+
+        @staticmethod
+        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
+            return grad * 2
+
+    x = leaf([1.0])
+    y = Same.apply(x)
+    assert y is not x and x.is_leaf
+    h = x * 5
+    assert Double_.apply(h) is h
+    (y + h).backward()
+    assert x.grad.item() == 13.0
+
+
+def test_custom_function_mistakes_are_reported() -> None:
+    class Wrong(autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: nl.Tensor, y: nl.Tensor) -> nl.Tensor:
+            ctx.save_for_backward(x)
+            return x * y
+
+        @staticmethod
+        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
+            return grad * ctx.saved_tensors[0]
+
+    x = leaf([1.0])
+    with pytest.raises(RuntimeError, match="1 gradients for 2 arguments"):
+        Wrong.apply(x, x * 2).backward()
+    h = x * 1
+    y = Wrong.apply(h, x)
+    h.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified in place"):
+        y.backward()
+
+
+def test_unmaterialised_gradients() -> None:
+    seen = []
+
+    class Pair(autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: nl.Tensor) -> tuple[nl.Tensor, nl.Tensor]:
+            ctx.set_materialize_grads(False)
+            return x * 1, x * 2
+
+        @staticmethod
+        def backward(ctx: Any, a: Any, b: Any) -> Any:
+            seen.append((a, b))
+            return b * 2
+
+    x = leaf([1.0])
+    Pair.apply(x)[1].backward()
+    assert seen[0][0] is None and x.grad.item() == 2.0
+
+
+# ---- the checks themselves ----
+
+
+def test_gradcheck_finds_wrong_gradients(rng: np.random.Generator) -> None:
+    class Wrong(autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
+            return x * x
+
+        @staticmethod
+        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
+            return grad * 2  # forgets x
+
+    x = randn(rng, 3)
+    assert not gradcheck(Wrong.apply, x, raise_exception=False)
+    with pytest.raises(GradcheckError, match="input 0"):
+        gradcheck(Wrong.apply, x)
+
+    class WrongSecond(Exp):
+        @staticmethod
+        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
+            return grad * ctx.saved_tensors[0].detach()  # right, but constant
+
+    assert gradcheck(WrongSecond.apply, x, **GRADCHECK)
+    assert not gradgradcheck(WrongSecond.apply, x, raise_exception=False)
+
+
+def test_gradcheck_wants_float64_leaves() -> None:
+    with pytest.raises(ValueError, match="float64"):
+        gradcheck(nl.exp, leaf([1.0], nl.float32))
+    with pytest.raises(ValueError, match="requires grad"):
+        gradcheck(nl.exp, nl.ones(1, dtype=nl.float64))
+
+
+def test_gradcheck_respects_layout(rng: np.random.Generator) -> None:
+    base = nl.from_numpy(rng.standard_normal((3, 4)))
+    for view in (base.t(), base[::2, ::-1], base[1]):
+        assert gradcheck(lambda x: (x * x).sum(0), view.detach().requires_grad_(), **GRADCHECK)
+
+
+# ---- lifetime ----
+
+
+def test_backward_frees_what_was_saved() -> None:
+    x = leaf(np.ones(4))
+    h = nl.exp(x)
+    watched = weakref.ref(h)
+    y = (h * h).sum()
+    del h
+    y.backward()
+    gc.collect()
+    assert watched() is None
+
+
+def test_results_do_not_keep_themselves_alive() -> None:
+    y = nl.exp(leaf(np.ones(4)))
+    watched = weakref.ref(y)
+    gc.disable()
+    try:
+        del y
+        assert watched() is None  # by counting alone: no cycle through the node
+    finally:
+        gc.enable()
+
+
+# ---- against PyTorch: random programs ----
+
+
+def unary(lib: Any) -> list[Callable[[Any], Any]]:
+    return [
+        lambda x: x * x,
+        lambda x: lib.tanh(x),
+        lambda x: lib.exp(x * 0.1),
+        lambda x: x[:, 1:],
+        lambda x: x.t(),
+        lambda x: x.sum(1, keepdim=True) * x,
+        lambda x: lib.cat([x, x * 2], 0),
+        lambda x: x.flatten().reshape(x.shape[1], x.shape[0]),
+        lambda x: (x * 1).add_(x),
+        lambda x: lib.where(x > 0, x, x * 0.5),
+        lambda x: x @ x.transpose(0, 1),
+        lambda x: x.max(dim=1, keepdim=True).values + x,
+        lambda x: x / (x * x + 1),
+        lambda x: x.softmax(-1),
+        lambda x: x.split([1, x.shape[0] - 1])[1],
+    ]
+
+
+@pytest.mark.parametrize("number", range(40))
+def test_random_programs_agree_with_torch(number: int, rng: np.random.Generator, torch: Any) -> None:
+    values = rng.standard_normal((5, 6))
+    steps = rng.integers(0, len(unary(nl)), 12)
+    results = []
+    for lib in (nl, torch):
+        x = lib.from_numpy(values.copy()).requires_grad_()
+        pool = [x]
+        for step in steps:
+            y = unary(lib)[step](pool[-1])
+            pool.append(y if min(y.shape) > 1 and max(y.shape) < 60 else pool[-1] * 1.5)
+        total = sum((p * p).mean() for p in pool)
+        (g,) = lib.autograd.grad(total, x, create_graph=True)
+        (h,) = lib.autograd.grad((g * g).sum(), x)
+        results.append((total.detach().numpy(), g.detach().numpy(), h.numpy()))
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())

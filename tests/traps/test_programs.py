@@ -1,0 +1,202 @@
+"""Traps of programs: the shared cache, freezing, checks on data, over-long tapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import neurlang as nl
+import neurlang.functional as F
+import pytest
+
+from .harness import assert_counts, bits, data, same
+
+
+def test_a_new_trace_object_each_time() -> None:
+    # Programs live in the process, not in the object: a trace made in the loop still replays.
+    nl.reset_programs()
+    counts = []
+    for seed in range(4):
+        step = nl.trace()
+        with step:
+            y = data(5, seed=seed) * 2.0 + 1.0
+        assert bits(y.numpy()) == bits((data(5, seed=seed) * 2.0 + 1.0).numpy())
+        counts.append((step.counts.compiled, step.counts.replayed))
+    assert counts == [(1, 1), (0, 1), (0, 1), (0, 1)]
+
+
+def test_reset_forgets_programs() -> None:
+    step = nl.trace(lambda x: x - 1.0)
+    nl.reset_programs()
+    step(data(3))
+    nl.reset_programs()
+    step(data(3))
+    step(data(3))
+    assert_counts(step, compiled=2, replayed=3, cut=0)
+
+
+def test_a_thousand_shapes() -> None:
+    # Bounded by the cache, correct throughout; an old shape that was dropped is simply compiled again.
+    nl.reset_programs()
+    step = nl.trace(lambda x: x * 2.0 + 1.0)
+    for n in [*range(1, 41), *range(1, 41)]:
+        x = data(n)
+        assert bits(step(x).numpy()) == bits((x * 2.0 + 1.0).numpy())
+    assert_counts(step, compiled=40, replayed=80, cut=0)
+
+
+def test_over_long_tape_runs_op_by_op() -> None:
+    def scenario(step: Any) -> Any:
+        x = data(3)
+        with step:
+            for k in range(70_000):
+                x = x * 0.5 if k % 2 else x + 1.0
+        return x
+
+    step = same(scenario, compiled=(0, 1), interpreted=(1, 2))
+    assert any("65" in line for line in step.why())
+
+
+def test_frozen_program() -> None:
+    step = nl.trace(lambda x, w: (x @ w).tanh())
+    x, w = data(3, 4), data(4, 5, seed=1)
+    want = bits(step(x, w).numpy())
+    program = step.freeze()
+    assert bits(program(x, w).numpy()) == want
+    x2 = data(3, 4, seed=2)
+    assert bits(program(x2, w).numpy()) == bits((x2 @ w).tanh().numpy())
+    assert bits(program(x, w).numpy()) == want
+    assert len(program.inputs) == 2
+
+
+def test_frozen_program_keeps_its_results_apart() -> None:
+    step = nl.trace(lambda x: x * 2.0)
+    step(data(4))
+    program = step.freeze()
+    results = [program(data(4, seed=seed)) for seed in range(3)]
+    assert [bits(r.numpy()) for r in results] == [bits((data(4, seed=seed) * 2.0).numpy()) for seed in range(3)]
+
+
+def test_frozen_program_refuses_another_signature() -> None:
+    step = nl.trace(lambda x: x * 2.0)
+    step(data(4))
+    program = step.freeze()
+    for wrong in (data(5), data(4, dtype="float64"), data(8)[::2], data(2, 2)):
+        with pytest.raises((nl.ShapeError, nl.DTypeError, nl.TraceError)):
+            program(wrong)
+
+
+def test_frozen_program_called_in_a_block() -> None:
+    # It runs, so what it reads must be real: it cuts.
+    frozen = nl.trace(lambda x: x * 2.0)
+    frozen(data(4))
+    program = frozen.freeze()
+
+    def scenario(step: Any) -> Any:
+        results = []
+        for seed in range(3):
+            with step:
+                y = data(4, seed=seed) + 1.0
+                z = program(y)
+                w = z - 3.0
+            results.append(w)
+        return results
+
+    same(scenario, cut=3)
+
+
+def test_bad_index_comes_before_later_writes() -> None:
+    # Checks and outside writes are ordered effects: nothing after the failed check has happened.
+    def scenario(step: Any) -> Any:
+        table, results = data(5, 3), []
+        for index in (1, 4, 9, 0, -5):
+            x = nl.zeros(3)
+            try:
+                with step:
+                    y = F.embedding(nl.tensor([index, 0]), table) * 2.0
+                    x.add_(1.0)
+            except IndexError:
+                results.append("IndexError")
+                continue
+            results.append((y, x))
+        return results
+
+    same(scenario, compiled=1, replayed=(3, 4))
+
+
+def test_writes_before_a_bad_index_have_happened() -> None:
+    def scenario(step: Any) -> Any:
+        table, results = data(5, 3), []
+        for index in (1, 9, 2):
+            x = nl.zeros(3)
+            try:
+                with step:
+                    x.add_(1.0)
+                    y = table[nl.tensor([index, 0])] + x
+            except IndexError:
+                y = "IndexError"
+            results.append((x, y))
+        return results
+
+    same(scenario, compiled=1, replayed=(2, 3))
+
+
+def test_not_computed_after_a_failed_check() -> None:
+    step, table = nl.trace(), data(5, 3)
+    with pytest.raises(IndexError), step:
+        y = table[nl.tensor([7])] * 2.0
+    with pytest.raises((IndexError, nl.TraceError)):
+        y.numpy()
+
+
+def test_same_ops_other_order_of_leaves() -> None:
+    def scenario(step: Any) -> Any:
+        f = step(lambda a, b: a - b * a)
+        a, b = data(4), data(4, seed=1)
+        return [f(a, b), f(b, a), f(a, b)]
+
+    same(scenario, compiled=1, replayed=3, cut=0)
+
+
+def test_same_words_other_attributes() -> None:
+    # Axes, keepdim, permutations and comparison kinds are in the key.
+    def scenario(step: Any) -> Any:
+        x = data(4, 4)
+        functions = [
+            lambda: x.sum(0),
+            lambda: x.sum(1),
+            lambda: x.sum(0, keepdim=True),
+            lambda: x.amax(0),
+            lambda: x.amin(0),
+            lambda: x.t() + x,
+            lambda: x + x,
+            lambda: (x > 0) + 0,
+            lambda: (x >= 0) + 0,
+            lambda: x.softmax(0),
+            lambda: x.softmax(1),
+            lambda: x.permute(1, 0).sum(1),
+        ]
+        return [step(f)() for f in functions * 2]
+
+    same(scenario, compiled=(11, 12), replayed=24, cut=0)
+
+
+def test_interpret_backend_gives_the_same_bits() -> None:
+    def scenario(step: Any) -> Any:
+        f = step(lambda x: (x.exp() + x.sum(0)).softmax(-1))
+        return [f(data(6, 7, seed=seed)) for seed in range(3)]
+
+    same(scenario, step=nl.trace(backend="interpret"), compiled=1, replayed=3, cut=0)
+
+
+def test_the_same_decorated_object_as_block_and_decorator() -> None:
+    def scenario(step: Any) -> Any:
+        f = step(lambda x: x * 2.0)
+        results = []
+        for seed in range(2):
+            results.append(f(data(4, seed=seed)))
+            with step:
+                y = data(4, seed=seed) * 2.0
+            results.append(y)
+        return results
+
+    same(scenario, compiled=1, replayed=4, cut=0)
