@@ -233,6 +233,7 @@ Dims shape_matmul(const char* op, const Dims& a, const Dims& b) {
 Dims shape_cat(const char* op, const Dims* shapes, int n, int axis) {
   if (n == 0) fail(op, "no tensors given");
   Dims r = shapes[0];
+  if (r.rank == 0) fail(op, "0-d tensors cannot be joined; stack them");
   Checked joined = r.d[axis];
   for (int k = 1; k < n; ++k) {
     const Dims& x = shapes[k];

@@ -62,7 +62,7 @@ void check_usable(const Storage* s, const Tape* mine) {
   if (holder != nullptr && holder != mine)
     throw TraceError("a tensor is used that is still being traced by another thread; end that trace or read the tensor "
                      "there first");
-  if (s->error != nullptr) throw TraceError(*s->error);
+  if (s->error != nullptr) std::rethrow_exception(s->error);
 }
 
 Tape::Tape() : owner(std::this_thread::get_id()) {
@@ -72,12 +72,29 @@ Tape::Tape() : owner(std::this_thread::get_id()) {
 
 Tape::~Tape() { drop("the trace that recorded it was discarded"); }
 
+// Whether others than our tensors may write the memory.
+static bool lent(const Storage* s) { return s->exports.load() > 0 || (s->flags & kForeign); }
+
+static uint64_t checksum(const Storage* s) {
+  uint64_t hash = 0;
+  for (int64_t i = 0; i < s->bytes; ++i) hash = mix(hash ^ uint8_t(s->data[i])) + 1;
+  return hash;
+}
+
+int64_t Tape::foreign_write() const {
+  for (size_t i = 0; i < slots.size(); ++i)
+    if (slots[i].leaf && checked && lent(slots[i].storage) && checksum(slots[i].storage) != slots[i].checksum)
+      return int64_t(i);
+  return -1;
+}
+
 uint32_t Tape::add_slot(Storage* s, bool leaf) {
   const uint32_t slot = uint32_t(slots.size());
-  slots.push_back({s, leaf, false});
+  slots.push_back({s, leaf, false, false, 0});
   if (leaf) {
     s->retain();
     leaf_bytes += s->bytes;
+    if (checked && lent(s)) slots.back().checksum = checksum(s);
   }
   s->mark.store(uint64_t(id_) << 32 | slot, std::memory_order_relaxed);
   return slot;
@@ -136,7 +153,7 @@ void Tape::record(uint16_t op, const Operand* in, int n_in, TensorData* out, int
       } else {
         slot = slot_of(t.storage);
         ++t.storage->version;
-        wrote_exported |= t.storage->exports.load() > 0 || (t.storage->flags & kForeign);
+        wrote_exported |= lent(t.storage);
       }
       slots[slot].written = true;
       t.storage->pending.store(this, std::memory_order_release);
@@ -232,14 +249,15 @@ void Tape::run() {
       int64_t fault[3] = {0, 0, 0};
       run_call({views, views + r.n_in, reinterpret_cast<const int64_t*>(r.attr), fault, nullptr, r.op,
                 uint8_t(r.n_in), uint8_t(r.n_out), uint8_t(r.n_attr)});
-    } catch (const std::exception& e) {
+    } catch (...) {
       failed_op_ = n;
-      poison(e.what());
+      poison(std::current_exception());
       throw;
     }
     for (int i = 0; i < r.n_in + r.n_out; ++i) {
       if (!r.operand[i].is_tensor) continue;
       Slot& s = slots[r.operand[i].index];
+      s.made |= i >= r.n_in;
       if (s.storage != nullptr && last[r.operand[i].index] == n && s.storage->refs.load() == 1) {
         s.storage->release();  // an intermediate that nothing reads any more
         s.storage = nullptr;
@@ -249,8 +267,8 @@ void Tape::run() {
   finish();
 }
 
-void Tape::replay(Program& program, const std::vector<uint8_t>& outputs) {
-  std::vector<char*>& pointers = program.slot_pointers();
+void Tape::replay(const Program& program, const std::vector<uint8_t>& outputs) {
+  std::vector<char*>& pointers = Program::slot_pointers();
   pointers.assign(slots.size(), nullptr);
   try {
     for (size_t i = 0; i < slots.size(); ++i) {
@@ -259,13 +277,15 @@ void Tape::replay(Program& program, const std::vector<uint8_t>& outputs) {
     }
     failed_op_ = -1;
     program.run(pointers.data(), offsets.data(), scalars.data());
-  } catch (const std::exception& e) {
-    failed_op_ = program.failed_op();
-    poison(e.what());
+  } catch (...) {
+    failed_op_ = Program::failed_op();
+    poison(std::current_exception());
     throw;
   }
   finish();
 }
+
+void Tape::forgive(size_t slot) { slots[slot].storage->error = nullptr; }
 
 bool Tape::live(size_t slot) const {
   const Storage* s = slots[slot].storage;
@@ -277,16 +297,16 @@ void Tape::finish() {
     if (s.storage != nullptr) s.storage->pending.store(nullptr, std::memory_order_release);
 }
 
-void Tape::poison(const std::string& message) {
+void Tape::poison(const std::exception_ptr& error) {
   for (Slot& s : slots) {
     if (s.storage == nullptr) continue;
-    if (s.storage->data == nullptr && s.storage->error == nullptr) s.storage->error = new std::string(message);
+    if (!s.leaf && !s.made) s.storage->error = error;
     s.storage->pending.store(nullptr, std::memory_order_release);
   }
 }
 
 void Tape::drop(const std::string& reason) {
-  poison(reason);
+  poison(std::make_exception_ptr(TraceError(reason)));
   clear();
 }
 

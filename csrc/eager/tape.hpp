@@ -48,6 +48,8 @@ class Tape {
     Storage* storage;
     bool leaf;     // existed before the tape
     bool written;  // by a record of this tape
+    bool made;     // a fresh storage whose contents are complete
+    uint64_t checksum;  // of a leaf that others may write, when it was first used (with `checked`)
   };
   // One operand as read back from the words.
   struct Read {
@@ -81,7 +83,9 @@ class Tape {
   // the error, and the exception is thrown on; `failed_op()` is then the number of the record.
   void run();
   // Executes through a compiled program. `outputs[slot]`: what the program produces; the rest never gets memory.
-  void replay(Program& program, const std::vector<uint8_t>& outputs);
+  // After a failed check every result carries the error, until `forgive` says that it was made before.
+  void replay(const Program& program, const std::vector<uint8_t>& outputs);
+  void forgive(size_t slot);
   // Drops everything that was recorded; unmaterialised results will raise `reason` when read.
   void drop(const std::string& reason);
   // Says that everything recorded has run, however.
@@ -91,6 +95,8 @@ class Tape {
 
   // A fresh slot is live when anything but the tape still holds its storage.
   bool live(size_t slot) const;
+  // A leaf whose memory others may write, and which they wrote since it was first used (-1: none; needs `checked`).
+  int64_t foreign_write() const;
   // Some two leaves that do not share a storage lie over each other and one of them is written.
   bool leaves_overlap() const;
   // More than `bound` bytes of leaves are held by nothing but this tape.
@@ -103,6 +109,7 @@ class Tape {
   size_t n_ops = 0;
   size_t body_words = 0;  // words before the slots' descriptors
   int64_t leaf_bytes = 0;
+  bool checked = false;  // keep checksums of leaves that others may write
   bool wrote_exported = false;  // a record wrote memory that NumPy also sees: the caller must run the tape now
   std::thread::id owner;
   void* recorder = nullptr;  // the Python object that wants to know each record's line, or null
@@ -117,7 +124,7 @@ class Tape {
   uint32_t slot_of(Storage* s);
   uint32_t add_slot(Storage* s, bool leaf);
   void push_tensor(const TensorData& t, uint32_t slot);
-  void poison(const std::string& message);
+  void poison(const std::exception_ptr& error);
   std::vector<uint32_t> last_uses() const;
   void prepare(const Read& r, View& v, std::vector<uint64_t>& cells) const;
 };

@@ -63,6 +63,25 @@ Image<T> image_of(const View& v, int64_t index) {
   return {(const T*)v.data + index * v.strides[0], v.strides[1], v.strides[2], v.strides[3]};
 }
 
+// The elements of a 4-d view in row-major order: where they lie, or copied into the caller's scratch.
+template <class T>
+const T* contiguous(const View& v) {
+  int64_t size = 1;
+  bool already = true;
+  for (int d = 3; d >= 0; size *= v.shape[d--]) already = already && (v.shape[d] == 1 || v.strides[d] == size);
+  if (already) return (const T*)v.data;
+  T* copy = (T*)nl_scratch(3, size * sizeof(T));
+  int64_t rows = size / max_of(1, v.shape[3]);
+  parallel_for(rows, grain_of(v.shape[3]), [=, &v](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      int64_t y = r % v.shape[2], c = r / v.shape[2] % v.shape[1], n = r / v.shape[2] / v.shape[1];
+      const T* row = (const T*)v.data + n * v.strides[0] + c * v.strides[1] + y * v.strides[2];
+      gather_row(row, v.strides[3], v.shape[3], copy + r * v.shape[3]);
+    }
+  });
+  return copy;
+}
+
 // Elements begin, begin + step, … of a row of `extent`, zero outside of it.
 template <class T>
 void copy_padded(const T* row, int64_t stride, int64_t extent, int64_t begin, int64_t step, int64_t count, T* to) {
@@ -80,36 +99,36 @@ void copy_padded(const T* row, int64_t stride, int64_t extent, int64_t begin, in
 
 // ---- panels of windows ------------------------------------------------------------------------------------------
 
-// Offsets along the axis of kernel taps: `inner` elements a tap, `inner_stride` apart.
-struct Taps {
-  const int64_t* tap_offset;
-  int64_t inner, inner_stride;
+// Offsets listed one by one.
+struct Table {
+  const int64_t* offsets;
 };
 
-inline void offsets_of(const Taps& taps, int64_t first, int count, int64_t* to) {
-  int64_t tap = first / taps.inner, i = first % taps.inner;
-  for (int n = 0; n < count; n++) {
-    to[n] = taps.tap_offset[tap] + i * taps.inner_stride;
-    if (++i == taps.inner) i = 0, tap++;
-  }
+// Offsets [first, first + count); `buffer` is for those that have to be computed.
+inline const int64_t* offsets_in(const Table& table, int64_t first, int, int64_t*) { return table.offsets + first; }
+inline const int64_t* offsets_in(const Grid& grid, int64_t first, int count, int64_t* buffer) {
+  offsets_of(grid, first, count, buffer);
+  return buffer;
 }
 
 // A vector of a panel: runs of adjacent lines, each read as a whole vector that counts from its first lane on.
 template <class T>
 struct Runs {
+  using Mask = typename Vec<T>::Mask;
   static constexpr int kMax = 4;
   int count = 0;
   int64_t begin[kMax];
-  typename Vec<T>::Mask lanes[kMax];
+  Mask lanes[kMax];
 
   // False when there are more runs than can be read that way.
   bool find(const int64_t* offset, int n) {
+    Mask index;
+    for (int i = 0; i < kWidth<T>; i++) index[i] = i;
     for (int l = 0; l < n; l++) {
       if (l > 0 && offset[l] == offset[l - 1] + 1) continue;
       if (count == kMax) return false;
       begin[count] = offset[l] - l;
-      for (int i = 0; i < kWidth<T>; i++) lanes[count][i] = i >= l ? -1 : 0;
-      count++;
+      lanes[count++] = index >= l;
     }
     return true;
   }
@@ -119,11 +138,12 @@ template <class T, int kRuns>
 void pack_runs(const T* data, const Runs<T>& runs, const int64_t* step, const Slice& slice, T* to) {
   using V = typename Vec<T>::V;
   using V_u = typename Vec<T>::V_u;
+  const Runs<T> local = runs;  // stays in registers
   for (int k = 0; k < slice.depth; k++) {
     const T* from = data + step[k];
-    V v = LOAD(V, from + runs.begin[0]);
+    V v = LOAD(V, from + local.begin[0]);
 #pragma GCC unroll 4
-    for (int r = 1; r < kRuns; r++) v = runs.lanes[r] ? LOAD(V, from + runs.begin[r]) : v;
+    for (int r = 1; r < kRuns; r++) v = local.lanes[r] ? LOAD(V, from + local.begin[r]) : v;
     STORE(V, to + k * slice.pitch, v);
   }
 }
@@ -146,9 +166,9 @@ struct Windows {
   static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
     const Windows& w = *(const Windows*)source;
     constexpr int W = kWidth<T>;
-    int64_t line[kTileColumns<T>], step[kDepth];
-    offsets_of(w.lines, slice.line, slice.count, line);
-    offsets_of(w.steps, slice.k, slice.depth, step);
+    int64_t line_buffer[kTileColumns<T>], step_buffer[kDepth];
+    const int64_t* line = offsets_in(w.lines, slice.line, slice.count, line_buffer);
+    const int64_t* step = offsets_in(w.steps, slice.k, slice.depth, step_buffer);
     const T* data = w.data + slice.batch * w.batch_stride;
     for (int i = 0; i < slice.count; i += W) {
       Runs<T> runs;

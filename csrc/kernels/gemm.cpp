@@ -57,39 +57,93 @@ Tiles plan(const Contraction<T>& job) {
   return tiles;
 }
 
+// Where `count` columns of a row of C lie, from column `first` on.
+template <class T>
+struct Columns {
+  int count;
+  bool direct;  // whole vectors of adjacent columns: the micro-kernel works on C itself
+  int64_t offset[kTileColumns<T>];
+
+  void find(const Grid& grid, int64_t first, int n) {
+    bool adjacent = grid.x_stride == 1 && first % grid.xs + n <= grid.xs;
+    count = n;
+    direct = adjacent && n % kWidth<T> == 0;
+    offsets_of(grid, first, direct ? 1 : n, offset);
+  }
+
+  int vecs() const { return (count + kWidth<T> - 1) / kWidth<T>; }
+
+  void get(const T* row, T* block) const {
+    for (int i = 0; i < count; i++) block[i] = row[offset[i]];
+  }
+  void put(const T* block, T* row) const {
+    for (int i = 0; i < count; i++) row[offset[i]] = block[i];
+  }
+};
+
 // One tile of C: row panels [p0, p1) and column panels [q0, q1).
 template <class T>
 struct Tile {
   const Contraction<T>& job;
   int64_t batch, p0, p1, q0, q1;
-  T* packed_a;  // kMaxRowPanels panels
-  T* packed_b;  // kMaxColumnPanels panels
+  T* packed_a;
+  T* packed_b;
+  T* blocks;            // columns of C that are not direct
+  Columns<T>* columns;  // of each column panel
 
   static constexpr int64_t kPanelA = kDepth * kPackedRows<T>;
   static constexpr int64_t kPanelB = kDepth * kTileColumns<T>;
-  static constexpr int64_t kScratchBytes = (kMaxRowPanels<T> * kPanelA + kMaxColumnPanels<T> * kPanelB) * sizeof(T);
 
   int64_t row(int64_t p) const { return row_panel_begin(job.m, p); }
-  static int vecs(int count) { return (count + kWidth<T> - 1) / kWidth<T>; }
   int64_t column(int64_t q) const { return min_of(q * kTileColumns<T>, job.n); }
+  T* row_of_c(int64_t i) const { return job.c.data + batch * job.c.batch_stride + i * job.c.row_stride; }
+  T* row_of_block(int64_t q, int64_t i) const {
+    return blocks + ((q - q0) * (row(p1) - row(p0)) + i - row(p0)) * kTileColumns<T>;
+  }
+
+  static int64_t scratch_elements(int64_t m, int64_t row_panels, int64_t column_panels) {
+    int64_t rows = min_of(m, row_panels * kTileRows);
+    return min_of(row_panels, kMaxRowPanels<T>) * kPanelA + column_panels * (kPanelB + rows * kTileColumns<T>);
+  }
 
   void run() const {
+    for (int64_t q = q0; q < q1; q++) columns[q - q0].find(job.c.columns, column(q), int(column(q + 1) - column(q)));
     if (job.k_begin == job.k_end) clear();
-    for (int64_t k = job.k_begin; k < job.k_end; k += kDepth) {
-      add_block(k, int(min_of(kDepth, job.k_end - k)));
-    }
+    if (job.k_begin > 0) each_block([](const Columns<T>& c, T* row, T* block) { c.get(row, block); });
+    for (int64_t k = job.k_begin; k < job.k_end; k += kDepth) add_block(k, int(min_of(kDepth, job.k_end - k)));
+    each_block([](const Columns<T>& c, T* row, T* block) { c.put(block, row); });
     if (job.finish) job.finish(job.owner, batch, row(p0), row(p1), column(q0), column(q1));
   }
 
+  // move(columns, row of C, row of the block) for every row of every panel that is not direct.
+  template <class Move>
+  void each_block(const Move& move) const {
+    for (int64_t q = q0; q < q1; q++) {
+      const Columns<T>& c = columns[q - q0];
+      for (int64_t i = row(p0); !c.direct && i < row(p1); i++) move(c, row_of_c(i), row_of_block(q, i));
+    }
+  }
+
+  // A sum over no k is +0.
+  void clear() const {
+    for (int64_t q = q0; q < q1; q++) {
+      const Columns<T>& c = columns[q - q0];
+      for (int64_t i = row(p0); i < row(p1); i++) {
+        T* to = c.direct ? row_of_c(i) + c.offset[0] : row_of_block(q, i);
+        for (int j = 0; j < c.count; j++) to[j] = 0;
+      }
+    }
+  }
+
   void add_block(int64_t k, int depth) const {
-    Panel<T> rows[kMaxRowPanels<T>], columns[kMaxColumnPanels<T>];
+    Panel<T> rows[kMaxRowPanels<T>], panel[kMaxColumnPanels<T>];
     for (int64_t p = p0; p < p1; p += kMaxRowPanels<T>) {
       int64_t stop = min_of(p + kMaxRowPanels<T>, p1);
       for (int64_t i = p; i < stop; i++) rows[i - p] = fetch_rows(i, k, depth, packed_a + (i - p) * kPanelA);
       for (int64_t q = q0; q < q1; q++) {
         // B is packed while it meets the first rows, and kept where there are more.
-        if (p == p0) columns[q - q0] = fetch_columns(q, k, depth, packed_b + (stop < p1 ? (q - q0) * kPanelB : 0));
-        multiply_panel(rows, p, stop, columns[q - q0], q, k, depth);
+        if (p == p0) panel[q - q0] = fetch_columns(q, k, depth, packed_b + (stop < p1 ? (q - q0) * kPanelB : 0));
+        for (int64_t i = p; i < stop; i++) multiply(i, rows[i - p], q, panel[q - q0], k, depth);
       }
     }
   }
@@ -100,58 +154,17 @@ struct Tile {
   }
 
   Panel<T> fetch_columns(int64_t q, int64_t k, int depth, T* buffer) const {
-    int count = int(column(q + 1) - column(q)), width = vecs(count) * kWidth<T>;
-    return job.b.fetch(job.b.source, {batch, q, column(q), k, count, depth, width, width}, buffer);
+    const Columns<T>& c = columns[q - q0];
+    int width = c.vecs() * kWidth<T>;
+    return job.b.fetch(job.b.source, {batch, q, column(q), k, c.count, depth, width, width}, buffer);
   }
 
-  // Row panels [first, stop) times one panel of B. Columns of C that are not whole adjacent vectors go through a buffer.
-  void multiply_panel(const Panel<T>* rows, int64_t first, int64_t stop, Panel<T> b, int64_t q, int64_t k,
-                      int depth) const {
-    int count = int(column(q + 1) - column(q));
-    Columns columns(job.c.columns, column(q), count);
-    bool direct = columns.adjacent && count % kWidth<T> == 0;
-    for (int64_t p = first; p < stop; p++) {
-      int height = int(row(p + 1) - row(p));
-      T* c = job.c.data + batch * job.c.batch_stride + row(p) * job.c.row_stride;
-      MicroKernel<T> kernel = micro_kernel(T(), height, vecs(count));
-      if (direct) {
-        kernel(depth, rows[p - first], b, c + columns.offset[0], job.c.row_stride, k > 0);
-      } else {
-        alignas(64) T block[kTileRows * kTileColumns<T>];
-        kernel(depth, rows[p - first], b, block, kTileColumns<T>, false);
-        for (int i = 0; i < height; i++) columns.put(block + i * kTileColumns<T>, c + i * job.c.row_stride, k > 0);
-      }
-    }
+  void multiply(int64_t p, const Panel<T>& a, int64_t q, const Panel<T>& b, int64_t k, int depth) const {
+    const Columns<T>& c = columns[q - q0];
+    T* to = c.direct ? row_of_c(row(p)) + c.offset[0] : row_of_block(q, row(p));
+    int64_t row_stride = c.direct ? job.c.row_stride : kTileColumns<T>;
+    micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs())(depth, a, b, to, row_stride, k > 0);
   }
-
-  // A sum over no k is +0.
-  void clear() const {
-    T zeros[kTileColumns<T>] = {};
-    for (int64_t q = q0; q < q1; q++) {
-      Columns columns(job.c.columns, column(q), int(column(q + 1) - column(q)));
-      for (int64_t i = row(p0); i < row(p1); i++) {
-        columns.put(zeros, job.c.data + batch * job.c.batch_stride + i * job.c.row_stride, false);
-      }
-    }
-  }
-
-  // Where `count` columns of a row of C lie, from column `j` on.
-  struct Columns {
-    int count;
-    bool adjacent;
-    int64_t offset[kTileColumns<T>];
-
-    Columns(const Grid& grid, int64_t j, int n) : count(n), adjacent(grid.x_stride == 1 && j % grid.xs + n <= grid.xs) {
-      offsets_of(grid, j, adjacent ? 1 : n, offset);
-    }
-
-    void put(const T* from, T* to, bool accumulate) const {
-      for (int l = 0; l < count; l++) {
-        T* at = to + (adjacent ? offset[0] + l : offset[l]);
-        *at = accumulate ? *at + from[l] : from[l];
-      }
-    }
-  };
 };
 
 template <class T>
@@ -160,8 +173,12 @@ void run(const Contraction<T>& job) {
   Tiles tiles = plan(job);
   int64_t per_batch = tiles.rows * tiles.columns;
   int64_t products = ceil_div(job.m * job.n * (job.k_end - job.k_begin), per_batch);
+  int64_t row_panels = ceil_div(tiles.row_panels, tiles.rows);
+  int64_t column_panels = ceil_div(tiles.column_panels, tiles.columns);
   auto range = [&](int64_t begin, int64_t end) {
-    T* scratch = (T*)nl_scratch(1, Tile<T>::kScratchBytes);
+    T* scratch = (T*)nl_scratch(1, Tile<T>::scratch_elements(job.m, row_panels, column_panels) * sizeof(T));
+    T* packed_b = scratch + min_of(row_panels, kMaxRowPanels<T>) * Tile<T>::kPanelA;
+    Columns<T> columns[kMaxColumnPanels<T>];
     for (int64_t t = begin; t < end; t++) {
       int64_t r = t % per_batch / tiles.columns, c = t % tiles.columns;
       Tile<T> tile = {job,
@@ -171,7 +188,9 @@ void run(const Contraction<T>& job) {
                       c * tiles.column_panels / tiles.columns,
                       (c + 1) * tiles.column_panels / tiles.columns,
                       scratch,
-                      scratch + kMaxRowPanels<T> * Tile<T>::kPanelA};
+                      packed_b,
+                      packed_b + column_panels * Tile<T>::kPanelB,
+                      columns};
       tile.run();
     }
   };

@@ -48,12 +48,18 @@ NL_FN void transpose(V (&rows)[W]) {
   }
 }
 
-// Packs lines that are contiguous in k. Lanes past the last line repeat it.
-template <class T>
-void pack_transposed(const T* from, int64_t line_stride, const Slice& slice, T* buffer) {
+// Packs lines that are contiguous in k, element k into row row_of(k) of the buffer. Lanes past the last line repeat it.
+template <class T, class RowOf>
+void pack_transposed(const T* from, int64_t line_stride, const Slice& slice, T* buffer, const RowOf& row_of) {
   using V = typename Vec<T>::V;
   using V_u = typename Vec<T>::V_u;
   constexpr int W = kWidth<T>;
+  if (slice.depth < W) {
+    for (int k = 0; k < slice.depth; k++) {
+      for (int i = 0; i < slice.count; i++) buffer[row_of(k) * slice.pitch + i] = from[i * line_stride + k];
+    }
+    return;
+  }
   for (int group = 0; group < slice.count; group += W) {
     const T* line[W];
     for (int r = 0; r < W; r++) line[r] = from + min_of(group + r, slice.count - 1) * line_stride;
@@ -64,7 +70,7 @@ void pack_transposed(const T* from, int64_t line_stride, const Slice& slice, T* 
       for (int r = 0; r < W; r++) square[r] = LOAD(V, line[r] + k);
       transpose(square);
 #pragma GCC unroll 16
-      for (int r = 0; r < W; r++) STORE(V, buffer + (k + r) * slice.pitch + group, square[r]);
+      for (int r = 0; r < W; r++) STORE(V, buffer + row_of(k + r) * slice.pitch + group, square[r]);
     }
   }
 }
@@ -106,8 +112,8 @@ struct Matrix {
     if (m.in_place && readable >= slice.reach) return {from, m.line_stride, m.step};
     if (m.line_stride == 1) {
       pack_adjacent(from, m.step, readable, slice, buffer);
-    } else if (m.step == 1 && slice.depth >= kWidth<T>) {
-      pack_transposed(from, m.line_stride, slice, buffer);
+    } else if (m.step == 1) {
+      pack_transposed(from, m.line_stride, slice, buffer, [](int k) { return k; });
     } else {
       pack_strided(from, m.line_stride, m.step, slice, buffer);
     }

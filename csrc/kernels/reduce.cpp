@@ -153,42 +153,59 @@ struct Arg {
   }
 
   static void columns(const T* p, int64_t step, int64_t stride, int64_t n, int columns, int64_t first, Best* result) {
+    if (stride != 1) return strided(p, step, stride, n, columns, first, result);
+    if (columns < kWidth) return narrow(p, n, columns, first, result);
+    segment(p, step, min_of(kSegment, n), columns, first, result);
+    for (int64_t i = kSegment; i < n; i += kSegment) {
+      Best next[kTile];
+      segment(p + i * step, step, min_of(kSegment, n - i), columns, first + i, next);
+      merge(result, next, columns);
+    }
+  }
+
+  // Columns are gathered 16 rows at a time.
+  static void strided(const T* p, int64_t step, int64_t stride, int64_t n, int columns, int64_t first, Best* result) {
     constexpr int kRows = 16;
     T panel[kRows * kTile];
-    int64_t size = min_of(stride == 1 ? kSegment : kRows, n);
-    for (int64_t i = 0; i < n; i += size) {
+    for (int64_t i = 0; i < n; i += kRows) {
+      int64_t count = min_of(kRows, n - i);
+      for (int64_t r = 0; r < count; r++) gather_row(p + (i + r) * step, stride, columns, panel + r * kTile);
       Best next[kTile];
-      Best* to = i == 0 ? result : next;
-      int64_t count = min_of(size, n - i);
-      for (int r = 0; stride != 1 && r < count; r++) gather_row(p + (i + r) * step, stride, columns, panel + r * kTile);
-      if (stride == 1) segment(p + i * step, step, count, columns, first + i, to);
-      else segment(panel, kTile, count, columns, first + i, to);
+      segment(panel, kTile, count, columns, first + i, i == 0 ? result : next);
       if (i > 0) merge(result, next, columns);
     }
   }
 
-  static Best row(const T* p, int64_t step, int64_t n, const T*, int64_t first) {
-    if (step == 1) return contiguous_row(p, n, first);
-    T buffer[kBlock];
-    Best best = {p[0], first};
-    for (int64_t i = 0; i < n; i += kBlock) {
-      int64_t count = min_of(kBlock, n - i);
-      gather_row(p + i * step, step, count, buffer);
-      best = better(best, contiguous_row(buffer, count, first + i));
+  // Too few columns for a vector, but adjacent rows: a group of 32 rows is one row with a lane for every element.
+  static void narrow(const T* p, int64_t n, int columns, int64_t first, Best* result) {
+    Best lanes[kLanes * kWidth];
+    int64_t groups = n / kLanes;
+    if (groups > 0) Arg::columns(p, kLanes * columns, 1, groups, kLanes * columns, 0, lanes);
+    for (int c = 0; c < columns; c++) {
+      Best best = {p[c], first};
+      for (int l = 0; groups > 0 && l < kLanes; l++) {
+        const Best& lane = lanes[l * columns + c];
+        best = better(best, {lane.value, first + lane.at * kLanes + l});
+      }
+      for (int64_t i = groups * kLanes; i < n; i++) best = better(best, {p[i * columns + c], first + i});
+      result[c] = best;
     }
-    return best;
   }
 
-  // A row is a matrix of 32 columns, and a rest that fills no row of it.
-  static Best contiguous_row(const T* p, int64_t n, int64_t first) {
+  // A row is one column of adjacent rows.
+  static Best row(const T* p, int64_t step, int64_t n, const T*, int64_t first) {
     Best best = {p[0], first};
-    int64_t rows = n / kLanes;
-    if (rows > 0) {
-      Best lane[kLanes];
-      columns(p, kLanes, 1, rows, kLanes, 0, lane);
-      for (int l = 0; l < kLanes; l++) best = better(best, {lane[l].value, first + lane[l].at * kLanes + l});
+    if (step == 1) {
+      narrow(p, n, 1, first, &best);
+      return best;
     }
-    for (int64_t i = rows * kLanes; i < n; i++) best = better(best, {p[i], first + i});
+    T buffer[kBlock];
+    for (int64_t i = 0; i < n; i += kBlock) {
+      Best next;
+      gather_row(p + i * step, step, min_of(kBlock, n - i), buffer);
+      narrow(buffer, min_of(kBlock, n - i), 1, first + i, &next);
+      best = better(best, next);
+    }
     return best;
   }
 };
@@ -286,13 +303,15 @@ void reduce_columns(const View& x, const View& out, Walk<2> kept, int d, int64_t
   for (int64_t i = 0; i < kept.total; i++) store_row(parts.row(0) + i * columns, columns, kept.seek(i).at[1]);
 }
 
-// The kept axis to lay vectors across, or -1 where the reduced axis has the smaller stride or no axis fills a vector.
+// The kept axis to lay vectors across, or -1 where the reduced axis has the smaller stride or no axis fills a vector:
+// one column's, or one of a group of 32 adjacent rows.
 int column_axis(const Walk<2>& kept, int64_t n, int64_t step, int width) {
   int best = -1;
   int64_t smallest = n == 1 ? INT64_MAX : step < 0 ? -step : step;
   for (int d = 0; d < kept.rank; d++) {
     int64_t stride = kept.stride[0][d] < 0 ? -kept.stride[0][d] : kept.stride[0][d];
-    if (stride == 0 || stride >= smallest || kept.shape[d] < width) continue;
+    bool adjacent = kept.stride[0][d] == 1 && step == kept.shape[d] && n >= kLanes;
+    if (stride == 0 || stride >= smallest || (kept.shape[d] < width && !adjacent)) continue;
     best = d, smallest = stride;
   }
   return best;

@@ -13,7 +13,7 @@
 namespace nl {
 namespace {
 
-thread_local int64_t failed_record = -1;
+thread_local int64_t failed_record = -1, failed_step_number = -1;
 
 size_t count_refs(const Step& step) {
   if (const auto* g = std::get_if<GeneratedStep>(&step.what)) return g->refs.size();
@@ -119,18 +119,20 @@ void Program::run(char* const* slots, const int64_t* offsets, const uint64_t* sc
   const DefaultFloatMode mode;
   char* arena = static_cast<char*>(nl_arena(arena_bytes_ + frame_bytes_));
   const Frame frame{slots, offsets, scalars, arena, constants_.data(), reinterpret_cast<void**>(arena + arena_bytes_)};
-  failed_record = -1;
+  failed_record = failed_step_number = -1;
   for (const Step& step : steps_) {
     try {
       std::visit([&](const auto& s) { frame.run(s); }, step.what);
     } catch (...) {
       failed_record = step.record;
+      failed_step_number = &step - steps_.data();
       throw;
     }
   }
 }
 
 int64_t Program::failed_op() { return failed_record; }
+int64_t Program::failed_step() { return failed_step_number; }
 
 std::vector<char*>& Program::slot_pointers() {
   static thread_local std::vector<char*> pointers;

@@ -62,6 +62,8 @@ class Program {
 
   // The record whose check failed in the last run on this thread, or -1.
   static int64_t failed_op();
+  // The number of that step; the steps before it have run.
+  static int64_t failed_step();
   // A buffer for the `slots` of the next run on this thread.
   static std::vector<char*>& slot_pointers();
 

@@ -52,7 +52,6 @@ void Storage::materialize() {
 }
 
 void Storage::destroy() {
-  delete error;
   if (deleter != nullptr) {
     deleter(owner);
   } else if (data != nullptr && !inline_data_) {

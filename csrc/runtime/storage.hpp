@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 #include <atomic>
-#include <string>
+#include <exception>
 
 namespace nl {
 
@@ -25,7 +25,7 @@ struct Storage {
   uint32_t version = 0;                 // in-place writes so far
   uint8_t flags = 0;
   uint8_t device = 0;            // 0: CPU
-  std::string* error = nullptr;  // why this storage never got its contents
+  std::exception_ptr error;  // why this storage never got its contents; thrown to whoever reads it
   void (*deleter)(void*) = nullptr;
   void* owner = nullptr;  // argument of `deleter`
 

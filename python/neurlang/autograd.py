@@ -14,6 +14,7 @@ from ._tensor import Node, Tensor, is_grad_enabled, python_node
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
 Edge = Any  # where a gradient flows: None, a Node, or a leaf Tensor
+Roots = list[tuple[Edge, int, Tensor]]  # edges, the number of the node's output, gradients
 
 
 # ---- switches ----
@@ -83,17 +84,28 @@ class enable_grad(_Mode):
 
 
 class _Walk:
-    """One backward pass: nodes are visited newest first, so each has all of its output gradients when it is reached."""
+    """One backward pass: nodes are visited newest first, so each has all of its output gradients when it is reached.
 
-    def __init__(self, keep: set[int] | None) -> None:
-        self.keep = keep  # ids of the nodes and leaves worth reaching; None: all
+    With `targets`, only what leads to them is visited, and the gradients that arrive there are kept.
+    """
+
+    def __init__(self, roots: Roots, targets: Sequence[Edge] | None = None) -> None:
+        self.roots = roots
         self.newest: list[int] = []  # a heap of negated sequence numbers
         self.pending: dict[int, tuple[Node, list[Tensor | None]]] = {}  # by sequence number: gradients so far
         self.leaves: dict[int, tuple[Tensor, Tensor]] = {}  # by id: leaf and gradient so far
+        self.stops: dict[int, list[Tensor | None]] = {id(edge): [] for edge in targets or ()}
+        self.through = None if targets is None else _paths((edge for edge, _, _ in roots), targets)
 
-    def send(self, edge: Edge, output: int, grad: Tensor) -> None:
+    def run(self, retain_graph: bool, create_graph: bool) -> None:
+        with set_grad_enabled(create_graph):
+            for edge, output, gradient in self.roots:
+                self._send(edge, output, gradient)
+            self._visit_all(retain_graph)
+
+    def _send(self, edge: Edge, output: int, grad: Tensor) -> None:
         """Adds `grad` to what has arrived at the end of an edge."""
-        if self.keep is not None and id(edge) not in self.keep:
+        if self.through is not None and id(edge) not in self.through and id(edge) not in self.stops:
             return
         if type(edge) is not Node:
             arrived = self.leaves.get(id(edge))
@@ -107,21 +119,31 @@ class _Walk:
         grads = entry[1]
         grads[output] = grad if grads[output] is None else F.add(grads[output], grad)
 
-    def run(self, retain_graph: bool, stop: dict[int, list[Tensor | None]], through: set[int] | None) -> None:
-        """Visits every node; gradients arriving at nodes in `stop` are kept there, `through` says which to pass."""
-        send, newest, pending = self.send, self.newest, self.pending
+    def _visit_all(self, retain_graph: bool) -> None:
+        send, through, newest, pending, sum_to = self._send, self.through, self.newest, self.pending, F.sum_to
         while newest:
             node, grads = pending.pop(-heappop(newest))
-            if id(node) in stop:
-                stop[id(node)] = grads
-            if through is not None and id(node) not in through:
-                continue
+            if through is not None:
+                if id(node) in self.stops:
+                    self.stops[id(node)] = grads
+                if id(node) not in through:
+                    continue
             results = node.apply(F, tuple(grads))
-            for edge, output, shape, grad in zip(node.edges, node.edge_outputs, node.shapes, results, strict=True):
+            outputs, shapes = node.edge_outputs, node.shapes
+            for i, edge in enumerate(node.edges):
+                grad = results[i]
                 if edge is not None and grad is not None:
-                    send(edge, output, F.sum_to(grad, shape))
+                    send(edge, outputs[i], sum_to(grad, shapes[i]))  # undoes broadcasting
             if not retain_graph:
                 node.release()
+
+    def gradient(self, x: Tensor) -> Tensor | None:
+        """What arrived at a target."""
+        edge = _edge(x)
+        if type(edge) is not Node:
+            return self.leaves[id(edge)][1] if id(edge) in self.leaves else None
+        arrived = self.stops[id(edge)]
+        return arrived[x.output_nr] if arrived else None
 
 
 def _edge(tensor: Tensor) -> Edge:
@@ -129,7 +151,7 @@ def _edge(tensor: Tensor) -> Edge:
     return tensor if tensor.is_leaf else tensor.grad_fn
 
 
-def _roots(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[tuple[Edge, int, Tensor]]:
+def _roots(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Roots:
     """The edges the walk starts from, with their gradients (1 where none is given)."""
     roots = []
     for output, gradient in zip(outputs, gradients, strict=True):
@@ -169,37 +191,11 @@ def _paths(roots: Iterable[Edge], targets: Iterable[Edge]) -> set[int]:
     return through
 
 
-def _gradients(
-    roots: list[tuple[Edge, int, Tensor]], inputs: Sequence[Tensor], retain_graph: bool, create_graph: bool
-) -> list[Tensor | None]:
+def _gradients(roots: Roots, inputs: Sequence[Tensor], retain_graph: bool, create_graph: bool) -> list[Tensor | None]:
     """The gradients with respect to `inputs` alone; nothing is accumulated anywhere."""
-    targets = [_edge(x) for x in inputs]
-    through = _paths((edge for edge, _, _ in roots), targets)
-    walk = _Walk(through | {id(target) for target in targets})
-    stop: dict[int, list[Tensor | None]] = {id(target): [] for target in targets if type(target) is Node}
-    _run(walk, roots, retain_graph, create_graph, stop, through)
-    results: list[Tensor | None] = []
-    for x, target in zip(inputs, targets, strict=True):
-        if type(target) is Node:
-            arrived = stop[id(target)]
-            results.append(arrived[x.output_nr] if arrived else None)
-        else:
-            results.append(walk.leaves[id(x)][1] if id(x) in walk.leaves else None)
-    return results
-
-
-def _run(
-    walk: _Walk,
-    roots: list[tuple[Edge, int, Tensor]],
-    retain_graph: bool,
-    create_graph: bool,
-    stop: dict[int, list[Tensor | None]],
-    through: set[int] | None,
-) -> None:
-    with set_grad_enabled(create_graph):
-        for edge, output, gradient in roots:
-            walk.send(edge, output, gradient)
-        walk.run(retain_graph, stop, through)
+    walk = _Walk(roots, [_edge(x) for x in inputs])
+    walk.run(retain_graph, create_graph)
+    return [walk.gradient(x) for x in inputs]
 
 
 def _accumulate(leaves: Iterable[tuple[Tensor, Tensor]], create_graph: bool) -> None:
@@ -231,8 +227,8 @@ def backward(
     retain = create_graph if retain_graph is None else retain_graph
     roots = _roots(outputs, gradients)
     if inputs is None:
-        walk = _Walk(None)
-        _run(walk, roots, retain, create_graph, {}, None)
+        walk = _Walk(roots)
+        walk.run(retain, create_graph)
         _accumulate(walk.leaves.values(), create_graph)
     else:
         wanted = _as_tuple(inputs)

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from . import passes
+from .backends import cpu
 from .ir.graph import Graph, from_tape
 from .ir.interpret import interpret
-from .ir.kernel import KernelStep, Memory, Schedule
-from .ops.table import ROWS
+from .ir.kernel import KernelStep, Memory, Schedule, touched
+from .ops.table import ROWS, Row
 
 VERSION = "0.1.0"  # part of the key of everything in the cache on disk
 
@@ -27,6 +28,7 @@ def connect(machine: Any) -> None:
     """Hands in the extension module: programs, libraries, the processor's level, exact fma."""
     global _machine
     _machine = machine
+    machine.set_hooks(compile=compile_row)
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,20 @@ class Compiled:
         used = {x.storage for node in self.captured.nodes for x in (*node.reads(), *node.outs)}
         return tuple(i for i, s in enumerate(self.captured.storages) if s.kind == "leaf" and i in used)
 
+    def made_before(self, step: int) -> list[int]:
+        """The fresh slots that are finished when this step of the program begins."""
+        unfinished = {x.storage for late in self.schedule.steps[max(step, 0) :] for x, write in touched(late) if write}
+        return [i for i, made in enumerate(self.outputs) if made and i not in unfinished]
+
     def notes(self) -> list[str]:
         """What is kept for later, for `why()`."""
         kept = [s.nbytes for s in self.captured.storages if s.kind == "fresh" and s.live]
         return [f"kept {len(kept)} tensors that outlive the block, {sum(kept):,} bytes"] if kept else []
+
+    def made_before(self, step: int) -> list[int]:
+        """The fresh slots that are complete when step number `step` begins."""
+        writers = {x.storage: n for n, s in enumerate(self.schedule.steps) for x, writes in touched(s) if writes}
+        return [slot for slot, n in writers.items() if self.outputs[slot] and n < step]
 
     def run(self, tape: Any) -> None:
         """Executes on the memory of a tape that matches."""
@@ -83,6 +95,18 @@ def compile_tape(
     return Compiled(
         captured, graphs[-1], schedule, built.source, outputs, built.nbytes, handle, lambda tape: tape.replay(handle)
     )
+
+
+_row_kernels: dict[tuple[str, str], cpu.RowKernel] = {}  # eager code calls them for as long as the process lives
+
+
+def compile_row(row: Row, dtype: str) -> int:
+    """The address of the eager kernel (a MapFn) of a row registered at run time, `T` being `dtype`."""
+    key = (row.name, dtype)
+    if key not in _row_kernels:
+        dtypes = tuple(dtype if t == "T" else t for t in row.in_types)
+        _row_kernels[key] = cpu.build_row(row.name, dtypes, _machine, VERSION)
+    return _row_kernels[key].address
 
 
 def _op_numbers() -> dict[str, int]:

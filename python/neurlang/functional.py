@@ -158,6 +158,9 @@ def _apply(function: Callable[..., Tensor], input: Tensor, inplace: bool, *args:
     return input.copy_(function(kept, *args))
 
 
+_batch_norm = _bind(composite.batch_norm)
+
+
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -171,9 +174,7 @@ def batch_norm(
     """Channels (axis 1) scaled to mean 0 and variance 1, by the batch's statistics in training, which then also move
     the running ones in place, else by the running ones.
     """
-    output, new_mean, new_var = composite.batch_norm(
-        F, input, running_mean, running_var, weight, bias, training, momentum, eps
-    )
+    output, new_mean, new_var = _batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if training:
         with no_grad():
             for statistic, moved in ((running_mean, new_mean), (running_var, new_var)):

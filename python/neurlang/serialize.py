@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -130,7 +130,7 @@ class _Scanner:
 
 def _scan_entry(scan: _Scanner, name: str) -> Entry:
     offset = scan.offset
-    fields: dict[str, str | tuple[int, ...]] = {}
+    fields: dict[str, Any] = {}
     for key in scan.members(limit=3):
         if key == "dtype":
             fields[key] = scan.string()
@@ -146,7 +146,7 @@ def _scan_entry(scan: _Scanner, name: str) -> Entry:
     if len(fields["data_offsets"]) != 2:
         scan.fail(f"tensor {name!r} needs two data_offsets", field=f"{name}.data_offsets")
     begin, end = fields["data_offsets"]
-    return Entry(fields["dtype"], fields["shape"], begin, end, offset)  # type: ignore[arg-type]
+    return Entry(fields["dtype"], fields["shape"], begin, end, offset)
 
 
 def _scan_header(text: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
@@ -281,7 +281,7 @@ def save(
         with open(temporary, "xb") as file:
             file.write(len(header).to_bytes(8, "little") + header)
             for array in arrays.values():
-                file.write(array.reshape(-1).view(np.uint8))
+                file.write(array.reshape(-1).view(np.uint8).data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

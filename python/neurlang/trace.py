@@ -133,13 +133,12 @@ class trace:
         self._reasons: OrderedDict[str, int] = OrderedDict()
         self._last: Compiled | None = None
         self._owner: threading.Thread | None = None
-        self._checksums: dict[int, int] = {}
 
     # ---- context manager and decorator ----
 
     def __enter__(self) -> trace:
         if not _thread.open:
-            _thread.tape.open(True)
+            _thread.tape.open(True, self.check)
             _thread.block_cut = False
         else:
             self._note("inlined into the trace that was already open on this thread")
@@ -157,7 +156,7 @@ class trace:
         outermost = len(_thread.open) == 1
         try:
             if kind is not None:
-                _run_segment(_thread.open[0], f"the block raised {kind.__name__}", last=True)
+                _run_segment(_thread.open[0], f"the block raised {kind.__name__}", last=outermost, raised=True)
             elif outermost:
                 _run_segment(self, None, last=True)
             elif not innermost:
@@ -225,15 +224,6 @@ class trace:
 
     def _note(self, text: str) -> None:
         self._reasons[text] = self._reasons.get(text, 0) + 1
-
-    def _watch_exports(self, tape: Any) -> None:
-        """With `check`: inputs that NumPy shares must hold at the end what they held when first used."""
-        now = {slot: tape.leaf_checksum(slot) for slot in tape.exported_leaves()}
-        for slot, checksum in self._checksums.items():
-            if now.get(slot, checksum) != checksum:
-                raise TraceError("an input whose memory NumPy shares was written during the block; "
-                                 "copy it before the block")
-        self._checksums = now
 
 
 class TracedFunction:
@@ -334,7 +324,7 @@ def _freeze(owner: trace, fn: Callable[..., Any], args: Any, kwargs: Any) -> Fro
     tape = _thread.tape
     _thread.open.append(owner)
     strict, owner.strict = owner.strict, True  # a cut would leave part of the function out of the program
-    tape.open(True)
+    tape.open(True, False)
     try:
         result = fn(*args, **kwargs)
         results, layout = _flatten(result)
@@ -380,7 +370,7 @@ def _flush(reason: str) -> None:
     _run_segment(owner, reason, last=False)
 
 
-def _run_segment(owner: trace, reason: str | None, last: bool) -> None:
+def _run_segment(owner: trace, reason: str | None, last: bool, raised: bool = False) -> None:
     """Runs what was recorded: a matching program, a new one, or op by op. `reason` is None at a block's regular end."""
     tape = _thread.tape
     if tape.n_ops == 0:
@@ -388,9 +378,9 @@ def _run_segment(owner: trace, reason: str | None, last: bool) -> None:
         return
     tape.close()
     try:
-        if owner.check:
-            owner._watch_exports(tape)
-        compiled, why_not = _choose(owner, tape, reason, last)
+        if tape.foreign_write() >= 0:
+            raise TraceError("an input whose memory NumPy shares was written during the block; copy it before the block")
+        compiled, why_not = (None, str(reason)) if raised else _choose(owner, tape, reason is None)
         lines = list(tape.lines)
         try:
             if compiled is None:
@@ -402,21 +392,21 @@ def _run_segment(owner: trace, reason: str | None, last: bool) -> None:
                 owner._last = compiled
                 compiled.run(tape)
         except IndexError as e:
+            if compiled is not None:
+                tape.forgive(compiled.made_before(tape.failed_step()))
             n = tape.failed_op()
             where = _line_text(lines[n]) if 0 <= n < len(lines) else "an unknown line"
             raise IndexError(f"{e} (recorded at {where})") from None
     finally:
         tape.clear()
         if not last:
-            tape.open(True)
+            tape.open(True, owner.check)
 
 
-def _choose(owner: trace, tape: Any, reason: str | None, last: bool) -> tuple[Compiled | None, str]:
-    """The program for the sealed tape, or None and why it runs op by op."""
+def _choose(owner: trace, tape: Any, at_end: bool) -> tuple[Compiled | None, str]:
+    """The program for the tape, or None and why it runs op by op."""
     segment = _programs.find(tape, tape.seal(), owner.backend)
     segment.met += 1
-    if last and reason is not None:
-        return None, reason
     if tape.leaves_overlap():
         return None, "two inputs from NumPy lie over each other and one is written"
     for compiled in segment.programs:
@@ -424,8 +414,8 @@ def _choose(owner: trace, tape: Any, reason: str | None, last: bool) -> tuple[Co
             return compiled, ""
     if segment.failure:
         return None, segment.failure
-    complete = reason is None and not _thread.block_cut
-    if segment.met == 1 and not complete:
+    complete_block = at_end and not _thread.block_cut
+    if segment.met == 1 and not complete_block:
         return None, "the segment was met for the first time"
     outputs = _union(tape.outputs(), *(p.outputs for p in segment.programs))
     try:

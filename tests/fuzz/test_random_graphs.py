@@ -149,10 +149,17 @@ def test_programs_are_as_rich_as_promised() -> None:
 
 def test_eager_agrees_with_torch_on_integers(torch: Any) -> None:
     # Integer arithmetic is exact: an independent library must give the same bits if views and writes are right.
+    compared = 0
     for seed in range(FAST):
         program = Generator(seed, nl, exact=True, reversed_views=False).make()
-        ours, theirs = run_eager(program), run_eager(program, torch)
+        try:
+            theirs = run_eager(program, torch)
+        except RuntimeError:  # torch refuses in-place operations whose operands overlap
+            continue
+        ours = run_eager(program)
         assert ours == theirs, f"seed {seed}: {[k for k in ours if ours[k] != theirs[k]]}\n{program}"
+        compared += 1
+    assert compared > FAST / 2
 
 
 def test_a_wrong_executor_is_found_and_shrunk() -> None:

@@ -314,8 +314,8 @@ class Generator:
 
     def where(self) -> View:
         x = self.pick("f32 f64 i32")
-        y = self.matching(x)
-        return self.tape.map("where", self.to(self.matching(x), "b8"), x, y)
+        chosen = self.tape.map("add", x, self.matching(x))
+        return self.tape.map("where", self.to(self.matching(chosen), "b8"), x, chosen)
 
     def write(self) -> View | None:
         """In place, through whatever view was picked."""

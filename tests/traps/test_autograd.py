@@ -305,8 +305,8 @@ def test_parameters_shared_by_two_layers() -> None:
         for tied in (False, False, True, True):
             if tied:
                 second.weight = first.weight
-            for p in (first.weight, second.weight):
-                p.grad = None
+            first.zero_grad()
+            second.zero_grad()
             with step:
                 second(first(data(3, 4))).sum().backward()
             results.append((first.weight.grad, second.weight.grad))

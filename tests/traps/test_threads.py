@@ -79,6 +79,7 @@ def test_exit_on_another_thread() -> None:
     next(generator)
     with pytest.raises(nl.TraceError, match="thread"):
         in_thread(generator.close)
+    step.__exit__(None, None, None)  # it is still open here, where it was entered
 
 
 def test_a_thread_that_ends_inside_a_block() -> None:

@@ -17,6 +17,8 @@ from ..ops.scalar import E
 from ..ops.table import ROWS
 
 CHUNK = 4096  # elements of a long run that are one unit of work
+SEGMENT = 80  # operations of one loop body: a processor then overlaps several vectors, where one long chain would wait
+SEGMENT_BLOCK = 512  # elements that go from one segment to the next through L1
 COLUMNS = 4  # vectors of columns that one task reduces together: their 32 lanes stay in L1
 ROW_BUFFER_BYTES = 64 << 10  # of values kept between sweeps over a row
 CHEAP = 4  # a value of at most so many operations is computed again rather than kept
@@ -75,7 +77,7 @@ def structure(kernel: Kernel, epilogue: bool) -> tuple:
     inner = len(kernel.axes) - 1
     params = tuple((p.name, p.kind, p.dtype, _mode(p, inner), kernel.at_points(p), p.stream) for p in kernel.params)
     capacity = _capacity(kernel) if kernel.reduce == inner else 0
-    chunked = kernel.axes[inner].extent > CHUNK
+    chunked = kernel.axes[inner].extent > chunk(kernel)
     return (len(kernel.axes), kernel.reduce, params, kernel.body, capacity, chunked, epilogue)
 
 
@@ -97,7 +99,13 @@ def work(kernel: Kernel, lanes: int) -> tuple[int, int]:
         depth = extents.pop(kernel.reduce)
         columns = COLUMNS * lanes
         return _product(extents) * -(-inner // columns), depth * min(columns, inner)
-    return _product(extents) * -(-inner // CHUNK), min(inner, CHUNK)
+    size = chunk(kernel)
+    return _product(extents) * -(-inner // size), min(inner, size)
+
+
+def chunk(kernel: Kernel) -> int:
+    """Elements of a run in one unit of work: fewer when each takes long, so that there is something to share."""
+    return CHUNK if kernel_weight(kernel) < SEGMENT else CHUNK // 4
 
 
 def _product(numbers: Iterable[int]) -> int:
@@ -169,6 +177,36 @@ def _reducer_name(reducer: str, dtype: str, wide: bool) -> str:
     return f"nl_{reducer}_{s.vector_type(dtype, wide)}"
 
 
+def render_row(op: str, dtypes: tuple[str, ...], name: str) -> str:
+    """A row's eager kernel, a `MapFn` of csrc/base/view.hpp: pointers and byte steps (0 or an item) of outputs, then inputs.
+
+    An operand with step 0 is spread over a buffer once; the last, incomplete vector goes through buffers too.
+    """
+    exprs = row_exprs(op, dtypes)
+    wide = s.is_wide(exprs) or any(d in ("f64", "i64") for d in dtypes)
+    lanes, outs = s.lanes(wide), [e.dtype for e in exprs]
+    lines = [f"void {name}(char* const* ptr, const i64* step, i64 n, i64 first) {{"]
+    for k, d in enumerate([*outs, *dtypes]):
+        lines.append(f"  {C_TYPES[d]} b{k}[{lanes}] __attribute__((aligned(64))) = {{0}};")
+        if k >= len(outs):
+            lines.append(f"  if (step[{k}] == 0) for (int l = 0; l < {lanes}; ++l) b{k}[l] = *(const {C_TYPES[d]}*)ptr[{k}];")
+    lines.append(f"  for (i64 j = 0; j < n; j += {lanes}) {{")
+    lines += [f"    const i64 rest = n - j, at = first + j, some = MIN(rest, {lanes});"]
+    for k, d in enumerate([*outs, *dtypes]):
+        lines.append(f"    {C_TYPES[d]}* p{k} = step[{k}] == 0 ? b{k} : ({C_TYPES[d]}*)ptr[{k}] + j;")
+        if k >= len(outs):
+            copy = f"{{ __builtin_memcpy(b{k}, p{k}, some * sizeof *b{k}); p{k} = b{k}; }}"
+            lines.append(f"    if (rest < {lanes} && step[{k}] != 0) {copy}")
+            vector = s.vector_type(d, wide)
+            lines.append(f"    const {vector} a{k - len(outs)} = LOAD({vector}, p{k});")
+    body, results = s.emit(exprs, [f"a{k}" for k in range(len(dtypes))], wide, "at")
+    lines += [f"    {line}" for line in body]
+    for k, (d, result) in enumerate(zip(outs, results, strict=True)):
+        lines.append(f"    STORE({s.vector_type(d, wide)}, rest < {lanes} ? b{k} : p{k}, {result});")
+        lines.append(f"    if (rest < {lanes}) __builtin_memcpy(p{k}, b{k}, some * sizeof *b{k});")
+    return "\n".join([*lines, "  }", "}"]) + "\n"
+
+
 class _Function:
     """Writes one function."""
 
@@ -183,7 +221,8 @@ class _Function:
         self.maps = {name: m for m in kernel.body if isinstance(m, Map) for name in m.names}
         self.reduces = [r for r in kernel.body if isinstance(r, Reduce)]
         self.stores = [x for x in kernel.body if isinstance(x, Store)]
-        self.kept = self._kept_between_sweeps()
+        self.segments = self._segments()
+        self.kept = [name for keeps in self.segments for name in keeps] or self._kept_between_sweeps()
         self.lines: list[str] = []
         self.depth = 0
         self.prefix = 0
@@ -269,14 +308,16 @@ class _Function:
         outer = range(self.inner)
         self._scalars()
         self._buffers(self.kernel.params)
-        chunked = self.kernel.axes[self.inner].extent > CHUNK
+        self._row_buffers()
+        size = chunk(self.kernel)
+        chunked = self.kernel.axes[self.inner].extent > size
         if chunked:
-            self.line(f"const i64 parts = (n[{self.inner}] + {CHUNK - 1}) / {CHUNK};")
+            self.line(f"const i64 parts = (n[{self.inner}] + {size - 1}) / {size};")
         with self.block("for (i64 r = begin; r < end; ++r)"):
             names = self._indices("r", list(outer), "parts" if chunked else "")
             self._pointers(list(outer), names)
-            self.line(f"const i64 start = {f'part * {CHUNK}' if chunked else '0'};")
-            self.line(f"const i64 stop = {f'MIN(n[{self.inner}], start + {CHUNK})' if chunked else f'n[{self.inner}]'};")
+            self.line(f"const i64 start = {f'part * {size}' if chunked else '0'};")
+            self.line(f"const i64 stop = {f'MIN(n[{self.inner}], start + {size})' if chunked else f'n[{self.inner}]'};")
             row = "(r / parts)" if chunked else "r"
             self._one_run("start", "stop", f"{row} * n[{self.inner}] + j")
 
@@ -285,6 +326,7 @@ class _Function:
         row = self.inner - 1
         self._scalars()
         self._buffers(self.kernel.params)
+        self._row_buffers()
         names = self._indices("b", list(range(row)))
         names[row] = "i"
         with self.block("for (i64 i = i0; i < i1; ++i)"):
@@ -292,18 +334,45 @@ class _Function:
             self._one_run("j0", "j1", "")
 
     def _one_run(self, start: str, stop: str, index: str) -> None:
-        """All stores of a map kernel along one run."""
+        """All stores of a map kernel along one run: in one loop, or in several over blocks when the body is long."""
         self._streams(start)
         self._splats(p for p in self.kernel.params if p.kind in ("in", "inout") and self._is_one(p))
         known = {p.name for p in self.kernel.params}
-        self._sweep(start, stop, known, self.stores, [], [], index)
+        if not self.segments:
+            self._sweep(start, stop, known, self.stores, [], [], index)
+            return
+        with self.block(f"for (i64 block = {start}; block < {stop}; block += {SEGMENT_BLOCK})"):
+            self.line(f"const i64 end = MIN({stop}, block + {SEGMENT_BLOCK});")
+            for keeps in self.segments:
+                self._sweep("block", "end", known, [], [], keeps, index)
+                known.update(keeps)
+            self._sweep("block", "end", known, self.stores, [], [], index)
+
+    def _segments(self) -> list[list[str]]:
+        """For every segment but the last the values that later ones need. Stores come last: they may overwrite operands."""
+        maps = [m for m in self.kernel.body if isinstance(m, Map)]
+        weights = [weight(m.op, _dtypes(self.kernel, m.args)) for m in maps]
+        count = -(-sum(weights) // SEGMENT)
+        if self.kernel.reduce >= 0 or count < 2:
+            return []
+        ends, done = [], 0
+        for k, w in enumerate(weights):
+            done += w
+            if done * count >= sum(weights) * (len(ends) + 1):
+                ends.append(k + 1)
+        stored = {x.value for x in self.stores}
+        segments, begin = [], 0
+        for end in ends[:-1]:
+            later = {a for m in maps[end:] for a in m.args} | stored
+            segments.append([name for m in maps[begin:end] for name in m.names if name in later])
+            begin = end
+        return segments
 
     def _rows(self) -> None:
         """A reduction along the innermost axis: sweeps over the row, with what they keep between them."""
         self._scalars()
         self._buffers(p for p in self.kernel.params if self.kernel.at_points(p))
-        for name in self.kept:
-            self.line(f"{self.scalar(name)} row_{name}[{_capacity(self.kernel)}] __attribute__((aligned(64)));")
+        self._row_buffers()
         self.line(f"const i64 count = n[{self.inner}];")
         with self.block("for (i64 r = begin; r < end; ++r)"):
             outer = list(range(self.inner))
@@ -318,6 +387,15 @@ class _Function:
             for store in self.stores:
                 if not self.kernel.at_points(self.params[store.param]):
                     self.line(f"*p{store.param} = {store.value}[0];")
+
+    def _row_buffers(self) -> None:
+        size = _capacity(self.kernel) if self.kernel.reduce >= 0 else SEGMENT_BLOCK
+        for name in self.kept:
+            self.line(f"{self.scalar(name)} row_{name}[{size}] __attribute__((aligned(64)));")
+
+    def _place(self, name: str) -> str:
+        """Where a kept value's vector lies."""
+        return f"row_{name} + j" + (" - block" if self.segments else "")
 
     def _kept_values(self, phase: int, known: set[str]) -> None:
         """Row values that are needed, and known, before a sweep begins: the same value in every lane."""
@@ -479,12 +557,12 @@ class _Function:
             self.line(f"const {self.vector(p.name)} {p.name} = LOAD({self.vector(p.name)}, x{p.name});")
         for name in loads:
             if name in self.kept:
-                self.line(f"const {self.vector(name)} {name} = LOAD({self.vector(name)}, row_{name} + j);")
+                self.line(f"const {self.vector(name)} {name} = LOAD({self.vector(name)}, {self._place(name)});")
         if index and self._reads_index(wanted, known):
             self.line(f"const i64 first = {index};")
         results = dict(zip(wanted, self._compute(wanted, known, "first"), strict=True))
         for name in keeps:
-            self.line(f"STORE({self.vector(name)}, row_{name} + j, {results[name]});")
+            self.line(f"STORE({self.vector(name)}, {self._place(name)}, {results[name]});")
         for x in stores:
             self._store(self.params[x.param], results[x.value])
         for r in reduces:

@@ -264,8 +264,8 @@ cdef Tensor mapn(int op, tuple operands):
 
 cdef object as_operand(object x):
     """Tensors and Python numbers pass; NumPy scalars become numbers; all else is a TypeError."""
-    if type(x) is Stale:
-        raise RuntimeError((<Stale>x).message)
+    if isinstance(x, Stale):
+        x.refuse()
     if is_tensor(x) or type(x) is float or type(x) is int or type(x) is bool:
         return x
     if isinstance(x, np.generic):
@@ -507,8 +507,8 @@ cdef Tensor reduce1(int op, object x, object dim, bint keepdim):
 
 
 cdef Tensor need_tensor(object x, str op):
-    if type(x) is Stale:
-        raise RuntimeError((<Stale>x).message)
+    if isinstance(x, Stale):
+        x.refuse()
     if not is_tensor(x):
         raise DTypeError(f"{op}: expected a Tensor, got {type(x).__name__}")
     return <Tensor>x

@@ -91,6 +91,7 @@ cdef extern from "eager/eager.hpp" namespace "nl":
     void set_map_kernel(uint16_t, DType, MapFn)
 
 cdef extern from "runtime/program.hpp" namespace "nl":
+    int64_t failed_step "nl::Program::failed_step"()
     cdef cppclass Program:
         void run(char**, const int64_t*, const uint64_t*) except +raise_python nogil
 
@@ -119,7 +120,9 @@ cdef extern from "eager/tape.hpp" namespace "nl":
         uint64_t seal() nogil
         size_t read(size_t, TapeRecord&) nogil
         void run() except +raise_python nogil
-        void replay(Program&, const vector[uint8_t]&) except +raise_python nogil
+        void replay(const Program&, const vector[uint8_t]&) except +raise_python nogil
+        void forgive(size_t) nogil
+        int64_t foreign_write() nogil
         void drop(const string&) nogil
         void clear() nogil
         void finish() nogil
@@ -135,6 +138,7 @@ cdef extern from "eager/tape.hpp" namespace "nl":
         size_t body_words
         int64_t leaf_bytes
         cbool wrote_exported
+        cbool checked
         void* recorder
     Tape*& current_tape() nogil
     void set_current_tape(Tape*) nogil

@@ -38,9 +38,15 @@ cdef class Geometry:
         return len(self.shape)
 
 
-cdef class Stale(Geometry):
+class Stale(Geometry):
     """An operand that was overwritten since it was saved; an error only if the rule computes with it."""
-    cdef str message
+
+    def refuse(self, *others):
+        raise RuntimeError(self.message)
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = refuse
+    __pow__ = __rpow__ = __neg__ = __matmul__ = __rmatmul__ = __eq__ = __lt__ = __le__ = __gt__ = __ge__ = refuse
+    __hash__ = None
 
 
 cdef int64_t next_sequence = 0
@@ -99,7 +105,6 @@ cdef class Node:
         """Operand i (or, past the operands, output) as the gradient rule wants it."""
         cdef Saved* s = &self.saved[i]
         cdef Tensor t
-        cdef Stale stale
         if s.is_number:
             return bits_to_number(s.bits, dtype_id(s.d.dtype))
         if s.d.storage == NULL:

@@ -57,9 +57,10 @@ cdef class TapeRecorder:
             set_current_tape(NULL)
         del self.tape
 
-    def open(self, bint lines):
-        """Starts recording on this thread."""
+    def open(self, bint lines, bint checked):
+        """Starts recording on this thread; with `lines` also where, with `checked` also what lent memory holds."""
         set_current_tape(self.tape)
+        self.tape.checked = checked
         self.tape.recorder = <void*>self if lines else NULL
 
     def close(self):
@@ -124,6 +125,15 @@ cdef class TapeRecorder:
         """Says that everything recorded has run."""
         self.tape.finish()
 
+    def forgive(self, slots):
+        """Says that these slots were made before a replay failed."""
+        for i in slots:
+            self.tape.forgive(i)
+
+    def failed_step(self):
+        """The step of the last replay on this thread whose check failed, or -1."""
+        return failed_step()
+
     def failed_op(self):
         """The number of the operation whose check failed, or -1."""
         return self.tape.failed_op()
@@ -165,16 +175,9 @@ cdef class TapeRecorder:
         """The 64-bit cells of the run-time scalars."""
         return list(self.tape.scalars)
 
-    def leaf_checksum(self, size_t slot):
-        """Of the bytes a leaf holds now, to notice foreign writes."""
-        cdef Storage* s = self.tape.slots[slot].storage
-        return hash(bytes(s.data[:s.bytes]))
-
-    def exported_leaves(self):
-        """Slots of leaves whose memory NumPy also sees."""
-        cdef size_t i
-        return [i for i in range(self.tape.slots.size()) if self.tape.slots[i].leaf and
-                (self.tape.slots[i].storage.exports.load() > 0 or self.tape.slots[i].storage.flags & FOREIGN)]
+    def foreign_write(self):
+        """A slot whose memory others wrote since it was first used (only noticed when opened with `checked`), or -1."""
+        return self.tape.foreign_write()
 
 
 cdef object storage_bytes(Storage* s):

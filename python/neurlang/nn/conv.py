@@ -15,11 +15,13 @@ Size = int | tuple[int, int]
 
 def pair(size: Size) -> tuple[int, int]:
     """An argument that may be given once for both axes."""
-    return (size, size) if isinstance(size, int) else tuple(size)
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 class _Conv(Module):
-    """Arguments, parameters and text that both directions share; `shape` orders the weight's first two axes."""
+    """Arguments, parameters and text that both directions share."""
+
+    bias: Parameter | None
 
     def __init__(
         self,

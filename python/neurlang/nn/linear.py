@@ -24,6 +24,8 @@ class Identity(Module):
 class Linear(Module):
     """``y = x @ weight.T + bias`` over the last axis; the weight is [out_features, in_features]."""
 
+    bias: Parameter | None
+
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: dtype | None = None
     ) -> None:

@@ -18,6 +18,8 @@ class _Loss(Module):
 class _WeightedLoss(_Loss):
     """A loss with a weight for each class."""
 
+    weight: Tensor | None
+
     def __init__(self, weight: Tensor | None = None, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.register_buffer("weight", weight)
@@ -93,6 +95,8 @@ class BCELoss(_WeightedLoss):
 
 class BCEWithLogitsLoss(_WeightedLoss):
     """The binary cross entropy of logits."""
+
+    pos_weight: Tensor | None
 
     def __init__(self, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None) -> None:
         super().__init__(weight, reduction)

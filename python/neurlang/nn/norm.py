@@ -15,6 +15,9 @@ from .parameter import Parameter
 class _Affine(Module):
     """A weight that starts at one and a bias that starts at zero, or neither."""
 
+    weight: Parameter | None
+    bias: Parameter | None
+
     def _add_affine(self, shape: tuple[int, ...], weight: bool, bias: bool, **factory: Any) -> None:
         self.register_parameter("weight", Parameter(ones(*shape, **factory)) if weight else None)
         self.register_parameter("bias", Parameter(zeros(*shape, **factory)) if bias else None)
@@ -30,6 +33,9 @@ class _BatchNorm(_Affine):
     """Normalises each channel over the batch while training, by running statistics afterwards."""
 
     ranks: tuple[int, ...]
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(
         self,
@@ -68,7 +74,9 @@ class _BatchNorm(_Affine):
         if not (self.training and self.track_running_stats):
             return 0.0
         self.num_batches_tracked.add_(1)
-        return self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked
+        if self.momentum is not None:
+            return self.momentum
+        return 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim not in self.ranks or input.shape[1] != self.num_features:

@@ -482,13 +482,6 @@ def one_hot(F: Any, tensor: Tensor, num_classes: int = -1) -> Tensor:
     return F.eq(tensor.unsqueeze(-1), F.arange(classes)).to(F.int64)
 
 
-def _connect(F: Any, name: str, rule: Callable[..., tuple], operands: Sequence[Tensor], out: Tensor) -> Tensor:
-    """Makes `out`, computed by copies, differentiable by one rule instead of the copies' own."""
-    if F.is_grad_enabled() and any(x.requires_grad for x in operands):
-        F.python_node(name, rule, tuple(operands), (out,))
-    return out
-
-
 def repeat(F: Any, input: Tensor, sizes: Sequence[int]) -> Tensor:
     """input laid out `sizes` times along each axis; leading sizes add axes."""
     if len(sizes) < input.ndim:
@@ -563,7 +556,9 @@ def _pad_constant(F: Any, x: Tensor, sides: Sequence[tuple[int, int]], value: fl
             return (region,)
         return (_pad_constant(F, region, cropped, 0),)
 
-    return _connect(F, "pad", rule, (x,), out)
+    if F.is_grad_enabled() and x.requires_grad:
+        F.python_node("pad", rule, (x,), (out,))  # one rule instead of the copies' own
+    return out
 
 
 def interpolate(

@@ -68,6 +68,11 @@ def _rint_small(x: E) -> E:
     return (x + _magic(x)) - _magic(x)
 
 
+def _with_sign(size: E, x: E) -> E:
+    """`size`, which is not negative, with the sign of x."""
+    return negate_if(size, sign_bit(x))
+
+
 def _short(x: E) -> E:
     """x with the lower half of its mantissa zero, so that the product with another such number is exact."""
     low_bits = {"f32": 12, "f64": 27}[x.dtype]
@@ -112,7 +117,7 @@ _LN2 = {  # the upper part is short: its product with an exponent is exact
 _LN2_SPLIT = {"f32": (_h("0x1.62e43p-1"), _h("-0x1.05c61p-29")), "f64": (math.log(2), _h("0x1.abc9e3b39803fp-56"))}
 # (eˣ - 1 - x) / x² for |x| <= ln 2 / 2
 _EXP = {
-    "f32": _hex("0x1p-1 0x1.555552p-3 0x1.5554e2p-5 0x1.1115aap-7 0x1.6d53dep-10 0x1.9ab248p-13"),
+    "f32": _hex("0x1.fffffap-2 0x1.55549p-3 0x1.555a22p-5 0x1.123b1p-7 0x1.69546ap-10"),
     "f64": _hex(
         "0x1p-1 0x1.5555555555559p-3 0x1.555555555554dp-5 0x1.111111110f62bp-7 0x1.6c16c16c1ab14p-10"
         " 0x1.a01a01b020824p-13 0x1.a01a018e133f4p-16 0x1.71ddf7acb2d08p-19 0x1.27e512fe0a153p-22"
@@ -201,7 +206,7 @@ def tanh(x: E) -> E:
     e = ldexp(fma(fma(_poly(r, _EXP[x.dtype]), r, 1), r, 1), n)
     z = x * x
     near = fma(x * z, _poly(z, _TANH[x.dtype]), x)
-    return select(size < 0.625, near, copysign(fma(e / (1 + e), -2, 1), x))
+    return select(size < 0.625, near, _with_sign(fma(e / (1 + e), -2, 1), x))
 
 
 def _half_exp(x: E) -> E:
@@ -214,8 +219,8 @@ def _half_exp(x: E) -> E:
 def sinh(x: E) -> E:
     size = absolute(x)
     t = expm1(size)
-    small = 0.5 * (t + t / (t + 1))
-    return copysign(select(size < 22, small, _half_exp(size)), x)
+    small = t - 0.5 * (t * (t / (t + 1)))
+    return _with_sign(select(size < 22, small, _half_exp(size)), x)
 
 
 @_via_f64
@@ -319,7 +324,7 @@ def asinh(x: E) -> E:
     square = size * size
     big = size > _BIG
     y = log1p(select(big, size - 1, size + square / (1 + sqrt(1 + square))))
-    return copysign(select(big, y + _LN_2, y), x)
+    return _with_sign(select(big, y + _LN_2, y), x)
 
 
 @_via_f64
@@ -333,7 +338,7 @@ def acosh(x: E) -> E:
 @_via_f64
 def atanh(x: E) -> E:
     size = absolute(x)
-    return copysign(0.5 * log1p((size + size) / (1 - size)), x)
+    return _with_sign(0.5 * log1p((size + size) / (1 - size)), x)
 
 
 # ---- powers -----------------------------------------------------------------------------------------------------
@@ -438,7 +443,7 @@ def _pow_edges(x: E, y: E, power: Callable[[E, E], E]) -> E:
     limit = select(grows, const(math.inf, x.dtype), 0)
     magnitude = select(regular & (absolute(y) < math.inf), magnitude, limit)
     magnitude = select(eq(size, 1), 1, magnitude)
-    signed = select(whole & ~even, copysign(magnitude, x), magnitude)
+    signed = select(whole & ~even, _with_sign(magnitude, x), magnitude)
     invalid = isnan(x) | isnan(y) | ((x < 0) & ~whole & regular)
     return select(eq(x, 1) | eq(y, 0), 1, select(invalid, math.nan, signed))
 
@@ -642,7 +647,7 @@ def _arc(y: E, x: E, left: E | None = None) -> E:
 
 def atan(x: E) -> E:
     size = absolute(x)
-    return copysign(_arc(size, const(1, x.dtype)), x)
+    return _with_sign(_arc(size, const(1, x.dtype)), x)
 
 
 @_via_f64
@@ -653,7 +658,7 @@ def atan2(y: E, x: E) -> E:
     a, b = (select(same, select(eq(a, 0), const(0, x.dtype), 1), v * scale) for v in (a, b))
     b = select(same, 1, b)
     left = ne(sign_bit(x), 0)
-    return select(isnan(x) | isnan(y), math.nan, copysign(_arc(a, b, left), y))
+    return select(isnan(x) | isnan(y), math.nan, _with_sign(_arc(a, b, left), y))
 
 
 def _asin_tail(size: E) -> tuple[E, E]:
@@ -670,14 +675,14 @@ def asin(x: E) -> E:
     s, c = _asin_tail(size)
     high, low = (v * 0.5 for v in _PI_PARTS["f64"])
     y = select(size < 0.5, s + c, high - (2 * (s + c) - low))
-    return copysign(y, x)
+    return _with_sign(y, x)
 
 
 @_via_f64
 def acos(x: E) -> E:
     s, c = _asin_tail(absolute(x))
     high, low = _PI_PARTS["f64"]
-    signed_s, signed_c = copysign(s, x), copysign(c, x)
+    signed_s, signed_c = _with_sign(s, x), _with_sign(c, x)
     centre = 0.5 * high - (signed_s + (signed_c - 0.5 * low))
     side = select(x < 0, high - (2 * (s + c) - low), 2 * (s + c))
     return select(absolute(x) < 0.5, centre, side)
@@ -709,28 +714,28 @@ _ERFC = _hex(
     " -0x1.3b18125f711c3p-21 -0x1.609d0cf2ad05ap-24 0x1.36daa1bff948fp-24 0x1.08d3bc8ac4e6ep-27"
 )
 
-# erfinv(x) / x with w = -log(1 - x²): in w - 3 for w <= 6.25, in √w - 3.25 for √w <= 4, in √w - 5 beyond, float64
+# erfinv(x) / x with w = -log(1 - x²): in w - 2.5 for w <= 5, in √w - 3 for √w <= 3.75, in √w - 4.875 beyond, float64
 _ERFINV_CENTRE = _hex(
-    "0x1.9fa072ed72dbbp0 0x1.eedbebdce7427p-3 -0x1.780def1d3de3cp-8 -0x1.b6666b154dcf6p-11"
-    " 0x1.9912c0498bf6dp-13 -0x1.aab13d064dd32p-17 -0x1.d539c96d430fap-20 0x1.e32b0a0b60a1fp-22"
-    " -0x1.96f84426a3519p-26 -0x1.77b316762d76fp-28 0x1.31569d4bb4447p-30 -0x1.1488c52d02290p-35"
-    " -0x1.30f103228be89p-36 0x1.7c542e538bbe6p-39 0x1.064ebb1481b5ap-47 -0x1.e2458d63402ebp-45"
-    " 0x1.be91f14a188c9p-48 0x1.8f2d5da66df95p-52 -0x1.5c7f1bb9a1327p-53 0x1.144f66520423cp-57"
-    " 0x1.c122e89153c14p-60 -0x1.7b64365efc4f6p-63"
+    "0x1.805c5cfcedef5p0 0x1.f91e8993f0d14p-3 -0x1.11c3c302dfe24p-8 -0x1.4863cdfb617c9p-10"
+    " 0x1.c9b437ed29474p-13 -0x1.4f47fe72d1d77p-18 -0x1.ca9227c9f25b1p-19 0x1.01037e3612b23p-21"
+    " 0x1.ccff72d0a455ap-27 -0x1.752fd9da3ac5dp-27 0x1.f2cbb436eed9fp-31 0x1.0704b36ae55dcp-33"
+    " -0x1.1195c4c091549p-35 0x1.0097618c1ed6cp-40 0x1.2d93526b40e46p-41 -0x1.56df8c9f75f18p-44"
+    " -0x1.a13ffcfd6f06bp-49 0x1.1178cf7af34d0p-49 -0x1.3704a895c5b86p-53 -0x1.f0161c66acb76p-56"
+    " 0x1.616087a953a1dp-58 0x1.966f679d1cc5ep-63 -0x1.3475f9012270ap-64"
 )
 _ERFINV_SIDE = _hex(
-    "0x1.8abcc380d5a48p1 0x1.0158a6d641d30p0 0x1.5ffcfe5b74d39p-8 -0x1.ebadabb82613cp-9 0x1.468eeca639c7ep-9"
-    " -0x1.ba924149b7d66p-10 0x1.f3cc554b9ef8ep-11 -0x1.7448a45956b9dp-12 0x1.932d5d7492b9ep-16"
-    " 0x1.1e67e13e4aa18p-14 -0x1.8cf0b86126ae5p-15 0x1.a2a60399eb7a7p-17 0x1.88b864260db1cp-19"
-    " -0x1.0d8dd1a639a7ep-18 0x1.920cd482659adp-20 0x1.6c63db586a152p-26 -0x1.21e7ad86dad8dp-22"
-    " 0x1.803f24a293f61p-24"
+    "0x1.6a9efbd66eae6p1 0x1.006dca7a9c226p0 0x1.3582c8114d20cp-7 -0x1.f4f1c6f09afa8p-8 0x1.7495888e2564fp-8"
+    " -0x1.d2754fdd28526p-9 0x1.84f3ed9c6c2d7p-10 -0x1.384303f6dff36p-13 -0x1.28e0a973fb67dp-12"
+    " 0x1.aeff731c6a239p-13 -0x1.85bb2d84b7708p-15 -0x1.7fab7a7af467dp-16 0x1.6feeae4081936p-16"
+    " -0x1.903baf25a6403p-18 -0x1.b859438853e8ep-20 0x1.11403b275da50p-19 -0x1.65926b72ae7d4p-21"
+    " -0x1.12c3fe8ed09afp-23 0x1.9b896cc69bdf9p-23 -0x1.e23391e9aad35p-26 -0x1.27206b733fd2dp-26"
 )
 _ERFINV_EDGE = _hex(
-    "0x1.3664ddd1ad7fcp2 0x1.02a30d1fba0aep0 -0x1.22ea5df6713acp-13 -0x1.c2f36a8434070p-13"
-    " 0x1.3ebf4fafb7a59p-14 -0x1.4a349b381e258p-16 0x1.2fbcad7a786cfp-18 -0x1.0a8c692a6e38ep-20"
-    " 0x1.ec03c769f8720p-23 -0x1.22edfbc3f140ep-24 0x1.f0f5dc2a4272ep-26 -0x1.0087e011b7a93p-26"
-    " 0x1.0e54b1ea4183dp-27 -0x1.057da24821746p-28 0x1.7545878a66475p-30 -0x1.1519fe9c2d58dp-32"
-    " 0x1.3fe2209855564p-37"
+    "0x1.2e4fbe28e61acp2 0x1.02a49f7855b37p0 -0x1.a819f17786b96p-15 -0x1.0cbcfbbf8e1c0p-12"
+    " 0x1.7717f02ed3298p-14 -0x1.891512230d89fp-16 0x1.71a2621d66de0p-18 -0x1.54770f3d74dd4p-20"
+    " 0x1.63eb391a94ce6p-22 -0x1.03cd14c05edf0p-23 0x1.032e2bfb71c2dp-24 -0x1.15c8a95436c48p-25"
+    " 0x1.0f3b4d59ecc6ep-26 -0x1.befc4249a28adp-28 0x1.252bd87d7ee39p-29 -0x1.ff210ce50b944p-32"
+    " -0x1.b77e701b1a324p-36 0x1.6821814c1898ap-34 -0x1.2b79836537360p-35 0x1.67157c9ef6c96p-38"
 )
 
 
@@ -754,7 +759,7 @@ def erf(x: E) -> E:
         tail = 1 - exp(-_poly(t, _LOG_ERFC))
     else:
         tail = 1 - _erfc_tail(size)
-    return select(size < _ERF_BOUND[x.dtype], _erf_near_zero(x), copysign(tail, x))
+    return select(size < _ERF_BOUND[x.dtype], _erf_near_zero(x), _with_sign(tail, x))
 
 
 @_via_f64
@@ -769,8 +774,8 @@ def erfinv(x: E) -> E:
     size = absolute(x)
     w = -log((1 - size) * (1 + size))
     root = sqrt(w)
-    tail = select(root <= 4, _poly(root - 3.25, _ERFINV_SIDE), _poly(root - 5, _ERFINV_EDGE))
-    y = x * select(w <= 6.25, _poly(w - 3, _ERFINV_CENTRE), tail)
+    tail = select(root <= 3.75, _poly(root - 3, _ERFINV_SIDE), _poly(root - 4.875, _ERFINV_EDGE))
+    y = x * select(w <= 5, _poly(w - 2.5, _ERFINV_CENTRE), tail)
     return select(size < 1, y, select(eq(size, 1), copysign(math.inf, x), math.nan))
 
 

@@ -155,8 +155,8 @@ def silu_grad(F: Any, gg: Any, g: Any, x: Any) -> tuple:
     return F._silu_grad(gg, x), gg * g * (y * (1 - y) * (2 + x * (1 - 2 * y)))
 
 
-def relu_grad(F: Any, gg: Any, _g: Any, out: Any) -> tuple:
-    return F._relu_grad(gg, out), None
+def relu_grad(F: Any, gg: Any, _g: Any, y: Any) -> tuple:
+    return F._relu_grad(gg, y), None
 
 
 def tanh_grad(F: Any, gg: Any, g: Any, y: Any) -> tuple:
@@ -192,7 +192,7 @@ def selu(F: Any, g: Any, x: Any) -> tuple:
 
 def hardswish(F: Any, g: Any, x: Any) -> tuple:
     middle = g * (x * (1 / 3) + 0.5)
-    return (F.where(F.lt(x, -3), 0.0, F.where(F.le(x, 3), middle, g)),)
+    return (F.where(F.le(x, -3), 0.0, F.where(F.lt(x, 3), middle, g)),)
 
 
 def hardsigmoid(F: Any, g: Any, x: Any) -> tuple:
@@ -267,64 +267,56 @@ def matmul(F: Any, g: Any, a: Any, b: Any) -> tuple:
     )
 
 
-def _windows(geometry: tuple) -> tuple:
-    """PyTorch's stride, padding, dilation and groups from the row's seven attributes."""
-    sh, sw, ph, pw, dh, dw, groups = geometry
-    return (sh, sw), (ph, pw), (dh, dw), groups
-
-
 def conv2d(F: Any, g: Any, x: Any, w: Any, *geometry: int) -> tuple:
-    windows = _windows(geometry)
     return (
-        F.conv2d_input(g, w, *windows, *x.shape[2:]) if wanted(x) else None,
-        F.conv2d_weight(x, g, *windows, *w.shape[2:]) if wanted(w) else None,
+        F._conv2d_input(g, w, *geometry, *x.shape[2:]) if wanted(x) else None,
+        F._conv2d_weight(x, g, *geometry, *w.shape[2:]) if wanted(w) else None,
     )
 
 
 def conv2d_input(F: Any, gx: Any, g: Any, w: Any, *geometry: int) -> tuple:
-    windows = _windows(geometry[:7])
+    windows = geometry[:7]
     return (
-        F.conv2d(gx, w, None, *windows) if wanted(g) else None,
-        F.conv2d_weight(gx, g, *windows, *w.shape[2:]) if wanted(w) else None,
+        F._conv2d(gx, w, *windows) if wanted(g) else None,
+        F._conv2d_weight(gx, g, *windows, *w.shape[2:]) if wanted(w) else None,
     )
 
 
 def conv2d_weight(F: Any, gw: Any, x: Any, g: Any, *geometry: int) -> tuple:
-    windows = _windows(geometry[:7])
+    windows = geometry[:7]
     return (
-        F.conv2d_input(g, gw, *windows, *x.shape[2:]) if wanted(x) else None,
-        F.conv2d(x, gw, None, *windows) if wanted(g) else None,
+        F._conv2d_input(g, gw, *windows, *x.shape[2:]) if wanted(x) else None,
+        F._conv2d(x, gw, *windows) if wanted(g) else None,
     )
 
 
 # ---- windows ----
 
 
-def max_pool2d(F: Any, g: Any, _x: Any, outs: Any, *geometry: int) -> tuple:
-    return (F.pool_gradient("max_pool2d_grad", (g, outs[1]), (), *_x.shape[2:]),)
+def max_pool2d(F: Any, g: Any, _x: Any, outs: Any, *_geometry: int) -> tuple:
+    return (F._max_pool2d_grad(g, outs[1], *_x.shape[2:]),)
 
 
 def max_pool2d_grad(F: Any, gg: Any, _g: Any, index: Any, h: int, w: int) -> tuple:
     n, c, oh, ow = _g.shape
-    picked = F.gather(gg.reshape(n, c, h * w), 2, index.reshape(n, c, oh * ow))
+    picked = F._gather(gg.reshape(n, c, h * w), index.reshape(n, c, oh * ow), 2)
     return picked.reshape(n, c, oh, ow), None
 
 
 def avg_pool2d(F: Any, g: Any, _x: Any, *geometry: int) -> tuple:
-    return (F.pool_gradient("avg_pool2d_grad", (g,), geometry, *_x.shape[2:]),)
+    return (F._avg_pool2d_grad(g, *geometry, *_x.shape[2:]),)
 
 
 def avg_pool2d_grad(F: Any, gg: Any, _g: Any, *geometry: int) -> tuple:
-    kh, kw, sh, sw, ph, pw, ceil_mode, include_pad, divisor = geometry[:9]
-    return (F.avg_pool2d(gg, (kh, kw), (sh, sw), (ph, pw), bool(ceil_mode), bool(include_pad), divisor or None),)
+    return (F._avg_pool2d(gg, *geometry[:-2]),)
 
 
 def adaptive_avg_pool2d(F: Any, g: Any, _x: Any, *_size: int) -> tuple:
-    return (F.pool_gradient("adaptive_avg_pool2d_grad", (g,), (), *_x.shape[2:]),)
+    return (F._adaptive_avg_pool2d_grad(g, *_x.shape[2:]),)
 
 
 def adaptive_avg_pool2d_grad(F: Any, gg: Any, _g: Any, *_size: int) -> tuple:
-    return (F.adaptive_avg_pool2d(gg, _g.shape[2:]),)
+    return (F._adaptive_avg_pool2d(gg, *_g.shape[2:]),)
 
 
 # ---- indices ----
@@ -335,37 +327,37 @@ def _zeros(F: Any, like: Any, g: Any) -> Any:
 
 
 def gather(F: Any, g: Any, _x: Any, index: Any, axis: int) -> tuple:
-    return _zeros(F, _x, g).scatter_add_(axis, index, g), None
+    return F._scatter_add(_zeros(F, _x, g), index, g, axis), None
 
 
 def scatter_add(F: Any, g: Any, _x: Any, index: Any, _src: Any, axis: int) -> tuple:
-    return g, None, F.gather(g, axis, index)
+    return g, None, F._gather(g, index, axis)
 
 
 def index_select(F: Any, g: Any, _x: Any, index: Any, axis: int) -> tuple:
-    return _zeros(F, _x, g).index_add_(axis, index, g), None
+    return F._index_add(_zeros(F, _x, g), index, g, axis), None
 
 
 def index_add(F: Any, g: Any, _x: Any, index: Any, _src: Any, axis: int) -> tuple:
-    return g, None, F.index_select(g, axis, index)
+    return g, None, F._index_select(g, index, axis)
 
 
 def index_get(F: Any, g: Any, _x: Any, index: Any, *rest: Any) -> tuple:
-    indices, axes, position, _ = _split_indices(index, rest)
-    return F.index_put_(_zeros(F, _x, g), indices, axes, position, g, True), *(None for _ in indices)
+    """`rest`: more indices, then k, the axes and the position."""
+    indices, attrs = _split_indices(index, rest)
+    return F._index_put(_zeros(F, _x, g), g, *indices, *attrs, 1), *(None for _ in indices)
 
 
 def index_put(F: Any, g: Any, _x: Any, _value: Any, index: Any, *rest: Any) -> tuple:
     """What was overwritten has no gradient; values written to one place all get the place's, as in PyTorch."""
-    indices, axes, position, (accumulate,) = _split_indices(index, rest)
-    picked = F.index_get(g, indices, axes, position)
+    indices, (*attrs, accumulate) = _split_indices(index, rest)
+    picked = F._index_get(g, *indices, *attrs)
     if not accumulate:
-        g = F.index_put_(g.clone(), indices, axes, position, 0.0, False)
+        g = F._index_put(g.clone(), F.zeros(_value.shape, dtype=g.dtype), *indices, *attrs, 0)
     return g, picked, *(None for _ in indices)
 
 
-def _split_indices(index: Any, rest: tuple) -> tuple[list, tuple, int, tuple]:
-    """Index tensors, axes, position and what follows, of a call with several indices: (…, k, axes, position, …)."""
-    k = next(i for i, a in enumerate(rest, 1) if isinstance(a, int))
-    attrs = rest[k:]
-    return [index, *rest[: k - 1]], attrs[:k], attrs[k], attrs[k + 1 :]
+def _split_indices(index: Any, rest: tuple) -> tuple[list, tuple]:
+    """The index tensors, and the attributes that follow them."""
+    n = sum(not isinstance(a, int) for a in rest)
+    return [index, *rest[:n]], rest[n:]

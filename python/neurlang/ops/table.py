@@ -152,7 +152,7 @@ def _comparison(name: str, doc: str, **fields: Any) -> Row:
 def _activation(name: str, doc: str, *limits: str, **fields: Any) -> Row:
     """A function of one tensor and scalar operands."""
     signature = ",".join("T" * (1 + len(limits))) + "->T"
-    return Row(name, "map", ("input", *limits), signature, doc, **_over(fields, over="float", inplace_method=True))
+    return Row(name, "map", ("input", *limits), signature, doc, **_over(fields, over="float"))
 
 
 def _derivative(name: str, doc: str, *ins: str, **fields: Any) -> Row:
@@ -220,7 +220,7 @@ TABLE: tuple[Row, ...] = (
             example=("[7, -7], 2", "[3, -4]")),
     _binary("div_trunc", "trunc(x / y); an integer by zero is 0", expr=ex.divide_trunc, over="number",
             grad=lambda F, g, _x, _y: (F.zeros_like(g), F.zeros_like(g)),
-            numpy=lambda np, x, y: ref.div_trunc(np, x, y), domain=((-64, 64), (-5, 5)), binding="internal"),
+            numpy=lambda np, x, y: ref.div_trunc(np, x, y), domain=((-64, 64), (-5, 5)), inplace_method=False, binding="internal"),
     _binary("remainder", "x - y floor(x / y), with the sign of y", expr=s.remainder, over="number", grad=d.remainder,
             numpy=lambda np, x, y: ref.remainder(np, x, y), domain=((-64, 64), (-5, 5)), operator="mod",
             example=("[7, -7], 3", "[1, 2]")),
@@ -342,24 +342,25 @@ TABLE: tuple[Row, ...] = (
                  ulp=2.0, example=("[0.0]", "[0.5]"), stablehlo="logistic"),
     _activation("logsigmoid", "log sigmoid(x), without overflow", expr=ex.logsigmoid,
                 grad=lambda F, g, x: (g * F.sigmoid(-x),), numpy=lambda np, x: -np.logaddexp(0, -x), ulp=3.0,
-                binding="function", inplace_method=False),
+                binding="function"),
     _activation("softplus", "log(1 + e^(βx)) / β; x itself where βx exceeds the threshold", "beta", "threshold",
                 expr=ex.softplus, grad=d.softplus,
                 numpy=lambda np, x, b, t: np.where(x * b > t, x, np.logaddexp(0, x * b) / b),
-                domain=((-8, 8), (0.5, 2), (15, 25)), ulp=4.0, defaults={"beta": 1.0, "threshold": 20.0},
-                binding="function", inplace_method=False),
+                domain=((-8, 8), (0.5, 2), (15, 25)), ulp=12.0, defaults={"beta": 1.0, "threshold": 20.0},
+                binding="function"),
     _activation("silu", "x sigmoid(x)", expr=lambda x: x * el.sigmoid(x), grad=lambda F, g, x: (F._silu_grad(g, x),),
                 numpy=lambda np, x: x / (1 + np.exp(-x)), ulp=3.0, binding="function", example=("[0.0]", "[0.0]")),
     _activation("mish", "x tanh(softplus(x))", expr=ex.mish, grad=d.mish,
                 numpy=lambda np, x: x * np.tanh(np.logaddexp(0, x)), ulp=5.0, binding="function"),
     _activation("gelu", "x Φ(x), Φ the normal distribution", expr=ex.gelu, grad=lambda F, g, x: (F._gelu_grad(g, x),),
                 numpy=lambda np, x: x * 0.5 * np.vectorize(math.erfc, otypes=[float])(-x * math.sqrt(0.5)), ulp=4.0,
-                slack=8.0, binding="composite", inplace_method=False),
+                slack=8.0, binding="composite"),
     _activation("gelu_tanh", "x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))", expr=ex.gelu_tanh,
                 grad=lambda F, g, x: (F._gelu_tanh_grad(g, x),), numpy=ref.gelu_tanh, ulp=4.0, slack=8.0,
-                binding="internal", inplace_method=False),
-    _activation("relu", "max(x, 0)", over="number", expr=ex.relu, grad=lambda F, g, _x, out: (F._relu_grad(g, out),),
-                numpy=lambda np, x: np.maximum(x, 0), example=("[-1.0, 2.0]", "[0.0, 2.0]"), stablehlo="maximum"),
+                binding="internal"),
+    _activation("relu", "max(x, 0)", over="number", inplace_method=True, expr=ex.relu,
+                grad=lambda F, g, _x, out: (F._relu_grad(g, out),), numpy=lambda np, x: np.maximum(x, 0),
+                example=("[-1.0, 2.0]", "[0.0, 2.0]"), stablehlo="maximum"),
     _activation("relu6", "min(max(x, 0), 6)", over="number",
                 expr=lambda x: ex.clamp(x, s.const(0, x.dtype), s.const(6, x.dtype)),
                 grad=lambda F, g, x: d.hardtanh(F, g, x, 0, 6)[:1], numpy=lambda np, x: np.clip(x, 0, 6),
@@ -395,7 +396,7 @@ TABLE: tuple[Row, ...] = (
     _derivative("gelu_grad", "g (Φ(x) + x φ(x))", "input", expr=ex.gelu_grad, grad=d.gelu_grad, numpy=ref.gelu_grad,
                 ulp=8.0, slack=64.0),
     _derivative("gelu_tanh_grad", "g times the derivative of gelu_tanh", "input", expr=ex.gelu_tanh_grad,
-                grad=d.gelu_tanh_grad, numpy=ref.gelu_tanh_grad, ulp=8.0, slack=64.0),
+                grad=d.gelu_tanh_grad, numpy=ref.gelu_tanh_grad, ulp=8.0, slack=128.0),
 
     # ---- comparisons, logic, bits ----
     _comparison("eq", "x = y", expr=s.eq, numpy=lambda np, x, y: x == y, operator="eq",
@@ -449,13 +450,13 @@ TABLE: tuple[Row, ...] = (
     Row("nan_to_num", "map", ("input", "nan", "posinf", "neginf"), "T,T,T,T->T", "x with NaN and infinities replaced",
         over="float", expr=ex.nan_to_num, grad=d.nan_to_num,
         numpy=lambda np, x, a, b, c: np.where(np.isnan(x), a, np.where(np.isinf(x), np.where(x > 0, b, c), x)),
-        inplace_method=True, binding="manual"),
+        binding="manual"),
     _rounding("floor", "the largest integer ≤ x", expr=s.floor, numpy=lambda np, x: np.floor(x), stablehlo="floor",
               example=("[1.5, -1.5]", "[1.0, -2.0]")),
     _rounding("ceil", "the smallest integer ≥ x", expr=s.ceil, numpy=lambda np, x: np.ceil(x), stablehlo="ceil",
               example=("[1.5, -1.5]", "[2.0, -1.0]")),
     _rounding("round", "the nearest integer, ties to even", expr=s.rint, numpy=lambda np, x: np.rint(x),
-              binding="manual", stablehlo="round_nearest_even"),
+              inplace_method=False, binding="manual", stablehlo="round_nearest_even"),
     _rounding("trunc", "the integer part", expr=s.trunc, numpy=lambda np, x: np.trunc(x), aliases=("fix",),
               example=("[1.5, -1.5]", "[1.0, -1.0]")),
     _unary("frac", "x - trunc(x)", expr=lambda x: x - s.trunc(x), over="float", grad=lambda F, g, _x: (g,),
@@ -489,8 +490,7 @@ TABLE: tuple[Row, ...] = (
     _update("sgd_nesterov_", "as sgd_momentum_, but p -= lr (g + weight_decay p + momentum buf)", "p g buf",
             "lr momentum dampening weight_decay", expr=ex.sgd_nesterov),
     _update("adam_",
-            "m += rate1 (g - m); v += rate2 (g² - v); p -= step m / (√v + eps), with g + weight_decay p for g; the "
-            "bias corrections c1, c2 are folded in: step = lr √c2 / c1, rate1 = 1 - β1, rate2 = 1 - β2, eps = eps √c2",
+            "m += rate1 (g - m); v += rate2 (g² - v); p -= step m / (√v + eps), with g + weight_decay p for g; the " "bias corrections c1, c2 are folded in: step = lr √c2 / c1, rate1 = 1 - β1, rate2 = 1 - β2, eps = eps √c2",
             "p g m v", "step rate1 rate2 eps weight_decay", expr=ex.adam),
     _update("adamw_", "as adam_, but p -= decay p comes before it, decay = lr weight_decay", "p g m v",
             "step rate1 rate2 eps decay", expr=ex.adamw),

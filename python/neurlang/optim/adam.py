@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import _tensor
@@ -35,7 +35,7 @@ class Adam(Optimizer):
         moments = state["exp_avg"], state["exp_avg_sq"]
         self._row(p, grad, *moments, step_size, 1.0 - beta1, 1.0 - beta2, group["eps"] * root, self._decay(group))
 
-    _row = staticmethod(_tensor._adam_)
+    _row: Callable[..., None] = staticmethod(_tensor._adam_)
 
     @staticmethod
     def _decay(group: dict[str, Any]) -> float:

@@ -20,7 +20,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
-        groups = list(params)
+        groups: list[Any] = list(params)
         if not groups:
             raise ValueError("the optimiser got no parameters")
         for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:

@@ -37,7 +37,7 @@ from ..ir.types import row_exprs
 from ..ops import scalar as s
 
 MAX_NODES = 96  # of one kernel: beyond, registers spill and nothing is gained
-MAX_OPERANDS = 28
+MAX_STORAGES = 96  # that one kernel touches, its own intermediates included
 MAX_NEIGHBOURS = 16  # users of one storage that a node tries to join
 SERIAL_ELEMENTS = 1 << 16  # a reduction with more behind too few independent results is better split by the native kernel
 
@@ -136,7 +136,7 @@ class _Fusion:
         return sorted(found, reverse=True)
 
     def _try_merge(self, a: Group, b: Group) -> bool:
-        if len(a.nodes) + len(b.nodes) > MAX_NODES or len(a.places.keys() | b.places.keys()) > MAX_OPERANDS:
+        if len(a.nodes) + len(b.nodes) > MAX_NODES or len(a.places.keys() | b.places.keys()) > MAX_STORAGES:
             return False
         if a.after & b.before & ~(a.mask | b.mask) or b.after & a.before & ~(a.mask | b.mask):
             return False  # something must run between them

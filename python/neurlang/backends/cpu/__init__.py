@@ -1,5 +1,5 @@
 """The CPU backend: header-free C, compiled by the machine's C compiler when a trace is first met."""
 
-from .device import build
+from .device import RowKernel, build, build_row
 
-__all__ = ["build"]
+__all__ = ["RowKernel", "build", "build_row"]

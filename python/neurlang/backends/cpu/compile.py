@@ -17,11 +17,11 @@ from ... import config
 from ...errors import CacheWarning
 
 FLAGS = (
-    "-std=c11 -O2 -ffp-contract=off -fno-fast-math -fno-math-errno -fno-trapping-math -fno-stack-protector "
+    "-std=c11 -O2 -ffp-contract=off -fno-fast-math -fno-math-errno -fno-trapping-math -fwrapv -fno-stack-protector "
     "-fno-asynchronous-unwind-tables -fvisibility=default -fPIC -shared -nostdlib -w -x c"
 ).split()
 LEVEL_FLAGS = {
-    "baseline": (),
+    "baseline": ("-fno-tree-forwprop",),  # the pass makes gcc 12 crash on selects between doubles without SSE4.1
     "avx2": ("-mavx2", "-mfma"),
     "avx512": ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
     "generic": (),

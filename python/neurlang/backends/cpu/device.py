@@ -51,6 +51,21 @@ def build(schedule: Schedule, op_numbers: dict[str, int], machine: Machine, vers
     return Built(program, source.text, sum(map(len, elfs)) + 512 * len(steps))
 
 
+@dataclass(frozen=True)
+class RowKernel:
+    """The eager kernel of a row that was registered at run time; `library` keeps its code alive."""
+
+    address: int
+    library: Any
+
+
+def build_row(op: str, dtypes: tuple[str, ...], machine: Machine, version: str) -> RowKernel:
+    """Compiles the elementwise kernel of one row for operands of these dtypes."""
+    text = "\n".join([machine.simd_header(), cstyle.PRELUDE, cstyle.render_row(op, dtypes, "row")])
+    library = machine.load_library(compile_files((text,), machine.isa(), version)[0])
+    return RowKernel(library.symbol("row"), library)
+
+
 class _Binder:
     """Turns steps into what Program takes: addresses, references, integers."""
 

@@ -1,0 +1,46 @@
+"""Arguments for rows, drawn from their domains, and what their references and bounds say."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from neurlang.ops.table import Row
+
+NUMPY: dict[str, Any] = {
+    "b8": np.bool_, "u8": np.uint8, "i32": np.int32, "i64": np.int64, "f32": np.float32, "f64": np.float64
+}
+TEXT = {np.dtype(kind): text for text, kind in NUMPY.items()}
+
+
+def draw(rng: np.random.Generator, row: Row, operand: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Values of one operand."""
+    low, high = row.interval(operand)
+    if dtype == "b8":
+        return rng.integers(0, 2, shape).astype(np.bool_)
+    if dtype in ("f32", "f64"):
+        return rng.uniform(low, high, shape).astype(NUMPY[dtype])
+    low = max(low, 0) if dtype == "u8" else low
+    return rng.integers(math.ceil(low), max(math.floor(high), math.ceil(low)) + 1, shape).astype(NUMPY[dtype])
+
+
+def widened(x: np.ndarray) -> np.ndarray:
+    """Floats as float64; integers and bools as they are."""
+    return x.astype(np.float64) if x.dtype.kind == "f" else x
+
+
+def reference(row: Row, arrays: list[np.ndarray], *attrs: int) -> Any:
+    """The row's reference in float64 or exact integers."""
+    with np.errstate(all="ignore"):
+        return row.numpy(np, *(widened(a) for a in arrays), *attrs)
+
+
+def tolerance(row: Row, dtype: Any, expected: np.ndarray) -> np.ndarray:
+    """The error that the row's bound allows; in float64 the reference has about as much of its own."""
+    if np.dtype(dtype).kind != "f":
+        return np.zeros(np.shape(expected))
+    info = np.finfo(dtype)
+    bound = info.eps * (row.ulp * np.abs(expected) + row.slack) + info.smallest_subnormal
+    return bound if dtype == np.float32 else 2 * bound + 2 * info.eps * np.abs(expected)

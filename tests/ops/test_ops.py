@@ -1,0 +1,569 @@
+"""Every op of the table, eager: all layouts and dtypes against its float64 reference and PyTorch, gradients of two orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import neurlang as nl
+import numpy as np
+import pytest
+from bounds import GRADCHECK
+from neurlang import _tensor
+from neurlang.autograd import gradcheck, gradgradcheck
+from neurlang.ops.table import ROWS, TABLE, Row
+
+from .draws import NUMPY, TEXT, draw, reference, tolerance
+
+SHAPE = (3, 4, 5)
+
+
+# ---- layouts: the same values, laid out differently in memory ----
+
+
+def stepped(a: np.ndarray) -> nl.Tensor:
+    wide = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+    wide[..., ::2] = a
+    return nl.from_numpy(wide)[..., ::2]
+
+
+def transposed(a: np.ndarray) -> nl.Tensor:
+    return nl.from_numpy(np.ascontiguousarray(a.T)).permute(*reversed(range(a.ndim)))
+
+
+def reversed_(a: np.ndarray) -> nl.Tensor:
+    return nl.from_numpy(np.ascontiguousarray(a[::-1, ..., ::-1])).flip((0, a.ndim - 1))
+
+
+def offset(a: np.ndarray) -> nl.Tensor:
+    """A window in the middle of a larger memory."""
+    padded = np.zeros([n + 3 for n in a.shape], a.dtype)
+    padded[tuple(slice(1, n + 1) for n in a.shape)] = a
+    return nl.from_numpy(padded)[tuple(slice(1, n + 1) for n in a.shape)]
+
+
+def contiguous(a: np.ndarray) -> nl.Tensor:
+    return nl.from_numpy(a.copy())
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], nl.Tensor]] = {
+    "contiguous": contiguous,
+    "transposed": transposed,
+    "stepped": stepped,
+    "reversed": reversed_,
+    "offset": offset,
+}
+SHAPES = {"broadcast": [(3, 1, 5), (4, 1), (1,), ()], "empty": [(0, 5)], "0-d": [()], "long": [(70_001,)]}
+
+
+def shapes_for(layout: str, n: int) -> list[tuple[int, ...]]:
+    """The operands' shapes for a layout."""
+    known = SHAPES.get(layout, [SHAPE])
+    return [known[i % len(known)] for i in range(n)] if layout != "broadcast" else [SHAPE, *known][:n] if n > 1 else [SHAPE]
+
+
+def laid_out(a: np.ndarray, layout: str, operand: int) -> nl.Tensor:
+    """Operands of one call take different layouts, beginning with the named one."""
+    if layout not in LAYOUTS or a.ndim == 0:
+        return contiguous(a)
+    names = list(LAYOUTS)
+    return LAYOUTS[names[(names.index(layout) + operand) % len(names)]](a)
+
+
+# ---- rows ----
+
+
+def function(row: Row) -> Callable[..., Any]:
+    """The row's eager function (a hand-written one takes the place of the internal one)."""
+    return getattr(_tensor, row.function, None) or getattr(_tensor, row.name)
+
+
+def types_of(row: Row, dtype: str) -> list[str]:
+    return [dtype if t == "T" else t for t in row.in_types]
+
+
+def check(row: Row, got: nl.Tensor, expected: Any) -> None:
+    values, expected = got.detach().numpy(), np.asarray(expected)
+    assert values.shape == expected.shape
+    if values.dtype.kind != "f":
+        np.testing.assert_array_equal(values, expected.astype(values.dtype))
+        return
+    error = np.abs(values.astype(np.float64) - expected)
+    excess = np.where(np.isnan(expected) & np.isnan(values), -1, error - tolerance(row, values.dtype, expected))
+    assert (excess <= 0).all(), f"{row.name}: error {error.max():.3g} at {np.argmax(excess)}"
+
+
+MAPS = [row for row in TABLE if row.kind == "map" and row.numpy is not None]
+TYPED = [(row, dtype) for row in MAPS for dtype in row.dtypes]
+EVERY_LAYOUT = [*LAYOUTS, *SHAPES]
+
+
+def ids(value: Any) -> str | None:
+    return f"{value[0].name}-{value[1]}" if isinstance(value, tuple) else getattr(value, "name", None)
+
+
+@pytest.mark.parametrize("case", TYPED, ids=ids)
+def test_map_in_every_layout(case: tuple[Row, str], rng: np.random.Generator) -> None:
+    row, dtype = case
+    for layout in EVERY_LAYOUT:
+        shapes = shapes_for(layout, len(row.ins))
+        arrays = [draw(rng, row, i, t, shapes[i]) for i, t in enumerate(types_of(row, dtype))]
+        got = function(row)(*(laid_out(a, layout, i) for i, a in enumerate(arrays)))
+        out_type = row.out_types[0]
+        assert TEXT[got.numpy().dtype] == (dtype if out_type == "T" else out_type), layout
+        assert got.is_contiguous()
+        check(row, got, reference(row, arrays))
+
+
+@pytest.mark.parametrize("row", [r for r in MAPS if len(r.ins) > 1 and "b8" not in r.in_types], ids=ids)
+def test_map_with_numbers(row: Row, rng: np.random.Generator) -> None:
+    dtype = row.dtypes[-1]
+    arrays = [draw(rng, row, i, dtype, SHAPE if i == 0 else ()) for i in range(len(row.ins))]
+    got = function(row)(nl.from_numpy(arrays[0]), *(a.item() for a in arrays[1:]))
+    check(row, got, reference(row, arrays))
+
+
+@pytest.mark.parametrize("row", [r for r in MAPS if r.inplace_method], ids=ids)
+def test_inplace_equals_out_of_place(row: Row, rng: np.random.Generator) -> None:
+    for dtype in row.dtypes:
+        arrays = [draw(rng, row, i, t, SHAPE) for i, t in enumerate(types_of(row, dtype))]
+        for layout in LAYOUTS:
+            x, *rest = (laid_out(a, layout, i) for i, a in enumerate(arrays))
+            expected = function(row)(x, *rest).numpy().copy()
+            version, address = x._version, x.data_ptr()
+            assert getattr(x, f"{row.name}_")(*rest) is x
+            assert x._version > version and x.data_ptr() == address
+            np.testing.assert_array_equal(x.numpy(), expected)
+
+
+@pytest.mark.parametrize("row", [r for r in MAPS if r.binding == "method"], ids=ids)
+def test_method_equals_function(row: Row, rng: np.random.Generator) -> None:
+    arrays = [draw(rng, row, i, t, SHAPE) for i, t in enumerate(types_of(row, row.dtypes[-1]))]
+    x, *rest = (nl.from_numpy(a) for a in arrays)
+    for name in (row.name, *row.aliases):
+        np.testing.assert_array_equal(getattr(x, name)(*rest).numpy(), getattr(nl, name)(x, *rest).numpy())
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "truediv": lambda a, b: a / b,
+    "floordiv": lambda a, b: a // b, "mod": lambda a, b: a % b, "and": lambda a, b: a & b, "or": lambda a, b: a | b,
+    "xor": lambda a, b: a ^ b, "lshift": lambda a, b: a << b, "rshift": lambda a, b: a >> b, "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b, "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b,
+    "ge": lambda a, b: a >= b, "neg": lambda a: -a, "abs": abs, "invert": lambda a: ~a, "matmul": lambda a, b: a @ b,
+}
+
+
+@pytest.mark.parametrize("row", [r for r in TABLE if r.operator], ids=ids)
+def test_operators(row: Row, rng: np.random.Generator) -> None:
+    dtype = row.dtypes[-1]
+    shape = (4, 4)
+    arrays = [draw(rng, row, i, dtype, shape) for i in range(len(row.ins))]
+    tensors = [nl.from_numpy(a) for a in arrays]
+    apply = OPERATORS[row.operator]
+    expected = function(row)(*tensors).numpy()
+    np.testing.assert_array_equal(apply(*tensors).numpy(), expected)
+    if len(arrays) == 2 and row.operator != "matmul":
+        number = arrays[0].flat[0].item()
+        np.testing.assert_array_equal(apply(number, tensors[1]).numpy(), function(row)(number, tensors[1]).numpy())
+
+
+def test_operators_refuse_strangers() -> None:
+    x = nl.ones(2)
+    for apply in (OPERATORS["add"], OPERATORS["lt"]):
+        with pytest.raises(TypeError):
+            apply(x, "text")
+        with pytest.raises(TypeError):
+            apply(None, x)
+    assert (x == "text") is False and (x != None) is True  # noqa: E711
+
+
+def test_alpha_scales_the_second_operand() -> None:
+    x, y = nl.tensor([1.0, 2.0]), nl.tensor([10.0, 20.0])
+    assert nl.add(x, y, alpha=0.5).tolist() == [6.0, 12.0]
+    assert x.sub(y, alpha=2).tolist() == [-19.0, -38.0]
+    assert x.add_(y, alpha=-1).tolist() == [-9.0, -18.0]
+
+
+# ---- PyTorch ----
+
+NO_PEER = {"relu_grad", "tanh_grad", "sigmoid_grad", "silu_grad", "gelu_grad", "gelu_tanh_grad", "gelu_tanh", "copy", "gelu"}
+PEERS = [r for r in MAPS if r.name not in NO_PEER and not r.name.startswith(("to_", "div_"))]
+
+
+@pytest.mark.parametrize("row", PEERS, ids=ids)
+def test_map_against_torch(row: Row, rng: np.random.Generator, torch: Any) -> None:
+    peer = getattr(torch, row.name, None) or getattr(torch.nn.functional, row.name)
+    keywords = {"value"} & set(row.ins)
+    for dtype in row.dtypes:
+        if dtype == "b8" and row.name in ("clamp",):
+            continue
+        arrays = [draw(rng, row, i, t, SHAPE) for i, t in enumerate(types_of(row, dtype))]
+        numbers = [a for a in row.ins if a in row.defaults or a in ("weight", "min_val", "max_val")]
+        arrays = [a.flat[0] if row.ins[i] in numbers or (i and row.name == "nan_to_num") else a for i, a in enumerate(arrays)]
+        operands = [nl.from_numpy(a) if a.ndim else a.item() for a in arrays]
+        theirs = [torch.from_numpy(a) if a.ndim else a.item() for a in arrays]
+        if row.name == "masked_fill":
+            operands[2], theirs[2] = arrays[2].flat[0].item(), arrays[2].flat[0].item()
+        extra = {k: theirs.pop(row.ins.index(k)) for k in keywords if row.name.startswith("addc")}
+        try:
+            expected = peer(*theirs, **extra)
+        except (RuntimeError, NotImplementedError):
+            continue  # a dtype that PyTorch leaves out
+        got = function(row)(*operands)
+        assert repr(got.dtype).split(".")[1] == str(expected.dtype).split(".")[1], dtype
+        if expected.is_floating_point():
+            info = np.finfo(got.numpy().dtype)
+            bound = (row.ulp + 4) * info.eps * np.abs(expected.numpy()) + (row.slack + 8) * info.eps
+            assert (np.abs(got.numpy() - expected.numpy()) <= bound).all(), dtype
+        else:
+            np.testing.assert_array_equal(got.numpy(), expected.numpy())
+
+
+# ---- promotion ----
+
+
+def test_promotion_follows_torch(torch: Any) -> None:
+    kinds = ["bool", "uint8", "int32", "int64", "float32", "float64"]
+    for a in kinds:
+        for b in [*kinds, True, 2, 2.5]:
+            for rank_a, rank_b in ((1, 1), (0, 1), (1, 0)):
+                ours, theirs = [], []
+                for kind, rank in ((a, rank_a), (b, rank_b)):
+                    if isinstance(kind, str):
+                        ours.append(nl.ones((2,) * rank, dtype=getattr(nl, f"{kind}_" if kind == "bool" else kind)))
+                        theirs.append(torch.ones((2,) * rank, dtype=getattr(torch, kind)))
+                    else:
+                        ours.append(kind)
+                        theirs.append(kind)
+                for name in ("mul", "div", "maximum", "eq", "pow"):
+                    if not isinstance(b, str) and name == "maximum":
+                        continue
+                    if name == "pow" and "bool" in (a, b):
+                        continue
+                    got = getattr(nl, name)(*ours).dtype.name
+                    assert got == str(getattr(torch, name)(*theirs).dtype).split(".")[1], (name, a, b, rank_a, rank_b)
+
+
+# ---- reductions ----
+
+REDUCTIONS = [row for row in TABLE if row.kind == "reduce"]
+
+
+def reduced(row: Row, a: np.ndarray, dim: Any, keepdim: bool) -> Any:
+    """NumPy's result over several axes."""
+    names = {"sum": np.sum, "prod": np.prod, "amax": np.max, "amin": np.min, "any": np.any, "all": np.all,
+             "argmax": np.argmax, "argmin": np.argmin}
+    a = a.astype(np.float64) if a.dtype.kind == "f" else a.astype(np.int64) if row.name in ("sum", "prod") else a
+    return names[row.name](a, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim)
+
+
+@pytest.mark.parametrize("dtype", list(NUMPY))
+@pytest.mark.parametrize("row", REDUCTIONS, ids=ids)
+def test_reduction_in_every_layout(row: Row, dtype: str, rng: np.random.Generator) -> None:
+    single = row.name.startswith("arg")
+    dims = [0, 1, -1] + ([] if single else [None, [0, 2], [-1, 0, 1]])
+    for layout in LAYOUTS:
+        a = draw(rng, row, 0, dtype, SHAPE)
+        for dim in dims:
+            for keepdim in (False, True):
+                got = getattr(nl, row.name)(LAYOUTS[layout](a), dim, keepdim)
+                expected = np.asarray(reduced(row, a, dim, keepdim))
+                assert got.shape == expected.shape
+                if got.is_floating_point() and row.name in ("sum", "prod"):
+                    size = np.finfo(got.numpy().dtype).eps * 16 * np.sum(np.abs(widen(a)))
+                    scale = size if row.name == "sum" else 64 * np.finfo(got.numpy().dtype).eps * np.abs(expected)
+                    assert (np.abs(got.numpy() - expected) <= scale).all()
+                else:
+                    np.testing.assert_array_equal(got.numpy(), expected.astype(got.numpy().dtype))
+
+
+def widen(a: np.ndarray) -> np.ndarray:
+    return a.astype(np.float64)
+
+
+def test_reductions_of_nothing() -> None:
+    empty = nl.zeros(0, 3)
+    assert empty.sum(0).tolist() == [0.0] * 3 and empty.prod(0).tolist() == [1.0] * 3
+    assert empty.any(0).tolist() == [False] * 3 and empty.all(0).tolist() == [True] * 3
+    assert np.isnan(empty.mean(0).numpy()).all() and empty.sum(1).shape == (0,)
+    for name in ("amax", "amin", "argmax", "argmin"):
+        with pytest.raises((ValueError, IndexError), match=name):
+            getattr(empty, name)(0)
+
+
+def test_reductions_with_nan() -> None:
+    x = nl.tensor([1.0, float("nan"), 3.0, float("nan")])
+    assert np.isnan(x.amax().item()) and np.isnan(x.amin().item())
+    assert x.argmax().item() == 1 and x.argmin().item() == 1
+
+
+def test_sum_takes_a_dtype() -> None:
+    assert nl.sum(nl.tensor([1, 2]), dtype=nl.float64).dtype is nl.float64
+    assert nl.tensor([True, True]).sum().dtype is nl.int64
+
+
+# ---- contractions, windows, indices ----
+
+
+def conv_case(rng: np.random.Generator, dtype: Any) -> tuple[list[np.ndarray], dict[str, Any]]:
+    groups = int(rng.integers(1, 3))
+    kh, kw = (int(k) for k in rng.integers(1, 4, 2))
+    options = {
+        "stride": tuple(int(s) for s in rng.integers(1, 3, 2)),
+        "padding": tuple(int(p) for p in rng.integers(0, 3, 2)),
+        "dilation": tuple(int(d) for d in rng.integers(1, 3, 2)),
+        "groups": groups,
+    }
+    x = rng.standard_normal((2, 2 * groups, 7, 8)).astype(dtype)
+    w = rng.standard_normal((3 * groups, 2, kh, kw)).astype(dtype)
+    return [x, w], options
+
+
+def attrs_of(options: dict[str, Any]) -> tuple[int, ...]:
+    return (*options["stride"], *options["padding"], *options["dilation"], options["groups"])
+
+
+def near(got: nl.Tensor, expected: np.ndarray, scale: float = 64) -> None:
+    values = got.detach().numpy()
+    assert values.shape == expected.shape
+    bound = scale * np.finfo(values.dtype).eps * (np.abs(expected) + 1)
+    assert (np.abs(values - expected) <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_convolutions_match_their_references(dtype: Any, rng: np.random.Generator) -> None:
+    for _ in range(12):
+        (x, w), options = conv_case(rng, dtype)
+        attrs = attrs_of(options)
+        exact_x, exact_w = widen(x), widen(w)
+        out = nl.conv2d(transposed(x), stepped(w), None, **options)
+        near(out, ROWS["conv2d"].numpy(np, exact_x, exact_w, *attrs))
+        g = rng.standard_normal(out.shape).astype(dtype)
+        gx = _tensor._conv2d_input(offset(g), nl.from_numpy(w), *attrs, *x.shape[2:])
+        near(gx, ROWS["conv2d_input"].numpy(np, widen(g), exact_w, *attrs, *x.shape[2:]))
+        gw = _tensor._conv2d_weight(nl.from_numpy(x), reversed_(g), *attrs, *w.shape[2:])
+        near(gw, ROWS["conv2d_weight"].numpy(np, exact_x, widen(g), *attrs, *w.shape[2:]))
+
+
+def test_convolutions_against_torch(rng: np.random.Generator, torch: Any) -> None:
+    for _ in range(12):
+        (x, w), options = conv_case(rng, np.float64)
+        bias = rng.standard_normal(w.shape[0])
+        expected = torch.conv2d(torch.from_numpy(x), torch.from_numpy(w), torch.from_numpy(bias), **options)
+        near(nl.conv2d(*map(nl.from_numpy, (x, w, bias)), **options), expected.numpy())
+        back = torch.conv_transpose2d(expected, torch.from_numpy(w), None, options["stride"], options["padding"], 0,
+                                      options["groups"], options["dilation"])
+        near(nl.conv_transpose2d(nl.from_numpy(expected.numpy()), nl.from_numpy(w), None, options["stride"],
+                                 options["padding"], 0, options["groups"], options["dilation"]), back.numpy(), 512)
+
+
+MATRICES = [((3, 4), (4, 5)), ((1, 4), (4, 5)), ((3, 4), (4, 1)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (4,)),
+            ((2, 3, 4), (4, 5)), ((2, 1, 3, 4), (6, 4, 5)), ((0, 4), (4, 5)), ((3, 0), (0, 5)), ((3, 300), (300, 2))]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "i32", "i64", "u8"])
+@pytest.mark.parametrize("shapes", MATRICES, ids=str)
+def test_matmul(shapes: tuple[tuple[int, ...], ...], dtype: str, rng: np.random.Generator) -> None:
+    a, b = (draw(rng, ROWS["matmul"], 0, dtype, s) for s in shapes)
+    expected = np.matmul(*(widen(v) if v.dtype.kind == "f" else v for v in (a, b)))
+    for left in (contiguous, transposed, offset):
+        got = nl.matmul(left(a), nl.from_numpy(b))
+        if got.is_floating_point():
+            near(got, expected, 64 * shapes[0][-1] + 1)
+        else:
+            np.testing.assert_array_equal(got.numpy(), expected)
+
+
+POOLS = [
+    {"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": (3, 2), "stride": (1, 2)},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, {"kernel_size": 2, "stride": 3, "ceil_mode": True},
+]
+
+
+@pytest.mark.parametrize("options", POOLS, ids=str)
+def test_pools_against_torch(options: dict[str, Any], rng: np.random.Generator, torch: Any) -> None:
+    x = rng.standard_normal((2, 3, 7, 9)).astype(np.float32)
+    x[0, 0, 2, 2] = np.nan
+    for layout in (contiguous, transposed, stepped):
+        for dilation in (1, 2) if options["kernel_size"] == 3 and not options.get("ceil_mode") else (1,):
+            values, index = nl.max_pool2d(layout(x), **options, dilation=dilation, return_indices=True)
+            theirs = torch.nn.functional.max_pool2d(torch.from_numpy(x), **options, dilation=dilation, return_indices=True)
+            np.testing.assert_array_equal(values.numpy(), theirs[0].numpy())
+            np.testing.assert_array_equal(index.numpy(), theirs[1].numpy())
+    x = np.nan_to_num(x)
+    for extra in ({}, {"count_include_pad": False}, {"divisor_override": 5}):
+        expected = torch.nn.functional.avg_pool2d(torch.from_numpy(widen(x)), **options, **extra).numpy()
+        near(nl.avg_pool2d(stepped(x), **options, **extra), expected)
+    for size in (1, 3, (2, 5), (7, 9), (4, 11)):
+        expected = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(widen(x)), size).numpy()
+        near(nl.adaptive_avg_pool2d(transposed(x), size), expected)
+
+
+def test_gather_and_scatter(rng: np.random.Generator) -> None:
+    for dtype in ("f32", "f64", "i64", "i32", "u8", "b8"):
+        x = draw(rng, ROWS["gather"], 0, dtype, (4, 5, 6))
+        for axis in range(3):
+            shape = tuple(int(rng.integers(1, n + 1)) for n in x.shape)
+            index = rng.integers(-x.shape[axis], x.shape[axis], shape)
+            got = nl.gather(transposed(x), axis, offset(index))
+            np.testing.assert_array_equal(got.numpy(), ROWS["gather"].numpy(np, x, index, axis))
+            flat = rng.integers(-x.shape[axis], x.shape[axis], 7)
+            got = nl.index_select(reversed_(x), axis, nl.from_numpy(flat))
+            np.testing.assert_array_equal(got.numpy(), np.take(x, flat, axis))
+            if dtype == "b8":
+                continue
+            src = draw(rng, ROWS["gather"], 0, dtype, x.shape)
+            got = nl.scatter_add(stepped(x), axis, nl.from_numpy(index), nl.from_numpy(src))
+            np.testing.assert_array_equal(got.numpy(), ROWS["scatter_add"].numpy(np, x, index, src, axis))
+            part = draw(rng, ROWS["gather"], 0, dtype, (*x.shape[:axis], 7, *x.shape[axis + 1 :]))
+            got = nl.index_add(nl.from_numpy(x), axis, nl.from_numpy(flat), transposed(part))
+            np.testing.assert_array_equal(got.numpy(), ROWS["index_add"].numpy(np, x, flat, part, axis))
+
+
+def test_indexing_with_arrays(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((4, 5, 6))
+    i, j = rng.integers(-4, 4, (3, 2)), rng.integers(-5, 5, (2,))
+    keys: list[Any] = [(i,), (i, j), (slice(None), j), (i, slice(None), np.array([0, 5])), (slice(1, 3), j, np.array([2, 2])),
+                       (2, j), (i, 1)]
+    for key in keys:
+        ours = tuple(nl.from_numpy(k) if isinstance(k, np.ndarray) else k for k in key)
+        np.testing.assert_array_equal(transposed(x)[ours].numpy(), x[key])
+        expected, got = x.copy(), nl.from_numpy(x.copy())
+        value = rng.standard_normal(x[key].shape)
+        expected[key] = value
+        got[ours] = nl.from_numpy(value)
+        np.testing.assert_array_equal(got.numpy(), expected)
+
+
+@pytest.mark.parametrize("call", ["gather", "index_select", "scatter_add", "index_add"])
+@pytest.mark.parametrize("bad", [-5, 4])
+def test_indices_out_of_range(call: str, bad: int) -> None:
+    x = nl.zeros(4, 4)
+    index = nl.tensor([bad] * 4) if call.startswith("index") else nl.full((4, 4), bad, dtype=nl.int64)
+    source = () if call in ("gather", "index_select") else (nl.ones(4, 4),)
+    with pytest.raises(IndexError, match=str(bad)):
+        getattr(nl, call)(x, 0, index, *source)
+    assert not x.numpy().any()
+
+
+@pytest.mark.parametrize("row", [r for r in TABLE if r.name in ("softmax", "log_softmax")], ids=ids)
+def test_softmax_in_every_layout(row: Row, rng: np.random.Generator) -> None:
+    for dtype in (np.float32, np.float64):
+        for shape in [(3, 4, 5), (1, 700), (2, 1), (3, 0), (0, 3)]:
+            x = (rng.standard_normal(shape) * 10).astype(dtype)
+            for axis in range(len(shape)):
+                if shape[axis] == 0:
+                    continue
+                for layout in (contiguous, transposed, reversed_):
+                    check(row, getattr(nl, row.name)(layout(x), axis), reference(row, [x], axis))
+
+
+# ---- gradients ----
+
+
+def leaf(a: np.ndarray) -> nl.Tensor:
+    x = nl.from_numpy(a.copy())
+    return x.requires_grad_() if a.dtype == np.float64 else x
+
+
+def check_gradients(call: Callable[..., Any], inputs: list[nl.Tensor]) -> None:
+    assert gradcheck(call, inputs, **GRADCHECK)
+    assert gradgradcheck(call, inputs, **GRADCHECK)
+
+
+@pytest.mark.parametrize("row", [r for r in MAPS if r.grad and "T->T" in f"{r.types[-4:]}"], ids=ids)
+def test_map_gradients(row: Row, rng: np.random.Generator) -> None:
+    arrays = [draw(rng, row, i, t, (2, 3) if i != 1 else (3,)) for i, t in enumerate(types_of(row, "f64"))]
+    scalars = [i for i, name in enumerate(row.ins) if name in row.defaults or row.name == "nan_to_num" and i]
+    operands = [a.flat[0].item() if i in scalars else leaf(a) for i, a in enumerate(arrays)]
+    tensors = [x for x in operands if isinstance(x, nl.Tensor)]
+
+    def call(*given: Any) -> Any:
+        left = list(given)
+        return function(row)(*(x if i in scalars else left.pop(0) for i, x in enumerate(operands)))
+
+    check_gradients(call, tensors)
+
+
+REDUCED = [(row, dim) for row in REDUCTIONS if row.grad for dim in (0, 1, None)]
+
+
+@pytest.mark.parametrize(("row", "dim"), REDUCED, ids=ids)
+def test_reduction_gradients(row: Row, dim: Any, rng: np.random.Generator) -> None:
+    x = draw(rng, row, 0, "f64", (3, 4))
+    check_gradients(lambda x: getattr(nl, row.name)(x, dim), [leaf(x)])
+
+
+def test_product_gradient_at_zeros(torch: Any) -> None:
+    for values in ([2.0, 0.0, 3.0], [0.0, 0.0, 3.0], [0.0] * 3, [1.5]):
+        ours, theirs = nl.tensor(values, dtype=nl.float64, requires_grad=True), torch.tensor(values, dtype=torch.float64)
+        theirs.requires_grad_()
+        nl.prod(ours).backward()
+        torch.prod(theirs).backward()
+        assert ours.grad.tolist() == theirs.grad.tolist()
+        check_gradients(nl.prod, [nl.tensor(values, dtype=nl.float64, requires_grad=True)])
+
+
+KERNEL_CALLS: dict[str, tuple[list[tuple[int, ...]], Callable[..., Any]]] = {
+    "matmul": ([(2, 3), (3, 2)], nl.matmul),
+    "batched matmul": ([(2, 1, 2, 3), (2, 3, 2)], nl.matmul),
+    "conv2d": ([(1, 2, 4, 4), (4, 1, 2, 2)], lambda x, w: nl.conv2d(x, w, None, (2, 1), (1, 0), (1, 2), 2)),
+    "conv_transpose2d": ([(1, 2, 3, 3), (2, 2, 2, 2)], lambda x, w: nl.conv_transpose2d(x, w, None, 2, 1, 1)),
+    "max_pool2d": ([(1, 2, 4, 5)], lambda x: nl.max_pool2d(x, 2, 1, 1)),
+    "avg_pool2d": ([(1, 2, 4, 5)], lambda x: nl.avg_pool2d(x, (2, 3), 2, 1, True, False)),
+    "adaptive_avg_pool2d": ([(1, 2, 5, 4)], lambda x: nl.adaptive_avg_pool2d(x, (3, 2))),
+    "gather": ([(3, 4)], lambda x: nl.gather(x, 1, nl.tensor([[0, 0], [3, -1], [1, 2]]))),
+    "scatter_add": ([(3, 4), (3, 2)], lambda x, y: nl.scatter_add(x, 1, nl.tensor([[0, 0], [3, -1], [1, 2]]), y)),
+    "index_select": ([(3, 4)], lambda x: nl.index_select(x, 0, nl.tensor([2, 0, 2, -1]))),
+    "index_add": ([(3, 4), (2, 4)], lambda x, y: nl.index_add(x, 0, nl.tensor([2, 2]), y)),
+    "index_get": ([(3, 4, 2)], lambda x: x[nl.tensor([0, 2, 0]), :, nl.tensor([1, 0, 1])]),
+    "index_put": ([(3, 4), (2, 4)], lambda x, y: put(x, nl.tensor([2, 0]), y)),
+    "softmax": ([(3, 4)], lambda x: nl.softmax(x, 0)),
+    "log_softmax": ([(3, 4)], lambda x: nl.log_softmax(x, 1)),
+    "layer_norm": ([(3, 4), (4,), (4,)], lambda x, w, b: nl.layer_norm(x, (4,), w, b)),
+    "cat": ([(2, 3), (2, 1)], lambda x, y: nl.cat([x, y, x], 1)),
+}
+
+
+def put(x: nl.Tensor, index: nl.Tensor, value: nl.Tensor) -> nl.Tensor:
+    out = x.clone()
+    out[index] = value
+    return out
+
+
+@pytest.mark.parametrize("name", KERNEL_CALLS)
+def test_kernel_gradients(name: str, rng: np.random.Generator) -> None:
+    shapes, call = KERNEL_CALLS[name]
+    check_gradients(call, [leaf(rng.standard_normal(s)) for s in shapes])
+
+
+KINKS: dict[str, Callable[[Any, Any], Any]] = {
+    "relu": lambda T, x: T.relu(x),
+    "abs": lambda T, x: T.abs(x),
+    "clamp": lambda T, x: T.clamp(x, -1.0, 1.0),
+    "clamp min": lambda T, x: T.clamp(x, min=0.0),
+    "relu6": lambda T, x: T.nn.functional.relu6(x),
+    "hardtanh": lambda T, x: T.nn.functional.hardtanh(x),
+    "hardswish": lambda T, x: T.nn.functional.hardswish(x),
+    "hardsigmoid": lambda T, x: T.nn.functional.hardsigmoid(x) * 6.0,
+    "leaky_relu": lambda T, x: T.nn.functional.leaky_relu(x, 0.1),
+    "elu": lambda T, x: T.nn.functional.elu(x),
+    "amax": lambda T, x: T.amax(x, 0),
+    "amin": lambda T, x: T.amin(x),
+    "maximum": lambda T, x: T.maximum(x, T.zeros_like(x)),
+    "minimum": lambda T, x: T.minimum(x, T.ones_like(x)),
+    "pow": lambda T, x: T.pow(x, 3) + T.pow(x, 2.0) + T.pow(x, 1) + T.pow(x, 0),
+    "norm": lambda T, x: T.norm(x * 0.0),
+    "sign": lambda T, x: T.sign(x),
+    "max": lambda T, x: T.max(x, 0)[0],
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_gradients_at_kinks_are_torchs(name: str, torch: Any) -> None:
+    values = [0.0, -0.0, 1.0, -1.0, 6.0, 3.0, -3.0, 0.5, 6.0, -3.0]
+    ours = nl.tensor(values, dtype=nl.float64, requires_grad=True)
+    theirs = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+    KINKS[name](nl, ours).sum().backward()
+    KINKS[name](torch, theirs).sum().backward()
+    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-12, atol=0)

@@ -1,0 +1,545 @@
+"""Scalar expressions: compiled code has NumPy's bits on every level, primitives mean what they say, functions are accurate."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import itertools
+import math
+import operator
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import mpmath as mp
+import numpy as np
+import pytest
+
+from neurlang.ops import elementary as el
+from neurlang.ops import scalar as s
+from neurlang.ops.table import ROWS
+
+from .compiled import LEVELS, NUMPY, ROOT, Kernel, Run, build, compile_kernels, fma_of, levels, same_bits
+
+UNARY = ("exp exp2 expm1 log log1p log2 log10 sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv"
+         " sigmoid rsqrt").split()
+BINARY = ("pow", "atan2")
+FLOATS = ("f32", "f64")
+INTEGERS = ("u8", "i32", "i64")
+EDGES = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0, 1e-40, -1e-40, 1e-310, 88.7, -103.9, 709.7, -745.0, 1e5, 1e9,
+         -1e30, 1e300, -1e300, 2.0**23, 2.0**31, 2.0**52, 2.0**63, math.inf, -math.inf, math.nan)
+
+
+def edges(dtype: str) -> Any:
+    with np.errstate(over="ignore", under="ignore"):
+        return np.array(EDGES).astype(NUMPY[dtype])
+
+
+def any_bits(rng: np.random.Generator, dtype: str, n: int) -> Any:
+    """Values whose bits are uniformly random: all exponents, subnormal numbers, NaN."""
+    return np.frombuffer(rng.bytes(n * s.SIZE[dtype]), NUMPY[dtype])
+
+
+def floats(rng: np.random.Generator, dtype: str, n: int) -> Any:
+    moderate = rng.standard_normal(n) * np.exp(rng.uniform(-12, 8, n))
+    return np.concatenate([any_bits(rng, dtype, n), moderate.astype(NUMPY[dtype]), edges(dtype)])
+
+
+def integers(rng: np.random.Generator, dtype: str, n: int) -> Any:
+    info = np.iinfo(NUMPY[dtype])
+    ends = [v for v in (info.min, info.min + 1, -2, -1, 0, 1, 2, info.max - 1, info.max) if info.min <= v <= info.max]
+    small = rng.integers(max(info.min, -40), 40, n)
+    return np.concatenate([any_bits(rng, dtype, n), small, ends]).astype(NUMPY[dtype])
+
+
+def values(rng: np.random.Generator, dtype: str, n: int) -> Any:
+    if dtype == "b8":
+        return rng.random(2 * n) < 0.5
+    return floats(rng, dtype, n) if dtype in FLOATS else integers(rng, dtype, n)
+
+
+def operands(rng: np.random.Generator, dtypes: tuple[str, ...], n: int = 500) -> list[Any]:
+    """Arrays of one length; every pair of edges meets."""
+    drawn = [rng.permutation(values(rng, t, n)) for t in dtypes]
+    length = min(map(len, drawn))
+    drawn = [d[:length] for d in drawn]
+    if all(t in FLOATS for t in dtypes):
+        pairs = np.array(list(itertools.product(range(len(EDGES)), repeat=len(dtypes)))).T
+        drawn = [np.concatenate([d, edges(t)[p]]) for d, t, p in zip(drawn, dtypes, pairs, strict=True)]
+    return drawn
+
+
+def args(dtypes: tuple[str, ...]) -> list[s.E]:
+    return [s.arg(i, t) for i, t in enumerate(dtypes)]
+
+
+def check_bits(kernel: Kernel, name: str, run: Run, level: str, arrays: list[Any]) -> None:
+    expected = s.evaluate(kernel.outputs, arrays, np, fma_of(level))
+    for got, want in zip(run(name, arrays), expected, strict=True):
+        good = same_bits(got, want)
+        at = np.flatnonzero(~good)[:3]
+        assert good.all(), f"{name} on {level}: at {[a[at] for a in arrays]} got {got[at]}, NumPy says {want[at]}"
+
+
+# ---- the functions: bits ----------------------------------------------------------------------------------------
+
+
+def function_kernels() -> dict[str, Kernel]:
+    cases = itertools.chain(((f, 1) for f in UNARY), ((f, 2) for f in BINARY))
+    return {f"{name}_{t}": Kernel([getattr(el, name)(*args((t,) * n))], (t,) * n)
+            for (name, n), t in itertools.product(cases, FLOATS)}
+
+
+FUNCTIONS = function_kernels()
+
+
+@pytest.fixture(scope="module", params=levels())
+def functions(request: pytest.FixtureRequest) -> tuple[str, Run]:
+    return request.param, compile_kernels(FUNCTIONS, request.param)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_compiled_functions_have_numpys_bits(name: str, functions: tuple[str, Run], rng: np.random.Generator) -> None:
+    level, run = functions
+    kernel = FUNCTIONS[name]
+    check_bits(kernel, name, run, level, operands(rng, kernel.dtypes, 2000))
+
+
+# ---- the functions: accuracy ------------------------------------------------------------------------------------
+
+EXACT: dict[str, Callable[..., Any]] = {
+    **{f: getattr(mp, f) for f in "exp expm1 log log1p log10 sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc"
+       " erfinv atan2".split()},
+    "exp2": lambda x: mp.power(2, x),
+    "log2": lambda x: mp.log(x) / mp.log(2),
+    "sigmoid": lambda x: 1 / (1 + mp.exp(-x)),
+    "rsqrt": lambda x: 1 / mp.sqrt(x),
+    "pow": mp.power,
+}
+
+
+def around(centres: Any, rng: np.random.Generator, reach: float = 1e-3) -> Any:
+    return centres + rng.uniform(-reach, reach, len(centres))
+
+
+def domain(name: str, dtype: str, rng: np.random.Generator, n: int = 150) -> Any:
+    """Where the function's result is finite: its whole range, and densely where formulas change or cancel."""
+    u = rng.uniform
+    tiny = np.sign(u(-1, 1, n)) * np.exp(u(-80, 0, n))
+    every = any_bits(rng, dtype, 2 * n)
+    every = every[np.isfinite(every)].astype(np.float64)
+    top = {"f32": 88.0, "f64": 709.0}[dtype]
+    if name in ("exp", "expm1", "sinh", "cosh"):
+        return np.concatenate([u(-top, top, n), u(-2, 2, n), tiny])
+    if name == "exp2":
+        return np.concatenate([u(-1.5 * top, 1.4 * top, n), u(-2, 2, n), tiny])
+    if name in ("log", "log2", "log10", "rsqrt"):
+        return np.concatenate([np.abs(every), u(0.5, 2, n), around(np.ones(n), rng)])
+    if name == "log1p":
+        return np.concatenate([np.abs(every), u(-1, 2, n), tiny[tiny > -0.9], around(np.zeros(n), rng)])
+    if name in ("sin", "cos", "tan"):
+        return np.concatenate([every, u(-10, 10, n), rng.integers(-10**6, 10**6, n) * (math.pi / 2), tiny])
+    if name in ("asin", "acos", "atanh", "erfinv"):
+        return np.concatenate([u(-1, 1, n), 1 - np.exp(u(-15 if dtype == "f32" else -36, 0, n)), tiny])
+    if name == "acosh":
+        return np.concatenate([1 + np.exp(u(-15 if dtype == "f32" else -36, 80, n))])
+    return np.concatenate([u(-6, 6, n), u(-25, 25, n), u(-1, 1, n), tiny])
+
+
+def pairs(name: str, dtype: str, rng: np.random.Generator, n: int = 400) -> tuple[Any, Any]:
+    if name == "atan2":
+        return tuple(np.sign(rng.uniform(-1, 1, n)) * np.exp(rng.uniform(-30, 30, n)) for _ in range(2))
+    top = {"f32": 85.0, "f64": 700.0}[dtype]
+    x = np.concatenate([np.exp(rng.uniform(-0.9 * top, 0.9 * top, n)), around(np.ones(n), rng)]).astype(NUMPY[dtype])
+    y = rng.uniform(-top, top, 2 * n) / np.maximum(np.abs(np.log(x.astype(np.float64))), 1e-6)
+    return x, np.where(rng.random(2 * n) < 0.3, np.round(rng.uniform(-9, 9, 2 * n)), y)
+
+
+def ulps(got: float, exact: Any, dtype: str) -> float:
+    """The distance in units of the last place of the exact value."""
+    digits, least = {"f32": (24, -125), "f64": (53, -1021)}[dtype]
+    exponent = max(int(mp.frexp(exact)[1]), least) if exact else least
+    return float(abs(mp.mpf(got) - exact) / mp.ldexp(1, exponent - digits))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_accurate(name: str, functions: tuple[str, Run], rng: np.random.Generator) -> None:
+    _, run = functions
+    function, dtype = name.rsplit("_", 1)
+    drawn = pairs(function, dtype, rng) if function in BINARY else (domain(function, dtype, rng),)
+    arrays = [a.astype(NUMPY[dtype]) for a in drawn]
+    with mp.workprec(1200 if function in ("sin", "cos", "tan") else 200):
+        for got, *x in zip(*run(name, arrays), *arrays, strict=True):
+            exact = EXACT[function](*(mp.mpf(float(v)) for v in x))
+            largest = mp.mpf(float(np.finfo(got).max))
+            if abs(exact) > largest and np.isinf(got):
+                exact, got = mp.sign(exact), np.sign(got)
+            error = ulps(float(got), exact, dtype)
+            assert error <= ROWS[function].ulp, f"{function}({x}) = {got!r}, off by {error:.3f} ULP"
+
+
+SPECIAL = {  # function: argument -> result
+    "exp": {-math.inf: 0.0, math.inf: math.inf, -0.0: 1.0}, "exp2": {-math.inf: 0.0, math.inf: math.inf, 10.0: 1024.0},
+    "expm1": {-math.inf: -1.0, math.inf: math.inf, -0.0: -0.0, 1e-40: 1e-40, -1e30: -1.0, 1e30: math.inf},
+    "log": {0.0: -math.inf, -0.0: -math.inf, -1.0: math.nan, math.inf: math.inf, 1.0: 0.0, -math.inf: math.nan},
+    "log2": {0.0: -math.inf, 8.0: 3.0, 1e-300 * 0: -math.inf, -2.0: math.nan}, "log10": {1.0: 0.0, math.inf: math.inf},
+    "log1p": {-1.0: -math.inf, -0.0: -0.0, -2.0: math.nan, math.inf: math.inf, 1e-40: 1e-40},
+    "sin": {-0.0: -0.0, math.inf: math.nan, 1e-40: 1e-40}, "cos": {0.0: 1.0, -math.inf: math.nan},
+    "tan": {-0.0: -0.0, math.inf: math.nan}, "asin": {-0.0: -0.0, 1.5: math.nan}, "acos": {1.0: 0.0, -1.5: math.nan},
+    "atan": {-0.0: -0.0, 1e-40: 1e-40}, "sinh": {-0.0: -0.0, math.inf: math.inf, -math.inf: -math.inf},
+    "cosh": {math.inf: math.inf, -math.inf: math.inf, 0.0: 1.0}, "asinh": {-0.0: -0.0, -math.inf: -math.inf},
+    "tanh": {-0.0: -0.0, math.inf: 1.0, -math.inf: -1.0, 1e-40: 1e-40, 100.0: 1.0}, "acosh": {1.0: 0.0, 0.5: math.nan,
+             -3.0: math.nan, math.inf: math.inf}, "atanh": {-0.0: -0.0, 1.0: math.inf, -1.0: -math.inf, 2.0: math.nan},
+    "erf": {-0.0: -0.0, math.inf: 1.0, -math.inf: -1.0, 1e-40: 1e-40 * 2 / math.sqrt(math.pi)},
+    "erfc": {math.inf: 0.0, -math.inf: 2.0, 0.0: 1.0, 100.0: 0.0}, "erfinv": {1.0: math.inf, -1.0: -math.inf, 1.5: math.nan,
+             -0.0: -0.0}, "sigmoid": {math.inf: 1.0, -math.inf: 0.0, 0.0: 0.5},
+    "rsqrt": {0.0: math.inf, -0.0: -math.inf, math.inf: 0.0, -1.0: math.nan, 4.0: 0.5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "dtype"), itertools.product(SPECIAL, FLOATS))
+def test_functions_at_special_values(function: str, dtype: str, functions: tuple[str, Run]) -> None:
+    _, run = functions
+    cases = SPECIAL[function] | {math.nan: math.nan}
+    (got,) = run(f"{function}_{dtype}", [np.array(list(cases), NUMPY[dtype])])
+    want = np.array(list(cases.values())).astype(NUMPY[dtype])
+    assert same_bits(got, want).all(), f"{function} at {list(cases)}: {got}, expected {want}"
+
+
+@pytest.mark.parametrize(("function", "dtype"), itertools.product(BINARY, FLOATS))
+def test_binary_functions_at_special_values(function: str, dtype: str, functions: tuple[str, Run]) -> None:
+    """C's rules for signed zeros, infinities, NaN and fractional exponents, which NumPy follows."""
+    _, run = functions
+    points = np.array([0, -0.0, 1, -1, 0.5, -0.5, 2, -2, 3, -3, 2.5, 1e30, -1e30, np.inf, -np.inf, np.nan, 2.0**53 + 2])
+    x, y = (a.ravel().astype(NUMPY[dtype]) for a in np.meshgrid(points, points))
+    (got,) = run(f"{function}_{dtype}", [x, y])
+    with np.errstate(all="ignore"):
+        want = {"pow": np.power, "atan2": np.arctan2}[function](x, y)
+    exact = np.isnan(want) | np.isinf(want) | (want == 0) | (np.abs(want) == 1)
+    assert same_bits(got[exact], want[exact]).all()
+    np.testing.assert_array_max_ulp(got[~exact], want[~exact], ROWS[function].ulp + 1)
+
+
+# ---- the primitives ---------------------------------------------------------------------------------------------
+
+
+def wrap(value: int, dtype: str) -> int:
+    return int(np.array(value % (1 << 8 * s.SIZE[dtype]), np.uint64).astype(NUMPY[dtype]))
+
+
+def truncated(a: int, b: int) -> int:
+    return 0 if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+
+
+def shifted(x: int, by: int, dtype: str, left: bool) -> int:
+    by = by if 0 <= by < 8 * s.SIZE[dtype] else 200
+    return wrap(x << by if left else x >> by, dtype)
+
+
+def saturated(x: float, dtype: str) -> int:
+    info = np.iinfo(NUMPY[dtype])
+    return 0 if math.isnan(x) else int(min(max(x, info.min), info.max)) if math.isinf(x) else min(max(int(x), info.min), info.max)
+
+
+def larger(a: float, b: float) -> float:
+    if math.isnan(a) or math.isnan(b):
+        return math.nan
+    return max((a, b), key=lambda v: (v, math.copysign(1, v)))
+
+
+# name: (dtypes, expression, meaning on Python numbers); the meanings know nothing of the implementation
+Case = tuple[tuple[str, ...], Callable[..., s.E], Callable[..., Any]]
+
+
+def integer_cases(t: str) -> dict[str, Case]:
+    two = (t, t)
+    return {
+        f"add_{t}": (two, operator.add, lambda a, b: wrap(a + b, t)),
+        f"sub_{t}": (two, operator.sub, lambda a, b: wrap(a - b, t)),
+        f"mul_{t}": (two, operator.mul, lambda a, b: wrap(a * b, t)),
+        f"neg_{t}": ((t,), operator.neg, lambda a: wrap(-a, t)),
+        f"and_{t}": (two, operator.and_, operator.and_),
+        f"or_{t}": (two, operator.or_, operator.or_),
+        f"xor_{t}": (two, operator.xor, operator.xor),
+        f"not_{t}": ((t,), operator.invert, lambda a: wrap(~a, t)),
+        f"shl_{t}": (two, operator.lshift, lambda a, b: shifted(a, b, t, True)),
+        f"shr_{t}": (two, operator.rshift, lambda a, b: shifted(a, b, t, False)),
+        f"idiv_{t}": (two, s.idiv, lambda a, b: wrap(truncated(a, b), t)),
+        f"fmod_{t}": (two, s.fmod, lambda a, b: a - b * truncated(a, b) if b else 0),
+        f"remainder_{t}": (two, s.remainder, lambda a, b: a % b if b else 0),
+        f"floor_divide_{t}": (two, s.floor_divide, lambda a, b: wrap(a // b, t) if b else 0),
+        f"maximum_{t}": (two, s.maximum, max),
+        f"minimum_{t}": (two, s.minimum, min),
+        f"absolute_{t}": ((t,), s.absolute, lambda a: wrap(abs(a), t)),
+        f"lt_{t}": (two, operator.lt, operator.lt),
+        f"le_{t}": (two, operator.le, operator.le),
+        f"eq_{t}": (two, s.eq, operator.eq),
+        f"ne_const_{t}": ((t,), lambda a: s.ne(a, 1), lambda a: a != 1),
+        **{f"to_{u}_from_{t}": ((t,), lambda a, u=u: s.convert(a, u), lambda a, u=u: wrap(a, u)) for u in INTEGERS},
+        **{f"to_{u}_from_{t}": ((t,), lambda a, u=u: s.convert(a, u), lambda a, u=u: NUMPY[u](a)) for u in FLOATS},
+        f"to_b8_from_{t}": ((t,), lambda a: s.convert(a, "b8"), bool),
+    }
+
+
+def float_cases(t: str) -> dict[str, Case]:
+    two, number = (t, t), NUMPY[t]
+    return {
+        f"add_{t}": (two, operator.add, lambda a, b: number(a) + number(b)),
+        f"sub_{t}": (two, operator.sub, lambda a, b: number(a) - number(b)),
+        f"mul_{t}": (two, operator.mul, lambda a, b: number(a) * number(b)),
+        f"div_{t}": (two, operator.truediv, lambda a, b: number(a) / number(b)),
+        f"neg_{t}": ((t,), operator.neg, operator.neg),
+        f"sqrt_{t}": ((t,), s.sqrt, lambda a: np.sqrt(number(a))),
+        f"rint_{t}": ((t,), s.rint, np.rint),
+        f"floor_{t}": ((t,), s.floor, np.floor),
+        f"ceil_{t}": ((t,), s.ceil, np.ceil),
+        f"trunc_{t}": ((t,), s.trunc, np.trunc),
+        f"fmod_{t}": (two, s.fmod, lambda a, b: np.fmod(number(a), number(b))),
+        f"remainder_{t}": (two, s.remainder, lambda a, b: np.remainder(number(a), number(b))),
+        f"maximum_{t}": (two, s.maximum, larger),
+        f"minimum_{t}": (two, s.minimum, lambda a, b: -larger(-a, -b)),
+        f"maximum_const_{t}": ((t,), lambda a: s.maximum(a, 2.0), lambda a: larger(a, 2.0)),
+        f"larger_{t}": (two, s.larger, lambda a, b: a if a > b else b),
+        f"smaller_{t}": (two, s.smaller, lambda a, b: a if a < b else b),
+        f"absolute_{t}": ((t,), s.absolute, abs),
+        f"copysign_{t}": (two, s.copysign, math.copysign),
+        f"isnan_{t}": ((t,), s.isnan, math.isnan),
+        f"isinf_{t}": ((t,), s.isinf, math.isinf),
+        f"isfinite_{t}": ((t,), s.isfinite, math.isfinite),
+        f"lt_{t}": (two, operator.lt, operator.lt),
+        f"ge_{t}": (two, operator.ge, operator.ge),
+        f"ne_{t}": (two, s.ne, operator.ne),
+        f"select_{t}": (("b8", t, t), s.select, lambda c, a, b: a if c else b),
+        f"select_lt_{t}": (two, lambda a, b: s.select(a < b, a, 7.0), lambda a, b: a if a < b else 7.0),
+        f"rare_{t}": (two, lambda a, b: s.rare(a > 3, a * b, s.sqrt(a)),
+                      lambda a, b: np.sqrt(number(a)) if a > 3 else number(a) * number(b)),
+        f"ldexp_{t}": ((t, "u8"), lambda a, n: s.ldexp(s.larger(-4.0, s.smaller(a, 4.0)), s.convert(n, t) - 128),
+                       lambda a, n: np.ldexp(number(min(max(a, -4), 4) if not math.isnan(a) else -4.0), n - 128)),
+        f"bits_{t}": ((t,), lambda a: s.bitcast(a, s.INT_OF[t]), lambda a: int(number(a).view(NUMPY[s.INT_OF[t]]))),
+        **{f"to_{u}_from_{t}": ((t,), lambda a, u=u: s.convert(a, u), lambda a, u=u: saturated(a, u)) for u in INTEGERS},
+        **{f"to_{u}_from_{t}": ((t,), lambda a, u=u: s.convert(a, u), lambda a, u=u: NUMPY[u](a)) for u in FLOATS},
+        f"to_b8_from_{t}": ((t,), lambda a: s.convert(a, "b8"), bool),
+        f"from_b8_to_{t}": (("b8",), lambda a: s.convert(a, t), float),
+    }
+
+
+CASES: dict[str, Case] = {
+    **integer_cases("u8"), **integer_cases("i32"), **integer_cases("i64"), **float_cases("f32"), **float_cases("f64"),
+    "mulhi": (("u32", "u32"), s.mulhi, lambda a, b: a * b >> 32),
+    "mulhi_wide": (("u32", "i64"), lambda a, b: s.mulhi(a, s.convert(b, "u32")), lambda a, b: a * (b % 2**32) >> 32),
+    "table": (("u32",), lambda a: s.table([5, 7, 11], a, "u32"), lambda a: [5, 7, 11, 0][a & 3]),
+    "logic": (("b8", "b8"), lambda a, b: s.logical_xor(a, ~b) | (a & b), lambda a, b: (a != (not b)) | (a and b)),
+    "logic_of_widths": (("f32", "b8", "f64", "u8"),
+                        lambda a, b, c, d: (((a > 0) & b) | (c < 0)) ^ s.convert(d, "b8"),
+                        lambda a, b, c, d: ((a > 0 and b) or c < 0) != bool(d)),
+    "order_of_bools": (("b8", "b8"), lambda a, b: (a < b) | s.eq(a, b), lambda a, b: a <= b),
+    "select_bool": (("b8", "b8", "b8"), s.select, lambda c, a, b: a if c else b),
+    "mixed_select": (("f64", "f32", "u8"), lambda a, b, c: s.select(a < 1, s.convert(c, "f32"), b),
+                     lambda a, b, c: c if a < 1 else b),
+}  # fmt: skip
+
+
+def to_kernel(case: Case) -> Kernel:
+    dtypes, expression, _ = case
+    return Kernel([expression(*args(dtypes))], dtypes)
+
+
+KERNELS = {name: to_kernel(case) for name, case in CASES.items()}
+
+
+@pytest.fixture(scope="module", params=levels())
+def primitives(request: pytest.FixtureRequest) -> tuple[str, Run]:
+    return request.param, compile_kernels(KERNELS, request.param)
+
+
+def meaning(case: Case, dtype: str, arrays: list[Any]) -> Any:
+    with np.errstate(all="ignore"):
+        return np.array([case[2](*(v.item() for v in x)) for x in zip(*arrays, strict=True)]).astype(NUMPY[dtype])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_primitives(name: str, primitives: tuple[str, Run], rng: np.random.Generator) -> None:
+    level, run = primitives
+    kernel = KERNELS[name]
+    arrays = operands(rng, kernel.dtypes, 200)
+    want = meaning(CASES[name], kernel.outputs[0].dtype, arrays)
+    check_bits(kernel, name, run, level, arrays)
+    (got,) = run(name, arrays)
+    good = same_bits(got, want)
+    at = np.flatnonzero(~good)[:3]
+    assert good.all(), f"{name} on {level}: at {[a[at] for a in arrays]} got {got[at]}, expected {want[at]}"
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_fma_rounds_once_or_twice_as_the_level_does(dtype: str, rng: np.random.Generator) -> None:
+    kernel = Kernel([s.fma(*args((dtype,) * 3))], (dtype,) * 3)
+    arrays = operands(rng, kernel.dtypes, 300)
+    for level in levels():
+        check_bits(kernel, "fma", compile_kernels({"fma": kernel}, level), level, arrays)
+
+
+def test_floor_divide_agrees_with_remainder(rng: np.random.Generator) -> None:
+    a, b = (rng.normal(size=400) * 10.0 ** rng.integers(-3, 6, 400) for _ in range(2))
+    x, y = args(("f64", "f64"))
+    got, rest = s.evaluate([s.floor_divide(x, y), s.remainder(x, y)], [a, b], np, fma_of("avx2"))
+    np.testing.assert_array_equal(got, np.floor_divide(a, b))
+    np.testing.assert_array_equal(rest, np.remainder(a, b))
+
+
+# ---- whole expressions ------------------------------------------------------------------------------------------
+
+
+def random_expression(rng: np.random.Generator, size: int) -> Kernel:
+    """A DAG over operands of all dtypes, with rare branches and shared parts."""
+    dtypes = ("f32", "f64", "i32", "i64", "u8", "b8", "f32")
+    pool = args(dtypes)
+
+    def pick(dtype: str) -> s.E:
+        fitting = [e for e in pool if e.dtype == dtype]
+        return fitting[rng.integers(len(fitting))]
+
+    for _ in range(size):
+        t = str(rng.choice(["f32", "f64", "i32", "i64", "u8"]))
+        a, b, flag = pick(t), pick(t), pick("b8")
+        makers: list[Callable[[], s.E]] = [
+            lambda: a + b, lambda: a * b, lambda: a - 3, lambda: a < b, lambda: s.eq(a, b), lambda: flag & (a >= b),
+            lambda: ~flag, lambda: s.select(flag, a, b), lambda: s.select(a < b, b, a), lambda: s.maximum(a, b),
+            lambda: s.convert(a, str(rng.choice(["f32", "f64", "i32", "i64", "u8"]))), lambda: s.rare(flag, a + 1, a * b),
+        ]  # fmt: skip
+        if t in FLOATS:
+            makers += [lambda: s.fma(a, b, a), lambda: a / b, lambda: s.rint(a), lambda: el.exp(a), lambda: el.sin(b)]
+        else:
+            makers += [lambda: a & b, lambda: a << b, lambda: a >> 2, lambda: s.idiv(a, b), lambda: s.remainder(a, b)]
+        pool.append(makers[rng.integers(len(makers))]())
+    return Kernel([*pool[-2:], pick("b8")], dtypes)
+
+
+@pytest.mark.parametrize("level", levels())
+def test_random_expressions(level: str, rng: np.random.Generator) -> None:
+    kernels = {f"random{k}": random_expression(rng, int(rng.integers(3, 25))) for k in range(40)}
+    run = compile_kernels(kernels, level)
+    for name, kernel in kernels.items():
+        check_bits(kernel, name, run, level, operands(rng, kernel.dtypes, 60))
+
+
+def test_index_counts_in_row_major_order() -> None:
+    kernel = Kernel([s.index() * 3 + s.arg(0, "i64")], ("i64",))
+    (got,) = s.evaluate(kernel.outputs, [np.zeros((2, 5), np.int64)], np, fma_of("avx2"), shape=(2, 5))
+    np.testing.assert_array_equal(got, 3 * np.arange(10).reshape(2, 5))
+    for level in levels():
+        (flat,) = compile_kernels({"index": kernel}, level)("index", [np.zeros(35, np.int64)])
+        np.testing.assert_array_equal(flat, 3 * np.arange(35))
+
+
+PHILOX = [  # counter, key, output: the known answers of Random123
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
+     (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+]  # fmt: skip
+
+
+def test_philox_gives_the_published_numbers() -> None:
+    def joined(low: int, high: int) -> Any:
+        return np.array(low | high << 32, np.uint64).astype(np.int64).reshape(1)
+
+    kernel = Kernel(el.philox(*args(("i64", "i64", "i64"))), ("i64", "i64", "i64"))
+    for counter, key, want in PHILOX:
+        arrays = [joined(*counter[:2]), joined(*key), joined(*counter[2:])]
+        assert [int(o[0]) for o in s.evaluate(kernel.outputs, arrays, np, fma_of("avx2"))] == list(want)
+        for level in levels():
+            assert [int(o[0]) for o in compile_kernels({"philox": kernel}, level)("philox", arrays)] == list(want)
+
+
+# ---- building and rendering -------------------------------------------------------------------------------------
+
+
+def test_equal_parts_are_rendered_once() -> None:
+    x, y = args(("f32", "f32"))
+    statements, results = s.emit([(x + y) * (x + y), (x + y) - 1], ["a", "b"])
+    assert sum(" + " in line for line in statements) == 1 and len(results) == 2
+
+
+def test_signed_zero_and_nan_constants_are_not_confused() -> None:
+    x = s.arg(0, "f64")
+    outputs = [s.select(x > 0, 0.0, s.const(-0.0, "f64")), s.select(x > 0, x, math.nan)]
+    run = compile_kernels({"zeros": Kernel(outputs, ("f64",))}, "baseline")
+    zeros, nans = run("zeros", [np.array([1.0, -1.0])])
+    assert list(np.signbit(zeros)) == [False, True] and list(np.isnan(nans)) == [False, True]
+
+
+def test_deep_expressions_need_no_recursion() -> None:
+    e = x = s.arg(0, "f64")
+    for _ in range(20_000):
+        e = e * 0.5 + x
+    statements, _ = s.emit([e], ["x"])
+    assert len(statements) == 40_000
+    (value,) = s.evaluate([e], [np.ones(1)], np, fma_of("avx2"))
+    assert value[0] == 2.0
+
+
+def test_what_is_rare_stays_in_its_branch() -> None:
+    x = s.arg(0, "f32")
+    statements, _ = s.emit([s.rare(x > 9, x + 1, s.sqrt(x) * x)], ["x"])
+    opening = next(i for i, line in enumerate(statements) if "UNLIKELY" in line)
+    root = next(i for i, line in enumerate(statements) if "sqrt" in line)
+    assert opening < root and statements[root].startswith("  ")
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda: s.arg(0, "f32") + s.arg(1, "f64"), lambda: s.arg(0, "i32") / 2, lambda: bool(s.arg(0, "f32") < 1),
+    lambda: s.bitcast(s.arg(0, "f32"), "i64"), lambda: s.mulhi(s.arg(0, "i32"), 3), lambda: s.larger(s.arg(0, "i32"), 3),
+])  # fmt: skip
+def test_mistakes_are_type_errors(wrong: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError):
+        wrong()
+
+
+def test_shift_amounts_are_checked() -> None:
+    with pytest.raises(ValueError, match="shift of i32 by 32"):
+        s.arg(0, "i32") << 32
+
+
+# ---- the loop around the eager kernels --------------------------------------------------------------------------
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gen_cpp", ROOT / "tools" / "gen_cpp.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LOOPED = (("add", "f32"), ("where", "f32"), ("where", "f64"), ("mul", "u8"), ("exp", "f64"), ("adam_", "f32"), ("eq", "i64"),
+          ("arange", "f32"))  # fmt: skip
+
+
+def map_library(level: str) -> ctypes.CDLL:
+    """The generated kernels of LOOPED, without the rest of the table."""
+    gen = generator()
+    kernels = "\n".join("\n".join(gen.map_kernel(ROWS[name], dtype, s)) for name, dtype in LOOPED)
+    header = f'#include "{ROOT}/csrc/simd/map.hpp"\nnamespace nl::NL_ISA {{\nextern "C" {{\n'
+    return build(header + kernels + "\n}}\n", "-std=c++17", f"-DNL_ISA={level}", *LEVELS[level], language="c++")
+
+
+@pytest.mark.parametrize("level", levels())
+def test_map_kernels_at_every_length_and_step(level: str, rng: np.random.Generator) -> None:
+    library, gen = map_library(level), generator()
+    for (name, dtype), n in itertools.product(LOOPED, [*range(36), 64, 99]):
+        row = ROWS[name]
+        outputs = gen.outputs_of(row, dtype, s)
+        dtypes = [t if t != "T" else dtype for t in row.in_types]
+        broadcast = rng.random(len(dtypes)) < 0.4
+        ins = [np.resize(rng.permutation(values(rng, t, 50)), 1 if b else n) for t, b in zip(dtypes, broadcast, strict=True)]
+        guard = 8  # elements behind the results that must stay as they are
+        outs = [np.zeros(n + guard, NUMPY[e.dtype]) for e in outputs]
+        arrays = [*outs, *ins]
+        steps = [a.itemsize if k < len(outs) or len(a) != 1 else 0 for k, a in enumerate(arrays)]
+        library[gen.kernel_name(row, dtype)](
+            (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays)), (ctypes.c_int64 * len(arrays))(*steps),
+            ctypes.c_int64(n), ctypes.c_int64(0))  # fmt: skip
+        whole = [np.broadcast_to(a, n) for a in ins]
+        for got, want in zip(outs, s.evaluate(outputs, whole, np, fma_of(level), shape=(n,)), strict=True):
+            assert same_bits(got[:n], want).all(), f"{name} {dtype} on {level}, {n} elements, broadcast {broadcast}"
+            assert not got[n:].any(), f"{name} {dtype} on {level} writes past {n} elements"
