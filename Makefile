@@ -1,16 +1,18 @@
 # Makefile: everything from a fresh clone. `make demo` and `make test` set up what they need in .venv.
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest
+PIP := $(BIN)/python -m pip install --quiet
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 
-# What decides how the package is built; a change of anything else is found by CMake itself.
-SETUP := pyproject.toml CMakeLists.txt
+BUILD_OPTIONS ?=# of the package, as in `-C cmake.define.NL_SANITIZE=ON`
+RUN ?=# what stands before the tests' interpreter
+ARGS ?=# of pytest or the benchmarks
+PYTEST := $(RUN) $(BIN)/python -m pytest
 
-.PHONY: help venv build demo test sanitize lint bench clean
+.PHONY: help venv build demo test sanitize lint bench clean test-once
 
 help:
 	@echo "make demo      train on handwritten digits, eager and traced; writes demo.html"
@@ -21,50 +23,51 @@ help:
 	@echo "make bench     our times beside those of the libraries that are installed"
 	@echo "make clean     remove everything built"
 
-# ---- environment ----
+# ---- the environment; each file says that a step was done ----
 
 $(VENV)/.ready: tools/check_setup.sh pyproject.toml
 	@sh tools/check_setup.sh "$(PYTHON)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.10" "cython>=3.0.10" "pybind11>=2.13" "numpy>=2.0" cmake ninja
+	$(PIP) --upgrade pip
+	$(PIP) "scikit-build-core>=0.10" "cython>=3.0.10" "pybind11>=2.13" "numpy>=2.0" cmake ninja
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.ready
+	$(PIP) scikit-learn
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) pytest mpmath safetensors
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.ready
+	$(PIP) ruff mypy clang-format
 	touch $@
 
 venv: $(VENV)/.ready
 
-# Without build isolation the build folder is kept, so that a rebuild compiles only what changed.
-build: venv
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
-
-$(VENV)/.demo: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet scikit-learn
-	touch $@
-
-$(VENV)/.test: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet pytest mpmath safetensors scikit-learn
-	touch $@
-
-$(VENV)/.lint: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet ruff mypy clang-format
-	touch $@
+# Without build isolation the build folder stays, so that a rebuild compiles only what has changed.
+build: $(VENV)/.ready
+	$(PIP) --no-build-isolation --no-deps $(BUILD_OPTIONS) --editable .
 
 # ---- what it is for ----
 
 demo: build $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
-test: build $(VENV)/.test
-	$(PYTEST) $(ARGS)
-	NEURLANG_ISA=$$($(BIN)/python -c "from neurlang import _tensor; print(_tensor.isa_supported()[0])") $(PYTEST) -q $(ARGS)
+test: test-once
+	NEURLANG_ISA=$$($(BIN)/python -c "from neurlang import _tensor; print(_tensor.isa_supported()[0])") $(PYTEST) $(ARGS)
 
-# The interpreter itself is not instrumented, so the sanitizer's library has to be there before it. Leaks are not looked
-# for: the interpreter has its own.
-sanitize: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --upgrade --target build/sanitize \
-	    -C build-dir=build/sanitize-objects -C cmake.define.NL_SANITIZE=ON -C install.strip=false .
-	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	PYTHONPATH=build/sanitize $(PYTEST) -q -p no:cacheprovider $(ARGS)
+test-once: build $(VENV)/.test
+	$(PYTEST) $(ARGS)
+
+# The interpreter is not instrumented, so the sanitizer's library must be loaded before it, and leaks, of which the
+# interpreter has its own, are not looked for.
+sanitize:
+	$(MAKE) test-once VENV=$(VENV)-sanitize \
+	    BUILD_OPTIONS="-C build-dir=build-sanitize -C cmake.define.NL_SANITIZE=ON -C install.strip=false" \
+	    RUN="env ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	    LD_PRELOAD='$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)'"
 
 lint: build $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -75,4 +78,4 @@ bench: build
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf build dist $(VENV) demo.html
+	rm -rf build build-sanitize dist $(VENV) $(VENV)-sanitize demo.html

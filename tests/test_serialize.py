@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import neurlang as nl
 import numpy as np
 import pytest
+
+import neurlang as nl
 from neurlang import serialize
 from neurlang.errors import DTypeError, FormatError
 

@@ -1,4 +1,4 @@
-"""From the op table to C++: op numbers and rules, one SIMD kernel per map row and dtype, the table of native kernels."""
+"""From the op table to C++: op numbers and rules, one SIMD kernel per map row and dtype, the native kernels' table."""
 
 from __future__ import annotations
 

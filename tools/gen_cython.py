@@ -221,7 +221,7 @@ def load(name: str) -> Any:
 
 # ---- the stub ----
 
-STUB_HEAD = '''"""The extension module's types, made from its sources by tools/gen_cython.py, which a test holds it to."""
+STUB_HEAD = '''"""The extension module's types, made by tools/gen_cython.py from its sources; a test compares them."""
 # ruff: noqa
 
 from builtins import bool as _bool, float as _float, int as _int, str as _str
@@ -282,7 +282,10 @@ def annotated(parameter: str) -> str:
 
 def stub_definition(found: re.Match[str], tensors: set[str]) -> str:
     name = found["name"]
-    arguments = ", ".join(annotated(p) for p in split_parameters(found["parameters"]))
+    parameters = split_parameters(found["parameters"])
+    if name in ("__pow__", "__rpow__"):
+        del parameters[2:]  # Cython wants the modulus of pow(x, y, modulus) as well
+    arguments = ", ".join(annotated(p) for p in parameters)
     result = "Tensor" if name in tensors else RESULTS.get(name, "Any")
     override = "  # type: ignore[override]" if name in ("__eq__", "__ne__") else ""
     return f"{found['indent']}def {name}({arguments}) -> {result}: ...{override}"

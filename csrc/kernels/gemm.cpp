@@ -29,32 +29,31 @@ struct Tiles {
   int64_t rows, columns;
 };
 
-// The largest tiles that fit, then smaller ones until all threads get the same number.
+// As many threads as the work is worth.
 template <class T>
-Tiles plan(const Contraction<T>& job) {
-  Tiles tiles = {row_panels(job.m), ceil_div(job.n, kTileColumns<T>), 0, 0};
-  tiles.rows = ceil_div(tiles.row_panels, 4 * kMaxRowPanels<T>);
-  tiles.columns = ceil_div(tiles.column_panels, kMaxColumnPanels<T>);
+int64_t threads_for(const Contraction<T>& job) {
   int64_t products = job.batch * job.m * job.n * (job.k_end - job.k_begin);
-  int64_t threads = min_of(nl_num_threads(), products / kGrainProducts);
-  auto unbalanced = [&] {
-    int64_t count = job.batch * tiles.rows * tiles.columns;
-    return count < 8 * threads && count % threads != 0;
-  };
-  while (threads > 1 && unbalanced()) {
-    int64_t height = ceil_div(job.m, tiles.rows), width = ceil_div(job.n, tiles.columns);
-    bool wide = width >= height;
-    if (wide && tiles.columns < tiles.column_panels) {
-      tiles.columns++;
-    } else if (tiles.rows < tiles.row_panels) {
-      tiles.rows++;
-    } else if (tiles.columns < tiles.column_panels) {
-      tiles.columns++;
-    } else {
-      break;
+  return max_of(1, min_of(nl_num_threads(), products / kGrainProducts));
+}
+
+// The cut of least cost: the products of the largest tile, its share of packing added as if it were kPacking lines more,
+// times the number of tiles that the busiest thread computes.
+template <class T>
+Tiles plan(const Contraction<T>& job, int64_t threads) {
+  constexpr int64_t kPacking = 8;
+  int64_t rows = row_panels(job.m), columns = ceil_div(job.n, kTileColumns<T>);
+  int64_t fewest_rows = ceil_div(rows, 4 * kMaxRowPanels<T>), fewest_columns = ceil_div(columns, kMaxColumnPanels<T>);
+  Tiles best = {rows, columns, fewest_rows, fewest_columns};
+  if (threads == 1) return best;
+  int64_t least = INT64_MAX;
+  for (int64_t r = fewest_rows; r <= min_of(rows, fewest_rows + 2 * threads); r++) {
+    for (int64_t c = fewest_columns; c <= min_of(columns, fewest_columns + 2 * threads); c++) {
+      int64_t height = min_of(job.m, ceil_div(rows, r) * kTileRows), width = ceil_div(columns, c) * kTileColumns<T>;
+      int64_t cost = ceil_div(job.batch * r * c, threads) * (height + kPacking) * (width + kPacking);
+      if (cost < least) least = cost, best.rows = r, best.columns = c;
     }
   }
-  return tiles;
+  return best;
 }
 
 // Where `count` columns of a row of C lie, from column `first` on.
@@ -108,8 +107,8 @@ struct Tile {
 
   void run() const {
     for (int64_t q = q0; q < q1; q++) columns[q - q0].find(job.c.columns, column(q), int(column(q + 1) - column(q)));
-    if (job.k_begin == job.k_end) clear();
-    if (job.k_begin > 0) each_block([](const Columns<T>& c, T* row, T* block) { c.get(row, block); });
+    if (job.k_begin == job.k_end && !job.add) clear();
+    if (job.add) each_block([](const Columns<T>& c, T* row, T* block) { c.get(row, block); });
     for (int64_t k = job.k_begin; k < job.k_end; k += kDepth) add_block(k, int(min_of(kDepth, job.k_end - k)));
     each_block([](const Columns<T>& c, T* row, T* block) { c.put(block, row); });
     if (job.finish) job.finish(job.owner, batch, row(p0), row(p1), column(q0), column(q1));
@@ -163,38 +162,94 @@ struct Tile {
     const Columns<T>& c = columns[q - q0];
     T* to = c.direct ? row_of_c(row(p)) + c.offset[0] : row_of_block(q, row(p));
     int64_t row_stride = c.direct ? job.c.row_stride : kTileColumns<T>;
-    micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs())(depth, a, b, to, row_stride, k > 0);
+    micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs())(depth, a, b, to, row_stride,
+                                                               job.add || k > job.k_begin);
+  }
+};
+
+template <class T>
+void run_tiles(const Contraction<T>& job, int64_t threads) {
+  Tiles tiles = plan(job, threads);
+  int64_t per_batch = tiles.rows * tiles.columns;
+  int64_t products = ceil_div(job.m * job.n * (job.k_end - job.k_begin), per_batch);
+  int64_t row_panels = ceil_div(tiles.row_panels, tiles.rows);
+  int64_t column_panels = ceil_div(tiles.column_panels, tiles.columns);
+  auto range = [&](int64_t begin, int64_t end) {
+    T* packed_a = (T*)nl_scratch(1, Tile<T>::scratch_elements(job.m, row_panels, column_panels) * sizeof(T));
+    T* packed_b = packed_a + min_of(row_panels, kMaxRowPanels<T>) * Tile<T>::kPanelA;
+    T* blocks = packed_b + column_panels * Tile<T>::kPanelB;
+    Columns<T> columns[kMaxColumnPanels<T>];
+    for (int64_t t = begin; t < end; t++) {
+      int64_t r = t % per_batch / tiles.columns, c = t % tiles.columns;
+      int64_t p0 = r * tiles.row_panels / tiles.rows, p1 = (r + 1) * tiles.row_panels / tiles.rows;
+      int64_t q0 = c * tiles.column_panels / tiles.columns, q1 = (c + 1) * tiles.column_panels / tiles.columns;
+      Tile<T>{job, t / per_batch, p0, p1, q0, q1, packed_a, packed_b, blocks, columns}.run();
+    }
+  };
+  parallel_for(job.batch * per_batch, max_of(1, kGrainProducts / max_of(products, 1)), range);
+}
+
+// ---- a small C over a long k: threads compute blocks of k, which are then added in order ------------------------------
+
+constexpr int64_t kMaxBlockOutput = 1 << 16;
+
+template <class T>
+bool splits_k(const Contraction<T>& job, int64_t threads) {
+  return threads > 1 && job.batch == 1 && job.m * job.n <= kMaxBlockOutput &&
+         job.k_end - job.k_begin >= 4 * threads * kDepth;
+}
+
+template <class T>
+struct BlockSums {
+  const Contraction<T>& job;
+  T* sums;  // [block][row][column]
+
+  void run(int64_t threads) {
+    int64_t blocks = ceil_div(job.k_end - job.k_begin, kDepth), round = 8 * threads;
+    sums = (T*)nl_scratch(0, round * job.m * job.n * sizeof(T));
+    for (int64_t first = 0; first < blocks; first += round) {
+      int64_t count = min_of(round, blocks - first);
+      parallel_for(count, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; i++) compute(first + i, sums + i * job.m * job.n);
+      });
+      parallel_for(job.m, grain_of(job.n * count), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; i++) add_row(i, count, job.add || first > 0);
+      });
+    }
+    if (job.finish) job.finish(job.owner, 0, 0, job.m, 0, job.n);
+  }
+
+  void compute(int64_t block, T* to) const {
+    Contraction<T> part = job;
+    part.k_begin += block * kDepth;
+    part.k_end = min_of(part.k_begin + kDepth, job.k_end);
+    part.add = false;
+    part.finish = nullptr;
+    part.c = {to, 0, job.n, {1, job.n, 0, 0, 1}};
+    run_tiles(part, 1);
+  }
+
+  void add_row(int64_t i, int64_t count, bool add) const {
+    Columns<T> columns;
+    for (int64_t j = 0; j < job.n; j += kTileColumns<T>) {
+      columns.find(job.c.columns, j, int(min_of(kTileColumns<T>, job.n - j)));
+      for (int l = 0; l < columns.count; l++) {
+        T* to = job.c.data + i * job.c.row_stride + (columns.direct ? columns.offset[0] + l : columns.offset[l]);
+        const T* from = sums + i * job.n + j + l;
+        T sum = add ? *to + from[0] : from[0];
+        for (int64_t b = 1; b < count; b++) sum += from[b * job.m * job.n];
+        *to = sum;
+      }
+    }
   }
 };
 
 template <class T>
 void run(const Contraction<T>& job) {
   if (job.batch == 0 || job.m == 0 || job.n == 0) return;
-  Tiles tiles = plan(job);
-  int64_t per_batch = tiles.rows * tiles.columns;
-  int64_t products = ceil_div(job.m * job.n * (job.k_end - job.k_begin), per_batch);
-  int64_t row_panels = ceil_div(tiles.row_panels, tiles.rows);
-  int64_t column_panels = ceil_div(tiles.column_panels, tiles.columns);
-  auto range = [&](int64_t begin, int64_t end) {
-    T* scratch = (T*)nl_scratch(1, Tile<T>::scratch_elements(job.m, row_panels, column_panels) * sizeof(T));
-    T* packed_b = scratch + min_of(row_panels, kMaxRowPanels<T>) * Tile<T>::kPanelA;
-    Columns<T> columns[kMaxColumnPanels<T>];
-    for (int64_t t = begin; t < end; t++) {
-      int64_t r = t % per_batch / tiles.columns, c = t % tiles.columns;
-      Tile<T> tile = {job,
-                      t / per_batch,
-                      r * tiles.row_panels / tiles.rows,
-                      (r + 1) * tiles.row_panels / tiles.rows,
-                      c * tiles.column_panels / tiles.columns,
-                      (c + 1) * tiles.column_panels / tiles.columns,
-                      scratch,
-                      packed_b,
-                      packed_b + column_panels * Tile<T>::kPanelB,
-                      columns};
-      tile.run();
-    }
-  };
-  parallel_for(job.batch * per_batch, max_of(1, kGrainProducts / max_of(products, 1)), range);
+  int64_t threads = threads_for(job);
+  if (splits_k(job, threads)) BlockSums<T>{job, nullptr}.run(threads);
+  else run_tiles(job, threads);
 }
 
 }  // namespace

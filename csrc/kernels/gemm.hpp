@@ -54,11 +54,12 @@ struct Output {
   Grid columns;
 };
 
-// C[batch, m, n] = A[batch, m, k] * B[batch, k, n] for k in [k_begin, k_end); when k_begin > 0 it is added to C, which
-// holds the sum of the blocks before. k_begin is a multiple of kDepth.
+// C[batch, m, n] = A[batch, m, k] * B[batch, k, n] for k in [k_begin, k_end), k_begin a multiple of kDepth. With `add`
+// it is added to C, which holds the sum of the blocks before. Uses the slots 0 and 1 of nl_scratch.
 template <class T>
 struct Contraction {
   int64_t batch, m, n, k_begin, k_end;
+  bool add;
   Operand<T> a, b;
   Output<T> c;
   // The epilogue hook: called on each rectangle of C as soon as it is complete; null for none.

@@ -49,12 +49,14 @@ NL_FN void transpose(V (&rows)[W]) {
 }
 
 // Packs lines that are contiguous in k, element k into row row_of(k) of the buffer. Lanes past the last line repeat it.
+// `readable` is how many elements may be read from the beginning of each line, depth at least.
 template <class T, class RowOf>
-void pack_transposed(const T* from, int64_t line_stride, const Slice& slice, T* buffer, const RowOf& row_of) {
+void pack_transposed(const T* from, int64_t line_stride, int64_t readable, const Slice& slice, T* buffer,
+                     const RowOf& row_of) {
   using V = typename Vec<T>::V;
   using V_u = typename Vec<T>::V_u;
   constexpr int W = kWidth<T>;
-  if (slice.depth < W) {
+  if (readable < W) {
     for (int k = 0; k < slice.depth; k++) {
       for (int i = 0; i < slice.count; i++) buffer[row_of(k) * slice.pitch + i] = from[i * line_stride + k];
     }
@@ -64,15 +66,23 @@ void pack_transposed(const T* from, int64_t line_stride, const Slice& slice, T* 
     const T* line[W];
     for (int r = 0; r < W; r++) line[r] = from + min_of(group + r, slice.count - 1) * line_stride;
     for (int at = 0; at < slice.depth; at += W) {
-      int k = int(min_of(at, slice.depth - W));  // the last square overlaps the one before
+      int k = int(min_of(at, max_of(0, slice.depth - W)));  // the last square overlaps the one before
       V square[W];
 #pragma GCC unroll 16
       for (int r = 0; r < W; r++) square[r] = LOAD(V, line[r] + k);
       transpose(square);
 #pragma GCC unroll 16
-      for (int r = 0; r < W; r++) STORE(V, buffer + row_of(k + r) * slice.pitch + group, square[r]);
+      for (int r = 0; r < W; r++) {
+        if (k + r < slice.depth) STORE(V, buffer + row_of(k + r) * slice.pitch + group, square[r]);
+      }
     }
   }
+}
+
+// The same in the order of k.
+template <class T>
+void pack_transposed(const T* from, int64_t line_stride, const Slice& slice, T* buffer) {
+  pack_transposed(from, line_stride, slice.depth, slice, buffer, [](int k) { return k; });
 }
 
 // Packs adjacent lines. `readable` >= count lines exist from the first one on, so that whole vectors can be copied.
@@ -113,7 +123,7 @@ struct Matrix {
     if (m.line_stride == 1) {
       pack_adjacent(from, m.step, readable, slice, buffer);
     } else if (m.step == 1) {
-      pack_transposed(from, m.line_stride, slice, buffer, [](int k) { return k; });
+      pack_transposed(from, m.line_stride, slice, buffer);
     } else {
       pack_strided(from, m.line_stride, m.step, slice, buffer);
     }

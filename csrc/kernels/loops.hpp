@@ -8,8 +8,8 @@ namespace {
 // Work below this many elements is not worth waking a thread for.
 constexpr int64_t kGrain = 32768;
 
-inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // How many items of `work` elements make one chunk.
 inline int64_t grain_of(int64_t work) { return max_of(1, kGrain / max_of(work, 1)); }

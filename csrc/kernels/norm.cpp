@@ -20,9 +20,10 @@ struct LayerNorm {
   T mean_of(const Strided<T>& x) const { return TreeRow<Sum<T>>::run(x, n) / T(n); }
 
   T variance_of(const Strided<T>& x, T mean) const {
-    auto squares = [=](int64_t i, int64_t count, T* buffer) {
+    auto squares = [=, n = n](int64_t i, int64_t count, T* buffer) {
       const T* in = x(i, count, buffer);
       for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
+        __builtin_prefetch(in + n + k, 0, 2);  // most likely the next row
         V centred = load<V>(in + k) - splat<V>(mean);
         store(buffer + k, centred * centred);
       }

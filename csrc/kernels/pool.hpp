@@ -22,6 +22,21 @@ struct Planes {
   bool contiguous() const { return column_stride == 1 && row_stride == width; }
 };
 
+template <class T>
+void clear(const Planes<T>& to, T* plane) {
+  if (to.contiguous()) {
+    __builtin_memset(plane, 0, to.size() * sizeof(T));
+    return;
+  }
+  for (int64_t i = 0; i < to.size(); i++) plane[i / to.width * to.row_stride + i % to.width * to.column_stride] = 0;
+}
+
+// A number as a type.
+template <int kValue>
+struct Constant {
+  static constexpr int value = kValue;
+};
+
 // The elements 0, 2, 4, … of two vectors in a row.
 template <class V>
 V even(V a, V b) {
@@ -34,12 +49,14 @@ V even(V a, V b) {
   }
 }
 
-// A vector of elements `stride` apart. Reads nothing at or beyond `end`.
-template <class V, class T>
+// A vector of elements `stride` apart; kStride is 1 or 2 where that is known, else 0. Reads nothing from `end` on.
+template <class V, int kStride, class T>
 V strided_load(const T* p, int64_t stride, const T* end) {
   constexpr int kWidth = sizeof(V) / sizeof(T);
-  if (stride == 1) return load<V>(p);
-  if (stride == 2 && end - p >= 2 * kWidth) return even(load<V>(p), load<V>(p + kWidth));
+  if constexpr (kStride == 1) return load<V>(p);
+  if constexpr (kStride == 2) {
+    if (end - p >= 2 * kWidth) return even(load<V>(p), load<V>(p + kWidth));
+  }
   V v;
   for (int l = 0; l < kWidth; l++) v[l] = p[l * stride];
   return v;
@@ -49,6 +66,28 @@ template <class V, class T>
 void strided_store(T* p, int64_t stride, V v) {
   if (stride == 1) return store(p, v);
   for (int l = 0; l < int(sizeof(V) / sizeof(T)); l++) p[l * stride] = v[l];
+}
+
+// Calls fn with the stride as a compile-time number, see strided_load.
+template <class F>
+void with_stride(int64_t stride, const F& fn) {
+  if (stride == 1) return fn(Constant<1>{});
+  if (stride == 2) return fn(Constant<2>{});
+  fn(Constant<0>{});
+}
+
+// Calls row(plane, o) for the rows of all planes; begins(plane) before the first row of a plane that a thread meets.
+template <class B, class R>
+void for_rows(int64_t planes, int64_t rows, int64_t work, const B& begins, const R& row) {
+  parallel_for(planes * rows, grain_of(work), [&](int64_t begin, int64_t end) {
+    int64_t p = begin / rows, o = begin % rows;
+    auto plane = begins(p);
+    for (int64_t i = begin; i < end; i++) {
+      row(plane, o);
+      if (++o < rows || i + 1 == end) continue;
+      o = 0, plane = begins(++p);
+    }
+  });
 }
 
 // Covers [begin, end) with vectors of V and calls body(V{}, first) for each; the last one is moved back to end at `end`,

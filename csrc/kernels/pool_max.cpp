@@ -12,8 +12,9 @@ struct Windows {
   int64_t size, kernel, stride, pad, dilation;
 
   int64_t origin(int64_t o) const { return o * stride - pad; }
-  int64_t first(int64_t o) const { return origin(o) >= 0 ? 0 : (-origin(o) + dilation - 1) / dilation; }
-  int64_t last(int64_t o) const { return min_of(kernel, (size - origin(o) + dilation - 1) / dilation); }
+  int64_t first(int64_t o) const { return origin(o) >= 0 ? 0 : taps(-origin(o)); }
+  int64_t last(int64_t o) const { return origin(o) + reach() < size ? kernel : taps(size - origin(o)); }
+  int64_t taps(int64_t distance) const { return (distance + dilation - 1) / dilation; }
   int64_t reach() const { return (kernel - 1) * dilation; }
 
   // Outputs [inner_begin, inner_end(n)) of n have windows without padding.
@@ -37,71 +38,90 @@ struct MaxPool {
   Windows rows, columns;
   const T* end;
 
+  // One plane of each tensor.
+  struct Plane {
+    const T* x;
+    T* value;
+    int64_t* index;
+
+    Plane row(const MaxPool& m, int64_t o) const {
+      return {x, value + o * m.values.row_stride, index + o * m.indices.row_stride};
+    }
+  };
+
   void run() const {
-    int64_t outputs = values.height;
+    auto plane = [=](int64_t p) { return Plane{x.plane(p), values.plane(p), indices.plane(p)}; };
     int64_t work = values.width * rows.kernel * columns.kernel;
-    parallel_for(values.count * outputs, grain_of(work), [=](int64_t begin, int64_t stop) {
-      for (int64_t i = begin; i < stop; i++) row(i / outputs, i % outputs);
+    with_stride(columns.stride * x.column_stride, [&](auto stride) {
+      for_rows(values.count, values.height, work, plane,
+               [=](const Plane& p, int64_t oh) { row<decltype(stride)::value>(p.row(*this, oh), oh); });
     });
   }
 
-  void row(int64_t p, int64_t oh) const {
-    const T* plane = x.plane(p);
-    T* value = values.plane(p) + oh * values.row_stride;
-    int64_t* index = indices.plane(p) + oh * indices.row_stride;
-    auto one = [=](int64_t ow) { window(plane, oh, ow, value, index); };
+  template <int kStride>
+  void row(const Plane& p, int64_t oh) const {
+    auto one = [=](int64_t ow) { window(p, oh, ow); };
+    auto several = [=](auto v, int64_t ow) { windows<kStride, decltype(v)>(p, oh, ow); };
     int64_t width = values.width, begin = min_of(columns.inner_begin(), width);
     int64_t stop = max_of(begin, columns.inner_end(width));
     // Offsets from a window's origin are kept in lanes as wide as T.
-    bool wide = (rows.reach() * x.width + columns.reach()) >> (8 * sizeof(T) - 1) != 0;
+    if ((rows.reach() * x.width + columns.reach()) >> (8 * sizeof(T) - 1)) stop = begin;
     for (int64_t ow = 0; ow < begin; ow++) one(ow);
-    if (wide) {
-      for (int64_t ow = begin; ow < stop; ow++) one(ow);
-    } else {
-      cover_row<T>(begin, stop, [=](auto v, int64_t ow) { windows<decltype(v)>(plane, oh, ow, value, index); }, one);
-    }
+    cover_row<T>(begin, stop, several, one);
     for (int64_t ow = stop; ow < width; ow++) one(ow);
   }
 
   // One window, which may reach into the padding.
-  void window(const T* plane, int64_t oh, int64_t ow, T* value, int64_t* index) const {
+  void window(const Plane& p, int64_t oh, int64_t ow) const {
     T best = -T(__builtin_inf());
     int64_t at = -1;
     for (int64_t i = rows.first(oh); i < rows.last(oh); i++) {
       for (int64_t j = columns.first(ow); j < columns.last(ow); j++) {
         int64_t h = rows.origin(oh) + i * rows.dilation, w = columns.origin(ow) + j * columns.dilation;
-        T next = plane[h * x.row_stride + w * x.column_stride];
+        T next = p.x[h * x.row_stride + w * x.column_stride];
         if (at >= 0 && !beats(next, best)) continue;
         best = next, at = h * x.width + w;
       }
     }
-    value[ow * values.column_stride] = best;
-    index[ow * indices.column_stride] = at;
+    p.value[ow * values.column_stride] = best;
+    p.index[ow * indices.column_stride] = at;
   }
 
   // The windows of neighbouring outputs, one a lane, all inside the row.
-  template <class V>
-  void windows(const T* plane, int64_t oh, int64_t ow, T* value, int64_t* index) const {
-    constexpr int kWidth = sizeof(V) / sizeof(T);
+  template <int kStride, class V>
+  void windows(const Plane& p, int64_t oh, int64_t ow) const {
     using Offset = Mask<T>;
     using OffsetV = typename VecOf<Offset, sizeof(V)>::V;
-    const T* corner = plane + rows.origin(oh) * x.row_stride + columns.origin(ow) * x.column_stride;
+    const T* corner = p.x + rows.origin(oh) * x.row_stride + columns.origin(ow) * x.column_stride;
     int64_t step = columns.stride * x.column_stride, first = rows.first(oh), last = rows.last(oh);
-    V best = strided_load<V>(corner + first * rows.dilation * x.row_stride, step, end);
+    V best = strided_load<V, kStride>(corner + first * rows.dilation * x.row_stride, step, end);
     OffsetV at = splat<OffsetV>(Offset(first * rows.dilation * x.width));
     for (int64_t i = first; i < last; i++) {
       for (int64_t j = 0; j < columns.kernel; j++) {
-        const T* p = corner + i * rows.dilation * x.row_stride + j * columns.dilation * x.column_stride;
-        V next = strided_load<V>(p, step, end);
+        const T* from = corner + i * rows.dilation * x.row_stride + j * columns.dilation * x.column_stride;
+        V next = strided_load<V, kStride>(from, step, end);
         auto wins = beats(next, best);
         best = wins ? next : best;
         at = wins ? splat<OffsetV>(Offset(i * rows.dilation * x.width + j * columns.dilation)) : at;
       }
     }
-    strided_store(value + ow * values.column_stride, values.column_stride, best);
-    int64_t origin = rows.origin(oh) * x.width + columns.origin(ow);
-    for (int l = 0; l < kWidth; l++) {
-      index[(ow + l) * indices.column_stride] = origin + l * columns.stride + at[l];
+    strided_store(p.value + ow * values.column_stride, values.column_stride, best);
+    store_indices(p.index + ow * indices.column_stride, rows.origin(oh) * x.width + columns.origin(ow), at);
+  }
+
+  // index[l] = origin + l * stride + at[l], in 64 bits.
+  template <class OffsetV>
+  void store_indices(int64_t* index, int64_t origin, OffsetV at) const {
+    constexpr int kWidth = sizeof(OffsetV) / sizeof(Mask<T>), kStep = min_of(kWidth, Simd<int64_t>::kWidth);
+    using Part = typename VecOf<Mask<T>, kStep * sizeof(T)>::V;
+    using Wide = typename VecOf<int64_t, kStep * 8>::V;
+    Mask<T> offset[kWidth];
+    store(offset, at);
+    Wide steps;
+    for (int l = 0; l < kStep; l++) steps[l] = l * columns.stride;
+    for (int l = 0; l < kWidth; l += kStep) {
+      Wide wide = __builtin_convertvector(load<Part>(offset + l), Wide) + steps + (origin + l * columns.stride);
+      strided_store(index + l * indices.column_stride, indices.column_stride, wide);
     }
   }
 };
@@ -113,15 +133,6 @@ void forward(const Call& call) {
   MaxPool<T>{Planes<const T>(x), Planes<T>(call.out[0]), Planes<int64_t>(call.out[1]),
              {x.shape[2], a[0], a[2], a[4], a[6]}, {x.shape[3], a[1], a[3], a[5], a[7]}, end_of<T>(x)}
       .run();
-}
-
-template <class T>
-void clear(const Planes<T>& to, T* plane) {
-  if (to.contiguous()) {
-    __builtin_memset(plane, 0, to.size() * sizeof(T));
-    return;
-  }
-  for (int64_t i = 0; i < to.size(); i++) plane[i / to.width * to.row_stride + i % to.width * to.column_stride] = 0;
 }
 
 // Adds each g at its index, in row-major order of g. False if an index lies outside the plane.

@@ -20,16 +20,22 @@ struct Prod : Sum<T, L, O> {
 };
 
 template <class T>
-struct Min : Max<T> {
-  static constexpr T identity = highest<T>();
+struct Min {
+  using In = T;
+  using Out = T;
+  using Order = Ordered<T, -1>;
+  using Lane = typename Order::Key;
+  static constexpr Lane identity = highest<Lane>();
 
   template <class V>
-  static V combine(V a, V b) {
-    V smaller = a < b ? a : b;
-    if constexpr (!kIsFloat<T>) return smaller;
-    smaller = a == b ? either_bits(a, b, a == b) : smaller;
-    return a != a ? a : smaller;
+  static auto lift(V v) {
+    return Order::key(v);
   }
+  template <class V>
+  static V combine(V a, V b) {
+    return a < b ? a : b;
+  }
+  static T finish(Lane lane) { return Order::value(lane); }
 };
 
 template <class T>

@@ -6,9 +6,6 @@
 namespace nl::NL_ISA {
 namespace {
 
-// Rows up to this many bytes are kept in a buffer on the stack between passes.
-constexpr int64_t kRowBytes = 65536;
-
 // An output from here on (half of a usual L3 cache) is written past the caches: saves reading what is overwritten.
 constexpr int64_t kStreamBytes = 16 << 20;
 

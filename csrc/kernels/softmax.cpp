@@ -1,7 +1,8 @@
 // softmax.cpp: softmax = exp(x - max) / sum exp(x - max) and log_softmax = (x - max) - log sum exp(x - max) over an axis.
 //
 // Every operation is rounded as in the definition, the sum is T(n); so the bits are those of the definition spelled out.
-// A row makes three passes, of which only the first reads memory and only the last writes it.
+// A row makes three passes, of which only the first reads memory and only the last writes it. Where the axis is strided
+// and its neighbour is not, the same is done to tiles of columns.
 #include "exprs.gen.h"
 #include "rows.hpp"
 
@@ -13,10 +14,42 @@ inline vf64 exp_of(vf64 x) { return nl_exp_f64(x); }
 inline vf32 log_of(vf32 x) { return nl_log_f32(x); }
 inline vf64 log_of(vf64 x) { return nl_log_f64(x); }
 
+// How a result is made of d = x - max, e = exp(d) and the total, which is made of the sum of all e.
+struct Softmax {
+  static constexpr bool kOfExp = true;  // e suffices
+  template <class V>
+  static V total(V sum) {
+    return sum;
+  }
+  template <class V>
+  static V of_exp(V e, V total) {
+    return e / total;
+  }
+  template <class V>
+  static V of_difference(V d, V total) {
+    return exp_of(d) / total;
+  }
+};
+
+struct LogSoftmax {
+  static constexpr bool kOfExp = false;
+  template <class V>
+  static V total(V sum) {
+    return log_of(sum);
+  }
+  template <class V>
+  static V of_exp(V e, V) {
+    return e;
+  }
+  template <class V>
+  static V of_difference(V d, V total) {
+    return d - total;
+  }
+};
+
+// How many exponentials are kept on the stack between passes; a longer row's are computed twice.
 template <class T>
-T max_of_row(const Strided<T>& x, int64_t n) {
-  return TreeRow<Max<T>>::run(x, n);
-}
+constexpr int64_t kKept = 65536 / sizeof(T);
 
 // T(n) of e = exp(x - max); e is left in `exps`, contiguous, or nowhere when that is null.
 template <class T>
@@ -25,69 +58,111 @@ T sum_of_exps(const Strided<T>& x, T max, int64_t n, T* exps) {
   auto source = [=](int64_t i, int64_t count, T* buffer) {
     const T* in = x(i, count, buffer);
     T* to = exps ? exps + i : buffer;
-    for (int64_t k = 0; k < count; k += Simd<T>::kWidth) store(to + k, exp_of(load<V>(in + k) - splat<V>(max)));
+    for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
+      __builtin_prefetch(in + n + k, 0, 2);  // most likely the next row: memory would idle while exp is computed
+      store(to + k, exp_of(load<V>(in + k) - splat<V>(max)));
+    }
     return (const T*)to;
   };
   return TreeRow<Sum<T>>::run(source, n);
 }
 
-// Calls block(i, count) for every block of a row.
-template <class F>
-void for_blocks(int64_t n, const F& block) {
-  for (int64_t i = 0; i < n; i += kBlock) block(i, min_of(kBlock, n - i));
+template <class K, class T>
+void row(const Strided<T>& x, RowOut<T> y, int64_t n) {
+  using V = typename Simd<T>::V;
+  alignas(64) T kept[kKept<T>], buffer[kBlock];
+  T* exps = K::kOfExp && n <= kKept<T> ? kept : nullptr;
+  T max = Max<T>::finish(TreeRow<Max<T>>::run(x, n));
+  V total = K::total(splat<V>(sum_of_exps(x, max, n, exps)));
+  for (int64_t i = 0; i < n; i += kBlock) {
+    int64_t count = min_of(kBlock, n - i);
+    auto of_exp = [=](V e, int64_t) { return K::of_exp(e, total); };
+    auto of_input = [=](V v, int64_t) { return K::of_difference(v - splat<V>(max), total); };
+    if (exps) map_block(exps + i, i, count, y, of_exp);
+    else map_block(x(i, count, buffer), i, count, y, of_input);
+  }
 }
 
-struct Softmax {
-  template <class T>
-  static void row(const Strided<T>& x, RowOut<T> y, int64_t n) {
-    using V = typename Simd<T>::V;
-    constexpr int64_t kKept = kRowBytes / sizeof(T);
-    alignas(64) T kept[kKept], buffer[kBlock];
-    T* exps = n <= kKept ? kept : nullptr;
-    T max = max_of_row(x, n);
-    V sum = splat<V>(sum_of_exps(x, max, n, exps));
-    for_blocks(n, [&](int64_t i, int64_t count) {
-      if (exps) return map_block(exps + i, i, count, y, [=](V e, int64_t) { return e / sum; });
-      auto f = [=](V v, int64_t) { return exp_of(v - splat<V>(max)) / sum; };
-      map_block(x(i, count, buffer), i, count, y, f);
-    });
-  }
-};
-
-struct LogSoftmax {
-  template <class T>
-  static void row(const Strided<T>& x, RowOut<T> y, int64_t n) {
-    using V = typename Simd<T>::V;
-    alignas(64) T buffer[kBlock];
-    T max = max_of_row(x, n);
-    V log_sum = log_of(splat<V>(sum_of_exps(x, max, n, (T*)nullptr)));
-    auto f = [=](V v, int64_t) { return (v - splat<V>(max)) - log_sum; };
-    for_blocks(n, [&](int64_t i, int64_t count) { map_block(x(i, count, buffer), i, count, y, f); });
-  }
-};
-
 template <class K, class T>
-void over_rows(const Call& call) {
-  const View &x = call.in[0], &y = call.out[0];
-  int axis = int(call.attr[0]);
-  int64_t n = x.shape[axis], x_stride = x.strides[axis], y_stride = y.strides[axis];
-  Walk<2> rows = walk_without(x, y, axis);
+void over_rows(const View& x, const View& y, const Walk<2>& rows, int64_t n, int64_t x_step, int64_t y_step) {
   const T* end = end_of<T>(x);
-  bool stream = y_stride == 1 && streams<T>(y, n, rows.total);
-  if (n == 0) return;
+  bool stream = y_step == 1 && streams<T>(y, n, rows.total);
   parallel_for(rows.total, grain_of(4 * n), [=, &x, &y, &rows](int64_t begin, int64_t stop) {
     auto c = rows.seek(begin);
     for (int64_t i = begin; i < stop; i++, rows.next(c)) {
-      K::row(Strided<T>{(const T*)x.data + c.at[0], x_stride, end}, RowOut<T>{(T*)y.data + c.at[1], y_stride, stream}, n);
+      RowOut<T> out{(T*)y.data + c.at[1], y_step, stream};
+      row<K>(Strided<T>{(const T*)x.data + c.at[0], x_step, end}, out, n);
     }
     if (stream) stream_fence();
   });
 }
 
+// n rows of `columns` >= kWidth columns, n * columns <= kKept. The last vector is moved back to end at the last column.
+template <class K, class T>
+void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int columns) {
+  using V = typename Simd<T>::V;
+  constexpr int kWidth = Simd<T>::kWidth, kTile = TreeColumns<Sum<T>>::kTile;
+  alignas(64) T exps[kKept<T>], max[kTile], sums[kTile], totals[kTile];
+  alignas(64) typename Max<T>::Lane keys[kTile];
+  auto vectors = [=](const auto& body) {
+    for (int c = 0; c < columns; c += kWidth) body(min_of(c, columns - kWidth));
+  };
+  TreeColumns<Max<T>>::run(x, {x_step, 1, columns}, n, keys);
+  for (int c = 0; c < columns; c++) max[c] = Max<T>::finish(keys[c]);
+  for (int64_t i = 0; i < n; i++) {
+    vectors([&](int64_t c) { store(exps + i * columns + c, exp_of(load<V>(x + i * x_step + c) - load<V>(max + c))); });
+  }
+  TreeColumns<Sum<T>>::run(exps, {columns, 1, columns}, n, sums);
+  vectors([&](int64_t c) { store(totals + c, K::total(load<V>(sums + c))); });
+  for (int64_t i = 0; i < n; i++) {
+    vectors([&](int64_t c) {
+      V total = load<V>(totals + c), d = load<V>(x + i * x_step + c) - load<V>(max + c);
+      store(y + i * y_step + c, K::kOfExp ? K::of_exp(load<V>(exps + i * columns + c), total) : K::of_difference(d, total));
+    });
+  }
+}
+
+// Columns lie along axis `d` of `kept`, in tiles of nearly equal width.
+template <class K, class T>
+void over_columns(const View& x, const View& y, Walk<2> kept, int d, int64_t n, int64_t x_step, int64_t y_step) {
+  int64_t columns = kept.shape[d], most = min_of(kKept<T> / n, TreeColumns<Sum<T>>::kTile);
+  int64_t tiles = (columns + most - 1) / most;
+  kept.remove_axis(d);
+  parallel_for(kept.total * tiles, grain_of(4 * n * (columns / tiles)), [=, &x, &y, &kept](int64_t begin, int64_t stop) {
+    for (int64_t i = begin; i < stop; i++) {
+      auto c = kept.seek(i / tiles);
+      int64_t first = i % tiles * columns / tiles, width = (i % tiles + 1) * columns / tiles - first;
+      tile<K>((const T*)x.data + c.at[0] + first, x_step, (T*)y.data + c.at[1] + first, y_step, n, int(width));
+    }
+  });
+}
+
+// The axis to lay vectors across, or -1: contiguous in both, of two vectors at least, so that no tile is too narrow.
+template <class T>
+int column_axis(const Walk<2>& kept, int64_t n) {
+  if (n * 2 * Simd<T>::kWidth > kKept<T>) return -1;
+  for (int d = 0; d < kept.rank; d++) {
+    if (kept.stride[0][d] == 1 && kept.stride[1][d] == 1 && kept.shape[d] >= 2 * Simd<T>::kWidth) return d;
+  }
+  return -1;
+}
+
+template <class K, class T>
+void over_axis(const Call& call) {
+  const View &x = call.in[0], &y = call.out[0];
+  int axis = int(call.attr[0]);
+  int64_t n = x.shape[axis], x_step = x.strides[axis], y_step = y.strides[axis];
+  if (n == 0) return;
+  Walk<2> kept = walk_without(x, y, axis);
+  int d = x_step == 1 ? -1 : column_axis<T>(kept, n);
+  if (d < 0) over_rows<K, T>(x, y, kept, n, x_step, y_step);
+  else over_columns<K, T>(x, y, kept, d, n, x_step, y_step);
+}
+
 template <class K>
 int by_dtype(const Call& call) {
-  if (call.in[0].dtype == DType::f64) over_rows<K, double>(call);
-  else over_rows<K, float>(call);
+  if (call.in[0].dtype == DType::f64) over_axis<K, double>(call);
+  else over_axis<K, float>(call);
   return kOk;
 }
 

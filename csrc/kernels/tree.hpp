@@ -95,49 +95,70 @@ struct Sum {
   static Out finish(Lane lane) { return Out(lane); }
 };
 
+// The bounds of an integer type.
 template <class T>
 constexpr T lowest() {
-  if constexpr (kIsFloat<T>) return -T(__builtin_inf());
-  if constexpr (T(-1) > T(0)) return 0;
-  return T(1ull << (8 * sizeof(T) - 1));
+  return T(-1) > T(0) ? T(0) : T(1ull << (8 * sizeof(T) - 1));
 }
-
 template <class T>
 constexpr T highest() {
-  if constexpr (kIsFloat<T>) return T(__builtin_inf());
   return T(~uint64_t(lowest<T>()));
 }
 
-// Vectors of T and the masks over them as one, so that bits of floats can be combined.
-template <class V, class I>
-V both_bits(V a, V b, I) {
-  return (V)((I)a & (I)b);
-}
-template <class V, class I>
-V either_bits(V a, V b, I) {
-  return (V)((I)a | (I)b);
-}
+// Numbers as integers that compare in the same order: -0 < +0, and a NaN is the largest or, for kNan < 0, the smallest.
+// So the longest chain of a maximum is one instruction a vector.
+template <class T, int kNan>
+struct Ordered {
+  using Key = T;
+  template <class V>
+  static V key(V v) {
+    return v;
+  }
+  static T value(T key) { return key; }
+};
+
+template <class T, class I, int kNan>
+struct OrderedFloat {
+  using Key = I;
+  static constexpr I kMagnitude = highest<I>();
+
+  template <class V>
+  static auto key(V v) {
+    using K = typename VecOf<I, sizeof(V)>::V;
+    K bits = (K)v, order = bits ^ ((bits >> (8 * sizeof(I) - 1)) & kMagnitude);  // negative: reversed
+    return v != v ? splat<K>(kNan > 0 ? highest<I>() : lowest<I>()) : order;
+  }
+  static T value(I key) {
+    I bits = key < 0 ? key ^ kMagnitude : key;
+    T value;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+};
+
+template <int kNan>
+struct Ordered<float, kNan> : OrderedFloat<float, int32_t, kNan> {};
+template <int kNan>
+struct Ordered<double, kNan> : OrderedFloat<double, int64_t, kNan> {};
 
 // The larger; -0 < +0, any NaN wins.
 template <class T>
 struct Max {
   using In = T;
-  using Lane = T;
   using Out = T;
-  static constexpr T identity = lowest<T>();
+  using Order = Ordered<T, 1>;
+  using Lane = typename Order::Key;
+  static constexpr Lane identity = lowest<Lane>();
 
   template <class V>
-  static V lift(V v) {
-    return v;
+  static auto lift(V v) {
+    return Order::key(v);
   }
   template <class V>
   static V combine(V a, V b) {
-    V larger = a > b ? a : b;
-    if constexpr (!kIsFloat<T>) return larger;
-    larger = a == b ? both_bits(a, b, a == b) : larger;
-    return a != a ? a : larger;
+    return a > b ? a : b;
   }
-  static Out finish(T lane) { return lane; }
+  static T finish(Lane lane) { return Order::value(lane); }
 };
 
 constexpr int64_t whole_steps(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }

@@ -50,9 +50,13 @@ void futex_wake(std::atomic<uint32_t>& word, int count) {
   syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
 }
 
+// With more threads than processors whoever spins keeps the one that it waits for from running.
+std::atomic<bool> may_spin{true};
+
 // Spins until `done()` or for `kSpin`, and says which.
 template <class Done>
 bool spin_until(const Done& done) {
+  if (!may_spin.load(std::memory_order_relaxed)) return done();
   const auto end = std::chrono::steady_clock::now() + kSpin;
   do {
     for (int i = 0; i < 32; ++i) {
@@ -224,6 +228,8 @@ int decide_threads() {
 void set_num_threads(int n) {
   if (n < 1 || n > kMaxThreads)
     throw std::invalid_argument("set_num_threads: " + std::to_string(n) + " is not a number from 1 to 1024");
+  static const int cpus = available_cpus();
+  may_spin.store(n <= cpus, std::memory_order_relaxed);
   pool.wanted.store(n, std::memory_order_relaxed);
 }
 

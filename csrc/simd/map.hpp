@@ -1,4 +1,5 @@
-// map.hpp: the loop of an elementwise kernel around its generated body, which exists once, for whole vectors and the rest.
+// map.hpp: the loop of an elementwise kernel around its generated body, which exists once, for whole vectors and the
+// rest.
 #pragma once
 #include <stdint.h>
 
@@ -50,8 +51,8 @@ struct MapLoop {
  private:
   const uint8_t* size_;
   int n_op_, n_out_;
-  int64_t rest_;                       // elements in the incomplete vector
-  char* home_[kMaxOperands] = {};      // where its results belong, once they are being computed
+  int64_t rest_;                   // elements in the incomplete vector
+  char* home_[kMaxOperands] = {};  // where its results belong, once they are being computed
   alignas(64) char buffer_[kMaxOperands][NL_VEC_BYTES];
 };
 

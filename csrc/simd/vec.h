@@ -24,8 +24,8 @@
 enum { W4 = NL_VEC_BYTES / 4, W8 = NL_VEC_BYTES / 8 };
 
 // `name_u` is the same vector at any address, whatever was stored there.
-#define NL_VEC(name, T, bytes)                           \
-  typedef T name __attribute__((vector_size(bytes)));   \
+#define NL_VEC(name, T, bytes)                        \
+  typedef T name __attribute__((vector_size(bytes))); \
   typedef T name##_u __attribute__((vector_size(bytes), aligned(1), may_alias))
 NL_VEC(vf32, float, NL_VEC_BYTES);
 NL_VEC(vi32, int, NL_VEC_BYTES);
@@ -50,11 +50,14 @@ NL_VEC(eu8, unsigned char, NL_VEC_BYTES / 8);
 #define NL_FN static inline __attribute__((always_inline, unused))
 
 #if NL_VEC_BYTES == 64
-#define NL_LANES8 {0, 1, 2, 3, 4, 5, 6, 7}
+#define NL_LANES8 \
+  { 0, 1, 2, 3, 4, 5, 6, 7 }
 #elif NL_VEC_BYTES == 32
-#define NL_LANES8 {0, 1, 2, 3}
+#define NL_LANES8 \
+  { 0, 1, 2, 3 }
 #else
-#define NL_LANES8 {0, 1}
+#define NL_LANES8 \
+  { 0, 1 }
 #endif
 
 // ---- fused multiply-add; a level without it rounds twice ----------------------------------------------------------
@@ -105,8 +108,8 @@ NL_VEC(eu8, unsigned char, NL_VEC_BYTES / 8);
 #define hf32_min(a, b) SELECT(hf32, hi32, (hi32)((a) < (b)), a, b)
 
 // ---- square root (correctly rounded) ------------------------------------------------------------------------------
-#define NL_BY_LANE(T, n, expression) \
-  T r;                               \
+#define NL_BY_LANE(T, n, expression)             \
+  T r;                                           \
   for (int l = 0; l < n; ++l) r[l] = expression; \
   return r
 #if __has_builtin(__builtin_elementwise_sqrt)
@@ -138,9 +141,9 @@ NL_FN hf32 hf32_sqrt(hf32 x) { NL_BY_LANE(hf32, W8, __builtin_sqrtf(x[l])); }
 #define hf32_ldexp(y, n) __builtin_ia32_scalefps256_mask(y, n, y, (unsigned char)-1)
 #else
 // Two exact powers: only the last multiplication can round. The magic number leaves n in a float's lowest bits.
-#define NL_LDEXP(T, I, magic, mantissa, bias)                                      \
-  NL_FN T T##_ldexp(T y, T n) {                                                    \
-    const I whole = (I)(n + magic) - (I)SPLAT(T, magic), half = whole >> 1;        \
+#define NL_LDEXP(T, I, magic, mantissa, bias)                                           \
+  NL_FN T T##_ldexp(T y, T n) {                                                         \
+    const I whole = (I)(n + magic) - (I)SPLAT(T, magic), half = whole >> 1;             \
     return y * (T)((half + bias) << mantissa) * (T)((whole - half + bias) << mantissa); \
   }
 NL_LDEXP(vf32, vi32, 0x1.8p23f, 23, 127)
@@ -173,22 +176,29 @@ NL_FN vu32 vu32_mulhi(vu32 a, vu32 b) {
 NL_FN hu32 hu32_mulhi(hu32 a, hu32 b) { return CONVERT(hu32, (CONVERT(vu64, a) * CONVERT(vu64, b)) >> 32); }
 
 // ---- exact remainder of a division of any size: shift and subtract on integers ------------------------------------
-#define NL_FMOD(name, T, U, mantissa, exponents)                                             \
-  static inline __attribute__((unused)) T name(T x, T y) {                                   \
-    const U one = (U)1 << mantissa, sign = (U)1 << (sizeof(U) * 8 - 1);                      \
-    union { T f; U u; } a = {x}, b = {y};                                                    \
-    const U s = a.u & sign, inf = (U)exponents << mantissa;                                  \
-    a.u &= ~sign, b.u &= ~sign;                                                              \
-    if (a.u >= inf || b.u > inf || b.u == 0) return (x * y) / (x * y);                       \
-    if (a.u < b.u) return x;                                                                 \
-    int ea = (int)(a.u >> mantissa), eb = (int)(b.u >> mantissa);                            \
-    U m = (a.u & (one - 1)) | (ea ? one : 0), d = (b.u & (one - 1)) | (eb ? one : 0);        \
-    ea += !ea, eb += !eb;                                                                    \
-    for (; ea > eb; --ea) m = (m >= d ? m - d : m) << 1;                                     \
-    if (m >= d) m -= d;                                                                      \
-    for (; m && m < one && ea > 1; --ea) m <<= 1;                                            \
-    a.u = s | (m < one ? m : (m - one) | (U)ea << mantissa);                                 \
-    return a.f;                                                                              \
+#define NL_FMOD(name, T, U, mantissa, exponents)                                      \
+  static inline __attribute__((unused)) T name(T x, T y) {                            \
+    const U one = (U)1 << mantissa, sign = (U)1 << (sizeof(U) * 8 - 1);               \
+    const U inf = (U)exponents << mantissa;                                           \
+    union {                                                                           \
+      T f;                                                                            \
+      U u;                                                                            \
+    } a = {x}, b = {y};                                                               \
+    const U s = a.u & sign;                                                           \
+    a.u &= ~sign, b.u &= ~sign;                                                       \
+    if (a.u >= inf || b.u > inf || b.u == 0) return (x * y) / (x * y);                \
+    if (a.u < b.u) return x;                                                          \
+    int ea = (int)(a.u >> mantissa), eb = (int)(b.u >> mantissa);                     \
+    U m = (a.u & (one - 1)) | (ea ? one : 0), d = (b.u & (one - 1)) | (eb ? one : 0); \
+    ea += !ea, eb += !eb;                                                             \
+    for (; m < one; --ea) m <<= 1;                                                    \
+    for (; d < one; --eb) d <<= 1;                                                    \
+    for (; ea > eb; --ea) m = (m >= d ? m - d : m) << 1;                              \
+    if (m >= d) m -= d;                                                               \
+    for (; m && m < one; --ea) m <<= 1;                                               \
+    if (m) m = ea > 0 ? (m - one) | (U)ea << mantissa : m >> (1 - ea);                \
+    a.u = s | m;                                                                      \
+    return a.f;                                                                       \
   }
 NL_FMOD(nl_fmod_f32, float, unsigned, 23, 255)
 NL_FMOD(nl_fmod_f64, double, __UINT64_TYPE__, 52, 2047)

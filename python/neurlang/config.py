@@ -6,7 +6,7 @@
 | NEURLANG_CC | command of the C compiler for traced kernels (default: $CC, then cc, gcc, clang, zig's) |
 | NEURLANG_ISA | a lower instruction level than the machine's: baseline, avx2 (read by csrc/runtime/cpu.cpp) |
 | NL_NUM_THREADS | threads of the pool (read by csrc/runtime/threads.cpp) |
-| NL_TAPE_HASH_BITS | bits of a tape's hash that are used; tests make it small to provoke collisions |
+| NL_TAPE_HASH_BITS | bits of a tape's hash that are used; a test makes it small to provoke collisions |
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# A tape with more operations than this is run op by op: it is a loop that should lie inside, not around.
-TAPE_MAX_OPS = 65_536
-# Inputs that only an open tape still holds; with more of them it is run op by op, which frees them.
-TAPE_MAX_DEAD_BYTES = 1 << 30
 # The hash of a tape only finds candidates, so any mask gives the same results.
 TAPE_HASH_MASK = (1 << int(os.environ.get("NL_TAPE_HASH_BITS", "64"))) - 1
 # Compiled programs of the process, constants and machine code included; the least recently used go first.

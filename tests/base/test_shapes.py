@@ -136,7 +136,7 @@ def draw_conv(d: Draw) -> tuple[list[int], list[int], list[int]]:
     c, o = groups * d.randint(1, 3), groups * d.randint(1, 3)
     x = [d.randint(0, 3), c, d.randint(0, 9), d.randint(0, 9)]
     w = [o, c // groups, d.randint(1, 4), d.randint(1, 4)]
-    attr = [d.choice((1, 1, 2, 3)) if i < 2 or 4 <= i else d.randint(0, 2) for i in range(6)]
+    attr = [d.choice((1, 1, 2, 3)) if i < 2 or i >= 4 else d.randint(0, 2) for i in range(6)]
     return x, w, [*attr, groups]
 
 
@@ -309,9 +309,7 @@ def is_strided(offsets: np.ndarray[Any, Any], s: tuple[int, ...]) -> bool:
     """Whether some strides give these offsets over shape s."""
     shaped = offsets.reshape(s)
     start = (0,) * len(s)
-    strides = [
-        int(shaped[(*start[:i], 1, *start[i + 1 :])] - shaped[start]) if n > 1 else 0 for i, n in enumerate(s)
-    ]
+    strides = [int(shaped[(*start[:i], 1, *start[i + 1 :])] - shaped[start]) if n > 1 else 0 for i, n in enumerate(s)]
     return np.array_equal(sum_of_outer(s, tuple(strides)) + shaped[start], shaped)
 
 
@@ -340,7 +338,8 @@ def test_against_numpy(seed: int) -> None:
         wanted = [draw.choice((-1, 1, 2, 3, 4, 6, 12, 0)) for _ in range(draw.randint(0, 4))]
         expected = numpy_outcome(lambda a=a, wanted=wanted: a.reshape(wanted).shape)
         assert cpp_outcome("reshape", list(a.shape), wanted) == expected
-        n, start, stop, step = draw.randrange(9), *(draw.randint(-12, 12) for _ in range(2)), draw.choice((-2, -1, 1, 3))
+        start, stop = (draw.randint(-12, 12) for _ in range(2))
+        n, step = draw.randrange(9), draw.choice((-2, -1, 1, 3))
         begin, end, _ = slice(start, stop, step).indices(n)
         got = cpp_rules.slice_span("op", n, start, stop, step)
         assert got[1] == len(range(begin, end, step))
@@ -394,7 +393,7 @@ def test_windows_by_counting(seed: int) -> None:
     ],
 )
 def test_errors_name_the_call_the_shapes_and_the_axis(rule: str, arguments: Any, parts: list[str]) -> None:
-    with pytest.raises(ShapeError, match="^conv1x1: ") as error:
+    with pytest.raises(ShapeError, match=r"^conv1x1: ") as error:
         getattr(cpp_rules, rule)("conv1x1", *arguments)
     for part in parts:
         assert part in str(error.value)

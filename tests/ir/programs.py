@@ -48,6 +48,7 @@ class Tape:
     offsets: list[int] = field(default_factory=list)
     scalars: list[int] = field(default_factory=list)
     classes: dict[tuple[int, int], int] = field(default_factory=dict)
+    dtypes: list[str] = field(default_factory=list)  # of the slots
 
     def leaf(self, dtype: str, shape: Sequence[int], live: bool = True) -> View:
         return self._new("leaf", dtype, shape, live)
@@ -56,6 +57,7 @@ class Tape:
         return self._new("fresh", dtype, shape, live)
 
     def _new(self, kind: str, dtype: str, shape: Sequence[int], live: bool) -> View:
+        self.dtypes.append(dtype)
         self.slots.append((kind, count(shape) * DTYPES[dtype].itemsize, live, "cpu"))
         return View(len(self.slots) - 1, dtype, tuple(shape), contiguous_strides(shape))
 
@@ -66,10 +68,10 @@ class Tape:
     def operand(self, x: Any) -> tuple[Any, ...]:
         if not isinstance(x, View):
             return x
-        covers = x.offset == 0 and x.strides == contiguous_strides(x.shape)
-        covers &= count(x.shape) * DTYPES[x.dtype].itemsize == self.slots[x.slot][1]
+        reach = [(n - 1) * s for n, s in zip(x.shape, x.strides, strict=True)]
+        size = self.slots[x.slot][1] // DTYPES[x.dtype].itemsize
         offset = -1
-        if not covers:
+        if x.offset != 0 or min(reach, default=0) < 0 or sum(reach) + 1 != size:  # it may start anywhere
             offset = self.classes.setdefault((x.slot, x.offset), len(self.offsets))
             if offset == len(self.offsets):
                 self.offsets.append(x.offset)
@@ -117,19 +119,12 @@ class Tape:
         made = {}
         for slot, (kind, nbytes, _, _) in enumerate(self.slots):
             if kind == "leaf":
-                dtype = self.leaf_dtypes()[slot]
+                dtype = self.dtypes[slot]
                 numbers = rng.standard_normal(nbytes // DTYPES[dtype].itemsize) * 2
-                array = (numbers > 0 if dtype == "b8" else np.abs(numbers) * 9 if dtype == "u8" else numbers * (1 + 4 * (dtype[0] == "i")))
-                made[slot] = np.ascontiguousarray(array.astype(DTYPES[dtype].numpy)).view(np.uint8)
+                scaled = {"b8": numbers > 0, "u8": np.abs(numbers) * 9, "i32": numbers * 5, "i64": numbers * 5}
+                array = scaled.get(dtype, numbers).astype(DTYPES[dtype].numpy)
+                made[slot] = np.ascontiguousarray(array).view(np.uint8)
         return made
-
-    def leaf_dtypes(self) -> dict[int, str]:
-        found: dict[int, str] = {slot: "f32" for slot in range(len(self.slots))}
-        for _, ins, outs, _ in reversed(self.records):
-            for x in (*ins, *outs):
-                if x[0] == "t":
-                    found[x[1]] = x[2]
-        return found
 
 
 # ---- views ------------------------------------------------------------------------------------------------------

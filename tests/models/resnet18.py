@@ -56,7 +56,7 @@ def build(torch: Any) -> Any:
 
 
 def batch(random: np.random.Generator) -> tuple[np.ndarray, ...]:
-    return random.standard_normal((4, 3, 32, 32)).astype(np.float32), random.integers(0, CLASSES, 4)
+    return random.standard_normal((8, 3, 32, 32)).astype(np.float32), random.integers(0, CLASSES, 8)
 
 
 def loss(torch: Any, model: Any, images: Any, labels: Any) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import neurlang as nl
 import numpy as np
 import pytest
 from bounds import GRADCHECK
+
+import neurlang as nl
 from neurlang import nn
 from neurlang.autograd import gradcheck
 

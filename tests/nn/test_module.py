@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import neurlang as nl
 import numpy as np
 import pytest
+
+import neurlang as nl
 from neurlang import nn
 
 

@@ -1,4 +1,4 @@
-"""Compiles scalar expressions as the kernels do, for every instruction level of this machine, and runs them on arrays."""
+"""Compiles scalar expressions as the kernels are, for every instruction level of this machine, and runs them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from neurlang.ops import scalar as s
 
 ROOT = Path(__file__).resolve().parents[2]
 VEC = ROOT / "csrc" / "simd" / "vec.h"
-FLAGS = "-O2 -ffp-contract=off -fno-fast-math -fno-math-errno -fno-trapping-math".split()
+FLAGS = ("-O2", "-ffp-contract=off", "-fno-fast-math", "-fno-math-errno", "-fno-trapping-math")
 LEVELS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],
@@ -66,9 +65,9 @@ def build(source: str, *flags: str, language: str = "c") -> ctypes.CDLL:
         return ctypes.CDLL(str(library))
 
 
-def text(name: str, kernel: Kernel, wide: bool | None = None) -> str:
-    """A C function over `n` elements, a multiple of the lanes, that begin at row-major index `i`."""
-    wide = s.is_wide(kernel.outputs) if wide is None else wide
+def text(name: str, kernel: Kernel) -> str:
+    """A C function over `n` elements, a multiple of the lanes."""
+    wide = s.is_wide(kernel.outputs) or any(s.SIZE[t] == 8 for t in kernel.dtypes)
     names = [f"x{k}" for k in range(len(kernel.dtypes))]
     statements, results = s.emit(kernel.outputs, names, wide)
     dtypes = [*kernel.dtypes, *(e.dtype for e in kernel.outputs)]

@@ -1,14 +1,15 @@
-"""Every op of the table, eager: all layouts and dtypes against its float64 reference and PyTorch, gradients of two orders."""
+"""Every op of the table, eager: layouts and dtypes against float64 references and PyTorch, gradients of two orders."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import neurlang as nl
 import numpy as np
 import pytest
 from bounds import GRADCHECK
+
+import neurlang as nl
 from neurlang import _tensor
 from neurlang.autograd import gradcheck, gradgradcheck
 from neurlang.ops.table import ROWS, TABLE, Row
@@ -32,7 +33,7 @@ def transposed(a: np.ndarray) -> nl.Tensor:
 
 
 def reversed_(a: np.ndarray) -> nl.Tensor:
-    return nl.from_numpy(np.ascontiguousarray(a[::-1, ..., ::-1])).flip((0, a.ndim - 1))
+    return nl.from_numpy(np.flip(a).copy()).flip(tuple(range(a.ndim)))
 
 
 def offset(a: np.ndarray) -> nl.Tensor:
@@ -53,21 +54,17 @@ LAYOUTS: dict[str, Callable[[np.ndarray], nl.Tensor]] = {
     "reversed": reversed_,
     "offset": offset,
 }
-SHAPES = {"broadcast": [(3, 1, 5), (4, 1), (1,), ()], "empty": [(0, 5)], "0-d": [()], "long": [(70_001,)]}
-
-
-def shapes_for(layout: str, n: int) -> list[tuple[int, ...]]:
-    """The operands' shapes for a layout."""
-    known = SHAPES.get(layout, [SHAPE])
-    return [known[i % len(known)] for i in range(n)] if layout != "broadcast" else [SHAPE, *known][:n] if n > 1 else [SHAPE]
+# Shapes of the even and of the odd operands.
+BROADCAST = [(SHAPE, (4, 1)), ((1,), SHAPE), ((), SHAPE), ((3, 1, 5), (4, 1))]
+SHAPE_PAIRS = [*BROADCAST, ((), ()), ((0, 5), (1, 5)), ((70_001,), (70_001,))]
+PLACEMENTS = [*((name, (SHAPE, SHAPE)) for name in LAYOUTS), *(("contiguous", pair) for pair in SHAPE_PAIRS),
+              ("transposed", (SHAPE, (4, 1))), ("reversed", ((1, 5), SHAPE))]
 
 
 def laid_out(a: np.ndarray, layout: str, operand: int) -> nl.Tensor:
     """Operands of one call take different layouts, beginning with the named one."""
-    if layout not in LAYOUTS or a.ndim == 0:
-        return contiguous(a)
     names = list(LAYOUTS)
-    return LAYOUTS[names[(names.index(layout) + operand) % len(names)]](a)
+    return LAYOUTS[names[(names.index(layout) + operand) % len(names)]](a) if a.ndim else contiguous(a)
 
 
 # ---- rows ----
@@ -95,7 +92,6 @@ def check(row: Row, got: nl.Tensor, expected: Any) -> None:
 
 MAPS = [row for row in TABLE if row.kind == "map" and row.numpy is not None]
 TYPED = [(row, dtype) for row in MAPS for dtype in row.dtypes]
-EVERY_LAYOUT = [*LAYOUTS, *SHAPES]
 
 
 def ids(value: Any) -> str | None:
@@ -105,9 +101,8 @@ def ids(value: Any) -> str | None:
 @pytest.mark.parametrize("case", TYPED, ids=ids)
 def test_map_in_every_layout(case: tuple[Row, str], rng: np.random.Generator) -> None:
     row, dtype = case
-    for layout in EVERY_LAYOUT:
-        shapes = shapes_for(layout, len(row.ins))
-        arrays = [draw(rng, row, i, t, shapes[i]) for i, t in enumerate(types_of(row, dtype))]
+    for layout, shapes in PLACEMENTS:
+        arrays = [draw(rng, row, i, t, shapes[i % 2]) for i, t in enumerate(types_of(row, dtype))]
         got = function(row)(*(laid_out(a, layout, i) for i, a in enumerate(arrays)))
         out_type = row.out_types[0]
         assert TEXT[got.numpy().dtype] == (dtype if out_type == "T" else out_type), layout
@@ -186,8 +181,9 @@ def test_alpha_scales_the_second_operand() -> None:
 
 # ---- PyTorch ----
 
-NO_PEER = {"relu_grad", "tanh_grad", "sigmoid_grad", "silu_grad", "gelu_grad", "gelu_tanh_grad", "gelu_tanh", "copy", "gelu"}
-PEERS = [r for r in MAPS if r.name not in NO_PEER and not r.name.startswith(("to_", "div_"))]
+NO_PEER = {"gelu_tanh", "copy", "gelu", "div_trunc"}
+PEERS = [r for r in MAPS if r.name not in NO_PEER and not r.name.startswith("to_") and not r.name.endswith("_grad")]
+NUMBERS = {"weight", "min_val", "max_val", "nan", "posinf", "neginf"}  # operands that PyTorch takes as numbers only
 
 
 @pytest.mark.parametrize("row", PEERS, ids=ids)
@@ -198,12 +194,10 @@ def test_map_against_torch(row: Row, rng: np.random.Generator, torch: Any) -> No
         if dtype == "b8" and row.name in ("clamp",):
             continue
         arrays = [draw(rng, row, i, t, SHAPE) for i, t in enumerate(types_of(row, dtype))]
-        numbers = [a for a in row.ins if a in row.defaults or a in ("weight", "min_val", "max_val")]
-        arrays = [a.flat[0] if row.ins[i] in numbers or (i and row.name == "nan_to_num") else a for i, a in enumerate(arrays)]
+        numbers = NUMBERS | {"value"} | set(row.defaults)
+        arrays = [a.flat[0] if name in numbers else a for name, a in zip(row.ins, arrays, strict=True)]
         operands = [nl.from_numpy(a) if a.ndim else a.item() for a in arrays]
         theirs = [torch.from_numpy(a) if a.ndim else a.item() for a in arrays]
-        if row.name == "masked_fill":
-            operands[2], theirs[2] = arrays[2].flat[0].item(), arrays[2].flat[0].item()
         extra = {k: theirs.pop(row.ins.index(k)) for k in keywords if row.name.startswith("addc")}
         try:
             expected = peer(*theirs, **extra)
@@ -375,27 +369,31 @@ def test_matmul(shapes: tuple[tuple[int, ...], ...], dtype: str, rng: np.random.
 
 
 POOLS = [
-    {"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": (3, 2), "stride": (1, 2)},
-    {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, {"kernel_size": 2, "stride": 3, "ceil_mode": True},
+    {"kernel_size": 2},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": (3, 2), "stride": (1, 2)},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+    {"kernel_size": 2, "stride": 3, "ceil_mode": True},
 ]
 
 
 @pytest.mark.parametrize("options", POOLS, ids=str)
 def test_pools_against_torch(options: dict[str, Any], rng: np.random.Generator, torch: Any) -> None:
+    functional = torch.nn.functional
     x = rng.standard_normal((2, 3, 7, 9)).astype(np.float32)
     x[0, 0, 2, 2] = np.nan
     for layout in (contiguous, transposed, stepped):
         for dilation in (1, 2) if options["kernel_size"] == 3 and not options.get("ceil_mode") else (1,):
             values, index = nl.max_pool2d(layout(x), **options, dilation=dilation, return_indices=True)
-            theirs = torch.nn.functional.max_pool2d(torch.from_numpy(x), **options, dilation=dilation, return_indices=True)
+            theirs = functional.max_pool2d(torch.from_numpy(x), **options, dilation=dilation, return_indices=True)
             np.testing.assert_array_equal(values.numpy(), theirs[0].numpy())
             np.testing.assert_array_equal(index.numpy(), theirs[1].numpy())
     x = np.nan_to_num(x)
     for extra in ({}, {"count_include_pad": False}, {"divisor_override": 5}):
-        expected = torch.nn.functional.avg_pool2d(torch.from_numpy(widen(x)), **options, **extra).numpy()
+        expected = functional.avg_pool2d(torch.from_numpy(widen(x)), **options, **extra).numpy()
         near(nl.avg_pool2d(stepped(x), **options, **extra), expected)
     for size in (1, 3, (2, 5), (7, 9), (4, 11)):
-        expected = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(widen(x)), size).numpy()
+        expected = functional.adaptive_avg_pool2d(torch.from_numpy(widen(x)), size).numpy()
         near(nl.adaptive_avg_pool2d(transposed(x), size), expected)
 
 
@@ -423,8 +421,8 @@ def test_gather_and_scatter(rng: np.random.Generator) -> None:
 def test_indexing_with_arrays(rng: np.random.Generator) -> None:
     x = rng.standard_normal((4, 5, 6))
     i, j = rng.integers(-4, 4, (3, 2)), rng.integers(-5, 5, (2,))
-    keys: list[Any] = [(i,), (i, j), (slice(None), j), (i, slice(None), np.array([0, 5])), (slice(1, 3), j, np.array([2, 2])),
-                       (2, j), (i, 1)]
+    pair, every = np.array([0, 5]), slice(None)
+    keys: list[Any] = [(i,), (i, j), (every, j), (i, every, pair), (slice(1, 3), j, pair), (2, j), (i, 1)]
     for key in keys:
         ours = tuple(nl.from_numpy(k) if isinstance(k, np.ndarray) else k for k in key)
         np.testing.assert_array_equal(transposed(x)[ours].numpy(), x[key])
@@ -474,7 +472,7 @@ def check_gradients(call: Callable[..., Any], inputs: list[nl.Tensor]) -> None:
 @pytest.mark.parametrize("row", [r for r in MAPS if r.grad and "T->T" in f"{r.types[-4:]}"], ids=ids)
 def test_map_gradients(row: Row, rng: np.random.Generator) -> None:
     arrays = [draw(rng, row, i, t, (2, 3) if i != 1 else (3,)) for i, t in enumerate(types_of(row, "f64"))]
-    scalars = [i for i, name in enumerate(row.ins) if name in row.defaults or row.name == "nan_to_num" and i]
+    scalars = [i for i, name in enumerate(row.ins) if name in row.defaults or name in NUMBERS - {"weight"}]
     operands = [a.flat[0].item() if i in scalars else leaf(a) for i, a in enumerate(arrays)]
     tensors = [x for x in operands if isinstance(x, nl.Tensor)]
 
@@ -496,8 +494,8 @@ def test_reduction_gradients(row: Row, dim: Any, rng: np.random.Generator) -> No
 
 def test_product_gradient_at_zeros(torch: Any) -> None:
     for values in ([2.0, 0.0, 3.0], [0.0, 0.0, 3.0], [0.0] * 3, [1.5]):
-        ours, theirs = nl.tensor(values, dtype=nl.float64, requires_grad=True), torch.tensor(values, dtype=torch.float64)
-        theirs.requires_grad_()
+        ours = nl.tensor(values, dtype=nl.float64, requires_grad=True)
+        theirs = torch.tensor(values, dtype=torch.float64, requires_grad=True)
         nl.prod(ours).backward()
         torch.prod(theirs).backward()
         assert ours.grad.tolist() == theirs.grad.tolist()
@@ -545,7 +543,7 @@ KINKS: dict[str, Callable[[Any, Any], Any]] = {
     "relu6": lambda T, x: T.nn.functional.relu6(x),
     "hardtanh": lambda T, x: T.nn.functional.hardtanh(x),
     "hardswish": lambda T, x: T.nn.functional.hardswish(x),
-    "hardsigmoid": lambda T, x: T.nn.functional.hardsigmoid(x) * 6.0,
+    "hardsigmoid": lambda T, x: T.nn.functional.hardsigmoid(x),
     "leaky_relu": lambda T, x: T.nn.functional.leaky_relu(x, 0.1),
     "elu": lambda T, x: T.nn.functional.elu(x),
     "amax": lambda T, x: T.amax(x, 0),
@@ -566,4 +564,5 @@ def test_gradients_at_kinks_are_torchs(name: str, torch: Any) -> None:
     theirs = torch.tensor(values, dtype=torch.float64, requires_grad=True)
     KINKS[name](nl, ours).sum().backward()
     KINKS[name](torch, theirs).sum().backward()
-    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-12, atol=0)
+    # PyTorch's hardsigmoid has 1/6 in float32 only.
+    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-7, atol=0)

@@ -1,4 +1,4 @@
-"""The op table is consistent: rows fit together, expressions mean what their references say, generated text is current."""
+"""The op table is consistent: rows fit together, expressions mean what references say, generated text is current."""
 
 from __future__ import annotations
 
@@ -94,8 +94,11 @@ SPECIAL = np.array(
     [0, -0.0, 1, -1, 0.5, -0.5, 1.5, 2.5, -2.5, 1e-40, -1e-40, 3e38, -3e38, np.inf, -np.inf, np.nan, 1e10, -7.25],
     np.float32,
 )
-EXACT = ("add sub mul div floor_divide remainder fmod neg abs square reciprocal maximum minimum sqrt eq ne lt le gt ge "
-         "logical_not logical_and isnan isinf isfinite floor ceil round trunc masked_fill where").split()
+EXACT = [
+    "add", "sub", "mul", "div", "floor_divide", "remainder", "fmod", "neg", "abs", "square", "reciprocal", "maximum",
+    "minimum", "sqrt", "eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "isnan", "isinf", "isfinite",
+    "floor", "ceil", "round", "trunc", "masked_fill", "where",
+]
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -119,6 +122,51 @@ def test_extrema_order_zeros_and_keep_nan(name: str) -> None:
     (got,) = scalar.evaluate(outputs(ROWS[name], "f32"), list(pairs), np, fma, (5,))
     assert list(np.signbit(got[:2])) == [name == "minimum"] * 2
     assert np.isnan(got[2:]).all()
+
+
+def test_relu_keeps_negative_zero_and_nan() -> None:
+    x = np.array([-0.0, 0.0, np.nan, -np.inf, np.inf, -1e-40], np.float32)
+    (got,) = scalar.evaluate(outputs(ROWS["relu"], "f32"), [x], np, fma, x.shape)
+    np.testing.assert_array_equal(got, [-0.0, 0.0, np.nan, 0.0, np.inf, 0.0])
+    assert list(np.signbit(got[:2])) == [True, False]
+
+
+UPDATES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "sgd_": ("SGD", {"lr": 0.1, "weight_decay": 0.3}),
+    "sgd_momentum_": ("SGD", {"lr": 0.1, "momentum": 0.8, "dampening": 0.2, "weight_decay": 0.3}),
+    "sgd_nesterov_": ("SGD", {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.3, "nesterov": True}),
+    "adam_": ("Adam", {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.3}),
+    "adamw_": ("AdamW", {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.3}),
+}
+
+
+def scalars_of(name: str, options: dict[str, Any], step: int) -> list[float]:
+    """The scalar operands of an update's row, as its doc says."""
+    lr, decay = options["lr"], options["weight_decay"]
+    if name == "sgd_":
+        return [lr, decay]
+    if name.startswith("sgd"):
+        return [lr, options["momentum"], 0.0 if step == 1 else options.get("dampening", 0.0), decay]
+    beta1, beta2 = options["betas"]
+    root = math.sqrt(1 - beta2**step)
+    last = decay if name == "adam_" else lr * decay
+    return [lr * root / (1 - beta1**step), 1 - beta1, 1 - beta2, options["eps"] * root, last]
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_updates_follow_torch(name: str, rng: np.random.Generator, torch: Any) -> None:
+    row, (peer, options) = ROWS[name], UPDATES[name]
+    p = rng.standard_normal(50)
+    theirs = torch.from_numpy(p.copy()).requires_grad_()
+    optimiser = getattr(torch.optim, peer)([theirs], **options)
+    state = [np.zeros(50) for _ in row.inplace[1:]]
+    for step in range(1, 6):
+        g = rng.standard_normal(50)
+        operands = [p, g, *state, *(np.array(v) for v in scalars_of(name, options, step))]
+        p, *state = scalar.evaluate(outputs(row, "f64"), operands, np, fma, (50,))
+        theirs.grad = torch.from_numpy(g)
+        optimiser.step()
+        np.testing.assert_allclose(p, theirs.detach().numpy(), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", ["u8", "i32", "i64"])
@@ -177,6 +225,55 @@ def test_casts_from_floats_saturate(text: str) -> None:
     (got,) = scalar.evaluate(outputs(ROWS[f"to_{NUMPY[text].__name__}"], "f64"), [x], np, fma, x.shape)
     exact = [0 if math.isnan(v) else max(info.min, min(info.max, math.trunc(v) if math.isfinite(v) else v)) for v in x]
     assert [int(v) for v in got] == [info.max if v == math.inf else info.min if v == -math.inf else v for v in exact]
+
+
+# ---- references of windows ----
+
+
+def test_convolution_references_against_torch(rng: np.random.Generator, torch: Any) -> None:
+    for _ in range(30):
+        groups, kh, kw = (int(n) for n in rng.integers(1, 4, 3))
+        sizes = [int(n) for n in (*rng.integers(1, 3, 2), *rng.integers(0, 3, 2), *rng.integers(1, 3, 2))]
+        x, w = (torch.from_numpy(rng.standard_normal(s)) for s in ((2, 2 * groups, 7, 8), (3 * groups, 2, kh, kw)))
+        x.requires_grad_()
+        w.requires_grad_()
+        y = torch.conv2d(x, w, None, tuple(sizes[:2]), tuple(sizes[2:4]), tuple(sizes[4:]), groups)
+        g = rng.standard_normal(tuple(y.shape))
+        gx, gw = (v.numpy() for v in torch.autograd.grad(y, (x, w), torch.from_numpy(g)))
+        a, b = x.detach().numpy(), w.detach().numpy()
+        np.testing.assert_allclose(ROWS["conv2d"].numpy(np, a, b, *sizes, groups), y.detach().numpy(), atol=1e-12)
+        np.testing.assert_allclose(ROWS["conv2d_input"].numpy(np, g, b, *sizes, groups, 7, 8), gx, atol=1e-12)
+        np.testing.assert_allclose(ROWS["conv2d_weight"].numpy(np, a, g, *sizes, groups, kh, kw), gw, atol=1e-12)
+
+
+def test_pool_references_against_torch(rng: np.random.Generator, torch: Any) -> None:
+    functional = torch.nn.functional
+    for _ in range(30):
+        k, s, d = (int(n) for n in rng.integers(1, 4, 3))
+        p, ceil, include = int(rng.integers(0, k // 2 + 1)), bool(rng.integers(2)), bool(rng.integers(2))
+        oh, ow = (int(n) for n in rng.integers(1, 9, 2))
+        x = torch.from_numpy(rng.standard_normal((2, 3, 7, 8))).requires_grad_()
+        a = x.detach().numpy()
+
+        def gradient(y: Any, x: Any = x) -> tuple[np.ndarray, np.ndarray]:
+            g = rng.standard_normal(tuple(y.shape))
+            return g, torch.autograd.grad(y, x, torch.from_numpy(g))[0].numpy()
+
+        average = (k, k, s, s, p, p, ceil, include, 0)
+        y = functional.avg_pool2d(x, k, s, p, ceil, include)
+        g, gx = gradient(y)
+        np.testing.assert_allclose(ROWS["avg_pool2d"].numpy(np, a, *average), y.detach().numpy(), atol=1e-12)
+        np.testing.assert_allclose(ROWS["avg_pool2d_grad"].numpy(np, g, *average, 7, 8), gx, atol=1e-12)
+        y = functional.adaptive_avg_pool2d(x, (oh, ow))
+        g, gx = gradient(y)
+        np.testing.assert_allclose(ROWS["adaptive_avg_pool2d"].numpy(np, a, oh, ow), y.detach().numpy(), atol=1e-12)
+        np.testing.assert_allclose(ROWS["adaptive_avg_pool2d_grad"].numpy(np, g, 7, 8), gx, atol=1e-12)
+        y, index = functional.max_pool2d(x, k, s, p, d, ceil, True)
+        g, gx = gradient(y)
+        values, places = ROWS["max_pool2d"].numpy(np, a, k, k, s, s, p, p, d, d, ceil)
+        np.testing.assert_array_equal(values, y.detach().numpy())
+        np.testing.assert_array_equal(places, index.numpy())
+        np.testing.assert_allclose(ROWS["max_pool2d_grad"].numpy(np, g, places, 7, 8), gx, atol=1e-12)
 
 
 # ---- register ----

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import neurlang as nl
 import numpy as np
 import pytest
 from bounds import assert_close
+
+import neurlang as nl
 
 CASES = {
     "sgd": ("SGD", {"lr": 0.1}),

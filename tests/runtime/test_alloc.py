@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import os
 import random
 import subprocess
@@ -43,7 +44,7 @@ def test_blocks_are_aligned_and_do_not_overlap(rng: np.random.Generator) -> None
     ranges = sorted((b.address, b.address + n) for b, n in zip(blocks, sizes, strict=True))
     assert all(begin % 64 == 0 for begin, _ in ranges)
     assert all(b.address % (2 * MIB) == 0 for b, n in zip(blocks, sizes, strict=True) if n >= 2 * MIB)
-    assert all(a_end <= b_begin for (_, a_end), (b_begin, _) in zip(ranges, ranges[1:], strict=False))
+    assert all(a_end <= b_begin for (_, a_end), (b_begin, _) in itertools.pairwise(ranges))
     assert len({b.address for b in blocks}) == len(blocks)
 
 

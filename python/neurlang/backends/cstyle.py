@@ -44,6 +44,13 @@ typedef __INT64_TYPE__ i64;
 #else
 #define STREAM(T, p, x) STORE(T, p, x)
 #endif
+#if defined(__clang__)
+#define SHUFFLE(T, I, x, ...) __builtin_shufflevector(x, x, __VA_ARGS__)
+#else
+#define SHUFFLE(T, I, x, ...) __builtin_shuffle(x, (I){__VA_ARGS__})
+#endif
+// Whether a whole register may be read at p although not all of it is ours: it does not reach into another page.
+#define READABLE(p) (((__UINTPTR_TYPE__)(p) & 4095) <= 4096 - NL_VEC_BYTES)
 #if defined(__SSE2__)
 #define STREAM_END() __builtin_ia32_sfence()
 #else
@@ -76,7 +83,7 @@ def structure(kernel: Kernel, epilogue: bool) -> tuple:
     """What the text depends on: kernels of equal structure share a function."""
     inner = len(kernel.axes) - 1
     params = tuple((p.name, p.kind, p.dtype, _mode(p, inner), kernel.at_points(p), p.stream) for p in kernel.params)
-    capacity = _capacity(kernel) if kernel.reduce == inner else 0
+    capacity = (_capacity(kernel), kernel.axes[inner].extent <= BLOCK) if kernel.reduce == inner else ()
     chunked = kernel.axes[inner].extent > chunk(kernel)
     return (len(kernel.axes), kernel.reduce, params, kernel.body, capacity, chunked, epilogue)
 
@@ -127,9 +134,9 @@ def _capacity(kernel: Kernel) -> int:
     return max(LANES, 1 << (kernel.axes[-1].extent - 1).bit_length())
 
 
-def render(kernel: Kernel, name: str, epilogue: bool = False) -> str:
+def render(kernel: Kernel, name: str, epilogue: bool, vector_bytes: int) -> str:
     """The C function of a kernel."""
-    return _Function(kernel, name, epilogue).text()
+    return _Function(kernel, name, epilogue, vector_bytes).text()
 
 
 def is_wide(kernel: Kernel) -> bool:
@@ -139,30 +146,31 @@ def is_wide(kernel: Kernel) -> bool:
     return any(s.is_wide(row_exprs(m.op, _dtypes(kernel, m.args))) for m in kernel.body if isinstance(m, Map))
 
 
-def helpers(kernels: Iterable[Kernel]) -> str:
+def helpers(kernels: Iterable[Kernel], vector_bytes: int) -> str:
     """The functions that the reductions of some kernels call."""
     needed = {}
     for kernel in kernels:
         for r in kernel.body:
             if isinstance(r, Reduce):
                 needed[r.reducer, kernel.dtypes[r.arg], is_wide(kernel)] = None
-    return "".join(_reducer(*key) for key in sorted(needed))
+    return "".join(_reducer(*key, vector_bytes) for key in sorted(needed))
 
 
-def _reducer(reducer: str, dtype: str, wide: bool) -> str:
-    """Combining two vectors, 32 lanes, and the results of blocks in adjacent pairs."""
+def _reducer(reducer: str, dtype: str, wide: bool, vector_bytes: int) -> str:
+    """Combining two vectors, 32 lanes held in vectors, and the results of blocks in adjacent pairs."""
     vector, scalar, name = s.vector_type(dtype, wide), C_TYPES[dtype], _reducer_name(reducer, dtype, wide)
     lines, (result,) = s.emit([COMBINE[reducer](s.arg(0, dtype), s.arg(1, dtype))], ["a", "b"], wide)
     body = "\n".join(f"  {line}" for line in lines)
+    fold = "\n".join(f"  {line}" for line in _halving(name, dtype, wide, vector_bytes))
+    lanes = ", ".join(f"{vector} x{k}" for k in range(LANES // _width(wide, vector_bytes)))
     return f"""
 static inline {vector} {name}({vector} a, {vector} b) {{
 {body}
   return {result};
 }}
-static {scalar} {name}_lanes({scalar}* x) {{
-  for (int h = {LANES // 2}; h > 0; h /= 2)
-    for (int l = 0; l < h; l += {s.lanes(wide)}) STORE({vector}, x + l, {name}(LOAD({vector}, x + l), LOAD({vector}, x + l + h)));
-  return x[0];
+static inline {scalar} {name}_lanes({lanes}) {{
+{fold}
+  return x0[0];
 }}
 static inline {scalar} {name}_two({scalar} a, {scalar} b) {{ return {name}(SPLAT({vector}, a), SPLAT({vector}, b))[0]; }}
 static inline int {name}_push({scalar}* stack, int depth, i64 count, {scalar} x) {{
@@ -171,6 +179,26 @@ static inline int {name}_push({scalar}* stack, int depth, i64 count, {scalar} x)
   return depth + 1;
 }}
 """
+
+
+def _halving(name: str, dtype: str, wide: bool, vector_bytes: int) -> Iterator[str]:
+    """Statements that combine lane l with lane l + h for h = 16, 8, 4, 2, 1: whole vectors first, then within one."""
+    width = _width(wide, vector_bytes)
+    vectors = LANES // width
+    while vectors > 1:
+        vectors //= 2
+        for k in range(vectors):
+            yield f"x{k} = {name}(x{k}, x{k + vectors});"
+    while width > 1:
+        width //= 2
+        indices = ", ".join(str((lane + width) % _width(wide, vector_bytes)) for lane in range(_width(wide, vector_bytes)))
+        types = f"{s.vector_type(dtype, wide)}, {s.vector_type(s.INT_OF[dtype], wide)}"
+        yield f"x0 = {name}(x0, SHUFFLE({types}, x0, {indices}));"
+
+
+def _width(wide: bool, vector_bytes: int) -> int:
+    """Lanes of a kernel's vectors."""
+    return vector_bytes // (8 if wide else 4)
 
 
 def _reducer_name(reducer: str, dtype: str, wide: bool) -> str:
@@ -210,10 +238,11 @@ def render_row(op: str, dtypes: tuple[str, ...], name: str) -> str:
 class _Function:
     """Writes one function."""
 
-    def __init__(self, kernel: Kernel, name: str, epilogue: bool) -> None:
+    def __init__(self, kernel: Kernel, name: str, epilogue: bool, vector_bytes: int) -> None:
         self.kernel, self.name, self.epilogue = kernel, name, epilogue
         self.wide = is_wide(kernel)
         self.lanes = s.lanes(self.wide)
+        self.turns = LANES // _width(self.wide, vector_bytes)  # vectors that make up 32 lanes
         self.rank = len(kernel.axes)
         self.inner = self.rank - 1
         self.params = {p.name: p for p in kernel.params}
@@ -423,40 +452,68 @@ class _Function:
         keeps = [name for name in self.kept if phases[name] == phase]
         if not reduces:
             self._sweep("0", "count", known, stores, [], keeps, f"r * n[{self.inner}] + j")
-            known.update(keeps)
-            return
+        elif self.kernel.axes[self.inner].extent <= BLOCK:
+            self._lane_sweep("0", "count", known, stores, reduces, keeps)
+            for r in reduces:
+                self._known_reduction(r, f"{self._reducer(r)}_lanes({self._lane_names(r)})")
+        else:
+            self._block_sweep(phase, known, stores, reduces, keeps)
+        known.update(keeps)
+        known.update(r.name for r in reduces)
+
+    def _block_sweep(
+        self, phase: int, known: set[str], stores: list[Store], reduces: list[Reduce], keeps: list[str]
+    ) -> None:
+        """Blocks of 512, their results combined in adjacent pairs."""
         for r in reduces:
             self.line(f"{self.scalar(r.name)} {r.name}_stack[48];")
-        self.line(f"int depth{phase} = 0;")
+        depth = f"depth{phase}"
+        self.line(f"int {depth} = 0;")
         with self.block(f"for (i64 block = 0; block < count; block += {BLOCK})"):
-            self.line(f"const i64 stop = block + ((MIN({BLOCK}, count - block) + {LANES - 1}) & -{LANES});")
-            self._accumulators(reduces)
-            self._sweep("block", "stop", known, stores, reduces, keeps, f"r * n[{self.inner}] + j", "count")
-            self._fold_lanes(reduces, phase)
-        known.update(keeps)
+            self.line(f"const i64 stop = MIN(count, block + {BLOCK});")
+            self._lane_sweep("block", "stop", known, stores, reduces, keeps)
+            for r in reduces:
+                last = f"{depth} = " if r is reduces[-1] else ""
+                lanes = f"{self._reducer(r)}_lanes({self._lane_names(r)})"
+                self.line(f"{last}{self._reducer(r)}_push({r.name}_stack, {depth}, block / {BLOCK}, {lanes});")
         for r in reduces:
-            f = _reducer_name(r.reducer, self.kernel.dtypes[r.arg], self.wide)
-            self.line(f"{self.scalar(r.name)} {r.name}_total = {r.name}_stack[depth{phase} - 1];")
-            self.line(f"for (int d = depth{phase} - 2; d >= 0; --d) {r.name}_total = {f}_two({r.name}_stack[d], {r.name}_total);")
-            self.line(f"const {self.vector(r.name)} {r.name} = SPLAT({self.vector(r.name)}, {r.name}_total);")
-            known.add(r.name)
+            self.line(f"{self.scalar(r.name)} {r.name}_total = {r.name}_stack[{depth} - 1];")
+            two = f"{self._reducer(r)}_two({r.name}_stack[d], {r.name}_total)"
+            self.line(f"for (int d = {depth} - 2; d >= 0; --d) {r.name}_total = {two};")
+            self._known_reduction(r, f"{r.name}_total")
 
-    def _accumulators(self, reduces: list[Reduce]) -> None:
-        """32 lanes as vectors that take turns: the one that is next is always the first."""
+    def _lane_sweep(
+        self, start: str, stop: str, known: set[str], stores: list[Store], reduces: list[Reduce], keeps: list[str]
+    ) -> None:
+        """Vectors combined into 32 lanes. The vectors of lanes take turns: the one that is next is always the first."""
         for r in reduces:
             neutral = s.literal(NEUTRAL[r.reducer], self.kernel.dtypes[r.arg])
             vector = self.vector(r.name)
-            self.line(f"{vector} {r.name}_lanes[{LANES} / {self.lanes}];")
-            self.line(f"for (int l = 0; l < {LANES} / {self.lanes}; ++l) {r.name}_lanes[l] = SPLAT({vector}, {neutral});")
+            self.line(f"{vector} {', '.join(f'{r.name}_{k} = SPLAT({vector}, {neutral})' for k in range(self.turns))};")
+        self.line(f"i64 {start}_j = {start};" if start != "0" else f"i64 j_{reduces[0].name} = 0;")
+        j = f"{start}_j" if start != "0" else f"j_{reduces[0].name}"
+        with self.block(f"for (; {j} < {stop}; {j} += {self.lanes})"):
+            self.line(f"const i64 j = {j};")
+            self._vector_body(known, stores, reduces, keeps, f"r * n[{self.inner}] + j", stop)
+        with self.block(f"for (; ({j} - {start}) % {LANES} != 0; {j} += {self.lanes})"):
+            for r in reduces:
+                self._turn(r, f"{r.name}_0")
 
-    def _fold_lanes(self, reduces: list[Reduce], phase: int) -> None:
-        for r in reduces:
-            f = _reducer_name(r.reducer, self.kernel.dtypes[r.arg], self.wide)
-            scalar, vector = self.scalar(r.name), self.vector(r.name)
-            self.line(f"{scalar} {r.name}_x[{2 * LANES}] = {{0}};")
-            self.line(f"for (int l = 0; l < {LANES} / {self.lanes}; ++l) STORE({vector}, {r.name}_x + l * {self.lanes}, {r.name}_lanes[l]);")
-            last = "" if r is not reduces[-1] else f"depth{phase} = "
-            self.line(f"{last}{f}_push({r.name}_stack, depth{phase}, block / {BLOCK}, {f}_lanes({r.name}_x));")
+    def _turn(self, r: Reduce, first: str) -> None:
+        """Moves every vector of lanes one place up; `first`, the one whose turn it was, goes to the end."""
+        self.line(f"const {self.vector(r.name)} {r.name}_was = {first};")
+        for k in range(self.turns - 1):
+            self.line(f"{r.name}_{k} = {r.name}_{k + 1};")
+        self.line(f"{r.name}_{self.turns - 1} = {r.name}_was;")
+
+    def _lane_names(self, r: Reduce) -> str:
+        return ", ".join(f"{r.name}_{k}" for k in range(self.turns))
+
+    def _known_reduction(self, r: Reduce, value: str) -> None:
+        self.line(f"const {self.vector(r.name)} {r.name} = SPLAT({self.vector(r.name)}, {value});")
+
+    def _reducer(self, r: Reduce) -> str:
+        return _reducer_name(r.reducer, self.kernel.dtypes[r.arg], self.wide)
 
     def _columns(self) -> None:
         """A reduction along an outer axis: a few vectors of columns at a time, their 32 lanes in L1."""
@@ -502,7 +559,7 @@ class _Function:
 
     def _fold_columns(self, r: Reduce) -> None:
         """Halves the lanes of every column and combines the block with its neighbours."""
-        f = _reducer_name(r.reducer, self.kernel.dtypes[r.arg], self.wide)
+        f = self._reducer(r)
         vector, width = self.vector(r.name), f"{COLUMNS} * {self.lanes}"
         with self.block(f"for (int h = {LANES // 2}; h > 0; h /= 2)"), self.block(f"for (int l = 0; l < h * {width}; l += {self.lanes})"):
             self.line(f"{self.scalar(r.name)}* x = {r.name}_lanes[0] + l;")
@@ -520,7 +577,7 @@ class _Function:
         self._splats(self.params[name] for name in loads if name in self.params and self._is_one(self.params[name]) and self.params[name].kind != "scalar")
         with self.block(f"for (i64 j = start; j < stop; j += {self.lanes})"):
             for r in self.reduces:
-                f = _reducer_name(r.reducer, self.kernel.dtypes[r.arg], self.wide)
+                f = self._reducer(r)
                 vector = self.vector(r.name)
                 self.line(f"{vector} {r.name} = LOAD({vector}, {r.name}_stack[depth - 1] + (j - start));")
                 self.line(f"for (int d = depth - 2; d >= 0; --d) {r.name} = {f}(LOAD({vector}, {r.name}_stack[d] + (j - start)), {r.name});")
@@ -604,8 +661,9 @@ class _Function:
             return
         with self.block(f"if (UNLIKELY(rest < {self.lanes}))"):
             for p in runs_in:
-                self.line(f"if (rest > 0) __builtin_memcpy(b{p.name}, x{p.name}, rest * sizeof *x{p.name});")
-                self.line(f"x{p.name} = b{p.name};")
+                with self.block(f"if (!READABLE(x{p.name}))"):
+                    self.line(f"__builtin_memcpy(b{p.name}, x{p.name}, rest * sizeof *x{p.name});")
+                    self.line(f"x{p.name} = b{p.name};")
             for p in runs_out:
                 self.line(f"y{p.name} = o{p.name};")
 
@@ -614,7 +672,7 @@ class _Function:
         if runs:
             with self.block(f"if (UNLIKELY(rest < {self.lanes}))"):
                 for p in runs:
-                    self.line(f"if (rest > 0) __builtin_memcpy(p{p.name} + j, o{p.name}, rest * sizeof *p{p.name});")
+                    self.line(f"__builtin_memcpy(p{p.name} + j, o{p.name}, rest * sizeof *p{p.name});")
         for p in outs:
             if not self._is_run(p):
                 self.line(f"for (i64 l = 0; l < some; ++l) p{p.name}[(j + l) * {self.stride(p, self.inner)}] = o{p.name}[l];")
@@ -635,7 +693,7 @@ class _Function:
 
     def _accumulate(self, r: Reduce, value: str) -> None:
         dtype = self.kernel.dtypes[r.arg]
-        f, vector = _reducer_name(r.reducer, dtype, self.wide), self.vector(r.name)
+        f, vector = self._reducer(r), self.vector(r.name)
         if self.kernel.reduce != self.inner:
             place = f"{r.name}_lanes[(i - block) % {LANES}] + (j - start)"
             self.line(f"STORE({vector}, {place}, {f}(LOAD({vector}, {place}), {value}));")
@@ -645,9 +703,7 @@ class _Function:
         mask = f"FIRST{8 * s.SIZE[dtype]}({integer}, rest)"
         self.line(f"{vector} {r.name}_now = {value};")
         self.line(f"if (UNLIKELY(rest < {self.lanes})) {r.name}_now = SELECT({vector}, {integer}, {mask}, {value}, SPLAT({vector}, {neutral}));")
-        self.line(f"{r.name}_now = {f}({r.name}_lanes[0], {r.name}_now);")
-        self.line(f"for (int l = 0; l + 1 < {LANES} / {self.lanes}; ++l) {r.name}_lanes[l] = {r.name}_lanes[l + 1];")
-        self.line(f"{r.name}_lanes[{LANES} / {self.lanes} - 1] = {r.name}_now;")
+        self._turn(r, f"{f}({r.name}_0, {r.name}_now)")
 
     def _buffers(self, params: Iterable[Param]) -> None:
         """Where the elements of an incomplete vector, or of one whose elements lie apart, are put together."""

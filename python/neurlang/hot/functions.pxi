@@ -485,7 +485,10 @@ cdef object extremum(str reduce_row, str arg_row, str map_row, object x, object 
         return reduce1(OP[reduce_row], x, None, False)
     if is_tensor(dim):
         return map2(OP[map_row], x, dim)
-    return extremes(reduce1(OP[reduce_row], x, dim, keepdim), arg_extremum(arg_row, x, dim, keepdim))
+    # The values are gathered so that, as in PyTorch, the gradient goes to the element that was chosen, ties or not.
+    indices = arg_extremum(arg_row, x, dim, True)
+    values = gather(x, dim, indices)
+    return Extremes(values, indices) if keepdim else Extremes(values.squeeze(dim), indices.squeeze(dim))
 
 
 cdef Tensor arg_extremum(str row, object x, object dim, bint keepdim):
@@ -622,11 +625,6 @@ cdef str format_tensor(Tensor x):
 def rebuild(array, bint requires_grad):
     """The tensor that `copy` and pickling protocols restore."""
     return tensor(array, requires_grad=requires_grad)
-
-
-def extremes(values, indices):
-    """PyTorch's (values, indices) pair."""
-    return Extremes(values, indices)
 
 
 Extremes = namedtuple("Extremes", "values indices")

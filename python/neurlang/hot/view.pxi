@@ -115,16 +115,16 @@ cdef Tensor narrow_view(Tensor x, int axis, int64_t start, int64_t step, int64_t
 
     def rule(F, g):
         z = F.zeros(shape, dtype=g.dtype)
-        slice_raw(z, axis, start, step, count).copy_(g)
+        slice_axis(z, axis, start, step, count).copy_(g)
         return (z,)
 
     link(v, x, "slice", rule)
     return v
 
 
-def slice_raw(Tensor x, int axis, int64_t start, int64_t step, int64_t count):
+def slice_axis(Tensor x, int axis, int64_t start, int64_t step, int64_t count):
     """The view that `narrow_view` made, of another tensor of the same shape."""
-    return view_slice(x, axis, start, step, count)
+    return narrow_view(x, axis, start, step, count)
 
 
 cdef Tensor drop_axis(Tensor x, int axis):

@@ -92,10 +92,19 @@ def _prod(x: Array) -> Array:
     return _tree_of(x, np.multiply, 1) if x.dtype.kind == "f" else x.astype(np.int64).prod(0, dtype=np.int64)
 
 
-def _fold(combine: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
+def _lowest(dtype: Any) -> Any:
+    """What a maximum of nothing is."""
+    return -np.inf if dtype.kind == "f" else False if dtype.kind == "b" else np.iinfo(dtype).min
+
+
+def _highest(dtype: Any) -> Any:
+    return np.inf if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
+
+
+def _fold(combine: Callable[[Array, Array], Array], nothing: Callable[[Any], Any]) -> Callable[[Array], Array]:
     def fold(x: Array) -> Array:
-        result = x[0]
-        for row in x[1:]:
+        result = np.full(x.shape[1:], nothing(x.dtype), x.dtype)
+        for row in x:
             result = combine(result, row)
         return result
 
@@ -106,6 +115,8 @@ def _arg(plain: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """The first index of the extremum; a NaN counts as it."""
 
     def arg(x: Array) -> Array:
+        if len(x) == 0:
+            return np.zeros(x.shape[1:], np.int64)
         best = np.asarray(plain(x))
         if x.dtype.kind == "f":
             nan = np.isnan(x)
@@ -118,8 +129,8 @@ def _arg(plain: Callable[[Array], Array]) -> Callable[[Array], Array]:
 _REDUCE: dict[str, Callable[[Array], Array]] = {
     "sum": _sum,
     "prod": _prod,
-    "max": _fold(maximum),
-    "min": _fold(minimum),
+    "max": _fold(maximum, _lowest),
+    "min": _fold(minimum, _highest),
     "argmax": _arg(lambda x: x.argmax(0)),
     "argmin": _arg(lambda x: x.argmin(0)),
     "any": lambda x: (x != 0).any(0),

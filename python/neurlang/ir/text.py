@@ -122,9 +122,9 @@ class _Reader:
         self.start, self.at = match.start(self.kind), match.end()
         return was
 
-    def fail(self, message: str) -> None:
-        line = self.text.count("\n", 0, self.start) + 1
-        raise ParseError(message, line, self.start - self.text.rfind("\n", 0, self.start))
+    def fail(self, message: str, at: int | None = None) -> None:
+        at = self.start if at is None else at
+        raise ParseError(message, self.text.count("\n", 0, at) + 1, at - self.text.rfind("\n", 0, at))
 
     def accept(self, token: str) -> bool:
         if self.token != token or self.kind == "end":
@@ -192,7 +192,7 @@ def parse_graph(text: str) -> Graph:
         number = r.prefixed("s")
         if r.accept(":"):
             if number != len(storages):
-                r.fail(f"storage s{number} is out of order")
+                r.fail(f"storage s{number} is out of order", at)
             storages.append(_parse_storage(r))
         else:
             r.at = at
@@ -202,9 +202,9 @@ def parse_graph(text: str) -> Graph:
 
 
 def _parse_storage(r: _Reader) -> Storage:
+    if r.token not in ("leaf", "fresh"):
+        r.fail(f"unknown kind of storage {r.token!r}")
     kind, nbytes, device = r.name(), r.integer(), r.name()
-    if kind not in ("leaf", "fresh"):
-        r.fail(f"unknown kind of storage {kind!r}")
     return Storage(kind, nbytes, r.accept("live"), device)
 
 

@@ -26,7 +26,7 @@ Number = int | float | bool
 
 
 class E:
-    """A node of an expression DAG. A node is numbered after its arguments, so sorting by `serial` is an order of evaluation."""
+    """A node of an expression DAG, numbered after its arguments: sorting by `serial` is an order of evaluation."""
 
     __slots__ = ("args", "dtype", "op", "serial", "value")
 
@@ -477,6 +477,10 @@ def vector_type(dtype: str, wide: bool) -> str:
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>"}
 _COMPARE = {"lt": "<", "le": "<=", "eq": "==", "ne": "!="}
+_OF_MASKS = {
+    "and": "{} & {}", "or": "{} | {}", "xor": "{} ^ {}", "not": "~{}", "eq": "~({} ^ {})", "ne": "{} ^ {}",
+    "lt": "~{} & {}", "le": "~{} | {}",
+}  # fmt: skip
 _SUFFIX = {"f32": "f", "f64": "", "i64": "l", "u64": "ul", "u32": "u", "i32": "", "u8": ""}
 
 
@@ -662,9 +666,7 @@ class _Writer:
             a, b = e.args
             return f"({self.mask_type(width)})({self.operand(a, b)} {_COMPARE[e.op]} {self.operand(b, a)})"
         parts = [self.mask(a, width) for a in e.args]
-        pattern = {"and": "{} & {}", "or": "{} | {}", "xor": "{} ^ {}", "not": "~{}", "eq": "~({} ^ {})", "ne": "{} ^ {}",
-                   "lt": "~{} & {}", "le": "~{} | {}"}[e.op]
-        return pattern.format(*parts)
+        return _OF_MASKS[e.op].format(*parts)
 
     def stored(self, e: E) -> str:
         """The name of a result as it lies in memory."""
@@ -681,8 +683,10 @@ def literal(value: Number, dtype: str) -> str:
             return f'__builtin_nan{suffix}("")'
         if math.isinf(value):
             return f"{'-' if value < 0 else ''}__builtin_inf{suffix}()"
-        text = repr(float(value)) if float(value).is_integer() and abs(value) < 1e6 else float(value).hex()
-        return text + suffix
+        if float(value).is_integer() and abs(value) < 1e6:
+            return f"{float(value)!r}{suffix}"
+        digits, exponent = float(value).hex().split("p")
+        return f"{digits.rstrip('0').rstrip('.')}p{exponent}{suffix}"
     if dtype in _SIGNED and value == -1 << (8 * SIZE[dtype] - 1):
         return f"({int(value) + 1}{_SUFFIX[dtype]} - 1)"
     return f"{int(value)}{_SUFFIX[dtype]}"
@@ -693,54 +697,68 @@ def literal(value: Number, dtype: str) -> str:
 Fma = Callable[[Any, Any, Any], Any]
 
 
-def evaluate(outputs: Sequence[E], arrays: Sequence[Any], np: Any, fma: Fma, shape: tuple[int, ...] = ()) -> list[Any]:
-    """The outputs as NumPy arrays with the bits of the compiled code. `fma` is fused on a level that has it, else
-    a * b + c; `shape` is the index space that index() counts, arrays broadcast to it."""
-    types = {"b8": np.bool_, "u8": np.uint8, "i32": np.int32, "i64": np.int64, "u32": np.uint32, "u64": np.uint64,
-             "f32": np.float32, "f64": np.float64}
+def evaluate(
+    outputs: Sequence[E], arrays: Sequence[Any], np: Any, fma: Fma, shape: tuple[int, ...] = ()
+) -> list[Any]:
+    """The outputs as NumPy arrays with the bits of the compiled code.
+
+    `fma` is fused for the levels that have it, a * b + c for the baseline. The arrays are broadcast; `shape` is the
+    index space that index() counts.
+    """
+    whole = np.broadcast_shapes(shape, *(np.shape(a) for a in arrays))
     values: dict[E, Any] = {}
     with np.errstate(all="ignore"):
         for e in nodes(outputs):
             if e.op == "arg":
                 result = arrays[e.value]
             elif e.op == "const":
-                result = np.array(e.value, types[e.dtype])
+                result = e.value
             elif e.op == "index":
-                result = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
+                result = np.arange(math.prod(whole)).reshape(whole)
             else:
-                result = _numpy_value(e, [values[a] for a in e.args], np, fma, types)
-            values[e] = np.asarray(result, types[e.dtype])
-    whole = np.broadcast_shapes(shape, *(np.shape(a) for a in arrays))
-    return [np.broadcast_to(values[e], whole) for e in outputs]
+                result = _numpy_value(e, [values[a] for a in e.args], np, fma)
+            values[e] = np.asarray(result, _numpy_type(e.dtype, np))
+    results = (values[e] for e in outputs)
+    return [r if r.shape == whole else np.broadcast_to(r, whole) for r in results]
 
 
-def _numpy_value(e: E, a: list[Any], np: Any, fma: Fma, types: dict[str, Any]) -> Any:
-    simple = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "and": np.bitwise_and, "or": np.bitwise_or,
-              "xor": np.bitwise_xor, "not": np.invert, "shl": np.left_shift, "shr": np.right_shift, "lt": np.less,
-              "le": np.less_equal, "eq": np.equal, "ne": np.not_equal, "select": np.where, "sqrt": np.sqrt, "fmod": np.fmod}
-    if e.op in simple:
-        return simple[e.op](*a)
-    if e.op == "neg":
-        return np.negative(a[0]) if e.dtype in FLOATS else 0 - a[0]
-    if e.op == "div":
-        return a[0] / a[1] if e.dtype in FLOATS else _truncated_quotient(*a)
-    if e.op == "fma":
-        return fma(*a)
-    if e.op == "ldexp":
-        return np.ldexp(a[0], a[1].astype(np.int32))
-    if e.op in ("max", "min"):
-        return np.where(a[0] > a[1] if e.op == "max" else a[0] < a[1], *a)
-    if e.op == "rare":
-        return np.where(a[0], a[2], a[1])
-    if e.op == "bitcast":
-        return a[0].view(types[e.dtype])
-    if e.op == "convert":
-        return a[0].astype(types[e.dtype])
-    if e.op == "table":
-        return np.array(e.value, types[e.dtype])[a[0]]
-    if e.op == "mulhi":
-        return (a[0].astype(np.uint64) * a[1].astype(np.uint64)) >> np.uint64(32)
-    raise NotImplementedError(e.op)
+def _numpy_type(dtype: str, np: Any) -> Any:
+    return np.dtype("?" if dtype == "b8" else f"{dtype[0]}{SIZE[dtype]}")
+
+
+_UFUNCS = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "not": "invert", "shl": "left_shift", "shr": "right_shift", "lt": "less", "le": "less_equal", "eq": "equal",
+    "ne": "not_equal", "select": "where", "sqrt": "sqrt", "fmod": "fmod",
+}  # fmt: skip
+
+
+def _numpy_value(e: E, a: list[Any], np: Any, fma: Fma) -> Any:
+    match e.op:
+        case "neg":
+            return np.negative(a[0]) if e.dtype in FLOATS else 0 - a[0]
+        case "div":
+            return a[0] / a[1] if e.dtype in FLOATS else _truncated_quotient(*a)
+        case "fma":
+            return fma(*a)
+        case "ldexp":
+            return np.ldexp(a[0], a[1].astype(np.int32))
+        case "max":
+            return np.where(a[0] > a[1], *a)
+        case "min":
+            return np.where(a[0] < a[1], *a)
+        case "rare":
+            return np.where(a[0], a[2], a[1])
+        case "bitcast":
+            return a[0].view(_numpy_type(e.dtype, np))
+        case "convert":
+            return a[0].astype(_numpy_type(e.dtype, np))
+        case "table":
+            return np.array(e.value, _numpy_type(e.dtype, np))[a[0]]
+        case "mulhi":
+            return (a[0].astype(np.uint64) * a[1]) >> np.uint64(32)
+        case _:
+            return getattr(np, _UFUNCS[e.op])(*a)
 
 
 def _truncated_quotient(a: Any, b: Any) -> Any:

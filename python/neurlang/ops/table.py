@@ -220,7 +220,8 @@ TABLE: tuple[Row, ...] = (
             example=("[7, -7], 2", "[3, -4]")),
     _binary("div_trunc", "trunc(x / y); an integer by zero is 0", expr=ex.divide_trunc, over="number",
             grad=lambda F, g, _x, _y: (F.zeros_like(g), F.zeros_like(g)),
-            numpy=lambda np, x, y: ref.div_trunc(np, x, y), domain=((-64, 64), (-5, 5)), inplace_method=False, binding="internal"),
+            numpy=lambda np, x, y: ref.div_trunc(np, x, y), domain=((-64, 64), (-5, 5)), inplace_method=False,
+            binding="internal"),
     _binary("remainder", "x - y floor(x / y), with the sign of y", expr=s.remainder, over="number", grad=d.remainder,
             numpy=lambda np, x, y: ref.remainder(np, x, y), domain=((-64, 64), (-5, 5)), operator="mod",
             example=("[7, -7], 3", "[1, 2]")),
@@ -490,7 +491,8 @@ TABLE: tuple[Row, ...] = (
     _update("sgd_nesterov_", "as sgd_momentum_, but p -= lr (g + weight_decay p + momentum buf)", "p g buf",
             "lr momentum dampening weight_decay", expr=ex.sgd_nesterov),
     _update("adam_",
-            "m += rate1 (g - m); v += rate2 (g² - v); p -= step m / (√v + eps), with g + weight_decay p for g; the " "bias corrections c1, c2 are folded in: step = lr √c2 / c1, rate1 = 1 - β1, rate2 = 1 - β2, eps = eps √c2",
+            "m += rate1 (g - m); v += rate2 (g² - v); p -= step m / (√v + eps), with g + weight_decay p for g; the "
+            "bias corrections c1, c2 are folded in: step = lr √c2 / c1, rate1 = 1 - β1, rate2 = 1 - β2, eps = eps √c2",
             "p g m v", "step rate1 rate2 eps weight_decay", expr=ex.adam),
     _update("adamw_", "as adam_, but p -= decay p comes before it, decay = lr weight_decay", "p g m v",
             "step rate1 rate2 eps decay", expr=ex.adamw),
@@ -575,7 +577,7 @@ TABLE: tuple[Row, ...] = (
 
     # ---- composites with a native kernel ----
     _kernel("softmax", "composite", "T->T", "exp(x - max x) / Σ exp(x - max x)", "input", "axis", over="float",
-            define=composite.define_softmax, grad=d.softmax, numpy=ref.softmax, ulp=8.0),
+            define=composite.define_softmax, grad=d.softmax, numpy=ref.softmax, ulp=32.0),
     _kernel("log_softmax", "composite", "T->T", "(x - max x) - log Σ exp(x - max x)", "input", "axis", over="float",
             define=composite.define_log_softmax, grad=d.log_softmax, numpy=ref.log_softmax, ulp=8.0, slack=32.0),
     _kernel("layer_norm", "composite", "T,T,T->T", "(x - mean x) / √(var x + eps) weight + bias over rows",

@@ -10,12 +10,13 @@ from .dce import dce
 from .expand import expand
 from .fold import fold
 from .fuse import fuse
+from .orient import orient
 from .plan import plan
 from .reuse import reuse
 
 Pass = Callable[[Any], Any]
 
-PIPELINE: tuple[Pass, ...] = (expand, fold, cse, dce, fuse, reuse, plan)
+PIPELINE: tuple[Pass, ...] = (expand, fold, cse, dce, orient, fuse, reuse, plan)
 
 
 def run(graph: Any, pipeline: tuple[Pass, ...] = PIPELINE, after: Callable[[str, Any], None] = lambda name, made: None) -> Any:

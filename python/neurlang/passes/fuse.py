@@ -258,11 +258,18 @@ def _over(number: int, node: Node, shape: tuple[int, ...], reduce: tuple[int, in
     return Group([number], touches, count(shape), _all_cuts(touches, reduce), reduce, index=_reads_index(node))
 
 
+def _matrix(op: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of the matrices in which a contraction finishes its result (`Epilogue` in csrc/base/view.hpp)."""
+    if op == "conv2d_weight":
+        return shape[0], count(shape[1:])
+    lead = len(shape) - 2 if op == "matmul" else 1
+    return count(shape[lead : lead + 1]), count(shape[lead + 1 :])
+
+
 def _native(number: int, node: Node) -> Group:
     out = node.outs[0]
     touches = [Touch(number, x, linear_form(x.shape, x), write, False) for x, write in _accesses(node)]
-    inner = out.shape[-1] if node.op == "matmul" else count(out.shape[2:])
-    rows = out.shape[-2] if node.op == "matmul" else count(out.shape[1:2])
+    rows, inner = _matrix(node.op, out.shape)
     fixed = frozenset({inner, inner * rows}) if node.kind == "contract" else frozenset()
     return Group([number], touches, out.numel, frozenset(), native=True, fixed=fixed)
 

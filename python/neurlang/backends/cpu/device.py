@@ -39,7 +39,7 @@ class Built:
 def build(schedule: Schedule, op_numbers: dict[str, int], machine: Machine, version: str) -> Built:
     """Compiles (or finds in the cache) a schedule's kernels and makes the program."""
     level = machine.isa()
-    source = render(schedule, machine.simd_header())
+    source = render(schedule, machine.simd_header(), VECTOR_BYTES[level])
     elfs = compile_files(source.files, level, version) if source.files else []
     libraries = [machine.load_library(elf) for elf in elfs]
     binder = _Binder(schedule, source, libraries, op_numbers, machine, VECTOR_BYTES[level])

@@ -26,32 +26,44 @@ class Source:
         return "\n".join(self.files)
 
 
-def render(schedule: Schedule, header: str) -> Source:
-    """`header` is the text of csrc/simd/vec.h."""
+def render(schedule: Schedule, header: str, vector_bytes: int) -> Source:
+    """`header` is the text of csrc/simd/vec.h; `vector_bytes` the size of a register."""
     kernels: dict[tuple, tuple[Kernel, bool]] = {}
     for step in schedule.steps:
         epilogue = isinstance(step, NativeStep)
         kernel_step = step.epilogue if epilogue else step
         if kernel_step is not None:
             kernels.setdefault(cstyle.structure(kernel_step.kernel, epilogue), (kernel_step.kernel, epilogue))
-    parts = _parts(list(kernels))
-    symbols = {key: (number, f"k{k}") for number, part in enumerate(parts) for k, key in part}
-    files = tuple(_file([(symbols[key][1], *kernels[key]) for _, key in part], header) for part in parts)
-    return Source(files, symbols)
+    functions = []
+    for number, (key, (kernel, epilogue)) in enumerate(kernels.items()):
+        name = f"k{number}"
+        functions.append(_Function(key, name, kernel, cstyle.render(kernel, name, epilogue, vector_bytes)))
+    parts = _parts(functions)
+    symbols = {f.key: (number, f.name) for number, part in enumerate(parts) for f in part}
+    return Source(tuple(_file(part, header, vector_bytes) for part in parts), symbols)
 
 
-def _parts(keys: list[tuple]) -> list[list[tuple[int, tuple]]]:
-    """Functions dealt out in turn, so that large neighbours do not meet in one file."""
-    if not keys:
+@dataclass(frozen=True)
+class _Function:
+    key: tuple
+    name: str
+    kernel: Kernel
+    text: str
+
+
+def _parts(functions: list[_Function]) -> list[list[_Function]]:
+    """Files of about equal length: the longest function goes to the shortest file."""
+    if not functions:
         return []
-    files = MAX_FILES if len(keys) >= SPLIT_FUNCTIONS else 1
-    numbered = list(enumerate(keys))
-    return [numbered[k::files] for k in range(files)]
+    parts: list[list[_Function]] = [[] for _ in range(MAX_FILES if len(functions) >= SPLIT_FUNCTIONS else 1)]
+    for f in sorted(functions, key=lambda f: -len(f.text)):
+        min(parts, key=lambda part: sum(len(g.text) for g in part)).append(f)
+    return parts
 
 
-def _file(functions: list[tuple[str, Kernel, bool]], header: str) -> str:
-    parts = [header, cstyle.PRELUDE, cstyle.helpers(kernel for _, kernel, _ in functions)]
-    for name, kernel, epilogue in functions:
-        comment = "".join(f"// {line}\n" for line in str(kernel).rstrip().split("\n"))
-        parts.append(comment + cstyle.render(kernel, name, epilogue))
+def _file(functions: list[_Function], header: str, vector_bytes: int) -> str:
+    parts = [header, cstyle.PRELUDE, cstyle.helpers((f.kernel for f in functions), vector_bytes)]
+    for f in functions:
+        comment = "".join(f"// {line}\n" for line in str(f.kernel).rstrip().split("\n"))
+        parts.append(comment + f.text)
     return "\n".join(parts)

@@ -1,0 +1,151 @@
+// conv_geometry.hpp: which input element each tap of a convolution reads, and rows copied with zeros around them.
+#pragma once
+#include "gemm_pack.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+inline int64_t gcd(int64_t a, int64_t b) { return b == 0 ? a : gcd(b, a % b); }
+
+// One axis of a convolution: tap k of output i reads input i * stride + k * dilation - pad.
+struct Axis {
+  int64_t input, kernel, output, stride, pad, dilation;
+
+  // Taps of equal k * dilation % stride share a phase: every stride-th input element, where they are plain shifts.
+  int64_t period() const { return stride / gcd(stride, dilation); }
+  int64_t phases() const { return min_of(kernel, period()); }
+  int64_t phase(int64_t k) const { return k % period(); }
+  int64_t phase_begin(int64_t phase) const { return phase * dilation % stride - pad; }
+  int64_t shift(int64_t k) const { return k * dilation / stride; }
+  int64_t phase_size() const { return output + shift(kernel - 1); }
+};
+
+// The input positions of one axis with (position + pad) % stride == residue, and the taps that reach them.
+struct Residue {
+  const Axis& axis;
+  int64_t residue, begin, count;  // the positions begin, begin + stride, …
+
+  Residue(const Axis& a, int64_t r) : axis(a), residue(r) {
+    begin = ((r - a.pad) % a.stride + a.stride) % a.stride;
+    count = begin < a.input ? ceil_div(a.input - begin, a.stride) : 0;
+  }
+
+  int64_t taps() const {
+    int64_t n = 0;
+    for (int64_t tap = 0; tap < axis.kernel; tap++) n += reached_by(tap);
+    return n;
+  }
+
+  bool reached_by(int64_t tap) const { return tap * axis.dilation % axis.stride == residue; }
+
+  // The element of the padded maps that a tap reads at position `begin`.
+  int64_t first_read(int64_t tap, const Axis& padded) const {
+    return padded.pad + (begin + axis.pad - tap * axis.dilation) / axis.stride;
+  }
+};
+
+// The maps of an axis, padded so far that whatever any tap reads falls into them.
+inline Axis padded_maps(const Axis& axis) {
+  int64_t before = max_of(0, ((axis.kernel - 1) * axis.dilation - axis.pad) / axis.stride);
+  return {axis.output, 1, before + (axis.input - 1 + axis.pad) / axis.stride + 1, 1, before, 1};
+}
+
+// The attributes of the three rows: stride, padding, dilation of y and x, groups, then two extents of the output.
+struct Geometry {
+  int64_t images, channels, outputs, groups;
+  Axis y, x;
+
+  int64_t group_channels() const { return channels / groups; }
+  int64_t group_outputs() const { return outputs / groups; }
+  int64_t pixels() const { return y.output * x.output; }
+  int64_t taps() const { return y.kernel * x.kernel; }
+  bool depthwise() const { return groups == channels && groups == outputs; }
+};
+
+// `images` are of the size of the convolution's input, `maps` of its output; `weight` is [outputs, channels / groups,
+// y.kernel, x.kernel].
+inline Geometry geometry(const View& images, const View& weight, const View& maps, const int64_t* attr) {
+  return {images.shape[0],
+          images.shape[1],
+          maps.shape[1],
+          attr[6],
+          {images.shape[2], weight.shape[2], maps.shape[2], attr[0], attr[2], attr[4]},
+          {images.shape[3], weight.shape[3], maps.shape[3], attr[1], attr[3], attr[5]}};
+}
+
+// The lowest address that an element of `v` occupies; see end_of.
+template <class T>
+const T* begin_of(const View& v) {
+  const T* first = (const T*)v.data;
+  for (int d = 0; d < v.rank; d++) {
+    if (v.strides[d] < 0) first += (v.shape[d] - 1) * v.strides[d];
+  }
+  return first;
+}
+
+// A strided image: `channel`, `y` and `x` strides.
+template <class T>
+struct Image {
+  const T* data;
+  int64_t channel_stride, y_stride, x_stride;
+};
+
+template <class T>
+Image<T> image_of(const View& v, int64_t index) {
+  return {(const T*)v.data + index * v.strides[0], v.strides[1], v.strides[2], v.strides[3]};
+}
+
+// The elements of a 4-d view in row-major order: where they lie, or copied into the caller's scratch.
+template <class T>
+const T* contiguous(const View& v) {
+  int64_t size = 1;
+  bool already = true;
+  for (int d = 3; d >= 0; size *= v.shape[d--]) already = already && (v.shape[d] == 1 || v.strides[d] == size);
+  if (already) return (const T*)v.data;
+  T* copy = (T*)nl_scratch(3, size * sizeof(T));
+  int64_t rows = size / max_of(1, v.shape[3]);
+  parallel_for(rows, grain_of(v.shape[3]), [=, &v](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      int64_t y = r % v.shape[2], c = r / v.shape[2] % v.shape[1], n = r / v.shape[2] / v.shape[1];
+      const T* row = (const T*)v.data + n * v.strides[0] + c * v.strides[1] + y * v.strides[2];
+      gather_row(row, v.strides[3], v.shape[3], copy + r * v.shape[3]);
+    }
+  });
+  return copy;
+}
+
+// Copies elements begin, begin + step, … of rows of `extent` elements, with zeros for those outside.
+template <class T>
+struct PaddedRow {
+  int64_t from, step;          // the first element that exists, and the distance of two
+  int64_t first, stop, count;  // [first, stop) of `count` exist
+
+  PaddedRow(int64_t extent, int64_t begin, int64_t distance, int64_t n) : step(distance), count(n) {
+    first = min_of(n, begin < 0 ? ceil_div(-begin, distance) : 0);
+    stop = max_of(first, min_of(n, ceil_div(extent - begin, distance)));
+    from = begin + first * distance;
+  }
+
+  void copy(const T* row, int64_t stride, T* to) const {
+    for (int64_t i = 0; i < first; i++) to[i] = 0;
+    row += from * stride;
+    step * stride == 1 ? copy_adjacent(row, to + first) : gather_row(row, step * stride, stop - first, to + first);
+    for (int64_t i = stop; i < count; i++) to[i] = 0;
+  }
+
+  void copy_adjacent(const T* row, T* to) const {
+    using V_u = typename Vec<T>::V_u;
+    int64_t i = 0, n = stop - first;
+    for (; i + kWidth<T> <= n; i += kWidth<T>) STORE(V, to + i, LOAD(V, row + i));
+    for (; i < n; i++) to[i] = row[i];
+  }
+
+  void clear(T* to) const {
+    for (int64_t i = 0; i < count; i++) to[i] = 0;
+  }
+};
+
+}  // namespace
+}  // namespace nl::NL_ISA

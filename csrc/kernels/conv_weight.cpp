@@ -1,0 +1,209 @@
+// conv_weight.cpp: the row conv2d_weight as an implicit matrix product over staged images.
+//
+// Maps [outputs, pixels] times windows [pixels, taps x channels], k running over the pixels of all images. Images are
+// staged channels last, so that a window is a run of adjacent channels (and of adjacent taps).
+#include "conv_window.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+// Zero-padded images, channels last: [image][y][x][channel]. Channels fill whole vectors where there are that many.
+template <class T>
+struct ChannelsLast {
+  Axis y, x;
+  int64_t channels, pitch;
+  T* data;
+
+  ChannelsLast(const Axis& rows, const Axis& columns, int64_t n) : y(rows), x(columns), channels(n) {
+    pitch = channels < kWidth<T> ? channels : ceil_div(channels, kWidth<T>) * kWidth<T>;
+  }
+
+  // What the windows of an axis cover.
+  static int64_t extent(const Axis& a) { return (a.output - 1) * a.stride + (a.kernel - 1) * a.dilation + 1; }
+  int64_t row_size() const { return extent(x) * pitch; }
+  int64_t image_size() const { return extent(y) * row_size(); }
+  int64_t size(int64_t images) const { return images * image_size() + 2 * kWidth<T>; }
+
+  void fill(const View& from, int64_t first, int64_t count) const {
+    int64_t rows = extent(y);
+    parallel_for(count * rows, grain_of(row_size()), [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) fill_row(image_of<T>(from, first + i / rows), i % rows - y.pad, data + i * row_size());
+    });
+  }
+
+  // Row `row` of an image between zeros; lanes past the last channel do not matter.
+  void fill_row(const Image<T>& image, int64_t row, T* to) const {
+    bool inside = row >= 0 && row < y.input;
+    int64_t begin = min_of(x.pad, extent(x)), stop = inside ? min_of(x.pad + x.input, extent(x)) : begin;
+    for (int64_t i = 0; i < begin * pitch; i++) to[i] = 0;
+    if (begin < stop) copy_pixels(image.data + row * image.y_stride, image, stop - begin, to + begin * pitch);
+    for (int64_t i = stop * pitch; i < row_size(); i++) to[i] = 0;
+  }
+
+  void copy_pixels(const T* from, const Image<T>& image, int64_t count, T* to) const {
+    Slice slice = {0, 0, 0, 0, int(channels), int(count), 0, int(pitch)};
+    if (image.x_stride == 1 && pitch >= kWidth<T>) {
+      pack_transposed(from, image.channel_stride, slice, to);
+    } else {
+      pack_strided(from, image.channel_stride, image.x_stride, slice, to);
+    }
+  }
+};
+
+// The gradient of the output as rows of pixels; a panel may run over several images.
+template <class T>
+struct Maps {
+  const T* data;
+  int64_t outputs, group_outputs, pixels;
+
+  static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
+    const Maps& maps = *(const Maps*)source;
+    Slice piece = slice;
+    for (int done = 0; done < slice.depth; done += piece.depth) {
+      int64_t image = (slice.k + done) / maps.pixels, pixel = (slice.k + done) % maps.pixels;
+      int64_t row = image * maps.outputs + slice.batch * maps.group_outputs + slice.line;
+      piece.depth = int(min_of(slice.depth - done, maps.pixels - pixel));
+      pack_transposed(maps.data + row * maps.pixels + pixel, maps.pixels, piece, buffer + done * slice.pitch);
+    }
+    return {buffer, 1, slice.pitch};
+  }
+};
+
+// Single channels: a vector is a tap of as many channels, its sums run over pixels. Maps are staged like images.
+template <class T>
+struct DepthwiseSums {
+  using V = typename Vec<T>::V;
+  using V_u = typename Vec<T>::V_u;
+  static constexpr int kTaps = 9;  // sums side by side
+
+  ChannelsLast<T> maps;
+  const T* images;
+  const int64_t* offset;  // of each tap in the images
+  Grid pixels;
+  int64_t taps;
+  T* total;  // [channel vector][tap][lane]; begins with zeros, to which adding the first block changes nothing
+
+  int64_t vectors() const { return ceil_div(maps.channels, kWidth<T>); }
+
+  // Adds pixels [k, stop), counted from the first image staged.
+  void add(int64_t k, int64_t stop) const {
+    parallel_for(vectors(), grain_of((stop - k) * taps * kWidth<T>), [=](int64_t begin, int64_t end) {
+      for (int64_t v = begin; v < end; v++) {
+        for (int64_t at = k; at < stop; at += kDepth) add_block(v, at, int(min_of(kDepth, stop - at)));
+      }
+    });
+  }
+
+  void add_block(int64_t v, int64_t k, int depth) const {
+    int64_t pixel[kDepth];
+    offsets_of(pixels, k, depth, pixel);
+    const T* map = maps.data + k * maps.pitch + v * kWidth<T>;
+    const T* image = images + v * kWidth<T>;
+    T* to = total + v * taps * kWidth<T>;
+    int64_t t = 0;
+    for (; t + kTaps <= taps; t += kTaps) sum<kTaps>(map, image, pixel, t, depth, to);
+    for (; t + 3 <= taps; t += 3) sum<3>(map, image, pixel, t, depth, to);
+    for (; t < taps; t++) sum<1>(map, image, pixel, t, depth, to);
+  }
+
+  template <int N>
+  void sum(const T* map, const T* image, const int64_t* pixel, int64_t tap, int depth, T* to) const {
+    V block[N] = {};
+    int64_t at[N];
+    for (int t = 0; t < N; t++) at[t] = offset[tap + t];
+    for (int k = 0; k < depth; k++) {
+      V gradient = LOAD(V, map + k * maps.pitch);
+#pragma GCC unroll 9
+      for (int t = 0; t < N; t++) block[t] = multiply_add(gradient, LOAD(V, image + pixel[k] + at[t]), block[t]);
+    }
+    for (int t = 0; t < N; t++) {
+      T* p = to + (tap + t) * kWidth<T>;
+      STORE(V, p, LOAD(V, p) + block[t]);
+    }
+  }
+
+  void put(T* out) const {
+    for (int64_t c = 0; c < maps.channels; c++) {
+      const T* from = total + c / kWidth<T> * taps * kWidth<T> + c % kWidth<T>;
+      for (int64_t t = 0; t < taps; t++) out[c * taps + t] = from[t * kWidth<T>];
+    }
+  }
+};
+
+template <class T>
+struct WeightGradient {
+  const Call& call;
+  Geometry g;
+  ChannelsLast<T> stage;
+  int64_t chunk;    // images staged at a time
+  int64_t* offset;  // of each (tap, channel of a group) in the stage
+  DepthwiseSums<T> depthwise;
+
+  explicit WeightGradient(const Call& c)
+      : call(c),
+        g(geometry(c.in[0], c.out[0], c.in[1], c.attr)),
+        stage(g.y, g.x, g.channels),
+        depthwise{ChannelsLast<T>(identity(g.y.output), identity(g.x.output), g.channels), nullptr, nullptr, {}, g.taps(), nullptr} {
+    // A chunk ends where a block of k ends; one image more than a block takes lets every chunk complete one.
+    int64_t fitting = kStageBytes / max_of(1, stage.image_size() * int64_t(sizeof(T)));
+    chunk = min_of(g.images, max_of(fitting, 1 + ceil_div(kDepth, g.pixels())));
+    int64_t sizes[] = {stage.size(chunk), g.depthwise() ? depthwise.maps.size(chunk) : 0,
+                       g.depthwise() ? depthwise.vectors() * g.taps() * kWidth<T> : 0};
+    offset = (int64_t*)nl_scratch(2, (sizes[0] + sizes[1] + sizes[2]) * sizeof(T) + lines() * sizeof(int64_t));
+    T* memory = (T*)(offset + lines());
+    stage.data = memory + kWidth<T>;
+    depthwise.maps.data = memory + sizes[0] + kWidth<T>;
+    depthwise.total = memory + sizes[0] + sizes[1];
+    for (int64_t i = 0; i < sizes[2]; i++) depthwise.total[i] = 0;
+    depthwise.images = stage.data;
+    depthwise.offset = offset;
+    depthwise.pixels = pixels();
+    Grid grid = {g.x.kernel, g.group_channels(), g.y.dilation * stage.row_size(), g.x.dilation * stage.pitch, 1};
+    offsets_of(grid, 0, int(lines()), offset);
+  }
+
+  static Axis identity(int64_t extent) { return {extent, 1, extent, 1, 0, 1}; }
+  int64_t lines() const { return g.taps() * g.group_channels(); }
+  Grid pixels() const {
+    return {g.y.output, g.x.output, stage.image_size(), g.y.stride * stage.row_size(), g.x.stride * stage.pitch};
+  }
+
+  void run() const {
+    const Maps<T> maps = {g.depthwise() ? nullptr : contiguous<T>(call.in[1]), g.outputs, g.group_outputs(), g.pixels()};
+    int64_t total = g.images * g.pixels(), k = 0;
+    do {
+      int64_t first = k / g.pixels(), last = min_of(g.images, first + chunk);
+      int64_t stop = last == g.images ? total : last * g.pixels() / kDepth * kDepth;
+      stage.fill(call.in[0], first, last - first);
+      g.depthwise() ? add_depthwise(first, last - first, k, stop) : multiply(maps, first, k, stop);
+      k = stop;
+    } while (k < total);
+    if (g.depthwise()) depthwise.put((T*)call.out[0].data);
+    if (call.epilogue) call.epilogue->fn(call.epilogue->ctx, 0, 0, g.outputs, 0, lines());
+  }
+
+  // Adds pixels [k, stop) of all images; image `first` is the first one staged.
+  void multiply(const Maps<T>& maps, int64_t first, int64_t k, int64_t stop) const {
+    Windows<T, Table, Grid> windows = {stage.data - first * stage.image_size(), g.group_channels(), {offset}, pixels(),
+                                       nullptr, (const T*)INTPTR_MAX};
+    Output<T> out = {(T*)call.out[0].data, g.group_outputs() * lines(), lines(),
+                     {g.taps(), g.group_channels(), 0, 1, g.taps()}};
+    contract({g.groups, g.group_outputs(), lines(), k, stop, k > 0, {maps.fetch, &maps}, {windows.fetch, &windows}, out,
+              nullptr, nullptr});
+  }
+
+  void add_depthwise(int64_t first, int64_t count, int64_t k, int64_t stop) const {
+    depthwise.maps.fill(call.in[1], first, count);
+    depthwise.add(k - first * g.pixels(), stop - first * g.pixels());
+  }
+};
+
+}  // namespace
+
+int conv2d_weight(const Call& call) {
+  if (call.out[0].dtype == DType::f32) WeightGradient<float>(call).run();
+  else WeightGradient<double>(call).run();
+  return kOk;
+}
+
+}  // namespace nl::NL_ISA

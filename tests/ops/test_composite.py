@@ -1,0 +1,263 @@
+"""Composites against PyTorch: results and gradients in float64, over their options; and what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import neurlang as nl
+
+R = np.random.default_rng(7)
+X, Y = R.standard_normal((2, 6, 5)), R.standard_normal((2, 6, 5))
+P, Q = R.uniform(0.05, 0.95, (2, 6, 5)), R.uniform(0.05, 0.95, (2, 6, 5))
+IMAGE = R.standard_normal((2, 4, 5, 6))
+LOGITS, CLASSES, WEIGHTS = R.standard_normal((7, 4)), R.integers(0, 4, 7), R.uniform(0.5, 2, 4)
+IGNORED = np.where(np.arange(7) % 3 == 0, -100, CLASSES)
+MAPS, MAP_CLASSES = R.standard_normal((2, 4, 3, 5)), R.integers(0, 4, (2, 3, 5))
+SOFT = R.dirichlet(np.ones(4), 7)
+Q3, K3, V3 = R.standard_normal((2, 3, 5, 4)), R.standard_normal((2, 3, 6, 4)), R.standard_normal((2, 3, 6, 2))
+ROWS, NAMES = R.standard_normal((6, 3)), R.integers(0, 6, (2, 4))
+
+
+def F(T: Any) -> Any:
+    return T.nn.functional
+
+
+Case = tuple[Callable[..., Any], tuple[np.ndarray, ...]]
+CASES: dict[str, Case] = {
+    "mean": (lambda T, x: T.mean(x, (0, 2), True), (X,)),
+    "mean of all": (lambda T, x: x.mean(), (X,)),
+    "var": (lambda T, x: T.var(x, 1), (X,)),
+    "var without correction": (lambda T, x: T.var(x, (0, 1), correction=0, keepdim=True), (X,)),
+    "std": (lambda T, x: x.std(-1), (X,)),
+    "logsumexp": (lambda T, x: T.logsumexp(x * 300, 1), (X,)),
+    "logsumexp keepdim": (lambda T, x: T.logsumexp(x, (0, 2), True), (X,)),
+    "norm": (lambda T, x: T.norm(x), (X,)),
+    "norm 1": (lambda T, x: T.norm(x, 1, 1), (X,)),
+    "norm 3": (lambda T, x: T.norm(x, 3, (0, 2)), (X,)),
+    "norm inf": (lambda T, x: T.norm(x, float("inf"), 2), (X,)),
+    "normalize": (lambda T, x: F(T).normalize(x, dim=2), (X,)),
+    "cumsum": (lambda T, x: T.cumsum(x, 1), (X,)),
+    "cumprod": (lambda T, x: T.cumprod(x, 2), (X,)),
+    "batch_norm training": (
+        lambda T, x, w, b: F(T).batch_norm(x, None, None, w, b, True), (IMAGE, WEIGHTS, R.standard_normal(4))
+    ),
+    "batch_norm of vectors": (lambda T, x: F(T).batch_norm(x, None, None, training=True, eps=1e-3), (LOGITS,)),
+    "group_norm": (lambda T, x, w, b: F(T).group_norm(x, 2, w, b), (IMAGE, WEIGHTS, R.standard_normal(4))),
+    "layer_norm": (lambda T, x, w, b: F(T).layer_norm(x, (6, 5), w, b), (X, Y[0], P[0])),
+    "layer_norm plain": (lambda T, x: F(T).layer_norm(x, (5,), eps=1e-3), (X,)),
+    "softmax": (lambda T, x: F(T).softmax(x, 1), (X,)),
+    "log_softmax": (lambda T, x: F(T).log_softmax(x, 0), (X,)),
+    "gelu": (lambda T, x: F(T).gelu(x), (X,)),
+    "gelu tanh": (lambda T, x: F(T).gelu(x, approximate="tanh"), (X,)),
+    "clamp": (lambda T, x: T.clamp(x, -0.5, 0.7) + x.clamp(min=0.1) + x.clamp(max=0.2), (X,)),
+    "mse_loss": (lambda T, x, y: F(T).mse_loss(x, y), (X, Y)),
+    "l1_loss": (lambda T, x, y: F(T).l1_loss(x, y, reduction="sum"), (X, Y)),
+    "smooth_l1_loss": (lambda T, x, y: F(T).smooth_l1_loss(x, y, beta=0.7), (X, Y)),
+    "smooth_l1_loss beta 0": (lambda T, x, y: F(T).smooth_l1_loss(x, y, beta=0.0), (X, Y)),
+    "huber_loss": (lambda T, x, y: F(T).huber_loss(x, y, reduction="none", delta=0.8), (X, Y)),
+    "bce": (lambda T, p, q: F(T).binary_cross_entropy(p, q), (P, Q)),
+    "bce weighted": (lambda T, p, q, w: F(T).binary_cross_entropy(p, q, w.detach(), reduction="sum"), (P, Q, P)),
+    "bce with logits": (lambda T, x, q: F(T).binary_cross_entropy_with_logits(x * 200, q), (X, Q)),
+    "bce pos_weight": (
+        lambda T, x, q, w: F(T).binary_cross_entropy_with_logits(x, q, pos_weight=w.detach()), (X, Q, P[0])
+    ),
+    "kl_div": (lambda T, x, q: F(T).kl_div(x, q, reduction="batchmean"), (X, Q)),
+    "kl_div log": (lambda T, x, y: F(T).kl_div(x, y, reduction="sum", log_target=True), (X, Y)),
+    "nll_loss": (lambda T, x: F(T).nll_loss(x, T.tensor(CLASSES)), (LOGITS,)),
+    "cross_entropy": (lambda T, x: F(T).cross_entropy(x, T.tensor(CLASSES)), (LOGITS,)),
+    "cross_entropy sum": (lambda T, x: F(T).cross_entropy(x, T.tensor(CLASSES), reduction="sum"), (LOGITS,)),
+    "cross_entropy none": (lambda T, x: F(T).cross_entropy(x, T.tensor(CLASSES), reduction="none"), (LOGITS,)),
+    "cross_entropy ignore": (lambda T, x: F(T).cross_entropy(x, T.tensor(IGNORED)), (LOGITS,)),
+    "cross_entropy ignore 2": (lambda T, x: F(T).cross_entropy(x, T.tensor(CLASSES), ignore_index=2), (LOGITS,)),
+    "cross_entropy weight": (
+        lambda T, x: F(T).cross_entropy(x, T.tensor(IGNORED), T.tensor(WEIGHTS)), (LOGITS,)
+    ),
+    "cross_entropy smoothed": (
+        lambda T, x: F(T).cross_entropy(x, T.tensor(IGNORED), T.tensor(WEIGHTS), label_smoothing=0.2), (LOGITS,)
+    ),
+    "cross_entropy maps": (lambda T, x: F(T).cross_entropy(x, T.tensor(MAP_CLASSES), label_smoothing=0.1), (MAPS,)),
+    "cross_entropy one": (lambda T, x: F(T).cross_entropy(x, T.tensor(2)), (LOGITS[0],)),
+    "cross_entropy soft": (
+        lambda T, x, q: F(T).cross_entropy(x, q, T.tensor(WEIGHTS), label_smoothing=0.1), (LOGITS, SOFT)
+    ),
+    "linear": (lambda T, x, w, b: F(T).linear(x, w, b), (X, R.standard_normal((3, 5)), R.standard_normal(3))),
+    "embedding": (lambda T, w: F(T).embedding(T.tensor(NAMES), w), (ROWS,)),
+    "embedding padding": (lambda T, w: F(T).embedding(T.tensor(NAMES), w, padding_idx=int(NAMES[0, 0])), (ROWS,)),
+    "attention": (lambda T, q, k, v: F(T).scaled_dot_product_attention(q, k, v), (Q3, K3, V3)),
+    "attention causal": (
+        lambda T, q, k, v: F(T).scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3), (Q3, K3, V3)
+    ),
+    "attention mask": (
+        lambda T, q, k, v: F(T).scaled_dot_product_attention(q, k, v, T.tensor(MASK)), (Q3, K3, V3)
+    ),
+    "attention bias": (
+        lambda T, q, k, v, m: F(T).scaled_dot_product_attention(q, k, v, m), (Q3, K3, V3, R.standard_normal((5, 6)))
+    ),
+    "tril": (lambda T, x: T.tril(x, 1), (X,)),
+    "triu": (lambda T, x: T.triu(x, -1), (X,)),
+    "pad": (lambda T, x: F(T).pad(x, (1, 2, 0, 3), value=0.5), (X,)),
+    "pad crop": (lambda T, x: F(T).pad(x, (-1, 2, 1, -3, 0, -1)), (X,)),
+    "pad reflect": (lambda T, x: F(T).pad(x, (2, 1, 3, 0), mode="reflect"), (IMAGE,)),
+    "pad replicate": (lambda T, x: F(T).pad(x, (2, 1, 0, 3), mode="replicate"), (IMAGE,)),
+    "pad circular": (lambda T, x: F(T).pad(x, (2, 1, 0, 3), mode="circular"), (IMAGE,)),
+    "interpolate": (lambda T, x: F(T).interpolate(x, scale_factor=2), (IMAGE,)),
+    "interpolate size": (lambda T, x: F(T).interpolate(x, size=(7, 4)), (IMAGE,)),
+    "interpolate factors": (lambda T, x: F(T).interpolate(x, scale_factor=(1.5, 0.5)), (IMAGE,)),
+    "pixel_shuffle": (lambda T, x: F(T).pixel_shuffle(x, 2), (IMAGE,)),
+    "repeat": (lambda T, x: x.repeat(2, 1, 3, 2), (X,)),
+    "repeat_interleave": (lambda T, x: T.repeat_interleave(x, 3, 1), (X,)),
+    "cat": (lambda T, x, y: T.cat([x, y, x], -1), (X, Y)),
+    "stack": (lambda T, x, y: T.stack([x, y], 1), (X, Y)),
+}
+MASK = R.uniform(size=(5, 6)) < 0.7
+MASK[:, 0] = True
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_result_and_gradients_against_torch(name: str, torch: Any) -> None:
+    call, arrays = CASES[name]
+    ours = [nl.from_numpy(a.copy()).requires_grad_() for a in arrays]
+    theirs = [torch.from_numpy(a.copy()).requires_grad_() for a in arrays]
+    got, expected = call(nl, *ours), call(torch, *theirs)
+    assert tuple(got.shape) == tuple(expected.shape)
+    close(got.detach().numpy(), expected.detach().numpy())
+    g = R.standard_normal(tuple(expected.shape))
+    got.backward(nl.from_numpy(np.asarray(g)))
+    expected.backward(torch.from_numpy(np.asarray(g)))
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        if b.grad is not None:
+            close(a.grad.numpy(), b.grad.numpy())
+
+
+def close(a: np.ndarray, b: np.ndarray) -> None:
+    scale = np.max(np.abs(b), initial=1e-3)
+    np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12 * scale)
+
+
+def test_running_statistics_follow_torch(torch: Any) -> None:
+    mean, var = nl.zeros(4, dtype=nl.float64), nl.ones(4, dtype=nl.float64)
+    their_mean, their_var = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+    for momentum in (0.1, 0.5):
+        nl.nn.functional.batch_norm(nl.tensor(IMAGE), mean, var, training=True, momentum=momentum)
+        torch.nn.functional.batch_norm(torch.tensor(IMAGE), their_mean, their_var, training=True, momentum=momentum)
+    close(mean.numpy(), their_mean.numpy())
+    close(var.numpy(), their_var.numpy())
+    ours = nl.nn.functional.batch_norm(nl.tensor(IMAGE), mean, var)
+    close(ours.numpy(), torch.nn.functional.batch_norm(torch.tensor(IMAGE), their_mean, their_var).numpy())
+
+
+def test_probabilities_of_zero_and_one_cost_a_hundred(torch: Any) -> None:
+    p, t = [0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0]
+    for dtype in ("float32", "float64"):
+        loss = nl.nn.functional.binary_cross_entropy(
+            nl.tensor(p, dtype=getattr(nl, dtype), requires_grad=True), nl.tensor(t, dtype=getattr(nl, dtype)),
+            reduction="none",
+        )
+        assert loss.tolist() == [100.0, 100.0, 0.0, 0.0]
+        loss.sum().backward()
+
+
+def test_one_hot() -> None:
+    x = nl.tensor([[0, 2], [1, 1]])
+    np.testing.assert_array_equal(nl.nn.functional.one_hot(x).numpy(), np.eye(3, dtype=int)[x.numpy()])
+    assert nl.nn.functional.one_hot(x, 5).shape == (2, 2, 5)
+
+
+def test_tril_keeps_the_dtype() -> None:
+    for dtype in (nl.bool_, nl.uint8, nl.int64, nl.float32):
+        x = nl.ones(4, 3, dtype=dtype)
+        assert nl.tril(x).dtype is dtype and nl.triu(x).dtype is dtype
+        np.testing.assert_array_equal(nl.tril(x).numpy(), np.tril(np.ones((4, 3), x.numpy().dtype)))
+
+
+def test_dropout() -> None:
+    x = nl.ones(200, 500, requires_grad=True)
+    y = nl.nn.functional.dropout(x, 0.3)
+    kept = y.detach().numpy() != 0
+    assert abs(kept.mean() - 0.7) < 0.01
+    assert np.allclose(y.detach().numpy()[kept], 1 / 0.7)
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), y.detach().numpy())
+    assert nl.nn.functional.dropout(x, 0.3, training=False) is x
+    assert not nl.nn.functional.dropout(x, 1.0).detach().numpy().any()
+    channels = nl.nn.functional.dropout2d(nl.ones(8, 16, 4, 4), 0.5).numpy()
+    assert (channels.min((2, 3)) == channels.max((2, 3))).all() and 0.2 < (channels != 0).mean() < 0.8
+
+
+def test_attention_dropout_is_random_and_scaled() -> None:
+    q, v = nl.zeros(1, 1, 64, 8), nl.ones(1, 1, 64, 8)
+    out = nl.nn.functional.scaled_dot_product_attention(q, q, v, dropout_p=0.5).numpy()
+    assert out.std() > 0 and abs(out.mean() - 1) < 0.1
+
+
+Refusal = tuple[Callable[[], Any], type[Exception], str]
+REFUSALS: dict[str, Refusal] = {
+    "class": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0, 3])), IndexError, "3"),
+    "negative class": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0, -1])), IndexError, "range"),
+    "target shape": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0])), ValueError, "target"),
+    "soft shape": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.zeros(2, 4)), ValueError, "probabilities"),
+    "reduction": (lambda: nl.nn.functional.mse_loss(nl.zeros(2), nl.zeros(2), "max"), ValueError, "reduction"),
+    "groups": (lambda: nl.nn.functional.group_norm(nl.zeros(1, 4, 2), 3), ValueError, "groups"),
+    "one value": (
+        lambda: nl.nn.functional.batch_norm(nl.zeros(1, 4), None, None, training=True), ValueError, "more than one"
+    ),
+    "no statistics": (lambda: nl.nn.functional.batch_norm(nl.zeros(1, 4), None, None), ValueError, "running"),
+    "probability": (lambda: nl.nn.functional.dropout(nl.zeros(2), 1.5), ValueError, "between 0 and 1"),
+    "two masks": (
+        lambda: nl.nn.functional.scaled_dot_product_attention(
+            nl.zeros(2, 2), nl.zeros(2, 2), nl.zeros(2, 2), nl.zeros(2, 2), is_causal=True),
+        ValueError, "not both",
+    ),
+    "pad mode": (lambda: nl.nn.functional.pad(nl.zeros(2, 2), (1, 1), "mirror"), ValueError, "mode"),
+    "pad too long": (lambda: nl.nn.functional.pad(nl.zeros(2), (1, 1, 1, 1)), ValueError, "axes"),
+    "pad reflect": (lambda: nl.nn.functional.pad(nl.zeros(1, 2), (2, 0), "reflect"), ValueError, "reflect"),
+    "pad crop": (lambda: nl.nn.functional.pad(nl.zeros(2), (-2, -1)), ValueError, "crops"),
+    "interpolate": (lambda: nl.nn.functional.interpolate(nl.zeros(1, 1, 2, 2)), ValueError, "size"),
+    "interpolate mode": (
+        lambda: nl.nn.functional.interpolate(nl.zeros(1, 1, 2, 2), 4, mode="cubic"), ValueError, "nearest"
+    ),
+    "pixel_shuffle": (lambda: nl.nn.functional.pixel_shuffle(nl.zeros(1, 3, 2, 2), 2), ValueError, "channels"),
+    "clamp": (lambda: nl.clamp(nl.zeros(2)), ValueError, "min"),
+    "gelu": (lambda: nl.nn.functional.gelu(nl.zeros(2), approximate="fast"), ValueError, "approximate"),
+    "repeat": (lambda: nl.zeros(2, 2).repeat(3), ValueError, "fewer"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals(name: str) -> None:
+    call, error, text = REFUSALS[name]
+    with pytest.raises(error, match=text):
+        call()
+
+
+# ---- random sources ----
+
+
+def test_uniform_and_normal_have_their_moments() -> None:
+    for dtype in (nl.float32, nl.float64):
+        u, z = (draw(400, 500, dtype=dtype).numpy().astype(float) for draw in (nl.rand, nl.randn))
+        assert u.min() >= 0 and u.max() < 1
+        assert abs(u.mean() - 0.5) < 4e-3 and abs(u.var() - 1 / 12) < 2e-3
+        assert abs(z.mean()) < 1e-2 and abs(z.std() - 1) < 1e-2 and abs((z**4).mean() - 3) < 0.1
+        assert abs(np.corrcoef(u.ravel()[1:], u.ravel()[:-1])[0, 1]) < 1e-2
+        counts = np.histogram(u, 64, (0, 1))[0]
+        assert ((counts - u.size / 64) ** 2).sum() / (u.size / 64) < 120  # chi-square, 63 degrees of freedom
+
+
+def test_random_numbers_depend_on_seed_draw_and_index_only() -> None:
+    nl.manual_seed(5)
+    first, second = nl.rand(6), nl.rand(2, 5)
+    nl.manual_seed(5)
+    np.testing.assert_array_equal(nl.rand(6).numpy(), first.numpy())
+    assert not np.isin(second.numpy(), first.numpy()).any()
+    nl.manual_seed(5)
+    np.testing.assert_array_equal(nl.rand(2, 3).numpy().ravel(), first.numpy())
+    nl.manual_seed(5)
+    np.testing.assert_array_equal(nl.rand(1000).numpy()[:6], first.numpy())
+    nl.manual_seed(6)
+    assert not np.isin(nl.rand(6).numpy(), first.numpy()).any()
