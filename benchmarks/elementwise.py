@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import neurlang as nl
 import numpy as np
+
+import neurlang as nl
 
 from . import peers
 from .timing import Case

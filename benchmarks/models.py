@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import neurlang as nl
 import numpy as np
+
+import neurlang as nl
 
 from . import peers
 

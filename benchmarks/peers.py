@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import neurlang as nl
 import numpy as np
+
+import neurlang as nl
 
 torch: Any = None  # the module, or None where it is not installed or not wanted
 jax: Any = None

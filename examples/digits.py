@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import neurlang as nl
 import numpy as np
+
+import neurlang as nl
 from neurlang import nn, view
 from neurlang.nn import functional as F
 

@@ -12,8 +12,9 @@ import gzip
 import struct
 from pathlib import Path
 
-import neurlang as nl
 import numpy as np
+
+import neurlang as nl
 from neurlang import nn
 
 IMAGES, LABELS = "mnist-t10k-images.idx3.gz", "mnist-t10k-labels.idx1.gz"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("NEURLANG_CACHE", str(ROOT / "build" / "test-cache"))  # the user's own cache is left alone
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import neurlang as nl
 import numpy as np
 import pytest
+
+import neurlang as nl
 
 ROOT = Path(__file__).resolve().parent.parent
 ULP_OF_LARGEST = 8  # of float32, in the row's largest logit

@@ -1,4 +1,4 @@
-// pool.hpp: what the pooling kernels share: planes, vectors of strided elements, rows of outputs in vectors.
+// pool.hpp: how the pooling kernels go over planes: bands of output rows, padded where they must be, in vectors.
 #pragma once
 #include "loops.hpp"
 #include "tree.hpp"
@@ -28,7 +28,55 @@ void clear(const Planes<T>& to, T* plane) {
     __builtin_memset(plane, 0, to.size() * sizeof(T));
     return;
   }
-  for (int64_t i = 0; i < to.size(); i++) plane[i / to.width * to.row_stride + i % to.width * to.column_stride] = 0;
+  for (int64_t i = 0; i < to.height; i++) {
+    for (int64_t j = 0; j < to.width; j++) plane[i * to.row_stride + j * to.column_stride] = 0;
+  }
+}
+
+// The windows along one axis: output o reads the positions origin(o) + t * dilation for t < kernel.
+struct Axis {
+  int64_t size, outputs, kernel, stride, pad, dilation;
+
+  int64_t origin(int64_t o) const { return o * stride - pad; }
+  int64_t reach() const { return (kernel - 1) * dilation; }
+  int64_t extent(int64_t n) const { return (n - 1) * stride + reach() + 1; }  // what n neighbouring windows read
+  bool inside(int64_t begin, int64_t end) const { return origin(begin) >= 0 && origin(end - 1) + reach() < size; }
+};
+
+// The inputs of a band of output rows, padding included: `data` is the origin of the band's first window.
+template <class T>
+struct Band {
+  const T* data;
+  int64_t row_stride;
+  const T* end;  // where readable memory ends
+};
+
+template <class T>
+constexpr int kLeastWidth = 16 / (int)sizeof(T);  // of the smallest vectors used
+
+// Output rows [begin, end) of a plane. The inputs are copied where they lie strided or need padding.
+template <class T>
+Band<T> band_of(const Planes<const T>& x, const T* plane, const T* x_end, const Axis& rows, const Axis& columns,
+                int64_t begin, int64_t end, T padding) {
+  int64_t top = rows.origin(begin);
+  bool direct = x.column_stride == 1 && rows.inside(begin, end) && columns.inside(0, columns.outputs);
+  if (direct && columns.outputs >= kLeastWidth<T>) {
+    return {plane + top * x.row_stride + columns.origin(0), x.row_stride, x_end};
+  }
+  int64_t height = rows.extent(end - begin), width = columns.extent(max_of(columns.outputs, kLeastWidth<T>));
+  T* copy = (T*)nl_scratch(1, height * width * sizeof(T));
+  int64_t left = min_of(columns.pad, width), inside = min_of(x.width, width - left);
+  for (int64_t i = 0; i < height; i++) {
+    T* to = copy + i * width;
+    bool padded = top + i < 0 || top + i >= x.height;
+    int64_t n = padded ? 0 : inside;
+    const T* from = plane + (top + i) * x.row_stride;
+    for (int64_t j = 0; j < left; j++) to[j] = padding;
+    if (x.column_stride == 1) __builtin_memcpy(to + left, from, n * sizeof(T));
+    else gather_row(from, x.column_stride, n, to + left);
+    for (int64_t j = left + n; j < width; j++) to[j] = padding;
+  }
+  return {copy, width, copy + height * width};
 }
 
 // A number as a type.
@@ -36,6 +84,14 @@ template <int kValue>
 struct Constant {
   static constexpr int value = kValue;
 };
+
+// Calls fn with the stride as a compile-time number: 1, 2, or 0 for any other.
+template <class F>
+void with_stride(int64_t stride, const F& fn) {
+  if (stride == 1) return fn(Constant<1>{});
+  if (stride == 2) return fn(Constant<2>{});
+  fn(Constant<0>{});
+}
 
 // The elements 0, 2, 4, … of two vectors in a row.
 template <class V>
@@ -49,7 +105,7 @@ V even(V a, V b) {
   }
 }
 
-// A vector of elements `stride` apart; kStride is 1 or 2 where that is known, else 0. Reads nothing from `end` on.
+// A vector of elements `stride` apart; reads nothing from `end` on.
 template <class V, int kStride, class T>
 V strided_load(const T* p, int64_t stride, const T* end) {
   constexpr int kWidth = sizeof(V) / sizeof(T);
@@ -57,60 +113,62 @@ V strided_load(const T* p, int64_t stride, const T* end) {
   if constexpr (kStride == 2) {
     if (end - p >= 2 * kWidth) return even(load<V>(p), load<V>(p + kWidth));
   }
-  V v;
+  V v = {};
   for (int l = 0; l < kWidth; l++) v[l] = p[l * stride];
   return v;
 }
 
+// Stores the first `count` lanes.
 template <class V, class T>
-void strided_store(T* p, int64_t stride, V v) {
-  if (stride == 1) return store(p, v);
-  for (int l = 0; l < int(sizeof(V) / sizeof(T)); l++) p[l * stride] = v[l];
+void strided_store(T* p, int64_t stride, int64_t count, V v) {
+  constexpr int kWidth = sizeof(V) / sizeof(T);
+  if (stride == 1 && count >= kWidth) return store(p, v);
+  T lanes[kWidth];
+  store(lanes, v);
+  for (int64_t l = 0; l < min_of(count, kWidth); l++) p[l * stride] = lanes[l];
 }
 
-// Calls fn with the stride as a compile-time number, see strided_load.
-template <class F>
-void with_stride(int64_t stride, const F& fn) {
-  if (stride == 1) return fn(Constant<1>{});
-  if (stride == 2) return fn(Constant<2>{});
-  fn(Constant<0>{});
+// Covers `n` outputs with vectors of V: body(V{}, first, count). The last is moved back to end at the last output.
+template <class V, class F>
+void cover(int64_t n, const F& body) {
+  constexpr int64_t kWidth = sizeof(V) / sizeof(V{}[0]);
+  for (int64_t i = 0; i < n; i += kWidth) body(V{}, max_of(0, min_of(i, n - kWidth)), n);
 }
 
-// Calls row(plane, o) for the rows of all planes; begins(plane) before the first row of a plane that a thread meets.
-template <class B, class R>
-void for_rows(int64_t planes, int64_t rows, int64_t work, const B& begins, const R& row) {
-  parallel_for(planes * rows, grain_of(work), [&](int64_t begin, int64_t end) {
-    int64_t p = begin / rows, o = begin % rows;
-    auto plane = begins(p);
-    for (int64_t i = begin; i < end; i++) {
-      row(plane, o);
-      if (++o < rows || i + 1 == end) continue;
-      o = 0, plane = begins(++p);
+// The same with the widest vectors that fit, or the smallest.
+template <class T, class F>
+void cover_row(int64_t n, const F& body) {
+  if (n >= Simd<T>::kWidth) return cover<typename Simd<T>::V>(n, body);
+  if constexpr (NL_VEC_BYTES > 32) {
+    if (n >= 2 * kLeastWidth<T>) return cover<typename VecOf<T, 32>::V>(n, body);
+  }
+  cover<typename VecOf<T, 16>::V>(n, body);
+}
+
+// Calls outputs.vector<kStride, V>(plane, corner, band, oh, ow, count) for vectors that cover all outputs of all planes:
+// `corner` is the first window's origin in the band, plane = outputs.plane(p).
+template <class T, class Outputs>
+void pool(const View& input, const Axis& rows, const Axis& columns, T padding, const Outputs& outputs) {
+  Planes<const T> x(input);
+  const T* end = end_of<T>(input);
+  int64_t band = min_of(max_of(1, kGrain / max_of(columns.extent(columns.outputs) * rows.stride, 1)), rows.outputs);
+  int64_t bands = band ? (rows.outputs + band - 1) / band : 0;
+  int64_t work = band * columns.outputs * rows.kernel * columns.kernel;
+  parallel_for(x.count * bands, grain_of(work), [=, &rows, &columns, &outputs](int64_t begin, int64_t stop) {
+    for (int64_t item = begin; item < stop; item++) {
+      int64_t p = item / bands, first = item % bands * band, last = min_of(first + band, rows.outputs);
+      Band<T> from = band_of(x, x.plane(p), end, rows, columns, first, last, padding);
+      auto plane = outputs.plane(p);
+      with_stride(columns.stride, [&](auto stride) {
+        for (int64_t oh = first; oh < last; oh++) {
+          cover_row<T>(columns.outputs, [&](auto v, int64_t ow, int64_t count) {
+            const T* corner = from.data + (oh - first) * rows.stride * from.row_stride + ow * columns.stride;
+            outputs.template vector<decltype(stride)::value, decltype(v)>(plane, corner, from, oh, ow, count - ow);
+          });
+        }
+      });
     }
   });
-}
-
-// Covers [begin, end) with vectors of V and calls body(V{}, first) for each; the last one is moved back to end at `end`,
-// so the body must not mind doing an element twice. False if there is no room for one vector.
-template <class V, class F>
-bool cover(int64_t begin, int64_t end, const F& body) {
-  constexpr int kWidth = sizeof(V) / sizeof(V{}[0]);
-  if (end - begin < kWidth) return false;
-  for (int64_t i = begin; i < end; i += kWidth) body(V{}, min_of(i, end - kWidth));
-  return true;
-}
-
-// Covers [begin, end) with the widest vectors that fit; what is too short for any goes to scalar(i).
-template <class T, class F, class S>
-void cover_row(int64_t begin, int64_t end, const F& body, const S& scalar) {
-  if (cover<typename Simd<T>::V>(begin, end, body)) return;
-  if constexpr (NL_VEC_BYTES > 32) {
-    if (cover<typename VecOf<T, 32>::V>(begin, end, body)) return;
-  }
-  if constexpr (NL_VEC_BYTES > 16) {
-    if (cover<typename VecOf<T, 16>::V>(begin, end, body)) return;
-  }
-  for (int64_t i = begin; i < end; i++) scalar(i);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 //
 // One loop runs in the pool at a time. Its chunks are claimed from one counter, so a worker that the system has taken
 // off its processor costs at most the chunk it holds. A caller that finds the pool taken runs its loop alone: then all
-// processors are busy already.
+// processors are busy already. So does a loop inside a loop.
 #include "threads.hpp"
 
 #include <errno.h>
@@ -97,7 +97,6 @@ struct Pool {
 static_assert(std::is_trivially_destructible_v<Pool>);
 
 Pool pool;
-thread_local bool inside_loop = false;
 
 // Claims shrink from a share of what is left down to the grain, so that all threads end together.
 bool claim(const Loop& loop, int64_t& begin, int64_t& end) {
@@ -113,14 +112,12 @@ bool claim(const Loop& loop, int64_t& begin, int64_t& end) {
 
 void run_chunks(const Loop& loop) {
   int64_t begin, end;
-  inside_loop = true;
   try {
     while (claim(loop, begin, end)) loop.fn(loop.ctx, begin, end);
   } catch (...) {
     if (!pool.failed.exchange(true)) *pool.error = std::current_exception();
     pool.next.store(loop.n, std::memory_order_relaxed);  // the others stop after their chunk
   }
-  inside_loop = false;
 }
 
 // ---- workers ----
@@ -247,7 +244,7 @@ extern "C" void nl_parallel_for(int64_t n, int64_t grain, void (*fn)(void* ctx, 
   if (n <= 0) return;
   const nl::DefaultFloatMode mode;
   grain = std::max<int64_t>(grain, 1);
-  if (n > grain && !nl::inside_loop) {
+  if (n > grain) {
     const int64_t chunks = (n - 1) / grain + 1;
     const int threads = int(std::min<int64_t>(nl_num_threads(), chunks));
     if (threads > 1 && !nl::pool.taken.exchange(true, std::memory_order_acquire))

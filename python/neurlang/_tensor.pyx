@@ -21,7 +21,7 @@ from operator import index as operator_index
 import numpy as np
 
 from .errors import AliasError, DTypeError, ShapeError, TraceError
-from .ops import composite, table
+from .ops import composite, fingerprint, table
 
 cnp.import_array()
 
@@ -30,6 +30,9 @@ F = sys.modules[__name__]  # the namespace in which gradient rules and composite
 
 include "hot/cpp.pxi"
 include "hot/dtype.pxi"
+
+if fingerprint.fingerprint() != kTableFingerprint.decode():
+    raise ImportError("the op table (python/neurlang/ops) was edited after the extension module was built; run `make build`")
 
 
 @cython.freelist(256)

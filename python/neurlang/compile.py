@@ -17,6 +17,7 @@ from .backends import cpu
 from .ir.graph import Graph, from_tape
 from .ir.interpret import interpret
 from .ir.kernel import KernelStep, Memory, Schedule, touched
+from .ir.types import dtype_name
 from .ops.table import ROWS, Row
 
 VERSION = "0.1.0"  # part of the key of everything in the cache on disk
@@ -90,7 +91,9 @@ def compile_tape(
     schedule = passes.run(captured, after=lambda _, made: graphs.append(made) if isinstance(made, Graph) else None)
     if backend == "interpret":
         return _interpreted(captured, graphs[-1], schedule, outputs)
-    built = importlib.import_module(f"{__package__}.backends.{backend}").build(schedule, _op_numbers(), _machine, VERSION)
+    built = importlib.import_module(f"{__package__}.backends.{backend}").build(
+        schedule, _op_numbers(), _machine, VERSION
+    )
     handle = _machine.ProgramHandle(built.program, outputs)
     return Compiled(
         captured, graphs[-1], schedule, built.source, outputs, built.nbytes, handle, lambda tape: tape.replay(handle)
@@ -102,6 +105,7 @@ _row_kernels: dict[tuple[str, str], cpu.RowKernel] = {}  # eager code calls them
 
 def compile_row(row: Row, dtype: str) -> int:
     """The address of the eager kernel (a MapFn) of a row registered at run time, `T` being `dtype`."""
+    dtype = dtype_name(dtype)
     key = (row.name, dtype)
     if key not in _row_kernels:
         dtypes = tuple(dtype if t == "T" else t for t in row.in_types)

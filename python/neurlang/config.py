@@ -3,7 +3,7 @@
 | variable | meaning |
 |---|---|
 | NEURLANG_CACHE | folder of compiled programs (default: $XDG_CACHE_HOME/neurlang, ~/.cache/neurlang) |
-| NEURLANG_CC | command of the C compiler for traced kernels (default: $CC, then cc, gcc, clang, zig's) |
+| NEURLANG_CC | command of the C compiler for traced kernels (default: $CC, then cc, gcc, clang) |
 | NEURLANG_ISA | a lower instruction level than the machine's: baseline, avx2 (read by csrc/runtime/cpu.cpp) |
 | NL_NUM_THREADS | threads of the pool (read by csrc/runtime/threads.cpp) |
 | NL_TAPE_HASH_BITS | bits of a tape's hash that are used; a test makes it small to provoke collisions |

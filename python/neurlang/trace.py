@@ -14,7 +14,7 @@ from types import CodeType, TracebackType
 from typing import Any, TypeVar
 
 from . import _tensor, config
-from .compile import Compiled, compile_tape, connect
+from .compile import Compiled, compile_row, compile_tape, connect
 from .errors import TraceError
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
@@ -435,4 +435,4 @@ def _union(first: bytes, *others: bytes) -> bytes:
 
 
 connect(_tensor)
-_tensor.set_hooks(flush=_flush)
+_tensor.set_hooks(flush=_flush, compile=compile_row)

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import numpy as np
+from ir.programs import Tape
 
 from neurlang import compile, passes
 from neurlang.backends import cpu
@@ -14,8 +15,6 @@ from neurlang.ir.interpret import interpret
 from neurlang.ir.kernel import Schedule
 from neurlang.ir.types import DTYPES
 from neurlang.ops.table import ROWS
-
-from ir.programs import Tape
 
 Memory = dict[int, np.ndarray]
 
@@ -47,7 +46,9 @@ def run_program(built: cpu.Built, graph: Graph, tape: Tape, leaves: Memory) -> M
     addresses = [blocks[i].ctypes.data + guard if i in blocks else 0 for i in range(len(graph.storages))]
     built.program.run(addresses + [0] * (len(tape.slots) - len(addresses)), tape.offsets, tape.scalars)
     for block in blocks.values():
-        assert (block[:guard] == 0xA5).all() and (block[len(block) - guard :] == 0xA5).all(), "wrote outside of an output"
+        assert (block[:guard] == 0xA5).all() and (block[len(block) - guard :] == 0xA5).all(), (
+            "wrote outside of an output"
+        )
     return {i: block[guard : len(block) - guard].copy() for i, block in blocks.items()}
 
 
@@ -57,7 +58,11 @@ def difference(tape: Tape, graph: Graph, expected: Memory, got: Memory) -> str:
         if not x.outside:
             continue
         a, b = (m[i].view(DTYPES[tape.dtypes[i]].numpy) for m in (expected, got))
-        same = a.view(np.uint8).reshape(len(a), -1) == b.view(np.uint8).reshape(len(b), -1) if len(a) else np.ones((0, 1), bool)
+        same = (
+            a.view(np.uint8).reshape(len(a), -1) == b.view(np.uint8).reshape(len(b), -1)
+            if len(a)
+            else np.ones((0, 1), bool)
+        )
         same = same.all(1)
         if a.dtype.kind == "f":
             same |= np.isnan(a) & np.isnan(b)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from ir.programs import Generator, Tape, View, narrow, permute
 
 from neurlang.backends import cstyle
 from neurlang.ir.kernel import BLOCK, KernelStep, NativeStep
 
-from ir.programs import Generator, Tape, View, narrow, permute
 from .replay import compiled, difference, machine, run_oracle, run_program
 
 

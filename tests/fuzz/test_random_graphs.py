@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-import neurlang as nl
 import numpy as np
 import pytest
+
+import neurlang as nl
 
 from .programs import Generator, Program, shrink
 

@@ -300,7 +300,9 @@ class Generator:
         b = self.tape.leaf(a.dtype, (*([1] * (len(a.shape) - 2)), a.shape[-1], n))
         if self.rng.random() < 0.4:
             b = permute(self.tape.leaf(a.dtype, (n, a.shape[-1])), (1, 0))
-            b = replace(b, shape=(*([1] * (len(a.shape) - 2)), *b.shape), strides=(*([0] * (len(a.shape) - 2)), *b.strides))
+            b = replace(
+                b, shape=(*([1] * (len(a.shape) - 2)), *b.shape), strides=(*([0] * (len(a.shape) - 2)), *b.strides)
+            )
         y = self.tape.matmul(a, b)
         if self.rng.random() < 0.7:
             bias = self.tape.leaf(y.dtype, self.partner(y.shape))

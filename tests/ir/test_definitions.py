@@ -59,7 +59,9 @@ def test_sum_and_prod_are_trees(rng: np.random.Generator, n: int, kind: type) ->
     near_one = (1 + rng.standard_normal((n, 2)) * 0.01).astype(kind)
     for column in range(2):
         assert same_bits(definitions.reduce("sum", x, 0)[0, column], naive_tree(list(x[:, column]), kind))
-        assert same_bits(definitions.reduce("prod", near_one, 0)[0, column], naive_tree(list(near_one[:, column]), kind, True))
+        assert same_bits(
+            definitions.reduce("prod", near_one, 0)[0, column], naive_tree(list(near_one[:, column]), kind, True)
+        )
 
 
 def test_sum_of_minus_zero_is_plus_zero() -> None:
@@ -109,7 +111,9 @@ def test_extrema_order_zeros_and_propagate_nan() -> None:
     assert definitions.reduce("max", np.zeros((0, 2), np.float32), 0).tolist() == [[-np.inf, -np.inf]]
 
 
-@pytest.mark.parametrize("geometry", [(1, 1, 0, 0, 1, 1, 1), (2, 1, 1, 2, 1, 2, 1), (1, 2, 1, 1, 2, 1, 2), (3, 3, 1, 1, 1, 1, 2)])
+@pytest.mark.parametrize(
+    "geometry", [(1, 1, 0, 0, 1, 1, 1), (2, 1, 1, 2, 1, 2, 1), (1, 2, 1, 1, 2, 1, 2), (3, 3, 1, 1, 1, 1, 2)]
+)
 def test_convolutions_agree_with_sums_of_products(rng: np.random.Generator, geometry: tuple[int, ...]) -> None:
     groups = geometry[-1]
     x, w = rng.standard_normal((2, 2 * groups, 7, 8)), rng.standard_normal((3 * groups, 2, 3, 2))

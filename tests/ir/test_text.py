@@ -31,14 +31,18 @@ def _without_records(graph: Graph) -> tuple[object, ...]:
 @pytest.mark.parametrize("value", [0.0, -0.0, 0.1, -1e-45, 3.4e38, math.inf, -math.inf, math.nan])
 def test_constants_keep_their_bits(value: float, dtype: str) -> None:
     out = Access(0, 1, dtype, (2, 3), (1, 2), 4)
-    graph = Graph((Storage("leaf", 48, True),), (Node("full", (Const(to_bits(value, dtype), dtype),), (out,), (7, -1)),))
+    graph = Graph(
+        (Storage("leaf", 48, True),), (Node("full", (Const(to_bits(value, dtype), dtype),), (out,), (7, -1)),)
+    )
     assert parse_graph(print_graph(graph)) == graph
 
 
 def test_a_graph_reads_as_expected() -> None:
     x = Access(0, 0, "f32", (4, 8), (1, 4), 2)
     y = Access(1, 1, "f32", (4, 8), (8, 1))
-    graph = Graph((Storage("leaf", 512, False), Storage("fresh", 128, True)), (Node("add", (x, Scalar(3, "f32")), (y,)),))
+    graph = Graph(
+        (Storage("leaf", 512, False), Storage("fresh", 128, True)), (Node("add", (x, Scalar(3, "f32")), (y,)),)
+    )
     assert print_graph(graph) == (
         "graph {\n  s0: leaf 512 cpu\n  s1: fresh 128 cpu live\n"
         "  s1.1 f32[4, 8] = add(s0.0+o2 f32[4, 8; 1, 4], $3 f32)\n}\n"

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from neurlang.ops import scalar as s
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from neurlang.ops import elementary as el
 from neurlang.ops import scalar as s
 from neurlang.ops.table import ROWS

@@ -14,6 +14,7 @@ from typing import Any
 import mpmath as mp
 import numpy as np
 import pytest
+
 from neurlang.ops import elementary as el
 from neurlang.ops import scalar as s
 from neurlang.ops.table import ROWS

@@ -55,7 +55,9 @@ def node(op: str, value: float, dtype: str = "f32") -> Node:
 def test_identities_are_exact_for_every_input(op: str, value: float, made: str) -> None:
     before, after = node(op, value), simplify(node(op, value))
     assert after.op == made
-    bits = np.concatenate([np.arange(0, 2**32, 65521, np.uint32), np.array([0, 2**31, 1, 0x7F800000, 0x007FFFFF], np.uint32)])
+    bits = np.concatenate(
+        [np.arange(0, 2**32, 65521, np.uint32), np.array([0, 2**31, 1, 0x7F800000, 0x007FFFFF], np.uint32)]
+    )
     x = bits.view(np.float32)
     functions = {"mul": np.multiply, "div": np.divide, "add": np.add, "sub": np.subtract, "copy": lambda a, b: a}
     with np.errstate(all="ignore"):

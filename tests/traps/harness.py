@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import neurlang as nl
 import numpy as np
+
+import neurlang as nl
 
 Expected = int | tuple[int, int]  # an exact count, or inclusive bounds
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import neurlang as nl
 import numpy as np
+
+import neurlang as nl
 
 from .harness import data, same
 

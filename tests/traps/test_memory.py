@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import neurlang as nl
 import numpy as np
 import pytest
 
-from .harness import assert_counts, data, same
+import neurlang as nl
+
+from .harness import data, same
 
 
 def test_exported_tensor_written_in_a_block() -> None:

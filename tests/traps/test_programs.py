@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 import neurlang as nl
 import neurlang.functional as F
-import pytest
 
 from .harness import assert_counts, bits, data, same
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import neurlang as nl
 import numpy as np
 import pytest
+
+import neurlang as nl
 
 from .harness import data, same
 

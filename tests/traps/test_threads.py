@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import neurlang as nl
 import numpy as np
 import pytest
+
+import neurlang as nl
 
 from .harness import assert_counts, bits, data
 

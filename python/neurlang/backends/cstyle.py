@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 
 from ..ir.kernel import BLOCK, LANES, Arg, Kernel, Map, Param, Reduce, Store
 from ..ir.types import row_exprs
@@ -64,7 +64,7 @@ static const i64 nl_first64[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 """
 
 
-@lru_cache(maxsize=None)
+@cache
 def weight(op: str, dtypes: tuple[str, ...]) -> int:
     """How many operations an elementwise op takes."""
     return sum(e.op not in ("arg", "const") for e in s.nodes(row_exprs(op, dtypes), into_slow=False))
@@ -191,7 +191,9 @@ def _halving(name: str, dtype: str, wide: bool, vector_bytes: int) -> Iterator[s
             yield f"x{k} = {name}(x{k}, x{k + vectors});"
     while width > 1:
         width //= 2
-        indices = ", ".join(str((lane + width) % _width(wide, vector_bytes)) for lane in range(_width(wide, vector_bytes)))
+        indices = ", ".join(
+            str((lane + width) % _width(wide, vector_bytes)) for lane in range(_width(wide, vector_bytes))
+        )
         types = f"{s.vector_type(dtype, wide)}, {s.vector_type(s.INT_OF[dtype], wide)}"
         yield f"x0 = {name}(x0, SHUFFLE({types}, x0, {indices}));"
 
@@ -217,7 +219,9 @@ def render_row(op: str, dtypes: tuple[str, ...], name: str) -> str:
     for k, d in enumerate([*outs, *dtypes]):
         lines.append(f"  {C_TYPES[d]} b{k}[{lanes}] __attribute__((aligned(64))) = {{0}};")
         if k >= len(outs):
-            lines.append(f"  if (step[{k}] == 0) for (int l = 0; l < {lanes}; ++l) b{k}[l] = *(const {C_TYPES[d]}*)ptr[{k}];")
+            lines.append(
+                f"  if (step[{k}] == 0) for (int l = 0; l < {lanes}; ++l) b{k}[l] = *(const {C_TYPES[d]}*)ptr[{k}];"
+            )
     lines.append(f"  for (i64 j = 0; j < n; j += {lanes}) {{")
     lines += [f"    const i64 rest = n - j, at = first + j, some = MIN(rest, {lanes});"]
     for k, d in enumerate([*outs, *dtypes]):
@@ -303,7 +307,9 @@ class _Function:
                 continue
             constant = "const " if p.kind == "in" else ""
             offset = "".join(f" + {names[a]} * {self.stride(p, a)}" for a in axes)
-            self.line(f"{constant}{self.scalar(p.name)}* p{p.name} = ({constant}{self.scalar(p.name)}*)ptr[{self.number[p.name]}]{offset};")
+            self.line(
+                f"{constant}{self.scalar(p.name)}* p{p.name} = ({constant}{self.scalar(p.name)}*)ptr[{self.number[p.name]}]{offset};"
+            )
 
     def _indices(self, of: str, axes: Sequence[int], innermost: str = "") -> dict[int, str]:
         """Splits the number `of` into indices of `axes`, the last running fastest (behind `innermost` parts of a run)."""
@@ -324,7 +330,9 @@ class _Function:
     def _scalars(self) -> None:
         for p in self.kernel.params:
             if p.kind == "scalar":
-                self.line(f"const {self.vector(p.name)} {p.name} = SPLAT({self.vector(p.name)}, *(const {self.scalar(p.name)}*)ptr[{self.number[p.name]}]);")
+                self.line(
+                    f"const {self.vector(p.name)} {p.name} = SPLAT({self.vector(p.name)}, *(const {self.scalar(p.name)}*)ptr[{self.number[p.name]}]);"
+                )
 
     def _splats(self, params: Iterable[Param]) -> None:
         for p in params:
@@ -540,7 +548,9 @@ class _Function:
         for r in self.reduces:
             neutral = s.literal(NEUTRAL[r.reducer], self.kernel.dtypes[r.arg])
             with self.block(f"for (int l = 0; l < {LANES} * {width}; l += {self.lanes})"):
-                self.line(f"STORE({self.vector(r.name)}, {r.name}_lanes[0] + l, SPLAT({self.vector(r.name)}, {neutral}));")
+                self.line(
+                    f"STORE({self.vector(r.name)}, {r.name}_lanes[0] + l, SPLAT({self.vector(r.name)}, {neutral}));"
+                )
         known = {p.name for p in self.kernel.params}
         with self.block(f"for (i64 i = block; i < MIN(count, block + {BLOCK}); ++i)"):
             for p in self.kernel.params:
@@ -561,26 +571,37 @@ class _Function:
         """Halves the lanes of every column and combines the block with its neighbours."""
         f = self._reducer(r)
         vector, width = self.vector(r.name), f"{COLUMNS} * {self.lanes}"
-        with self.block(f"for (int h = {LANES // 2}; h > 0; h /= 2)"), self.block(f"for (int l = 0; l < h * {width}; l += {self.lanes})"):
+        with (
+            self.block(f"for (int h = {LANES // 2}; h > 0; h /= 2)"),
+            self.block(f"for (int l = 0; l < h * {width}; l += {self.lanes})"),
+        ):
             self.line(f"{self.scalar(r.name)}* x = {r.name}_lanes[0] + l;")
             self.line(f"STORE({vector}, x, {f}(LOAD({vector}, x), LOAD({vector}, x + h * {width})));")
         with self.block(f"for (int l = 0; l < {width}; l += {self.lanes})"):
             self.line(f"{vector} x = LOAD({vector}, {r.name}_lanes[0] + l);")
             self.line("int d = depth;")
-            self.line(f"for (i64 k = block / {BLOCK}; k & 1; k >>= 1) x = {f}(LOAD({vector}, {r.name}_stack[--d] + l), x);")
+            self.line(
+                f"for (i64 k = block / {BLOCK}; k & 1; k >>= 1) x = {f}(LOAD({vector}, {r.name}_stack[--d] + l), x);"
+            )
             self.line(f"STORE({vector}, {r.name}_stack[d] + l, x);")
 
     def _column_results(self) -> None:
         """The whole tree of every column, and what is computed from it."""
         stores = [x for x in self.stores if not self.kernel.at_points(self.params[x.param])]
         loads = self._loads({x.value for x in stores}, {r.name for r in self.reduces} | set(self.params))
-        self._splats(self.params[name] for name in loads if name in self.params and self._is_one(self.params[name]) and self.params[name].kind != "scalar")
+        self._splats(
+            self.params[name]
+            for name in loads
+            if name in self.params and self._is_one(self.params[name]) and self.params[name].kind != "scalar"
+        )
         with self.block(f"for (i64 j = start; j < stop; j += {self.lanes})"):
             for r in self.reduces:
                 f = self._reducer(r)
                 vector = self.vector(r.name)
                 self.line(f"{vector} {r.name} = LOAD({vector}, {r.name}_stack[depth - 1] + (j - start));")
-                self.line(f"for (int d = depth - 2; d >= 0; --d) {r.name} = {f}(LOAD({vector}, {r.name}_stack[d] + (j - start)), {r.name});")
+                self.line(
+                    f"for (int d = depth - 2; d >= 0; --d) {r.name} = {f}(LOAD({vector}, {r.name}_stack[d] + (j - start)), {r.name});"
+                )
             known = set(self.params) | {r.name for r in self.reduces}
             self._vector_body(known, stores, [], [], "", "stop")
 
@@ -652,7 +673,9 @@ class _Function:
                 self.line(f"const {self.scalar(p.name)}* x{p.name} = p{p.name} + j;")
             else:
                 self.line(f"const {self.scalar(p.name)}* x{p.name} = b{p.name};")
-                self.line(f"for (i64 l = 0; l < some; ++l) b{p.name}[l] = p{p.name}[(j + l) * {self.stride(p, self.inner)}];")
+                self.line(
+                    f"for (i64 l = 0; l < some; ++l) b{p.name}[l] = p{p.name}[(j + l) * {self.stride(p, self.inner)}];"
+                )
         for p in outs:
             self.line(f"{self.scalar(p.name)}* y{p.name} = {f'p{p.name} + j' if self._is_run(p) else f'o{p.name}'};")
         runs_in = [p for p in ins if self._is_run(p)]
@@ -675,7 +698,9 @@ class _Function:
                     self.line(f"__builtin_memcpy(p{p.name} + j, o{p.name}, rest * sizeof *p{p.name});")
         for p in outs:
             if not self._is_run(p):
-                self.line(f"for (i64 l = 0; l < some; ++l) p{p.name}[(j + l) * {self.stride(p, self.inner)}] = o{p.name}[l];")
+                self.line(
+                    f"for (i64 l = 0; l < some; ++l) p{p.name}[(j + l) * {self.stride(p, self.inner)}] = o{p.name}[l];"
+                )
 
     def _store(self, p: Param, value: str) -> None:
         vector = self.vector(p.name)
@@ -689,7 +714,9 @@ class _Function:
         """Streaming stores need aligned addresses: known per run."""
         for p in self.kernel.params:
             if p.stream:
-                self.line(f"const int s{p.name} = {int(self._is_run(p))} && (__UINTPTR_TYPE__)(p{p.name} + {start}) % NL_VEC_BYTES == 0;")
+                self.line(
+                    f"const int s{p.name} = {int(self._is_run(p))} && (__UINTPTR_TYPE__)(p{p.name} + {start}) % NL_VEC_BYTES == 0;"
+                )
 
     def _accumulate(self, r: Reduce, value: str) -> None:
         dtype = self.kernel.dtypes[r.arg]
@@ -702,7 +729,9 @@ class _Function:
         neutral = s.literal(NEUTRAL[r.reducer], dtype)
         mask = f"FIRST{8 * s.SIZE[dtype]}({integer}, rest)"
         self.line(f"{vector} {r.name}_now = {value};")
-        self.line(f"if (UNLIKELY(rest < {self.lanes})) {r.name}_now = SELECT({vector}, {integer}, {mask}, {value}, SPLAT({vector}, {neutral}));")
+        self.line(
+            f"if (UNLIKELY(rest < {self.lanes})) {r.name}_now = SELECT({vector}, {integer}, {mask}, {value}, SPLAT({vector}, {neutral}));"
+        )
         self._turn(r, f"{f}({r.name}_0, {r.name}_now)")
 
     def _buffers(self, params: Iterable[Param]) -> None:
@@ -726,7 +755,9 @@ class _Function:
         if self.kernel.reduce != self.inner:
             return []
         phases, kept = self.kernel.phases, []
-        later = [(x.value, self.kernel.store_phases[x.param]) for x in self.stores if x.param in self.kernel.store_phases]
+        later = [
+            (x.value, self.kernel.store_phases[x.param]) for x in self.stores if x.param in self.kernel.store_phases
+        ]
         later += [(r.arg, phases[r.arg]) for r in self.reduces]
         room = ROW_BUFFER_BYTES // _capacity(self.kernel)
         seen: set[tuple[str, int]] = set()

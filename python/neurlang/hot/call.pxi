@@ -128,6 +128,8 @@ cdef int prepare(int op, list args, Operand* ins) except -2:
                                      f"got {describe(args[i])}")
                 args[i] = cast(<Tensor>args[i], want)
         operand(&ins[i], args[i], want)
+    if op >= n_builtin and map_kernel(op, as_dtype(t)) == NULL:
+        set_map_kernel(op, as_dtype(t), <MapFn><uintptr_t>compile_hook(rows[op], DTYPES[t].text))
     return t
 
 
@@ -477,6 +479,8 @@ cdef Tensor reduce_axis(int op, Tensor x, int axis):
     """One axis, kept with extent 1."""
     cdef Dims shape = dims_of(&x.d)
     cdef int t = dtype_id(x.d.dtype)
+    if x.d.shape[axis] == 0 and rows[op].monoid in ("max", "min", "argmax", "argmin"):
+        raise ShapeError(f"{rows[op].name}: axis {axis} of the {describe(x)} is empty, which has no {rows[op].name}")
     shape = shape_reduce(OP_NAME[op], shape, axis)
     return call(op, (x,), shape, t if specs[op].out_type[0] == ANY else specs[op].out_type[0], (axis,), numel(x.d))
 

@@ -43,6 +43,9 @@ cdef extern from "base/shapes.hpp" namespace "nl":
     Dims shape_index_add(const char* op, const Dims& x, const Dims& index, const Dims& src, int axis) except +raise_python
     Dims shape_gather(const char* op, const Dims& x, const Dims& index, int axis) except +raise_python
 
+cdef extern from "ops.gen.hpp" namespace "nl":
+    const char* kTableFingerprint
+
 cdef extern from "runtime/storage.hpp" namespace "nl":
     enum:
         READ_ONLY "nl::kReadOnly"

@@ -144,6 +144,26 @@ cdef list op_name_bytes = []
 for _row in table.TABLE:
     add_row(_row)
 
+cdef int n_builtin = len(rows)
+
+
+def adopt_row(row):
+    """Learns of a row registered at run time; its function appears here under its name."""
+    if row.kind != "map" or row.shape != "broadcast" or row.inplace or row.in_types[0] != "T" or row.outs != 1:
+        raise ValueError(f"row {row.name!r}: at run time only elementwise rows with one result, whose first operand "
+                         "has the compute dtype, can be registered")
+    cdef int op = add_row(row)
+
+    def function(*operands):
+        return mapn(op, operands)
+
+    function.__name__ = row.name
+    function.__doc__ = f"{row.doc}."
+    setattr(F, row.name, function)
+
+
+table.on_register.append(adopt_row)
+
 
 cdef inline int category(int t):
     return 0 if t == B8 else (1 if t < F32 else 2)

@@ -7,7 +7,7 @@ cdef object compile_hook = None
 
 def set_hooks(*, flush=None, backward=None, compile=None):
     """Installs the three ways upward: `flush(reason)` cuts the open trace, `backward(tensors, …)` is the engine,
-    `compile(row, dtype)` makes the kernel of a row registered at run time."""
+    `compile(row, dtype)` gives the address of the kernel of a row registered at run time."""
     global flush_hook, backward_hook, compile_hook
     flush_hook = flush or flush_hook
     backward_hook = backward or backward_hook

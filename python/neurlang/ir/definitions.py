@@ -71,7 +71,9 @@ def minimum(a: Array, b: Array) -> Array:
     return _extremum(a, b, np.minimum, lambda x, y: np.where(np.signbit(x), x, y))
 
 
-def _extremum(a: Array, b: Array, plain: Callable[[Array, Array], Array], of_zeros: Callable[[Array, Array], Array]) -> Array:
+def _extremum(
+    a: Array, b: Array, plain: Callable[[Array, Array], Array], of_zeros: Callable[[Array, Array], Array]
+) -> Array:
     if a.dtype.kind != "f":
         return plain(a, b)
     return np.where((a == 0) & (b == 0), of_zeros(a, b), plain(a, b))

@@ -9,7 +9,9 @@ from functools import cached_property
 from .graph import Access, Const, Node, Operand, Storage
 from .types import row_dtypes
 
-Form = tuple[tuple[int, int], ...]  # (extent, stride) from the outermost axis in, merged where one stride continues another
+Form = tuple[
+    tuple[int, int], ...
+]  # (extent, stride) from the outermost axis in, merged where one stride continues another
 
 REDUCERS = {"sum": "sum", "prod": "prod", "amax": "max", "amin": "min"}  # reduce row -> reducer in the text
 LANES = 32  # of T(n), the defined order of sums
@@ -304,7 +306,9 @@ def touched(step: Step) -> list[tuple[Access, bool]]:
         found = []
         for p, x in pairs:
             if isinstance(x, Access):
-                found += [(x, w) for w, kinds in ((False, ("in", "inout")), (True, ("out", "inout"))) if p.kind in kinds]
+                found += [
+                    (x, w) for w, kinds in ((False, ("in", "inout")), (True, ("out", "inout"))) if p.kind in kinds
+                ]
         return found
     own = [(x, False) for x in step.node.reads()] + [(x, True) for x in step.node.outs]
     return own + (touched(step.epilogue) if step.epilogue is not None else [])

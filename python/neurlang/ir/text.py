@@ -242,7 +242,9 @@ def _parse_access(r: _Reader) -> Access:
     strides = r.several(r.integer, "]") if r.accept(";") else None
     if strides is None:
         r.expect("]")
-    return Access(storage, version, dtype, tuple(shape), contiguous_strides(shape) if strides is None else strides, offset)
+    return Access(
+        storage, version, dtype, tuple(shape), contiguous_strides(shape) if strides is None else strides, offset
+    )
 
 
 def parse_kernel(text: str) -> Kernel:

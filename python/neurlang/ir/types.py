@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from ..ops import scalar
 from ..ops.scalar import E
@@ -57,11 +57,13 @@ def from_bits(bits: int, dtype: str) -> float | int:
 def row_dtypes(op: str, ins: Sequence[str]) -> tuple[str, ...]:
     """The dtypes of an op's outputs, from its row's signature and the dtypes of its inputs."""
     given, made = ROWS[op].types.split("->")
-    compute = next((d for letter, d in zip(given.split(","), ins, strict=True) if letter == "T"), "f32") if given else "f32"
+    compute = (
+        next((d for letter, d in zip(given.split(","), ins, strict=True) if letter == "T"), "f32") if given else "f32"
+    )
     return tuple(compute if letter == "T" else letter for letter in made.split(","))
 
 
-@lru_cache(maxsize=None)
+@cache
 def row_exprs(op: str, dtypes: tuple[str, ...]) -> tuple[E, ...]:
     """A map row's expressions over operands of these dtypes."""
     made = ROWS[op].expr(*(scalar.arg(i, d) for i, d in enumerate(dtypes)))

@@ -38,12 +38,21 @@ def verify_graph(graph: Graph) -> None:
         _require(node.op in ROWS, f"{where}: no such op")
         for x in node.reads():
             _check_access(graph, x, where)
-            _require(x.version == versions[x.storage], f"{where}: reads s{x.storage}.{x.version}, current is {versions[x.storage]}")
-            _require(x.version > 0 or graph.storages[x.storage].kind == "leaf", f"{where}: reads s{x.storage} before it is written")
+            _require(
+                x.version == versions[x.storage],
+                f"{where}: reads s{x.storage}.{x.version}, current is {versions[x.storage]}",
+            )
+            _require(
+                x.version > 0 or graph.storages[x.storage].kind == "leaf",
+                f"{where}: reads s{x.storage} before it is written",
+            )
         for x in node.outs:
             _check_access(graph, x, where)
             versions[x.storage] += 1
-            _require(x.version == versions[x.storage], f"{where}: writes s{x.storage}.{x.version} instead of {versions[x.storage]}")
+            _require(
+                x.version == versions[x.storage],
+                f"{where}: writes s{x.storage}.{x.version} instead of {versions[x.storage]}",
+            )
         if node.kind == "map":
             _check_map(node, where)
 
@@ -56,7 +65,7 @@ def _check_access(graph: Graph, x: Access, where: str) -> None:
     low = sum(min(0, (n - 1) * s) for n, s in zip(x.shape, x.strides, strict=True))
     high = sum(max(0, (n - 1) * s) for n, s in zip(x.shape, x.strides, strict=True))
     size = graph.storages[x.storage].nbytes // DTYPES[x.dtype].itemsize
-    inside = 0 <= low and high < size if x.offset < 0 else high - low < size
+    inside = low >= 0 and high < size if x.offset < 0 else high - low < size
     _require(inside, f"{where}: {x} reaches outside of its storage of {size} elements")
 
 
@@ -90,15 +99,23 @@ def verify_kernel(kernel: Kernel) -> None:
         if isinstance(s, Store):
             _require(known[s.param].kind in ("out", "inout"), f"{kernel.name}: stores to {s.param}")
             _require(s.param not in stored, f"{kernel.name}: {s.param} is stored twice")
-            _require(kernel.dtypes[s.value] == known[s.param].dtype, f"{kernel.name}: {s.param} is stored in another dtype")
+            _require(
+                kernel.dtypes[s.value] == known[s.param].dtype, f"{kernel.name}: {s.param} is stored in another dtype"
+            )
             stored.add(s.param)
             continue
         for name in s.names if isinstance(s, Map) else (s.name,):
             _require(name not in names, f"{kernel.name}: {name} is assigned twice")
             names.add(name)
-    _require(stored == {p.name for p in kernel.params if p.kind in ("out", "inout")}, f"{kernel.name}: an output is not stored")
+    _require(
+        stored == {p.name for p in kernel.params if p.kind in ("out", "inout")},
+        f"{kernel.name}: an output is not stored",
+    )
     for p in kernel.params:
-        _require(p.kind == "scalar" or len(p.strides) == len(kernel.axes), f"{kernel.name}: {p.name} has strides of another rank")
+        _require(
+            p.kind == "scalar" or len(p.strides) == len(kernel.axes),
+            f"{kernel.name}: {p.name} has strides of another rank",
+        )
 
 
 # ---- schedules --------------------------------------------------------------------------------------------------
@@ -121,7 +138,9 @@ def _check_written(schedule: Schedule) -> None:
         if isinstance(step, NativeStep):  # an in-place row or an epilogue reads what the step itself wrote
             written.update(x.storage for x in step.node.outs)
         for x in reads:
-            _require(x.storage in written or x.numel == 0, f"step {number} reads s{x.storage}, which nothing has written")
+            _require(
+                x.storage in written or x.numel == 0, f"step {number} reads s{x.storage}, which nothing has written"
+            )
         written.update(x.storage for x, write in touched(step) if write)
 
 
@@ -145,4 +164,6 @@ def _check_plan(schedule: Schedule) -> None:
                 continue
             start, length = memory.offsets[other], schedule.storages[other].nbytes
             apart = start + length <= offset or offset + size <= start
-            _require(apart, f"s{home} and s{other} lie over each other during steps {max(first, begin)} to {min(last, end)}")
+            _require(
+                apart, f"s{home} and s{other} lie over each other during steps {max(first, begin)} to {min(last, end)}"
+            )

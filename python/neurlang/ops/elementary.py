@@ -108,12 +108,12 @@ def _via_f64(function: Callable[..., E]) -> Callable[..., E]:
 
 # ---- exponentials -----------------------------------------------------------------------------------------------
 
-_LN_2 = math.log(2)
-_LN2 = {  # the upper part is short: its product with an exponent is exact
-    "f32": (_h("0x1.63p-1"), _h("-0x1.bd0106p-13")),
-    "f64": (_h("0x1.62e42feep-1"), _h("0x1.a39ef35793c76p-33")),
+_LN2 = math.log(2)
+_LN2_SHORT = {  # the upper part times an exponent is exact
+    "f32": (_h("0x1.62e4p-1"), _h("0x1.7f7d1cp-20")),
+    "f64": (_h("0x1.62e42fefa2p-1"), _h("0x1.9ef35793c7673p-41")),
 }
-_LN2_SPLIT = {"f32": (_h("0x1.62e43p-1"), _h("-0x1.05c61p-29")), "f64": (math.log(2), _h("0x1.abc9e3b39803fp-56"))}
+_LN2_FULL = {"f32": (_h("0x1.62e43p-1"), _h("-0x1.05c61p-29")), "f64": (_LN2, _h("0x1.abc9e3b39803fp-56"))}
 # (eˣ - 1 - x) / x² for |x| <= ln 2 / 2
 _EXP = {
     "f32": _hex("0x1.fffffap-2 0x1.55549p-3 0x1.555a22p-5 0x1.123b1p-7 0x1.69546ap-10"),
@@ -136,8 +136,8 @@ def _clamp(x: E, low: float, high: float) -> E:
 
 def _reduce_ln2(x: E, x_low: E | None = None) -> tuple[E, E, E]:
     """n, r, r_low with x + x_low = n ln 2 + r + r_low and |r| <= ln 2 / 2, where r is exact and may end in few bits."""
-    high, low = _LN2[x.dtype]
-    n = fma(x, 1 / _LN_2, _magic(x)) - _magic(x)
+    high, low = _LN2_SHORT[x.dtype]
+    n = fma(x, 1 / _LN2, _magic(x)) - _magic(x)
     return n, fma(n, -high, x), n * -low if x_low is None else fma(n, -low, x_low)
 
 
@@ -156,7 +156,7 @@ def exp(x: E) -> E:
 
 def exp2(x: E) -> E:
     x = _clamp(x, *_EXP2_RANGE[x.dtype])
-    high, low = _LN2_SPLIT[x.dtype]
+    high, low = _LN2_FULL[x.dtype]
     n = _rint_small(x)
     part = x - n
     r = part * high
@@ -200,8 +200,8 @@ def tanh(x: E) -> E:
     """A polynomial near 0, else 1 - 2 e / (1 + e) with e = e⁻²ˣ, whose errors shrink with e."""
     size = absolute(x)
     twice = smaller(_TANH_HIGH[x.dtype], size) * -2
-    n = fma(twice, 1 / _LN_2, _magic(x)) - _magic(x)
-    r = fma(n, -_LN_2, twice)
+    n = fma(twice, 1 / _LN2, _magic(x)) - _magic(x)
+    r = fma(n, -_LN2, twice)
     e = ldexp(fma(fma(_poly(r, _EXP[x.dtype]), r, 1), r, 1), n)
     z = size * size
     near = fma(size * z, _poly(z, _TANH[x.dtype]), size)
@@ -237,17 +237,13 @@ def cosh(x: E) -> E:
 
 # ---- logarithms -------------------------------------------------------------------------------------------------
 
-# 2 atanh(s) / s - 2 in s², |s| <= (√2 - 1) / (√2 + 1), without its constant term 0
+# (2 atanh(s) / s - 2) / s² in s², |s| <= (√2 - 1) / (√2 + 1)
 _LOG = {
     "f32": _hex("0x1.555556p-1 0x1.99986ep-2 0x1.24c108p-2 0x1.ce9982p-3"),
     "f64": _hex(
         "0x1.5555555555558p-1 0x1.99999999951f8p-2 0x1.2492492e16644p-2 0x1.c71c62b08202cp-3 0x1.7462c4925912cp-3"
         " 0x1.39fc40052809ep-3 0x1.2b730c8fca7bbp-3"
     ),
-}
-_LOG_2 = {
-    "f32": (_h("0x1.62e4p-1"), _h("0x1.7f7d1cp-20")),
-    "f64": (_h("0x1.62e42fefa2p-1"), _h("0x1.9ef35793c7673p-41")),
 }
 _LOG10_2 = {
     "f32": (_h("0x1.344p-2"), _h("0x1.3509f8p-18")),
@@ -285,7 +281,7 @@ def _log_edges(x: E, y: E) -> E:
 
 def log(x: E) -> E:
     e, f = _split(x)
-    high, low = _LOG_2[x.dtype]
+    high, low = _LN2_SHORT[x.dtype]
     half_square, c = _log1p_parts(f)
     return _log_edges(x, fma(e, high, f - (half_square - fma(e, low, c))))
 
@@ -295,7 +291,7 @@ def log1p(x: E) -> E:
     back = u - 1
     lost = (1 - (u - back)) + (x - back)  # u + lost = 1 + x
     e, f = _split(u)
-    high, low = _LOG_2[x.dtype]
+    high, low = _LN2_SHORT[x.dtype]
     half_square, c = _log1p_parts(f)
     y = fma(e, high, f - (half_square - fma(e, low, c + lost / u)))
     return select(absolute(x) < _LINEAR[x.dtype], x, _log_edges(u, y))
@@ -330,7 +326,7 @@ def asinh(x: E) -> E:
     square = size * size
     big = size > _BIG
     y = log1p(select(big, size - 1, size + square / (1 + sqrt(1 + square))))
-    return _with_sign(select(big, y + _LN_2, y), x)
+    return _with_sign(select(big, y + _LN2, y), x)
 
 
 @_via_f64
@@ -338,7 +334,7 @@ def acosh(x: E) -> E:
     t = x - 1
     big = x > _BIG
     y = log1p(select(big, t, t + sqrt(t + t + t * t)))
-    return select(x < 1, math.nan, select(big, y + _LN_2, y))
+    return select(x < 1, math.nan, select(big, y + _LN2, y))
 
 
 @_via_f64
@@ -379,52 +375,40 @@ def _power_f32(x: E, y: E) -> E:
     return ldexp(_poly(exponent - n, _POW32_EXP2), n)
 
 
+# 2 atanh(s) / s = 2 + z (2/3 + z R(z)) with z = s²: 2/3 in two parts and R, float64
 _TWO_THIRDS = (2 / 3, _h("0x1.5555555555555p-55"))
-
-
-def _power_f64(x: E, y: E) -> E:
-    """exp(y log x) for positive finite x, with the logarithm in two parts: log(1 + f) = 2 atanh(s) = 2s + s³ R(s²)."""
-    e, f = _split(x)
-    high, low = _log_two_parts(e, f)
-    return _exp_of_product(y, high, low)
-
-
-def _quotient(a: E, a_low: E, b: E, b_low: E) -> tuple[E, E]:
-    """(a + a_low) / (b + b_low) in two parts."""
-    q = a / b
-    product, error = _two_product(q, b)
-    return q, (((a - product) - error) + a_low - q * b_low) / b
-
-
-def _log_two_parts(e: E, f: E) -> tuple[E, E]:
-    """e ln 2 + log(1 + f) in two parts, good to about 2^-68."""
-    denominator, denominator_low = _two_sum(f, const(2, f.dtype))
-    s, s_low = _quotient(f, const(0, f.dtype), denominator, denominator_low)
-    z, z_error = _two_product(s, s)
-    z_low = fma(s * 2, s_low, z_error)
-    # s³ (2/3 + z R): the first coefficient in two parts, the rest in one
-    rest = z * _poly(z, _POW64_LOG)
-    c, c_low = _two_sum(const(_TWO_THIRDS[0], f.dtype), rest)
-    c_low = c_low + _TWO_THIRDS[1]
-    zc, zc_error = _two_product(z, c)
-    zc_low = zc_error + fma(z, c_low, z_low * c)
-    szc, szc_error = _two_product(s, zc)
-    szc_low = szc_error + fma(s, zc_low, s_low * zc)
-    total, error = _two_sum(s * 2, szc)
-    low = error + (szc_low + s_low * 2)
-    exponent_part = e * _LOG_2["f64"][0]  # exact
-    high, error = _two_sum(exponent_part, total)
-    return high, error + fma(e, _LOG_2["f64"][1], low)
-
-
 _POW64_LOG = _hex(
     "0x1.999999999999ap-2 0x1.24924924923p-2 0x1.c71c71c74ba2ap-3 0x1.745d173dc23d4p-3 0x1.3b13a964e954ep-3"
     " 0x1.11156893a97cdp-3 0x1.e01440d1f4bebp-4 0x1.daddfffad134ap-4"
 )
 
 
-def _exp_of_product(y: E, high: E, low: E) -> E:
-    """exp(y (high + low)); out of range it is 0 or infinity."""
+def _quotient(a: E, b: E, b_low: E) -> tuple[E, E]:
+    """a / (b + b_low) in two parts."""
+    q = a / b
+    product, error = _two_product(q, b)
+    return q, (((a - product) - error) - q * b_low) / b
+
+
+def _log_two_parts(e: E, f: E) -> tuple[E, E]:
+    """e ln 2 + log(1 + f) in two parts, good to about 2^-68."""
+    s, s_low = _quotient(f, *_two_sum(f, const(2, f.dtype)))
+    z, z_error = _two_product(s, s)
+    z_low = fma(s * 2, s_low, z_error)
+    c, c_low = _two_sum(const(_TWO_THIRDS[0], f.dtype), z * _poly(z, _POW64_LOG))
+    zc, zc_error = _two_product(z, c)
+    zc_low = zc_error + fma(z, c_low + _TWO_THIRDS[1], z_low * c)
+    szc, szc_error = _two_product(s, zc)
+    szc_low = szc_error + fma(s, zc_low, s_low * zc)
+    series, series_error = _two_sum(s * 2, szc)
+    low = series_error + (szc_low + s_low * 2)
+    high, error = _two_sum(e * _LN2_SHORT["f64"][0], series)  # the product is exact
+    return high, error + fma(e, _LN2_SHORT["f64"][1], low)
+
+
+def _power_f64(x: E, y: E) -> E:
+    """exp(y log x) for positive finite x, with the logarithm in two parts; out of range it is 0 or infinity."""
+    high, low = _log_two_parts(*_split(x))
     product, error = _two_product(y, high)
     inside = absolute(product) < 800
     clamped = _clamp(product, *_EXP_RANGE["f64"])

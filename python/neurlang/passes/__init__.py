@@ -19,7 +19,9 @@ Pass = Callable[[Any], Any]
 PIPELINE: tuple[Pass, ...] = (expand, fold, cse, dce, orient, fuse, reuse, plan)
 
 
-def run(graph: Any, pipeline: tuple[Pass, ...] = PIPELINE, after: Callable[[str, Any], None] = lambda name, made: None) -> Any:
+def run(
+    graph: Any, pipeline: tuple[Pass, ...] = PIPELINE, after: Callable[[str, Any], None] = lambda name, made: None
+) -> Any:
     """Applies passes in order; `after` sees every result (the tests verify it there)."""
     for step in pipeline:
         graph = step(graph)

@@ -45,7 +45,9 @@ class _Fold:
 
     def _source(self, x: Access, source: Access) -> Access:
         if source.whole(self.graph.storages[source.storage]):
-            return replace(x, storage=source.storage, version=source.version)  # any view of the copy is one of the source
+            return replace(
+                x, storage=source.storage, version=source.version
+            )  # any view of the copy is one of the source
         if x.offset < 0 and x.contiguous and x.shape == source.shape:
             return source
         return x

@@ -9,7 +9,7 @@ elements join it at that level.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..ir.graph import Access, Const, Graph, Node, Operand, Scalar, count, predecessors
 from ..ir.kernel import (
@@ -39,7 +39,9 @@ from ..ops import scalar as s
 MAX_NODES = 96  # of one kernel: beyond, registers spill and nothing is gained
 MAX_STORAGES = 96  # that one kernel touches, its own intermediates included
 MAX_NEIGHBOURS = 16  # users of one storage that a node tries to join
-SERIAL_ELEMENTS = 1 << 16  # a reduction with more behind too few independent results is better split by the native kernel
+SERIAL_ELEMENTS = (
+    1 << 16
+)  # a reduction with more behind too few independent results is better split by the native kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class _Fusion:
         for number, node in enumerate(self.graph.nodes):
             if node.kind == "contract" and count(node.outs[0].shape) > 0:
                 self._attach_epilogue(number)
-        return Schedule(self.graph.storages, tuple(self._steps()))
+        return Schedule(self.graph.storages, tuple(_named(self._steps())))
 
     def _grow(self, number: int) -> None:
         tried: set[int] = set()
@@ -208,6 +210,18 @@ class _Fusion:
             ordered.append(ready)
             done |= ready.mask
         return ordered
+
+
+def _named(steps: Iterable[Step]) -> Iterator[Step]:
+    """Gives the kernels names: k0, k1, …"""
+    number = 0
+    for step in steps:
+        kernel_step = step if isinstance(step, KernelStep) else step.epilogue
+        if kernel_step is not None:
+            kernel_step = replace(kernel_step, kernel=replace(kernel_step.kernel, name=f"k{number}"))
+            number += 1
+            step = kernel_step if isinstance(step, KernelStep) else replace(step, epilogue=kernel_step)
+        yield step
 
 
 def _users(graph: Graph) -> list[tuple[list[int], list[int]]]:
@@ -338,7 +352,9 @@ def _fit_epilogue(native: Group, maps: Group) -> Group | None:
     """A contraction with maps over its result, when they touch its operands in no other way."""
     if not native.fixed or maps.native or maps.reduce is not None or maps.index or maps.numel != native.numel:
         return None
-    if any(c not in native.fixed and c % max(native.fixed) for c in maps.cuts) or not is_chain(maps.cuts | native.fixed):
+    if any(c not in native.fixed and c % max(native.fixed) for c in maps.cuts) or not is_chain(
+        maps.cuts | native.fixed
+    ):
         return None
     operands = {t.access.storage for t in native.touches if not t.write}
     if operands & maps.written:

@@ -61,7 +61,9 @@ def _by_time(lives: Lifetimes, sizes: dict[int, int]) -> list[int]:
 _ORDERS: tuple[Callable[[Lifetimes, dict[int, int]], list[int]], ...] = (_by_size, _by_area, _by_time)
 
 
-def place(lives: Lifetimes, sizes: dict[int, int], order: Callable[[Lifetimes, dict[int, int]], list[int]]) -> dict[int, int]:
+def place(
+    lives: Lifetimes, sizes: dict[int, int], order: Callable[[Lifetimes, dict[int, int]], list[int]]
+) -> dict[int, int]:
     """Greedy: each buffer goes into the smallest gap, between buffers that live at the same time, that holds it."""
     offsets: dict[int, int] = {}
     for i in order(lives, sizes):

@@ -18,7 +18,7 @@ def reuse(schedule: Schedule) -> Schedule:
             first_use.setdefault(x.storage, number)
     home: dict[int, int] = {}
     for number, step in enumerate(schedule.steps):
-        dying = {i for i, n in last_use.items() if n == number and first_use[i] < number or i in _tiles(step)}
+        dying = {i for i, n in last_use.items() if (n == number and first_use[i] < number) or i in _tiles(step)}
         dying = {i for i in dying if not schedule.storages[i].outside and last_use[i] == number}
         fresh = {i for i, n in first_use.items() if n == number and not schedule.storages[i].outside}
         for result, operand in _takeovers(schedule, step, fresh, dying):
@@ -43,12 +43,19 @@ def _takeovers(schedule: Schedule, step: Step, fresh: set[int], dying: set[int])
         uses[x.storage] = uses.get(x.storage, 0) + 1
     found, taken = [], set()
     for out, result in params:
-        if out.kind != "out" or not isinstance(result, Access) or result.storage not in fresh or uses[result.storage] > 1:
+        if (
+            out.kind != "out"
+            or not isinstance(result, Access)
+            or result.storage not in fresh
+            or uses[result.storage] > 1
+        ):
             continue
         for p, operand in params:
             if not isinstance(operand, Access) or operand.storage not in dying - taken or p.kind != "in":
                 continue
-            if _same_elements(schedule, kernel_step.kernel, (out, result), (p, operand)) and _is_only_use(step, operand):
+            if _same_elements(schedule, kernel_step.kernel, (out, result), (p, operand)) and _is_only_use(
+                step, operand
+            ):
                 found.append((result.storage, operand.storage))
                 taken.add(operand.storage)
                 break

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import stat
 import struct
 import subprocess
@@ -16,10 +17,7 @@ from pathlib import Path
 from ... import config
 from ...errors import CacheWarning
 
-FLAGS = (
-    "-std=c11 -O2 -ffp-contract=off -fno-fast-math -fno-math-errno -fno-trapping-math -fwrapv -fno-stack-protector "
-    "-fno-asynchronous-unwind-tables -fvisibility=default -fPIC -shared -nostdlib -w -x c"
-).split()
+FLAGS = ["-std=c11", "-O2", "-ffp-contract=off", "-fno-fast-math", "-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fvisibility=default", "-fPIC", "-shared", "-nostdlib", "-w", "-x", "c"]
 LEVEL_FLAGS = {
     "baseline": ("-fno-tree-forwprop",),  # the pass makes gcc 12 crash on selects between doubles without SSE4.1
     "avx2": ("-mavx2", "-mfma"),
@@ -43,9 +41,11 @@ def compile_files(files: tuple[str, ...], level: str, version: str) -> list[byte
     keys = [_key(text, command, version) for text in files]
     found = [cache.load(key) for key in keys]
     with tempfile.TemporaryDirectory(prefix="neurlang-") as folder:
-        running = {k: _start(command, files[k], Path(folder) / f"k{k}.so") for k, elf in enumerate(found) if elf is None}
+        running = {
+            k: _start(command, files[k], Path(folder) / f"k{k}.so") for k, elf in enumerate(found) if elf is None
+        }
         for k, (process, path) in running.items():
-            found[k] = _finish(process, files[k], path)
+            found[k] = _finish(process, path)
             cache.store(keys[k], found[k])
     return [elf for elf in found if elf is not None]
 
@@ -61,25 +61,35 @@ def find_compiler() -> list[str]:
 
 
 def _start(command: list[str], text: str, path: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """Starts a compiler in a process group of its own. What it prints goes to a file, which cannot fill up as a pipe can."""
     source = path.with_suffix(".c")
     source.write_text(text)
-    words = [*command, "-o", str(path), str(source)]
     try:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        with path.with_suffix(".err").open("wb") as errors:
+            process = subprocess.Popen(
+                [*command, "-o", str(path), str(source)],
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                start_new_session=True,
+            )
     except OSError as error:
         raise CompileError(f"cannot run {command[0]}: {error}") from error
     return process, path
 
 
-def _finish(process: subprocess.Popen[bytes], text: str, path: Path) -> bytes:
+def _finish(process: subprocess.Popen[bytes], path: Path) -> bytes:
     try:
-        _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
+        process.wait(timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:
-        process.kill()
-        process.communicate()
         raise CompileError(f"the C compiler did not end within {TIMEOUT_SECONDS} s") from error
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # with all that it started
+            process.wait()
     if process.returncode != 0 or not path.exists():
-        raise CompileError(f"the C compiler failed ({process.returncode}): {errors.decode(errors='replace')[:2000]}")
+        printed = path.with_suffix(".err").read_text(errors="replace")
+        raise CompileError(f"the C compiler failed ({process.returncode}): {printed[:2000]}")
     return path.read_bytes()
 
 
@@ -115,16 +125,14 @@ class Cache:
             return None
         try:
             fd = os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with open(fd, "rb") as file:
+                foreign = os.fstat(fd).st_uid != os.getuid()
+                entry = b"" if foreign else file.read()
         except OSError:
             return None
-        with os.fdopen(fd, "rb") as file:
-            if os.fstat(fd).st_uid != os.getuid():
-                self._warn(f"{self._path(key)} belongs to another user")
-                return None
-            try:
-                entry = file.read()
-            except OSError:
-                return None
+        if foreign:
+            self._warn(f"{self._path(key)} belongs to another user")
+            return None
         elf = _unpack(entry, key)
         if elf is None:
             self._warn(f"{self._path(key)} is damaged; compiling again")

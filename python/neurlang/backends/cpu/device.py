@@ -85,7 +85,12 @@ class _Binder:
     def step(self, step: Step) -> dict[str, Any]:
         if isinstance(step, KernelStep):
             units, size = cstyle.work(step.kernel, self._lanes(step.kernel))
-            made = {"kind": "generated", "range": units, "grain": self._grain(step.kernel, size), "record": _record(step.nodes)}
+            made = {
+                "kind": "generated",
+                "range": units,
+                "grain": self._grain(step.kernel, size),
+                "record": _record(step.nodes),
+            }
             return made | self._call(step, False)
         node = step.node
         return {

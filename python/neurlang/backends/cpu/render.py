@@ -34,19 +34,18 @@ def render(schedule: Schedule, header: str, vector_bytes: int) -> Source:
         kernel_step = step.epilogue if epilogue else step
         if kernel_step is not None:
             kernels.setdefault(cstyle.structure(kernel_step.kernel, epilogue), (kernel_step.kernel, epilogue))
-    functions = []
-    for number, (key, (kernel, epilogue)) in enumerate(kernels.items()):
-        name = f"k{number}"
-        functions.append(_Function(key, name, kernel, cstyle.render(kernel, name, epilogue, vector_bytes)))
+    functions = [
+        _Function(key, kernel, cstyle.render(kernel, kernel.name, epilogue, vector_bytes))
+        for key, (kernel, epilogue) in kernels.items()
+    ]
     parts = _parts(functions)
-    symbols = {f.key: (number, f.name) for number, part in enumerate(parts) for f in part}
+    symbols = {f.key: (number, f.kernel.name) for number, part in enumerate(parts) for f in part}
     return Source(tuple(_file(part, header, vector_bytes) for part in parts), symbols)
 
 
 @dataclass(frozen=True)
 class _Function:
     key: tuple
-    name: str
     kernel: Kernel
     text: str
 

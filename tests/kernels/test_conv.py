@@ -1,0 +1,220 @@
+"""The three convolutions against their definitions, bit for bit: random geometry, layouts, groups, threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import neurlang as nl
+from neurlang import _tensor
+
+from .contraction import Array, assert_same_bits, dot, normal, tensor
+
+
+@dataclass
+class Geometry:
+    """A convolution of `images` [n, groups * channels, height, width] with windows of size `kernel`."""
+
+    images: tuple[int, int, int, int]
+    outputs: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def maps(self) -> tuple[int, int, int, int]:
+        sizes = zip(self.images[2:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        y, x = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
+        return self.images[0], self.outputs, y, x
+
+    @property
+    def weight(self) -> tuple[int, int, int, int]:
+        return self.outputs, self.images[1] // self.groups, *self.kernel
+
+    @property
+    def attributes(self) -> tuple[int, ...]:
+        return *self.stride, *self.padding, *self.dilation, self.groups
+
+
+def padded(g: Geometry, x: Array) -> Array:
+    return np.pad(x, ((0, 0), (0, 0), *((p, p) for p in g.padding)))
+
+
+def window(g: Geometry, x: Array, v: int, u: int) -> Array:
+    """What tap (v, u) sees at every output pixel of padded images."""
+    y0, x0 = v * g.dilation[0], u * g.dilation[1]
+    rows, columns = g.maps[2:]
+    return x[:, :, y0 : y0 + rows * g.stride[0] : g.stride[0], x0 : x0 + columns * g.stride[1] : g.stride[1]]
+
+
+def group_slice(g: Geometry, channels: int, group: int) -> slice:
+    size = channels // g.groups
+    return slice(group * size, (group + 1) * size)
+
+
+def forward(g: Geometry, x: Array, w: Array) -> Array:
+    """k runs over kernel row, kernel column, channel of the group."""
+    x, out = padded(g, x), np.empty(g.maps, x.dtype)
+    for group in range(g.groups):
+        inputs, outputs = group_slice(g, x.shape[1], group), group_slice(g, g.outputs, group)
+        products = (
+            (window(g, x[:, inputs], v, u)[:, c, None], w[None, outputs, c, v, u, None, None])
+            for v, u in np.ndindex(g.kernel)
+            for c in range(w.shape[1])
+        )
+        out[:, outputs] = dot(products, out[:, outputs].shape, x.dtype)
+    return out
+
+
+def input_gradient(g: Geometry, maps: Array, w: Array) -> Array:
+    """At each position k runs over the taps that meet a window there, then output channels; maps are zero outside."""
+    out = np.empty(g.images, maps.dtype)
+    for y, x in np.ndindex(g.images[2:]):
+        taps = []
+        for v, u in np.ndindex(g.kernel):
+            at = (y + g.padding[0] - v * g.dilation[0], x + g.padding[1] - u * g.dilation[1])
+            if at[0] % g.stride[0] == 0 and at[1] % g.stride[1] == 0:
+                taps.append((v, u, at[0] // g.stride[0], at[1] // g.stride[1]))
+        for group in range(g.groups):
+            inputs, outputs = group_slice(g, g.images[1], group), group_slice(g, g.outputs, group)
+            products = (
+                (_pixel(maps[:, outputs], i, j)[:, o, None], w[None, outputs][:, o, :, v, u])
+                for v, u, i, j in taps
+                for o in range(g.outputs // g.groups)
+            )
+            out[:, inputs, y, x] = dot(products, out[:, inputs, y, x].shape, maps.dtype)
+    return out
+
+
+def _pixel(maps: Array, i: int, j: int) -> Array:
+    inside = 0 <= i < maps.shape[2] and 0 <= j < maps.shape[3]
+    return maps[:, :, i, j] if inside else np.zeros(maps.shape[:2], maps.dtype)
+
+
+def weight_gradient(g: Geometry, x: Array, maps: Array) -> Array:
+    """k runs over image, output row, output column."""
+    x, out = padded(g, x), np.empty(g.weight, x.dtype)
+    for v, u in np.ndindex(g.kernel):
+        seen = window(g, x, v, u)
+        for group in range(g.groups):
+            inputs, outputs = group_slice(g, x.shape[1], group), group_slice(g, g.outputs, group)
+            products = (
+                (maps[n, outputs, i, j, None], seen[n, None, inputs, i, j])
+                for n, i, j in np.ndindex(g.maps[0], *g.maps[2:])
+            )
+            out[outputs, :, v, u] = dot(products, out[outputs, :, v, u].shape, x.dtype)
+    return out
+
+
+def check(g: Geometry, rng: np.random.Generator, dtype: type, rows: str = "forward input weight") -> None:
+    x, w, maps = normal(rng, g.images, dtype), normal(rng, g.weight, dtype), normal(rng, g.maps, dtype)
+    with np.errstate(all="ignore"):
+        if "forward" in rows:
+            got = _tensor._conv2d(tensor(x), tensor(w), *g.attributes)
+            assert_same_bits(got.numpy(), forward(g, x, w))
+        if "input" in rows:
+            got = _tensor._conv2d_input(tensor(maps), tensor(w), *g.attributes, *g.images[2:])
+            assert_same_bits(got.numpy(), input_gradient(g, maps, w))
+        if "weight" in rows:
+            got = _tensor._conv2d_weight(tensor(x), tensor(maps), *g.attributes, *g.kernel)
+            assert_same_bits(got.numpy(), weight_gradient(g, x, maps))
+
+
+def random_geometry(rng: np.random.Generator) -> Geometry:
+    def pair(choices: list[int]) -> tuple[int, int]:
+        return int(rng.choice(choices)), int(rng.choice(choices))
+
+    while True:
+        groups = int(rng.choice([1, 1, 1, 2, 3, 17]))
+        channels = int(rng.choice([1, 1, 2, 3, 5, 16, 33])) if groups < 17 else 1
+        outputs = int(rng.choice([1, 1, 2, 4, 15, 20])) if groups < 17 else 1
+        g = Geometry(
+            images=(int(rng.integers(0, 4)), groups * channels, int(rng.integers(1, 14)), int(rng.integers(1, 14))),
+            outputs=groups * outputs,
+            kernel=pair([1, 1, 2, 3, 3, 4]),
+            stride=pair([1, 1, 2, 3]),
+            padding=pair([0, 0, 1, 2, 4]),
+            dilation=pair([1, 1, 2, 3]),
+            groups=groups,
+        )
+        if min(g.maps[2:]) >= 1:
+            return g
+
+
+@pytest.fixture(params=[1, 2, 3], autouse=True)
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = nl.get_num_threads()
+    nl.set_num_threads(request.param)
+    yield request.param
+    nl.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", range(25))
+def test_random_geometry(rng: np.random.Generator, dtype: type, case: int) -> None:
+    check(random_geometry(rng), rng, dtype)
+
+
+GEOMETRIES = {
+    "first layer": Geometry((9, 1, 20, 20), 32, (3, 3), padding=(1, 1)),
+    "second layer": Geometry((4, 32, 10, 10), 40, (3, 3), padding=(1, 1)),
+    "stem": Geometry((1, 3, 40, 40), 16, (7, 7), (2, 2), (3, 3)),
+    "projection": Geometry((2, 64, 8, 8), 96, (1, 1), (2, 2)),
+    "pointwise": Geometry((3, 40, 7, 7), 70, (1, 1)),
+    "small maps": Geometry((6, 48, 4, 4), 33, (3, 3), padding=(1, 1)),
+    "depthwise": Geometry((2, 35, 9, 40), 35, (3, 3), padding=(1, 1), groups=35),
+    "depthwise, stride 2": Geometry((2, 20, 12, 38), 20, (5, 5), (2, 2), (2, 2), groups=20),
+    "depthwise, long kernel": Geometry((1, 3, 18, 20), 3, (17, 16), groups=3),
+    "grouped": Geometry((2, 32, 7, 9), 32, (3, 3), padding=(1, 1), groups=8),
+    "dilated": Geometry((2, 5, 15, 15), 6, (3, 3), (2, 1), (4, 2), (3, 2)),
+    "stride beyond the kernel": Geometry((2, 4, 13, 13), 5, (2, 2), (5, 4), (1, 2)),
+    "padding beyond the image": Geometry((1, 3, 3, 2), 4, (2, 3), (1, 2), (6, 7)),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_common_geometry(rng: np.random.Generator, name: str) -> None:
+    check(GEOMETRIES[name], rng, np.float32)
+
+
+def test_images_are_staged_in_several_rounds(rng: np.random.Generator) -> None:
+    # 5 images of 2 MiB: more than are staged at a time, and no number of them ends where a block of 256 pixels does.
+    g = Geometry((5, 16, 181, 183), 2, (2, 2), stride=(30, 31))
+    check(g, rng, np.float32, "forward weight")
+
+
+def test_long_sums_of_small_weights(rng: np.random.Generator) -> None:
+    # More than 4 blocks a thread of a small result: threads share the sum, not the result.
+    check(Geometry((20, 2, 20, 20), 3, (2, 2)), rng, np.float32, "weight")
+
+
+def test_gradients_reach_both_operands(rng: np.random.Generator) -> None:
+    g = GEOMETRIES["dilated"]
+    x, w = (tensor(rng.standard_normal(shape)).requires_grad_() for shape in (g.images, g.weight))
+    maps = rng.standard_normal(g.maps)
+    (nl.functional.conv2d(x, w, None, g.stride, g.padding, g.dilation, g.groups) * tensor(maps)).sum().backward()
+    assert_same_bits(x.grad.numpy(), input_gradient(g, maps, w.detach().numpy()))
+    assert_same_bits(w.grad.numpy(), weight_gradient(g, x.detach().numpy(), maps))
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_epilogues_of_a_trace_see_finished_tiles(rng: np.random.Generator, name: str) -> None:
+    g = GEOMETRIES[name]
+    x, w, maps = (tensor(rng.standard_normal(shape).astype(np.float32)) for shape in (g.images, g.weight, g.maps))
+
+    def layers() -> tuple[nl.Tensor, ...]:
+        return (
+            nl.relu(_tensor._conv2d(x, w, *g.attributes)) * 2,
+            nl.relu(_tensor._conv2d_input(maps, w, *g.attributes, *g.images[2:])) * 3,
+            nl.relu(_tensor._conv2d_weight(x, maps, *g.attributes, *g.kernel)) * 5,
+        )
+
+    traced = nl.trace(layers)
+    for _ in range(3):
+        for got, want in zip(traced(), layers(), strict=True):
+            assert_same_bits(got.numpy(), want.numpy())

@@ -1,0 +1,126 @@
+"""matmul against its definition, bit for bit: random shapes, layouts, batches, threads; integers, edges, epilogues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import neurlang as nl
+
+from .contraction import Array, assert_same_bits, dot, layout, normal, tensor, tree
+
+FLOATS = [np.float32, np.float64]
+
+
+def definition(a: Array, b: Array) -> Array:
+    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+    products = [(a[..., :, k, None], b[..., None, k, :]) for k in range(a.shape[-1])]
+    return (tree if 1 in shape[-2:] else dot)(products, shape, a.dtype)
+
+
+def check(a: Array, b: Array) -> None:
+    with np.errstate(all="ignore"):
+        assert_same_bits(nl.matmul(tensor(a), tensor(b)).numpy(), definition(a, b))
+
+
+@pytest.fixture(params=[1, 2, 3], autouse=True)
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = nl.get_num_threads()
+    nl.set_num_threads(request.param)
+    yield request.param
+    nl.set_num_threads(before)
+
+
+def extent(rng: np.random.Generator) -> int:
+    return int(rng.choice([rng.integers(0, 4), rng.integers(1, 40), rng.integers(1, 200)]))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("case", range(40))
+def test_random_shapes_and_layouts(rng: np.random.Generator, dtype: type, case: int) -> None:
+    m, n = extent(rng), extent(rng)
+    k = int(rng.choice([extent(rng), 255, 256, 257, 512, 513, rng.integers(1, 900)]))
+    batch = [(), (3,), (2, 3), (1, 4)][rng.integers(4)]
+    a, b = normal(rng, (*batch, m, k), dtype), normal(rng, (*batch, k, n), dtype)
+    if batch and rng.random() < 0.5:  # a broadcast operand
+        a, b = (a, b[(0,) * len(batch)]) if rng.random() < 0.7 else (a[(0,) * len(batch)], b)
+    check(a, b)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(1, 700, 1300), (700, 1300, 1), (1, 20_000, 1), (3, 5000, 2), (1, 40, 300)])
+def test_vectors_and_long_sums(rng: np.random.Generator, dtype: type, shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    for _ in range(3):
+        check(normal(rng, (m, k), dtype), normal(rng, (k, n), dtype))
+
+
+@pytest.mark.parametrize("order", ["NN", "NT", "TN", "TT"])
+@pytest.mark.parametrize(
+    "shape", [(128, 300, 96), (14, 256, 32), (15, 257, 33), (500, 64, 70), (7, 520, 400), (400, 300, 9)]
+)
+def test_orders_of_storage(rng: np.random.Generator, order: str, shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    a = rng.standard_normal((k, m) if order[0] == "T" else (m, k)).astype(np.float32)
+    b = rng.standard_normal((n, k) if order[1] == "T" else (k, n)).astype(np.float32)
+    check(a.T if order[0] == "T" else a, b.T if order[1] == "T" else b)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_error_is_bounded(rng: np.random.Generator, dtype: type) -> None:
+    # 256 roundings in a block, then one a block: the bound of any such order of sums.
+    a, b = rng.standard_normal((300, 2000)).astype(dtype), rng.standard_normal((2000, 200)).astype(dtype)
+    exact, magnitude = (
+        np.matmul(x.astype(np.longdouble), y.astype(np.longdouble)) for x, y in ((a, b), (abs(a), abs(b)))
+    )
+    error = abs(nl.matmul(tensor(a), tensor(b)).numpy() - exact)
+    assert (error <= (256 + 8 + 1) * np.finfo(dtype).eps / 2 * magnitude).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_integers_wrap_exactly(rng: np.random.Generator, dtype: type) -> None:
+    limits = np.iinfo(dtype)
+    for _ in range(10):
+        m, k, n = (extent(rng) for _ in range(3))
+        a = rng.integers(limits.min, limits.max, (2, m, k), dtype, endpoint=True)
+        b = rng.integers(limits.min, limits.max, (2, k, n), dtype, endpoint=True)
+        a, b = layout(rng, a), layout(rng, b)
+        wide = np.matmul(a.astype(object), b.astype(object)) if k else np.zeros((2, m, n), object)
+        assert np.array_equal(nl.matmul(tensor(a), tensor(b)).numpy(), (wide % 2**64).astype(np.uint64).astype(dtype))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (3, 0, 4), (3, 4, 0), (1, 0, 1), (1, 0, 5), (5, 0, 1)])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_empty_sums_are_plus_zero(shape: tuple[int, int, int], dtype: type) -> None:
+    m, k, n = shape
+    got = nl.matmul(nl.from_numpy(np.ones((2, m, k), dtype)), nl.from_numpy(np.ones((2, k, n), dtype))).numpy()
+    assert got.shape == (2, m, n) and not got.any() and not np.signbit(got).any()
+
+
+EPILOGUES = [
+    ((37, 65), (65, 50)),
+    ((4, 9, 33), (33, 40)),
+    ((3, 300), (300, 500)),
+    ((1, 300), (300, 80)),
+    ((2, 70, 20), (2, 20, 70)),
+]
+
+
+@pytest.mark.parametrize("shapes", EPILOGUES)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_epilogues_of_a_trace_see_finished_tiles(
+    rng: np.random.Generator, shapes: tuple[tuple[int, ...], tuple[int, ...]], transposed: bool
+) -> None:
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    if transposed:  # a matrix that is contiguous in k
+        b = np.ascontiguousarray(b.swapaxes(-1, -2)).swapaxes(-1, -2)
+    bias = rng.standard_normal(b.shape[-1]).astype(np.float32)
+
+    def layer() -> nl.Tensor:
+        return nl.relu(nl.matmul(tensor(a), tensor(b)) + tensor(bias)) * 3
+
+    traced = nl.trace(layer)
+    for _ in range(3):
+        assert_same_bits(traced().numpy(), layer().numpy())
