@@ -1,16 +1,26 @@
 """neurlang: tensors as in PyTorch, loops that are captured, fused, planned into one arena and replayed."""
 
+from typing import Any
+
 from . import _tensor, autograd, functional, nn, optim, random
 from ._tensor import *  # noqa: F403
 from ._tensor import Tensor, bool_, dtype, float32, float64, int32, int64, uint8
 from .autograd import enable_grad, grad, no_grad, set_grad_enabled
 from .errors import AliasError, CacheWarning, DTypeError, FormatError, ShapeError, TraceError
 from .functional import *  # noqa: F403
-from .ops.table import Row, register
+from .ops.table import ROWS, Row, register
 from .serialize import load, save
 from .trace import Counts, reset_programs, trace
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Functions of rows that were registered at run time."""
+    if name in ROWS:
+        return getattr(_tensor, name)
+    raise AttributeError(f"module 'neurlang' has no attribute {name!r}")
+
 
 # PyTorch's spellings.
 bool = bool_

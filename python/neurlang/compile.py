@@ -71,11 +71,6 @@ class Compiled:
         kept = [s.nbytes for s in self.captured.storages if s.kind == "fresh" and s.live]
         return [f"kept {len(kept)} tensors that outlive the block, {sum(kept):,} bytes"] if kept else []
 
-    def made_before(self, step: int) -> list[int]:
-        """The fresh slots that are complete when step number `step` begins."""
-        writers = {x.storage: n for n, s in enumerate(self.schedule.steps) for x, writes in touched(s) if writes}
-        return [slot for slot, n in writers.items() if self.outputs[slot] and n < step]
-
     def run(self, tape: Any) -> None:
         """Executes on the memory of a tape that matches."""
         self.runner(tape)

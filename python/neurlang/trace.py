@@ -218,7 +218,9 @@ class trace:
 
     def show(self, path: str = "trace.html") -> str:
         """Writes one self-contained page with the graph, the kernels and the arena; returns the path."""
-        return _tensor.show_hook(self, path)
+        from . import view  # only who wants a picture pays for it
+
+        return view.show(self, path)
 
     # ---- internals ----
 

@@ -1,4 +1,4 @@
-"""The compiler's process and the cache on disk: whatever is wrong with an entry, a folder or a compiler, nothing breaks."""
+"""The compiler's process and the cache on disk: a bad entry, folder or compiler breaks nothing."""
 
 from __future__ import annotations
 

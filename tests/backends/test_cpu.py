@@ -1,4 +1,4 @@
-"""Compiled programs give the oracle's bits: random graphs, every kernel form at awkward sizes, any number of threads."""
+"""Compiled programs give the oracle's bits: random graphs, every kernel form at awkward sizes, any threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs from tapes: versions, the order of nodes that touch the same memory, effects; and what the verifier refuses."""
+"""Graphs from tapes: versions, the order of nodes that touch the same memory, effects; what the verifier refuses."""
 
 from __future__ import annotations
 

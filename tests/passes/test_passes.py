@@ -279,7 +279,7 @@ def test_plans_are_disjoint_and_near_the_bound(rng: np.random.Generator) -> None
             first = int(rng.integers(0, 80))
             lives[i] = (first, first + int(rng.integers(0, 15)))
         sizes = {i: int(rng.integers(1, 500)) * 64 for i in lives}
-        offsets = place(lives, sizes, lambda lives, sizes: sorted(lives, key=lambda i: -sizes[i]))
+        offsets = place(lives, sizes, lambda lives, sizes: sorted(lives, key=sizes.__getitem__, reverse=True))
         for i in lives:
             for j in range(i):
                 apart = lives[i][1] < lives[j][0] or lives[j][1] < lives[i][0]

@@ -1,7 +1,7 @@
 """The C-family renderer: from a kernel to the text of one C function over the vector dialect of csrc/simd/vec.h.
 
-A function is rendered once per structure: extents and strides are run-time integers, so equal kernels of different sizes
-share it. Loop bodies are written once; vectors that reach beyond the end of a run go through small buffers.
+A function is rendered once per structure: extents and strides are run-time integers, so equal kernels of different
+sizes share it. Loop bodies are written once; vectors that reach beyond the end of a run go through small buffers.
 """
 
 from __future__ import annotations
@@ -172,7 +172,9 @@ static inline {scalar} {name}_lanes({lanes}) {{
 {fold}
   return x0[0];
 }}
-static inline {scalar} {name}_two({scalar} a, {scalar} b) {{ return {name}(SPLAT({vector}, a), SPLAT({vector}, b))[0]; }}
+static inline {scalar} {name}_two({scalar} a, {scalar} b) {{
+  return {name}(SPLAT({vector}, a), SPLAT({vector}, b))[0];
+}}
 static inline int {name}_push({scalar}* stack, int depth, i64 count, {scalar} x) {{
   for (; count & 1; count >>= 1) x = {name}_two(stack[--depth], x);
   stack[depth] = x;
@@ -208,7 +210,7 @@ def _reducer_name(reducer: str, dtype: str, wide: bool) -> str:
 
 
 def render_row(op: str, dtypes: tuple[str, ...], name: str) -> str:
-    """A row's eager kernel, a `MapFn` of csrc/base/view.hpp: pointers and byte steps (0 or an item) of outputs, then inputs.
+    """A row's eager kernel, a `MapFn` of csrc/base/view.hpp: pointers and byte steps, outputs first.
 
     An operand with step 0 is spread over a buffer once; the last, incomplete vector goes through buffers too.
     """
@@ -312,7 +314,7 @@ class _Function:
             )
 
     def _indices(self, of: str, axes: Sequence[int], innermost: str = "") -> dict[int, str]:
-        """Splits the number `of` into indices of `axes`, the last running fastest (behind `innermost` parts of a run)."""
+        """Splits the number `of` into indices of `axes`, the last running fastest (but for `innermost` parts of a run)."""
         self.line(f"i64 q = {of};")
         if innermost:
             self.line(f"const i64 part = q % {innermost};")
@@ -386,7 +388,7 @@ class _Function:
             self._sweep("block", "end", known, self.stores, [], [], index)
 
     def _segments(self) -> list[list[str]]:
-        """For every segment but the last the values that later ones need. Stores come last: they may overwrite operands."""
+        """For every segment but the last the values that later ones need. Stores come last: they may hit operands."""
         maps = [m for m in self.kernel.body if isinstance(m, Map)]
         weights = [weight(m.op, _dtypes(self.kernel, m.args)) for m in maps]
         count = -(-sum(weights) // SEGMENT)

@@ -1,7 +1,7 @@
 """What the bits are: reductions and contractions in NumPy, word for word from their definitions.
 
-Slow and plain. `fma(a, b, c)` is given from outside: fused on a machine level that has the instruction, a * b + c on one that
-does not.
+Slow and plain. `fma(a, b, c)` is given from outside: fused on a machine level that has the instruction, a * b + c on one
+that does not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DOT_BLOCK = 256  # elements of k in one chain of fma
 
 
 def tree(step: Callable[[Array, int], Array], n: int, combine: Callable[[Array, Array], Array], zero: Array) -> Array:
-    """T(n) over the leading axis: `step(lanes, i)` adds elements i … i + 31 (the missing ones are neutral) to 32 lanes."""
+    """T(n) over the leading axis: `step(lanes, i)` adds elements i … i + 31 (missing ones are neutral) to 32 lanes."""
     blocks = []
     for start in range(0, max(n, 1), BLOCK):
         lanes = np.stack([zero] * LANES)

@@ -160,9 +160,9 @@ def _operand(words: Any, versions: list[int]) -> Any:
 def predecessors(graph: Graph) -> list[set[int]]:
     """For every node the nodes that must run before it.
 
-    A reader of version v runs after its writer and before the writer of v + 1; writers of one storage run in order. Checks
-    and writes to leaves are effects: they keep their order relative to each other's kind, so that when a check fails
-    exactly the outside writes recorded before it have happened.
+    A reader of version v runs after its writer and before the writer of v + 1; writers of one storage run in order.
+    Checks and writes to leaves are effects: they keep their order relative to each other's kind, so that when a check
+    fails exactly the outside writes recorded before it have happened.
     """
     writer: dict[Value, int] = {}
     readers: dict[Value, list[int]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 from .graph import Access, Const, Node, Operand, Storage
 from .types import row_dtypes
@@ -72,7 +73,7 @@ def is_chain(sizes: Iterable[int]) -> bool:
 def extents(numel: int, sizes: Iterable[int]) -> tuple[int, ...]:
     """The axes of an index space of `numel` elements cut at `sizes`."""
     bounds = [1, *sorted(s for s in sizes if 1 < s < numel), numel]
-    return tuple(b // a for a, b in zip(bounds, bounds[1:], strict=False))[::-1]
+    return tuple(b // a for a, b in pairwise(bounds))[::-1]
 
 
 def strides_over(form: Form, axes: Sequence[int]) -> tuple[int, ...]:
@@ -167,7 +168,7 @@ Statement = Map | Reduce | Store
 
 @dataclass(frozen=True)
 class Kernel:
-    """A loop nest over `axes`; values on `reduce` (an axis number) come in levels: of every point, or of what is kept."""
+    """A loop nest over `axes`. With a reduced axis (number `reduce`) values are of every point, or of what is kept."""
 
     name: str
     axes: tuple[Axis, ...]
@@ -220,7 +221,7 @@ class Kernel:
 
     @cached_property
     def store_phases(self) -> dict[str, int]:
-        """For every parameter stored at every point the sweep that writes it; memory that is also read waits for the last."""
+        """For every parameter stored at all points the sweep that writes it: the last one for memory that is also read."""
         params = {p.name: p for p in self.params}
         stores = [s for s in self.body if isinstance(s, Store) and self.at_points(params[s.param])]
         return {s.param: self.last_sweep if params[s.param].kind == "inout" else self.phases[s.value] for s in stores}

@@ -63,7 +63,7 @@ def _attrs(attrs: tuple[int, ...]) -> str:
 
 
 def print_kernel(kernel: Kernel) -> str:
-    """The index space, the operands with their affine accesses, one statement a line; parses back with `parse_kernel`."""
+    """Index space, operands with their affine accesses, one statement a line; parses back with `parse_kernel`."""
     space = ", ".join(f"{a.name}: {a.extent}" for a in kernel.axes)
     lines = [f"  {_param(p, kernel)}" for p in kernel.params]
     lines += [f"  {_statement(s, kernel)}" for s in kernel.body]

@@ -145,7 +145,7 @@ def _check_written(schedule: Schedule) -> None:
 
 
 def _check_plan(schedule: Schedule) -> None:
-    """An independent look at the plan: who is alive when, from the steps alone, and whether their bytes are disjoint."""
+    """An independent look at the plan: who is alive when, from the steps alone, and whether bytes are disjoint."""
     memory = schedule.memory
     assert memory is not None
     alive: dict[int, tuple[int, int]] = {}

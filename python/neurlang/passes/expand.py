@@ -1,4 +1,4 @@
-"""Expansion: composites become the primitives that define them, so that fusion sees through them. The bits are the same."""
+"""Expansion: composites become the primitives that define them, so that fusion sees through them. The bits stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folding: simplifications that are exact for every input. Run-time scalars are operands, so nothing here looks at them."""
+"""Folding: simplifications that are exact for every input. Run-time scalars are operands: nothing here sees them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Fusion: from a graph to a schedule of generated kernels and native calls.
 
-Every node begins as a group of its own; groups merge along what they share. A group is one loop nest over one index space,
-counted by its row-major index: two accesses fit when they are the same function of that index, whatever shapes they were
-written with. A group with a reduction has two levels, all points and what the reduction keeps; groups over the kept
-elements join it at that level.
+Every node begins as a group of its own; groups merge along what they share. A group is one loop nest over one index
+space, counted by its row-major index: two accesses fit when they are the same function of that index, whatever shapes
+they were written with. A group with a reduction has two levels, all points and what the reduction keeps; groups over
+the kept elements join it at that level.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class _Fusion:
                 yield _Builder(self.graph, group, self.users).step(group.nodes)
 
     def _native_step(self, group: Group) -> Iterator[Step]:
-        """The hand-written kernel, with what was merged into it as its epilogue; nothing when there is nothing to do."""
+        """The hand-written kernel, with what was merged into it as epilogue; none when there is nothing to do."""
         nodes = self.graph.nodes
         native = next(n for n in group.nodes if self.is_native[n])
         maps = [n for n in group.nodes if n != native]
@@ -273,7 +273,7 @@ def _over(number: int, node: Node, shape: tuple[int, ...], reduce: tuple[int, in
 
 
 def _matrix(op: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of the matrices in which a contraction finishes its result (`Epilogue` in csrc/base/view.hpp)."""
+    """Rows and columns of the matrices in which a contraction finishes (`Epilogue` in csrc/base/view.hpp)."""
     if op == "conv2d_weight":
         return shape[0], count(shape[1:])
     lead = len(shape) - 2 if op == "matmul" else 1

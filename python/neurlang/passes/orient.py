@@ -1,4 +1,4 @@
-"""Orientation: a product that is only read transposed is computed transposed, as bᵀaᵀ. Products commute, so the bits stay."""
+"""Orientation: a product that is only read transposed is computed transposed, as bᵀaᵀ. Its bits are the same."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _turned_reader(node: Node, out: Access) -> Node | None:
 
 
 def _turned_access(x: Access, rows: int, columns: int) -> Access | None:
-    """`x` over the transposed matrix: along rows and columns its strides trade places; None unless it then ends in runs."""
+    """`x` over the transposed matrix, strides of rows and columns swapped; None unless it then ends in runs."""
     if x.offset >= 0:
         return None
     strides, down, across = [], 0, 0

@@ -104,7 +104,7 @@ def _lower_bound(lives: Lifetimes, sizes: dict[int, int]) -> int:
 
 
 def _streamed(schedule: Schedule) -> Schedule:
-    """A large output that no later step reads is written around the cache: no line is fetched only to be overwritten."""
+    """A large output that no later step reads is written around the cache: no line is fetched to be overwritten."""
     read_later: set[int] = set()
     steps = []
     for step in reversed(schedule.steps):

@@ -71,7 +71,7 @@ def _is_only_use(step: Step, operand: Access) -> bool:
 def _same_elements(
     schedule: Schedule, kernel: Kernel, out: tuple[Param, Access], operand: tuple[Param, Access]
 ) -> bool:
-    """Whether the result's element is where the operand's is, and is written after the operand is read for the last time."""
+    """Whether result and operand lie alike, and the operand is read for the last time before the result is written."""
     (p, result), (q, source) = out, operand
     same = p.strides == q.strides and p.dtype == q.dtype and result.offset == source.offset == -1
     equal_bytes = schedule.storages[result.storage].nbytes == schedule.storages[source.storage].nbytes

@@ -17,7 +17,11 @@ from pathlib import Path
 from ... import config
 from ...errors import CacheWarning
 
-FLAGS = ["-std=c11", "-O2", "-ffp-contract=off", "-fno-fast-math", "-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fvisibility=default", "-fPIC", "-shared", "-nostdlib", "-w", "-x", "c"]
+FLAGS = (
+    *("-std=c11", "-O2", "-fPIC", "-shared", "-nostdlib", "-fvisibility=default", "-w", "-x", "c"),
+    *("-ffp-contract=off", "-fno-fast-math", "-fno-math-errno", "-fno-trapping-math", "-fwrapv"),
+    *("-fno-stack-protector", "-fno-asynchronous-unwind-tables"),
+)
 LEVEL_FLAGS = {
     "baseline": ("-fno-tree-forwprop",),  # the pass makes gcc 12 crash on selects between doubles without SSE4.1
     "avx2": ("-mavx2", "-mfma"),
@@ -51,7 +55,7 @@ def compile_files(files: tuple[str, ...], level: str, version: str) -> list[byte
 
 
 def find_compiler() -> list[str]:
-    """The C compiler's words: the one that the user asks for, or the first of cc, gcc and clang. No shell is involved."""
+    """The C compiler's words: what the user asks for, or the first of cc, gcc and clang. No shell is involved."""
     chosen = shlex.split(config.compiler_command())
     for words in [chosen] if chosen else [[name] for name in COMPILERS]:
         path = shutil.which(words[0])
@@ -61,7 +65,7 @@ def find_compiler() -> list[str]:
 
 
 def _start(command: list[str], text: str, path: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    """Starts a compiler in a process group of its own. What it prints goes to a file, which cannot fill up as a pipe can."""
+    """Starts a compiler in a process group of its own. What it prints goes to a file: a pipe could fill up."""
     source = path.with_suffix(".c")
     source.write_text(text)
     try:

@@ -1,4 +1,4 @@
-"""A device that runs nothing: shows passes and plans on a machine without a compiler, and what a backend must provide."""
+"""A device that runs nothing: shows passes and plans without a compiler, and what a backend must provide."""
 
 from __future__ import annotations
 
