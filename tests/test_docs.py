@@ -42,3 +42,28 @@ def test_documents_name_files_that_exist() -> None:
                 assert (ROOT / path).exists(), f"{name} names {path}"
         for target in re.findall(r"\]\(([\w./]+)\)", text):
             assert (ROOT / target).exists(), f"{name} links to {target}"
+
+
+ROW_PROGRAM = """
+import numpy as np
+import neurlang as nl
+from neurlang.ops import table
+row = eval({source!r}, vars(table))
+nl.register(row)
+x = nl.linspace(-3.0, 3.0, 41).requires_grad_()
+y = nl.softsign(x)
+y.sum().backward()
+want = row.numpy(np, x.detach().numpy().astype(np.float64))
+assert np.abs(y.detach().numpy() - want).max() < 1e-6
+assert np.abs(x.grad.numpy() - 1 / (1 + np.abs(x.detach().numpy())) ** 2).max() < 1e-6
+step = nl.trace(lambda x: nl.softsign(x) * 2.0)
+assert (step(x).detach().numpy() == (y * 2.0).detach().numpy()).all()
+assert step.counts.compiled == 1
+"""
+
+
+def test_contributing_row_registered_at_run_time() -> None:
+    (source,) = (block for block in blocks("CONTRIBUTING.md") if "softsign" in block)
+    command = [sys.executable, "-c", ROW_PROGRAM.format(source=source.strip().rstrip(","))]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr

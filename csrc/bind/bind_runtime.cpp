@@ -30,13 +30,23 @@ py::dict memory() {
 }
 
 // Memory of the allocator, for as long as the object lives.
-struct Block {
-  const int64_t bytes;
-  void* const memory;
-  explicit Block(int64_t n) : bytes(n), memory(nl_alloc(n)) {}
-  ~Block() { nl_free(memory, bytes); }
+class Block {
+ public:
+  explicit Block(int64_t bytes) : bytes_(bytes) {
+    const py::gil_scoped_release release;
+    memory_ = nl_alloc(bytes);
+  }
+  ~Block() {
+    const py::gil_scoped_release release;
+    nl_free(memory_, bytes_);
+  }
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
+  uintptr_t address() const { return reinterpret_cast<uintptr_t>(memory_); }
+
+ private:
+  int64_t bytes_;
+  void* memory_;
 };
 
 uintptr_t symbol_address(const Library& library, const std::string& name) {
@@ -60,7 +70,7 @@ void bind_threads(py::module_& m) {
 void bind_memory(py::module_& m) {
   py::class_<Block>(m, "Block", "Memory of the allocator, uninitialised, for as long as this object lives.")
       .def(py::init<int64_t>(), py::arg("nbytes"))
-      .def_property_readonly("address", [](const Block& b) { return reinterpret_cast<uintptr_t>(b.memory); });
+      .def_property_readonly("address", &Block::address);
   m.def("memory_stats", &memory, "Bytes of the allocator: in use, cached, mapped (their sum), and the peak of that.");
   m.def("release_cached_memory", &release_cached_memory, "Gives memory that waits for reuse back to the system.");
   m.def("allocation_count", &allocation_count, "Requests for memory (malloc, new, mmap) of this module so far.");

@@ -82,7 +82,7 @@ struct Forward {
   explicit Forward(const Call& c)
       : call(c),
         g(geometry(c.in[0], c.in[1], c.out[0], c.attr)),
-        stage(c.in[0], g.y, g.x),
+        stage(c.in[0], g.y, g.x, g.taps()),
         weights{nullptr, g.group_outputs(), g.taps() * g.group_channels(), 0} {
     int64_t size = weights.size(g.groups);
     int64_t elements = g.depthwise() ? 0 : size + stage.size();
@@ -150,7 +150,7 @@ struct InputGradient {
   explicit InputGradient(const Call& c)
       : call(c),
         g(geometry(c.out[0], c.in[1], c.in[0], c.attr)),
-        stage(c.in[0], padded_maps(g.y), padded_maps(g.x)),
+        stage(c.in[0], padded_maps(g.y), padded_maps(g.x), g.taps()),
         weights{nullptr, g.group_channels(), g.taps() * g.group_outputs(), 0} {
     int64_t size = weights.size(g.groups), numbers = weights.depth + g.taps();
     int64_t elements = g.depthwise() ? 0 : size + stage.size();

@@ -124,8 +124,8 @@ struct Stage {
   int64_t chunk;  // images at a time
   T* copies;
 
-  Stage(const View& images, const Axis& rows, const Axis& columns) : from(images), y(rows), x(columns) {
-    in_place = sees_all(y) && sees_all(x) && from.strides[3] == 1 && from.strides[1] >= 0;
+  Stage(const View& images, const Axis& rows, const Axis& columns, int64_t taps) : from(images), y(rows), x(columns) {
+    in_place = taps == 1 && sees_all(y) && sees_all(x) && from.strides[3] == 1 && from.strides[1] >= 0;
     row_stride = in_place ? from.strides[2] : x.phase_size();
     channel_stride = in_place ? from.strides[1] : y.phases() * x.phases() * plane_size();
     image_stride = in_place ? from.strides[0] : from.shape[1] * channel_stride;
@@ -133,7 +133,7 @@ struct Stage {
     if (!in_place) chunk = max_of(1, min_of(chunk, kStageBytes / max_of(1, image_stride * int64_t(sizeof(T)))));
   }
 
-  static bool sees_all(const Axis& a) { return a.kernel == 1 && a.stride == 1 && a.pad == 0 && a.input == a.output; }
+  static bool sees_all(const Axis& a) { return a.stride == 1 && a.pad == 0 && a.input == a.output; }
 
   int64_t plane_size() const { return y.phase_size() * x.phase_size(); }
 

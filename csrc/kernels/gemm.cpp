@@ -36,18 +36,19 @@ int64_t threads_for(const Contraction<T>& job) {
   return max_of(1, min_of(nl_num_threads(), products / kGrainProducts));
 }
 
-// The cut of least cost: the products of the largest tile, its share of packing added as if it were kPacking lines more,
-// times the number of tiles that the busiest thread computes.
+// The cut of least cost: the products of the largest tile, its share of packing counted as kPacking lines more, times the
+// number of tiles that the busiest thread computes. Tried are cuts into a few tiles for each thread.
 template <class T>
 Tiles plan(const Contraction<T>& job, int64_t threads) {
-  constexpr int64_t kPacking = 8;
+  constexpr int64_t kPacking = 8, kTilesEach = 4;
   int64_t rows = row_panels(job.m), columns = ceil_div(job.n, kTileColumns<T>);
   int64_t fewest_rows = ceil_div(rows, 4 * kMaxRowPanels<T>), fewest_columns = ceil_div(columns, kMaxColumnPanels<T>);
   Tiles best = {rows, columns, fewest_rows, fewest_columns};
   if (threads == 1) return best;
   int64_t least = INT64_MAX;
-  for (int64_t r = fewest_rows; r <= min_of(rows, fewest_rows + 2 * threads); r++) {
-    for (int64_t c = fewest_columns; c <= min_of(columns, fewest_columns + 2 * threads); c++) {
+  for (int64_t r = fewest_rows; r <= min_of(rows, fewest_rows + kTilesEach * threads); r++) {
+    for (int64_t each = 1; each <= kTilesEach; each++) {
+      int64_t c = min_of(columns, max_of(fewest_columns, ceil_div(threads * each, job.batch * r)));
       int64_t height = min_of(job.m, ceil_div(rows, r) * kTileRows), width = ceil_div(columns, c) * kTileColumns<T>;
       int64_t cost = ceil_div(job.batch * r * c, threads) * (height + kPacking) * (width + kPacking);
       if (cost < least) least = cost, best.rows = r, best.columns = c;

@@ -12,23 +12,34 @@ namespace {
 inline int64_t from_start(int64_t index, int64_t extent) { return index < 0 ? index + extent : index; }
 inline bool valid(int64_t index, int64_t extent) { return (uint64_t)from_start(index, extent) < (uint64_t)extent; }
 
-Walk<1> walk_of(const View& v) {
-  Walk<1> walk;
-  for (int d = 0; d < v.rank; d++) walk.add_axis(v.shape[d], {v.strides[d]});
-  return walk;
+// Calls fn(i, offset) for the elements of a view, in row-major order.
+template <class F>
+void for_each(const View& v, const F& fn) {
+  Walk<1> rows;
+  for (int d = 0; d < v.rank; d++) rows.add_axis(v.shape[d], {v.strides[d]});
+  int64_t n = 1, step = 0;
+  if (rows.rank > 0) {
+    n = rows.shape[rows.rank - 1], step = rows.stride[0][rows.rank - 1];
+    rows.remove_axis(rows.rank - 1);
+  }
+  auto c = rows.seek(0);
+  for (int64_t r = 0; r < rows.total; r++, rows.next(c)) {
+    for (int64_t j = 0; j < n; j++) fn(r * n + j, c.at[0] + j * step);
+  }
 }
 
 // Checks all elements of `index`; the first bad one is what the fault names.
 Status check(const View& index, int64_t extent, int64_t axis, int64_t* fault) {
-  Walk<1> walk = walk_of(index);
   const int64_t* at = (const int64_t*)index.data;
-  auto c = walk.seek(0);
-  for (int64_t i = 0; i < walk.total; i++, walk.next(c)) {
-    if (valid(at[c.at[0]], extent)) continue;
-    fault[0] = at[c.at[0]], fault[1] = extent, fault[2] = axis;
-    return kIndexError;
-  }
-  return kOk;
+  bool good = true;
+  for_each(index, [&](int64_t, int64_t offset) { good &= valid(at[offset], extent); });
+  if (good) return kOk;
+  for_each(index, [&](int64_t, int64_t offset) {
+    if (good || valid(at[offset], extent)) return;
+    good = true;  // found; the others are not looked at
+    fault[0] = at[offset], fault[1] = extent, fault[2] = axis;
+  });
+  return kIndexError;
 }
 
 // ---- what is done with the elements at a place: `there` is in the indexed tensor, `here` in the other one ----
@@ -38,9 +49,11 @@ struct Get {
   using Element = T;
   static void one(const T* there, T* here) { *here = *there; }
   static void run(const T* there, int64_t there_step, T* here, int64_t here_step, int64_t n) {
-    if (there_step == 1 && here_step == 1) __builtin_memcpy(here, there, n * sizeof(T));
-    else
-      for (int64_t i = 0; i < n; i++) here[i * here_step] = there[i * there_step];
+    if (there_step == 1 && here_step == 1 && n > 1) {
+      __builtin_memcpy(here, there, n * sizeof(T));
+      return;
+    }
+    for (int64_t i = 0; i < n; i++) one(there + i * there_step, here + i * here_step);
   }
 };
 
@@ -195,19 +208,17 @@ Points points_of(const View& there, const View& here, const Indices& indices, in
     p.run = p.after.shape[inner], p.there_step = p.after.stride[0][inner], p.here_step = p.after.stride[1][inner];
     p.after.remove_axis(inner);
   }
-  Walk<1> walk;
-  for (int d = 0; d < shape.rank; d++) walk.push_axis(shape.shape[d], {here.strides[position + d]});
-  p.count = walk.total;
+  View places = shape;  // of the points in `here`
+  p.count = 1;
+  for (int d = 0; d < shape.rank; d++) places.strides[d] = here.strides[position + d], p.count *= shape.shape[d];
   p.data = (Point*)nl_scratch(0, p.count * sizeof(Point));
-  auto c = walk.seek(0);
-  for (int64_t i = 0; i < p.count; i++, walk.next(c)) {
-    p.data[i] = {0, c.at[0]};
-    for (int k = 0; k < indices.count; k++) {
-      const View& index = indices.views[k];
-      int64_t at = 0, axis = indices.axes[k];
-      for (int d = 0; d < index.rank; d++) at += c.index[d] * index.strides[d];
-      p.data[i].there += from_start(((const int64_t*)index.data)[at], there.shape[axis]) * there.strides[axis];
-    }
+  for_each(places, [&](int64_t i, int64_t offset) { p.data[i] = {0, offset}; });
+  for (int k = 0; k < indices.count; k++) {
+    const int64_t* index = (const int64_t*)indices.views[k].data;
+    int64_t extent = there.shape[indices.axes[k]], stride = there.strides[indices.axes[k]];
+    for_each(indices.views[k], [&](int64_t i, int64_t offset) {
+      p.data[i].there += from_start(index[offset], extent) * stride;
+    });
   }
   return p;
 }
@@ -216,10 +227,11 @@ Points points_of(const View& there, const View& here, const Indices& indices, in
 template <class Op, class T>
 void visit(const Points& p, T* there, T* here, int64_t first, int64_t last, int64_t begin, int64_t end) {
   there += begin * p.there_step, here += begin * p.here_step;
+  auto c = p.after.seek(0);
   for (int64_t i = first; i < last; i++) {
-    auto c = p.after.seek(0);
-    for (int64_t k = 0; k < p.after.total; k++, p.after.next(c)) {
+    for (int64_t k = 0; k < p.after.total; k++) {
       Op::run(there + p.data[i].there + c.at[0], p.there_step, here + p.data[i].here + c.at[1], p.here_step, end - begin);
+      if (p.after.total > 1) p.after.next(c);  // from the last slice back to the first
     }
   }
 }
@@ -229,9 +241,11 @@ template <class Op>
 void get_points(const Points& p, const View& x, const View& out) {
   using T = typename Op::Element;
   parallel_for(p.before.total * p.count, grain_of(p.after.total * p.run), [=, &p](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-      auto c = p.before.seek(i / p.count);
-      visit<Op>(p, (T*)x.data + c.at[0], (T*)out.data + c.at[1], i % p.count, i % p.count + 1, 0, p.run);
+    for (int64_t i = begin; i < end;) {
+      int64_t outer = i / p.count, first = i % p.count, last = min_of(p.count, first + end - i);
+      auto c = p.before.seek(outer);
+      visit<Op>(p, (T*)x.data + c.at[0], (T*)out.data + c.at[1], first, last, 0, p.run);
+      i += last - first;
     }
   });
 }
@@ -308,17 +322,8 @@ int index_put(const Call& call) {
 
 int count_nonzero(const Call& call) {
   const View& mask = call.in[0];
-  Walk<1> walk = walk_of(mask);
-  int64_t n = 1, step = 1, count = 0;
-  if (walk.rank > 0) {
-    n = walk.shape[walk.rank - 1], step = walk.stride[0][walk.rank - 1];
-    walk.remove_axis(walk.rank - 1);
-  }
-  const uint8_t *data = (const uint8_t*)mask.data, *end = end_of<uint8_t>(mask);
-  auto c = walk.seek(0);
-  for (int64_t i = 0; i < walk.total; i++, walk.next(c)) {
-    count += TreeRow<Sum<uint8_t, uint64_t, int64_t>>::run(Strided<uint8_t>{data + c.at[0], step, end}, n);
-  }
+  int64_t count = 0;
+  for_each(mask, [&](int64_t, int64_t offset) { count += mask.data[offset] != 0; });
   *(int64_t*)call.out[0].data = count;
   return kOk;
 }
@@ -326,16 +331,18 @@ int count_nonzero(const Call& call) {
 // Writes as many rows as the output has: the count was taken before, and the mask may be shared memory.
 int nonzero(const Call& call) {
   const View &mask = call.in[0], &out = call.out[0];
-  Walk<1> walk;
-  for (int d = 0; d < mask.rank; d++) walk.push_axis(mask.shape[d], {mask.strides[d]});
-  int64_t row = 0;
-  auto c = walk.seek(0);
-  for (int64_t i = 0; i < walk.total && row < out.shape[0]; i++, walk.next(c)) {
-    if (!mask.data[c.at[0]]) continue;
-    for (int d = 0; d < mask.rank; d++) {
-      ((int64_t*)out.data)[row * out.strides[0] + d * out.strides[1]] = c.index[d];
+  Walk<1> rows;
+  for (int d = 0; d < mask.rank - 1; d++) rows.push_axis(mask.shape[d], {mask.strides[d]});
+  int last = mask.rank - 1;
+  int64_t n = last < 0 ? 1 : mask.shape[last], step = last < 0 ? 0 : mask.strides[last], row = 0;
+  auto c = rows.seek(0);
+  for (int64_t i = 0; i < rows.total; i++, rows.next(c)) {
+    for (int64_t j = 0; j < n && row < out.shape[0]; j++) {
+      if (!mask.data[c.at[0] + j * step]) continue;
+      int64_t* to = (int64_t*)out.data + row++ * out.strides[0];
+      for (int d = 0; d < last; d++) to[d * out.strides[1]] = c.index[d];
+      if (last >= 0) to[last * out.strides[1]] = j;
     }
-    row++;
   }
   return kOk;
 }

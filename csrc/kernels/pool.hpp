@@ -79,20 +79,6 @@ Band<T> band_of(const Planes<const T>& x, const T* plane, const T* x_end, const 
   return {copy, width, copy + height * width};
 }
 
-// A number as a type.
-template <int kValue>
-struct Constant {
-  static constexpr int value = kValue;
-};
-
-// Calls fn with the stride as a compile-time number: 1, 2, or 0 for any other.
-template <class F>
-void with_stride(int64_t stride, const F& fn) {
-  if (stride == 1) return fn(Constant<1>{});
-  if (stride == 2) return fn(Constant<2>{});
-  fn(Constant<0>{});
-}
-
 // The elements 0, 2, 4, … of two vectors in a row.
 template <class V>
 V even(V a, V b) {
@@ -105,17 +91,24 @@ V even(V a, V b) {
   }
 }
 
-// A vector of elements `stride` apart; reads nothing from `end` on.
+// A vector of elements `stride` apart; for kStride = 2 one element more is read than needed.
 template <class V, int kStride, class T>
-V strided_load(const T* p, int64_t stride, const T* end) {
+V strided_load(const T* p, int64_t stride) {
   constexpr int kWidth = sizeof(V) / sizeof(T);
   if constexpr (kStride == 1) return load<V>(p);
-  if constexpr (kStride == 2) {
-    if (end - p >= 2 * kWidth) return even(load<V>(p), load<V>(p + kWidth));
-  }
+  if constexpr (kStride == 2) return even(load<V>(p), load<V>(p + kWidth));
   V v = {};
   for (int l = 0; l < kWidth; l++) v[l] = p[l * stride];
   return v;
+}
+
+// Whether any lane of a mask is set.
+template <class V>
+bool any(V mask) {
+  int64_t words[sizeof(V) / 8], found = 0;
+  store(words, mask);
+  for (int64_t word : words) found |= word;
+  return found != 0;
 }
 
 // Stores the first `count` lanes.
@@ -132,7 +125,10 @@ void strided_store(T* p, int64_t stride, int64_t count, V v) {
 template <class V, class F>
 void cover(int64_t n, const F& body) {
   constexpr int64_t kWidth = sizeof(V) / sizeof(V{}[0]);
-  for (int64_t i = 0; i < n; i += kWidth) body(V{}, max_of(0, min_of(i, n - kWidth)), n);
+  for (int64_t i = 0; i < n; i += kWidth) {
+    int64_t first = max_of(0, min_of(i, n - kWidth));
+    body(V{}, first, n - first);
+  }
 }
 
 // The same with the widest vectors that fit, or the smallest.
@@ -145,8 +141,25 @@ void cover_row(int64_t n, const F& body) {
   cover<typename VecOf<T, 16>::V>(n, body);
 }
 
-// Calls outputs.vector<kStride, V>(plane, corner, band, oh, ow, count) for vectors that cover all outputs of all planes:
-// `corner` is the first window's origin in the band, plane = outputs.plane(p).
+// Calls outputs.vector<kStride, V>(plane, corner, row_stride, oh, ow, count) for vectors that cover the outputs of a band:
+// `corner` is where the first window begins.
+template <int kStride, class T, class Outputs>
+void pool_band(const Band<T>& from, const Axis& rows, const Axis& columns, int64_t begin, int64_t end,
+               const Outputs& outputs, const typename Outputs::Plane& plane) {
+  int64_t reach = rows.reach() * from.row_stride + columns.reach();
+  for (int64_t oh = begin; oh < end; oh++) {
+    const T* row = from.data + (oh - begin) * rows.stride * from.row_stride;
+    cover_row<T>(columns.outputs, [&](auto v, int64_t ow, int64_t count) {
+      using V = decltype(v);
+      const T* corner = row + ow * columns.stride;
+      bool ends = kStride == 2 && from.end - corner < reach + 2 * int(sizeof(V) / sizeof(T));
+      if (ends) outputs.template vector<0, V>(plane, corner, from.row_stride, oh, ow, count);
+      else outputs.template vector<kStride, V>(plane, corner, from.row_stride, oh, ow, count);
+    });
+  }
+}
+
+// Pools all planes; `outputs` knows what is done to a vector of windows.
 template <class T, class Outputs>
 void pool(const View& input, const Axis& rows, const Axis& columns, T padding, const Outputs& outputs) {
   Planes<const T> x(input);
@@ -159,14 +172,9 @@ void pool(const View& input, const Axis& rows, const Axis& columns, T padding, c
       int64_t p = item / bands, first = item % bands * band, last = min_of(first + band, rows.outputs);
       Band<T> from = band_of(x, x.plane(p), end, rows, columns, first, last, padding);
       auto plane = outputs.plane(p);
-      with_stride(columns.stride, [&](auto stride) {
-        for (int64_t oh = first; oh < last; oh++) {
-          cover_row<T>(columns.outputs, [&](auto v, int64_t ow, int64_t count) {
-            const T* corner = from.data + (oh - first) * rows.stride * from.row_stride + ow * columns.stride;
-            outputs.template vector<decltype(stride)::value, decltype(v)>(plane, corner, from, oh, ow, count - ow);
-          });
-        }
-      });
+      if (columns.stride == 1) pool_band<1>(from, rows, columns, first, last, outputs, plane);
+      else if (columns.stride == 2) pool_band<2>(from, rows, columns, first, last, outputs, plane);
+      else pool_band<0>(from, rows, columns, first, last, outputs, plane);
     }
   });
 }

@@ -55,14 +55,15 @@ struct AvgPool {
   Axis rows, columns;
   Divisor<T> divisor;
 
-  T* plane(int64_t p) const { return means.plane(p); }
+  using Plane = T*;
+  Plane plane(int64_t p) const { return means.plane(p); }
 
   template <int kStride, class V>
-  void vector(T* plane, const T* corner, const Band<T>& band, int64_t oh, int64_t ow, int64_t count) const {
+  void vector(T* plane, const T* corner, int64_t row_stride, int64_t oh, int64_t ow, int64_t count) const {
     V sum = {};
     for (int64_t i = 0; i < rows.kernel; i++) {
-      const T* row = corner + i * band.row_stride;
-      for (int64_t j = 0; j < columns.kernel; j++) sum += strided_load<V, kStride>(row + j, columns.stride, band.end);
+      const T* row = corner + i * row_stride;
+      for (int64_t j = 0; j < columns.kernel; j++) sum += strided_load<V, kStride>(row + j, columns.stride);
     }
     V mean = sum / (splat<V>(divisor.row(rows, oh)) * load<V>(divisor.columns + ow));
     strided_store(plane + oh * means.row_stride + ow * means.column_stride, means.column_stride, count, mean);

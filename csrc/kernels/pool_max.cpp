@@ -26,25 +26,38 @@ struct MaxPool {
   Plane plane(int64_t p) const { return {values.plane(p), indices.plane(p)}; }
 
   template <int kStride, class V>
-  void vector(const Plane& p, const T* corner, const Band<T>& band, int64_t oh, int64_t ow, int64_t count) const {
+  void vector(const Plane& p, const T* corner, int64_t row_stride, int64_t oh, int64_t ow, int64_t count) const {
     constexpr int kWidth = sizeof(V) / sizeof(T);
     using OffsetV = typename VecOf<Offset, kWidth * (int)sizeof(Offset)>::V;
     V best = splat<V>(-T(__builtin_inf()));
-    OffsetV at = load<OffsetV>(first_columns + ow) + Offset(first_tap(rows, oh) * rows.dilation * width);
-    for (int64_t i = 0; i < rows.kernel; i++) {
-      const T* row = corner + i * rows.dilation * band.row_stride;
-      for (int64_t j = 0; j < columns.kernel; j++) {
-        V next = strided_load<V, kStride>(row + j * columns.dilation, columns.stride, band.end);
-        auto wins = (next > best) | ((next != next) & (best == best));
-        best = wins ? next : best;
-        OffsetV here = splat<OffsetV>(Offset(i * rows.dilation * width + j * columns.dilation));
-        at = __builtin_convertvector(wins, OffsetV) ? here : at;
-      }
-    }
+    OffsetV at;
+    __builtin_memcpy(&at, first_columns + ow, sizeof at);
+    at += Offset(first_tap(rows, oh) * rows.dilation * width);
+    bool any_nan = windows<kStride, false>(corner, row_stride, best, at);
+    if (any_nan) windows<kStride, true>(corner, row_stride, best, at);
     int64_t w = values.column_stride;
     strided_store(p.value + oh * values.row_stride + ow * w, w, count, best);
     int64_t* index = p.index + oh * indices.row_stride + ow * indices.column_stride;
     store_indices<kWidth>(index, count, rows.origin(oh) * width + columns.origin(ow), at);
+  }
+
+  // Takes the taps of a vector of windows. NaNs are looked for only when told so; whether there are any is returned.
+  // A second look, on top of the first one's result, gives what a first look for them would have given.
+  template <int kStride, bool kNans, class V, class OffsetV>
+  bool windows(const T* corner, int64_t row_stride, V& best, OffsetV& at) const {
+    auto nans = best != best;
+    for (int64_t i = 0; i < rows.kernel; i++) {
+      const T* row = corner + i * rows.dilation * row_stride;
+      Offset here = Offset(i * rows.dilation * width);
+      for (int64_t j = 0; j < columns.kernel; j++, here += Offset(columns.dilation)) {
+        V next = strided_load<V, kStride>(row + j * columns.dilation, columns.stride);
+        auto wins = kNans ? (next != next) & (best == best) : next > best;
+        best = wins ? next : best;
+        at = __builtin_convertvector(wins, OffsetV) ? here - OffsetV{} : at;
+        nans |= next != next;
+      }
+    }
+    return any(nans);
   }
 
   // index[l] = origin + l * stride + at[l], in 64 bits.

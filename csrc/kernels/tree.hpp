@@ -53,19 +53,19 @@ template <class T>
 using Mask = typename IntOf<sizeof(T)>::I;
 
 template <class V, class T>
-V splat(T x) {
+__attribute__((always_inline)) inline V splat(T x) {
   return x - V{};  // and not V{} + x, which loses the sign of -0
 }
 
 template <class V, class T>
-V load(const T* p) {
+__attribute__((always_inline)) inline V load(const T* p) {
   V v;
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
 
 template <class V, class T>
-void store(T* p, V v) {
+__attribute__((always_inline)) inline void store(T* p, V v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 

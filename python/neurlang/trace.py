@@ -133,12 +133,13 @@ class trace:
         self._reasons: OrderedDict[str, int] = OrderedDict()
         self._last: Compiled | None = None
         self._owner: threading.Thread | None = None
+        self._want_lines = True  # until the lines of what is recorded are known: finding them costs more than recording
 
     # ---- context manager and decorator ----
 
     def __enter__(self) -> trace:
         if not _thread.open:
-            _thread.tape.open(True, self.check)
+            _thread.tape.open(self._want_lines, self.check)
             _thread.block_cut = False
         else:
             self._note("inlined into the trace that was already open on this thread")
@@ -382,8 +383,10 @@ def _run_segment(owner: trace, reason: str | None, last: bool, raised: bool = Fa
     try:
         if tape.foreign_write() >= 0:
             raise TraceError("an input whose memory NumPy shares was written during the block; copy it before the block")
-        compiled, why_not = (None, str(reason)) if raised else _choose(owner, tape, reason is None)
-        lines = list(tape.lines)
+        segment = _programs.find(tape, tape.seal(), owner.backend)
+        segment.lines = segment.lines or tape.lines
+        owner._want_lines = not segment.lines
+        compiled, why_not = (None, str(reason)) if raised else _choose(owner, tape, segment, reason is None)
         try:
             if compiled is None:
                 owner.counts.interpreted += 1
@@ -396,18 +399,17 @@ def _run_segment(owner: trace, reason: str | None, last: bool, raised: bool = Fa
         except IndexError as e:
             if compiled is not None:
                 tape.forgive(compiled.made_before(tape.failed_step()))
-            n = tape.failed_op()
+            n, lines = tape.failed_op(), tape.lines or segment.lines
             where = _line_text(lines[n]) if 0 <= n < len(lines) else "an unknown line"
             raise IndexError(f"{e} (recorded at {where})") from None
     finally:
         tape.clear()
         if not last:
-            tape.open(True, owner.check)
+            tape.open(owner._want_lines, owner.check)
 
 
-def _choose(owner: trace, tape: Any, at_end: bool) -> tuple[Compiled | None, str]:
+def _choose(owner: trace, tape: Any, segment: Segment, at_end: bool) -> tuple[Compiled | None, str]:
     """The program for the tape, or None and why it runs op by op."""
-    segment = _programs.find(tape, tape.seal(), owner.backend)
     segment.met += 1
     if tape.leaves_overlap():
         return None, "two inputs from NumPy lie over each other and one is written"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ir.programs import Generator, Tape, View, narrow, permute
 
-from neurlang.backends import cstyle
+from neurlang.ir import loops
 from neurlang.ir.kernel import BLOCK, KernelStep, NativeStep
 
 from .replay import compiled, difference, machine, run_oracle, run_program
@@ -148,7 +148,7 @@ def test_long_bodies_are_cut_into_segments(rng: np.random.Generator) -> None:
     t.write("copy", [y], [x])
     t.keep(z)
     (step,) = check(t, rng)
-    assert cstyle.kernel_weight(step.kernel) > 2 * cstyle.SEGMENT
+    assert loops.kernel_weight(step.kernel) > 2 * loops.SEGMENT
 
 
 def test_rows_longer_than_the_row_buffer(rng: np.random.Generator) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 EXTENTS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 33)
 LONG = (513, 700, 1100)  # longer than a block of the defined sum
+LARGEST = 20_000
 
 FLOAT_MAPS = (
     "{a}.tanh()", "{a}.sigmoid()", "{a}.relu()", "{a}.abs()", "-{a}", "{a} ** 2", "({a} * {a} + 1.0).sqrt()",
@@ -36,19 +37,18 @@ INTEGER_PAIRS = (
     "nl.where({a} > {b}, {a}, {b} + {k})", "{a}.masked_fill({b} > 0, {k})",
 )  # fmt: skip
 INTEGER_SUMS = (
-    "{a}.sum({d})",
-    "{a}.sum()",
-    "{a}.amax({d}, keepdim=True)",
-    "{a}.amin({d})",
-    "{a}.sum({d}, keepdim=True) - {a}",
-)
+    "{a}.sum({d})", "{a}.sum()", "{a}.amax({d}, keepdim=True)", "{a}.amin({d})", "{a}.sum({d}, keepdim=True) - {a}",
+)  # fmt: skip
 VIEWS = ("{a}[{i}]", "{a}[{i}]", "{a}[{i}]", "{a}.t()", "{a}.transpose(0, -1)", "{a}.unsqueeze({d})", "{a}.reshape(-1)",
          "{a}.flatten()", "{a}.expand(2, *{a}.shape)", "{a}[None]", "{a}.squeeze()")  # fmt: skip
-MAKERS = ("{a}.clone()", "nl.zeros_like({a})", "nl.stack([{a}, {a}])", "nl.cat([{a}, {a}], {d})", "{a}.contiguous()")
+MAKERS = ("{a}.clone()", "nl.zeros_like({a})", "nl.stack([{a}, {a}])", "nl.cat([{a}, {a}], {d})", "{a}.contiguous()",
+          "{a}[nl.tensor([0, -1, 0])]")  # fmt: skip
+CASTS = ("{a}.to(nl.float64)", "({a} * 3).to(nl.int32)", "{a} > {b}", "{a}.to(nl.float32)", "({a} * 9).to(nl.uint8)")
 PRODUCTS = ("{a} @ {b}", "{a} @ {a}.transpose(-2, -1)", "{b}.transpose(-2, -1) @ {b}")
 WRITES = (
     "{a}.add_({b})", "{a}.mul_({k})", "{a}.copy_({b})", "{a}[{i}] = {b}", "{a}[{i}] += {k}", "{a}[{i}] = {k}",
     "{a}.sub_({b})", "{a}[{i}].mul_({k})", "{a}.zero_()", "{a} += {b}", "{a}[{i}] -= {b}", "{a}.fill_({k})",
+    "{a}[nl.tensor([-1, 0])] = {k}",
 )  # fmt: skip
 VIEW_WRITES = tuple(w for w in WRITES if "{i}" in w)
 
@@ -71,6 +71,13 @@ class Program:
         """Lines that compute: views are free."""
         return sum(not is_view(line) for line in self.body)
 
+    @property
+    def writes_through_a_view(self) -> bool:
+        """Whether a line of the body writes only a part of a storage."""
+        views = {line.split(" = ")[0] for line in self.setup + self.body if is_view(line)}
+        writes = [line for line in self.body if not re.match(r"v\d+ = ", line)]
+        return any("[" in re.split(r"[.=]", line)[0] or re.split(r"\W", line)[0] in views for line in writes)
+
 
 def is_view(line: str) -> bool:
     return line.endswith("# view")
@@ -84,8 +91,6 @@ class Generator:
         self.lib, self.exact, self.reversed_views = lib, exact, reversed_views
         self.values: dict[str, Any] = {"nl": lib}
         self.names: list[str] = []
-        self.views: set[str] = set()
-        self.writes_through_views = 0
 
     def make(self) -> Program:
         setup = self.lines(self.input, self.random.randint(2, 4))
@@ -102,24 +107,21 @@ class Generator:
             if len(kept) == count:
                 break
             text = line()
-            if text and self.accepts(text):
+            if self.accepts(text):
                 kept.append(text)
         return kept
 
     def accepts(self, text: str) -> bool:
-        name = text.split(" = ")[0] if text[0] in "xv" and " = " in text and "[" not in text.split(" = ")[0] else ""
+        assignment = re.match(r"([xv]\d+) = ", text)
         try:
             exec(text, self.values)
         except (ValueError, TypeError, IndexError, RuntimeError):
             return False
-        if name:
-            value = self.values[name]
-            if value.numel() > 20_000 or len(value.shape) > 4:
-                del self.values[name]
+        if assignment:
+            name = assignment[1]
+            if self.values[name].numel() > LARGEST or len(self.values[name].shape) > 4:
                 return False
             self.names.append(name)
-            if is_view(text):
-                self.views.add(name)
         return True
 
     # --- lines ---
@@ -145,11 +147,11 @@ class Generator:
 
     def statement(self, wants_views: bool) -> str:
         kind = self.random.choices(
-            ("map", "pair", "sum", "view", "write", "make", "product"), (5, 8, 4, 6 if wants_views else 2, 4, 1, 1)
+            ("map", "pair", "sum", "view", "write", "make", "product"), (5, 8, 4, 6 if wants_views else 2, 4, 2, 1)
         )[0]
         name = f"v{len(self.names)}"
         if kind == "write":
-            return self.write(wants_views)
+            return self.fill(self.random.choice(VIEW_WRITES if wants_views and self.random.random() < 0.5 else WRITES))
         if kind == "view":
             return self.fill(f"{name} = {self.random.choice(VIEWS)}  # view")
         if kind == "product" and self.exact:
@@ -158,18 +160,10 @@ class Generator:
             "map": INTEGER_MAPS if self.exact else FLOAT_MAPS,
             "pair": INTEGER_PAIRS if self.exact else FLOAT_PAIRS,
             "sum": INTEGER_SUMS if self.exact else FLOAT_SUMS,
-            "make": MAKERS,
+            "make": MAKERS if self.exact else MAKERS + CASTS,
             "product": PRODUCTS,
         }[kind]
         return self.fill(f"{name} = {self.random.choice(templates)}")
-
-    def write(self, through_a_view: bool) -> str:
-        template = self.random.choice(VIEW_WRITES if through_a_view and self.random.random() < 0.5 else WRITES)
-        text = self.fill(template)
-        target = text.split("[")[0].split(".")[0].split(" ")[0]
-        if "{i}" in template or target in self.views:
-            self.writes_through_views += 1
-        return text
 
     def fill(self, template: str) -> str:
         """The template with operands: `b` is one that broadcasts with `a` where there is one."""
@@ -194,14 +188,8 @@ class Generator:
 
     def index_of(self, n: int) -> str:
         start, stop = sorted((self.random.randint(0, n), self.random.randint(0, n)))
-        forms = [
-            ":",
-            f"{start}:",
-            f":{stop}",
-            f"{start}:{stop}",
-            f"::{self.random.randint(2, 3)}",
-            str(self.random.randrange(-n, n) if n else 0),
-        ]
+        stride, item = self.random.randint(2, 3), self.random.randrange(-n, n) if n else 0
+        forms = [":", f"{start}:", f":{stop}", f"{start}:{stop}", f"::{stride}", f"{item}"]
         if self.reversed_views:
             forms += ["::-1", f"{stop}:{start}:-1", "::-2"]
         return self.random.choice(forms)

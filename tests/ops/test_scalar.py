@@ -182,6 +182,31 @@ def test_functions_are_accurate(name: str, functions: tuple[str, Run], rng: np.r
             assert error <= ROWS[function].ulp, f"{function}({x}) = {got!r}, off by {error:.3f} ULP"
 
 
+def near_quarter_turns(dtype: str) -> Any:
+    """For every exponent the number closest to a multiple of π/2: a convergent of π/2 / 2^e with a full significand."""
+    digits, exponents = {"f32": (24, range(-23, 104)), "f64": (53, range(-52, 971, 3))}[dtype]
+    found = []
+    for e in exponents:
+        ratio = mp.ldexp(mp.pi / 2, -e)
+        numerators = (1, int(mp.floor(ratio)))
+        while numerators[1] < 1 << digits:
+            ratio = 1 / (ratio - mp.floor(ratio))
+            numerators = (numerators[1], int(mp.floor(ratio)) * numerators[1] + numerators[0])
+        found.append(math.ldexp(numerators[0], e))
+    return np.array(found, NUMPY[dtype])
+
+
+@pytest.mark.parametrize(("function", "dtype"), itertools.product(("sin", "cos", "tan"), FLOATS))
+def test_arguments_close_to_quarter_turns(function: str, dtype: str, functions: tuple[str, Run]) -> None:
+    _, run = functions
+    with mp.workprec(1400):
+        x = near_quarter_turns(dtype)
+        assert min(abs(mp.sin(2 * mp.mpf(float(v)))) for v in x) < 2.0 ** {"f32": -28, "f64": -57}[dtype]
+        for got, v in zip(*run(f"{function}_{dtype}", [x]), x, strict=True):
+            error = ulps(float(got), EXACT[function](mp.mpf(float(v))), dtype)
+            assert error <= ROWS[function].ulp, f"{function}({v!r}) = {got!r}, off by {error:.3f} ULP"
+
+
 INF, NAN = math.inf, math.nan
 SPECIAL: dict[str, list[tuple[float, float]]] = {  # (argument, result)
     "exp": [(-INF, 0.0), (INF, INF), (-0.0, 1.0)],

@@ -35,7 +35,7 @@ def test_reset_forgets_programs() -> None:
     assert_counts(step, compiled=2, replayed=3, cut=0)
 
 
-def test_a_thousand_shapes() -> None:
+def test_many_shapes() -> None:
     # Bounded by the cache, correct throughout; an old shape that was dropped is simply compiled again.
     nl.reset_programs()
     step = nl.trace(lambda x: x * 2.0 + 1.0)

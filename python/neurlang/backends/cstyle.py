@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass, field
 
 from ..ir.kernel import BLOCK, LANES, Arg, Kernel, Map, Param, Reduce, Store
+from ..ir.loops import (
+    COLUMNS,
+    SEGMENT_BLOCK,
+    chunk,
+    is_wide,
+    kept_between_sweeps,
+    row_capacity,
+    run_mode,
+    segments,
+)
 from ..ir.types import row_exprs
 from ..ops import scalar as s
 from ..ops.scalar import E
 from ..ops.table import ROWS
-
-CHUNK = 4096  # elements of a long run that are one unit of work
-SEGMENT = 80  # operations of one loop body: a processor then overlaps several vectors, where one long chain would wait
-SEGMENT_BLOCK = 512  # elements that go from one segment to the next through L1
-COLUMNS = 4  # vectors of columns that one task reduces together: their 32 lanes stay in L1
-ROW_BUFFER_BYTES = 64 << 10  # of values kept between sweeps over a row
-CHEAP = 4  # a value of at most so many operations is computed again rather than kept
 
 C_TYPES = {"b8": "unsigned char", "u8": "unsigned char", "i32": "int", "i64": "i64", "f32": "float", "f64": "double"}
 
@@ -64,28 +67,13 @@ static const i64 nl_first64[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 """
 
 
-@cache
-def weight(op: str, dtypes: tuple[str, ...]) -> int:
-    """How many operations an elementwise op takes."""
-    return sum(e.op not in ("arg", "const") for e in s.nodes(row_exprs(op, dtypes), into_slow=False))
-
-
-def kernel_weight(kernel: Kernel) -> int:
-    """Operations per point."""
-    return sum(weight(m.op, _dtypes(kernel, m.args)) for m in kernel.body if isinstance(m, Map)) + 1
-
-
-def _dtypes(kernel: Kernel, args: Iterable[Arg]) -> tuple[str, ...]:
-    return tuple(kernel.dtypes[a] if isinstance(a, str) else a.dtype for a in args)
-
-
 def structure(kernel: Kernel, epilogue: bool) -> tuple:
     """What the text depends on: kernels of equal structure share a function."""
     inner = len(kernel.axes) - 1
-    params = tuple((p.name, p.kind, p.dtype, _mode(p, inner), kernel.at_points(p), p.stream) for p in kernel.params)
-    capacity = (_capacity(kernel), kernel.axes[inner].extent <= BLOCK) if kernel.reduce == inner else ()
-    chunked = kernel.axes[inner].extent > chunk(kernel)
-    return (len(kernel.axes), kernel.reduce, params, kernel.body, capacity, chunked, epilogue)
+    extent = kernel.axes[inner].extent
+    params = tuple((p.name, p.kind, p.dtype, run_mode(p, inner), kernel.at_points(p), p.stream) for p in kernel.params)
+    sizes = (row_capacity(kernel), extent <= BLOCK) if kernel.reduce == inner else (extent > chunk(kernel),)
+    return (len(kernel.axes), kernel.reduce, params, kernel.body, sizes, epilogue)
 
 
 def integers(kernel: Kernel) -> list[int]:
@@ -96,54 +84,12 @@ def integers(kernel: Kernel) -> list[int]:
     return found
 
 
-def work(kernel: Kernel, lanes: int) -> tuple[int, int]:
-    """How many units of work a kernel has and how many elements are in one."""
-    extents = list(kernel.extents)
-    inner = extents.pop()
-    if kernel.reduce == len(extents):
-        return _product(extents), inner
-    if kernel.reduce >= 0:
-        depth = extents.pop(kernel.reduce)
-        columns = COLUMNS * lanes
-        return _product(extents) * -(-inner // columns), depth * min(columns, inner)
-    size = chunk(kernel)
-    return _product(extents) * -(-inner // size), min(inner, size)
-
-
-def chunk(kernel: Kernel) -> int:
-    """Elements of a run in one unit of work: fewer when each takes long, so that there is something to share."""
-    return CHUNK if kernel_weight(kernel) < SEGMENT else CHUNK // 4
-
-
-def _product(numbers: Iterable[int]) -> int:
-    result = 1
-    for n in numbers:
-        result *= n
-    return result
-
-
-def _mode(p: Param, axis: int) -> str:
-    """How an operand runs along an axis: a vector, one value, or elements apart."""
-    if p.kind == "scalar" or p.strides[axis] == 0:
-        return "one"
-    return "run" if p.strides[axis] == 1 else "apart"
-
-
-def _capacity(kernel: Kernel) -> int:
-    """Elements of a row buffer: the row's length rounded up to a power of two."""
-    return max(LANES, 1 << (kernel.axes[-1].extent - 1).bit_length())
-
-
 def render(kernel: Kernel, name: str, epilogue: bool, vector_bytes: int) -> str:
     """The C function of a kernel."""
     return _Function(kernel, name, epilogue, vector_bytes).text()
 
 
-def is_wide(kernel: Kernel) -> bool:
-    """Whether the kernel touches 64-bit values and so runs half as many lanes."""
-    if any(p.dtype in ("f64", "i64") for p in kernel.params):
-        return True
-    return any(s.is_wide(row_exprs(m.op, _dtypes(kernel, m.args))) for m in kernel.body if isinstance(m, Map))
+# ---- reducers ---------------------------------------------------------------------------------------------------
 
 
 def helpers(kernels: Iterable[Kernel], vector_bytes: int) -> str:
@@ -209,6 +155,9 @@ def _reducer_name(reducer: str, dtype: str, wide: bool) -> str:
     return f"nl_{reducer}_{s.vector_type(dtype, wide)}"
 
 
+# ---- rows as eager kernels --------------------------------------------------------------------------------------
+
+
 def render_row(op: str, dtypes: tuple[str, ...], name: str) -> str:
     """A row's eager kernel, a `MapFn` of csrc/base/view.hpp: pointers and byte steps, outputs first.
 
@@ -241,8 +190,25 @@ def render_row(op: str, dtypes: tuple[str, ...], name: str) -> str:
     return "\n".join([*lines, "  }", "}"]) + "\n"
 
 
+# ---- kernels ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Sweep:
+    """What one loop over vectors makes: stores, reductions, values kept for later loops. `index` is row-major, in C."""
+
+    stores: list[Store] = field(default_factory=list)
+    reduces: list[Reduce] = field(default_factory=list)
+    keeps: list[str] = field(default_factory=list)
+    index: str = ""
+
+    @property
+    def wanted(self) -> list[str]:
+        return list(dict.fromkeys([x.value for x in self.stores] + [r.arg for r in self.reduces] + self.keeps))
+
+
 class _Function:
-    """Writes one function."""
+    """Writes one function. Names in C: p… is an operand's pointer, b… and o… its buffers, row_… a kept value's."""
 
     def __init__(self, kernel: Kernel, name: str, epilogue: bool, vector_bytes: int) -> None:
         self.kernel, self.name, self.epilogue = kernel, name, epilogue
@@ -251,13 +217,15 @@ class _Function:
         self.turns = LANES // _width(self.wide, vector_bytes)  # vectors that make up 32 lanes
         self.rank = len(kernel.axes)
         self.inner = self.rank - 1
+        self.memory = [p for p in kernel.params if p.kind != "scalar"]
         self.params = {p.name: p for p in kernel.params}
-        self.number = {p.name: k for k, p in enumerate(kernel.params)}
         self.maps = {name: m for m in kernel.body if isinstance(m, Map) for name in m.names}
         self.reduces = [r for r in kernel.body if isinstance(r, Reduce)]
         self.stores = [x for x in kernel.body if isinstance(x, Store)]
-        self.segments = self._segments()
-        self.kept = [name for keeps in self.segments for name in keeps] or self._kept_between_sweeps()
+        self.segments = segments(kernel)
+        kept_in_rows = kept_between_sweeps(kernel) if kernel.reduce == self.inner else []
+        self.kept = [name for keeps in self.segments for name in keeps] or kept_in_rows
+        self.known = set(self.params)  # names that have a variable, or are loaded where they are needed
         self.lines: list[str] = []
         self.depth = 0
         self.prefix = 0
@@ -278,6 +246,8 @@ class _Function:
     def text(self) -> str:
         tail = "i64 b, i64 i0, i64 i1, i64 j0, i64 j1" if self.epilogue else "i64 begin, i64 end"
         with self.block(f"void {self.name}(void* const* ptr, const i64* n, {tail})"):
+            self._scalars()
+            self._buffers()
             if self.epilogue:
                 self._tiles()
             elif self.kernel.reduce < 0:
@@ -286,7 +256,7 @@ class _Function:
                 self._rows()
             else:
                 self._columns()
-            if any(p.stream for p in self.kernel.params):
+            if any(p.stream for p in self.memory):
                 self.line("STREAM_END();")
         return "\n".join(self.lines) + "\n"
 
@@ -298,154 +268,138 @@ class _Function:
     def scalar(self, name: str) -> str:
         return C_TYPES[self.kernel.dtypes[name]]
 
+    def pointer(self, p: Param) -> str:
+        """The C type of an operand's pointer."""
+        return f"{'const ' if p.kind == 'in' else ''}{self.scalar(p.name)}*"
+
+    def number(self, p: Param) -> int:
+        return self.kernel.params.index(p)
+
     def stride(self, p: Param, axis: int) -> str:
-        position = self.rank + sum(len(q.strides) for q in self.kernel.params[: self.number[p.name]]) + axis
+        """The run-time integer that holds a stride (see `integers`)."""
+        position = self.rank + sum(len(q.strides) for q in self.kernel.params[: self.number(p)]) + axis
         return f"n[{position}]"
 
-    def _pointers(self, axes: Sequence[int], names: dict[int, str], base: str = "") -> None:
-        """Declares every operand's pointer at the current indices of `axes`."""
-        for p in self.kernel.params:
-            if p.kind == "scalar":
-                continue
-            constant = "const " if p.kind == "in" else ""
-            offset = "".join(f" + {names[a]} * {self.stride(p, a)}" for a in axes)
-            self.line(
-                f"{constant}{self.scalar(p.name)}* p{p.name} = ({constant}{self.scalar(p.name)}*)ptr[{self.number[p.name]}]{offset};"
-            )
+    def _is_one(self, p: Param) -> bool:
+        return run_mode(p, self.inner) == "one"
 
-    def _indices(self, of: str, axes: Sequence[int], innermost: str = "") -> dict[int, str]:
-        """Splits the number `of` into indices of `axes`, the last running fastest (but for `innermost` parts of a run)."""
-        self.line(f"i64 q = {of};")
-        if innermost:
-            self.line(f"const i64 part = q % {innermost};")
-            self.line(f"q /= {innermost};")
-        names = {}
-        for k, axis in reversed(list(enumerate(axes))):
-            names[axis] = f"x{axis}"
-            if k == 0:
-                self.line(f"const i64 x{axis} = q;")
-            else:
-                self.line(f"const i64 x{axis} = q % n[{axis}];")
-                self.line(f"q /= n[{axis}];")
-        return names
+    def _is_run(self, p: Param) -> bool:
+        return run_mode(p, self.inner) == "run"
+
+    def _at_points(self, x: Store) -> bool:
+        return self.kernel.at_points(self.params[x.param])
 
     def _scalars(self) -> None:
         for p in self.kernel.params:
             if p.kind == "scalar":
-                self.line(
-                    f"const {self.vector(p.name)} {p.name} = SPLAT({self.vector(p.name)}, *(const {self.scalar(p.name)}*)ptr[{self.number[p.name]}]);"
-                )
+                self._splat(p, f"*(const {self.scalar(p.name)}*)ptr[{self.number(p)}]")
 
     def _splats(self, params: Iterable[Param]) -> None:
+        """Operands that have one value along the run."""
         for p in params:
-            self.line(f"const {self.vector(p.name)} {p.name} = SPLAT({self.vector(p.name)}, *p{p.name});")
+            if p.kind in ("in", "inout"):
+                self._splat(p, f"*p{p.name}")
 
-    # -- the four loop nests
+    def _splat(self, p: Param, value: str) -> None:
+        self.line(f"const {self.vector(p.name)} {p.name} = SPLAT({self.vector(p.name)}, {value});")
+
+    def _buffers(self) -> None:
+        """Where the elements of an incomplete vector, or of one whose elements lie apart, are put together."""
+        for p in self.memory:
+            if p.kind in ("in", "inout") and not self._is_one(p):
+                self.line(f"{self.scalar(p.name)} b{p.name}[{self.lanes}] __attribute__((aligned(64))) = {{0}};")
+            if p.kind in ("out", "inout"):
+                self.line(f"{self.scalar(p.name)} o{p.name}[{self.lanes}] __attribute__((aligned(64)));")
+        size = row_capacity(self.kernel) if self.kernel.reduce >= 0 else SEGMENT_BLOCK
+        for name in self.kept:
+            self.line(f"{self.scalar(name)} row_{name}[{size}] __attribute__((aligned(64)));")
+
+    def _indices(self, of: str, axes: Sequence[int], parts: str = "") -> dict[int, str]:
+        """Splits the number `of` into indices of `axes`, the last running fastest, behind the `parts` of a run."""
+        self.line(f"i64 q = {of};")
+        if parts:
+            self.line(f"const i64 part = q % {parts};")
+            self.line(f"q /= {parts};")
+        for axis in reversed(axes[1:]):
+            self.line(f"const i64 x{axis} = q % n[{axis}];")
+            self.line(f"q /= n[{axis}];")
+        if axes:
+            self.line(f"const i64 x{axes[0]} = q;")
+        return {axis: f"x{axis}" for axis in axes}
+
+    def _pointers(self, indices: dict[int, str]) -> None:
+        """Every operand's pointer at these indices."""
+        for p in self.memory:
+            offset = "".join(f" + {index} * {self.stride(p, axis)}" for axis, index in indices.items())
+            self.line(f"{self.pointer(p)} p{p.name} = ({self.pointer(p)})ptr[{self.number(p)}]{offset};")
+
+    def _streams(self, start: str) -> None:
+        """Streaming stores need aligned addresses, which is known per run."""
+        for p in self.memory:
+            if p.stream:
+                aligned = f"(__UINTPTR_TYPE__)(p{p.name} + {start}) % NL_VEC_BYTES == 0"
+                self.line(f"const int s{p.name} = {aligned if self._is_run(p) else 0};")
+
+    # -- maps
 
     def _runs(self) -> None:
         """A map: runs along the innermost axis, long ones in chunks."""
-        outer = range(self.inner)
-        self._scalars()
-        self._buffers(self.kernel.params)
-        self._row_buffers()
-        size = chunk(self.kernel)
+        outer, extent, size = list(range(self.inner)), f"n[{self.inner}]", chunk(self.kernel)
         chunked = self.kernel.axes[self.inner].extent > size
         if chunked:
-            self.line(f"const i64 parts = (n[{self.inner}] + {size - 1}) / {size};")
+            self.line(f"const i64 parts = ({extent} + {size - 1}) / {size};")
         with self.block("for (i64 r = begin; r < end; ++r)"):
-            names = self._indices("r", list(outer), "parts" if chunked else "")
-            self._pointers(list(outer), names)
+            self._pointers(self._indices("r", outer, "parts" if chunked else ""))
             self.line(f"const i64 start = {f'part * {size}' if chunked else '0'};")
-            self.line(f"const i64 stop = {f'MIN(n[{self.inner}], start + {size})' if chunked else f'n[{self.inner}]'};")
-            row = "(r / parts)" if chunked else "r"
-            self._one_run("start", "stop", f"{row} * n[{self.inner}] + j")
+            self.line(f"const i64 stop = {f'MIN({extent}, start + {size})' if chunked else extent};")
+            self._one_run("start", "stop", f"{'r / parts' if chunked else 'r'} * {extent} + j")
 
     def _tiles(self) -> None:
         """An epilogue: the rectangle [i0, i1) x [j0, j1) of matrix b."""
         row = self.inner - 1
-        self._scalars()
-        self._buffers(self.kernel.params)
-        self._row_buffers()
-        names = self._indices("b", list(range(row)))
-        names[row] = "i"
+        indices = self._indices("b", list(range(row)))
         with self.block("for (i64 i = i0; i < i1; ++i)"):
-            self._pointers(list(range(self.inner)), names)
-            self._one_run("j0", "j1", "")
+            self._pointers(indices | {row: "i"})
+            self._one_run("j0", "j1")
 
-    def _one_run(self, start: str, stop: str, index: str) -> None:
-        """All stores of a map kernel along one run: in one loop, or in several over blocks when the body is long."""
+    def _one_run(self, start: str, stop: str, index: str = "") -> None:
+        """All stores of a map along one run: in one loop, or in several over blocks when the body is long."""
         self._streams(start)
-        self._splats(p for p in self.kernel.params if p.kind in ("in", "inout") and self._is_one(p))
-        known = {p.name for p in self.kernel.params}
+        self._splats(p for p in self.memory if self._is_one(p))
         if not self.segments:
-            self._sweep(start, stop, known, self.stores, [], [], index)
+            self._sweep(start, stop, _Sweep(self.stores, index=index))
             return
         with self.block(f"for (i64 block = {start}; block < {stop}; block += {SEGMENT_BLOCK})"):
             self.line(f"const i64 end = MIN({stop}, block + {SEGMENT_BLOCK});")
             for keeps in self.segments:
-                self._sweep("block", "end", known, [], [], keeps, index)
-                known.update(keeps)
-            self._sweep("block", "end", known, self.stores, [], [], index)
+                self._sweep("block", "end", _Sweep(keeps=keeps, index=index))
+                self.known.update(keeps)
+            self._sweep("block", "end", _Sweep(self.stores, index=index))
 
-    def _segments(self) -> list[list[str]]:
-        """For every segment but the last the values that later ones need. Stores come last: they may hit operands."""
-        maps = [m for m in self.kernel.body if isinstance(m, Map)]
-        weights = [weight(m.op, _dtypes(self.kernel, m.args)) for m in maps]
-        count = -(-sum(weights) // SEGMENT)
-        if self.kernel.reduce >= 0 or count < 2:
-            return []
-        ends, done = [], 0
-        for k, w in enumerate(weights):
-            done += w
-            if done * count >= sum(weights) * (len(ends) + 1):
-                ends.append(k + 1)
-        stored = {x.value for x in self.stores}
-        segments, begin = [], 0
-        for end in ends[:-1]:
-            later = {a for m in maps[end:] for a in m.args} | stored
-            segments.append([name for m in maps[begin:end] for name in m.names if name in later])
-            begin = end
-        return segments
+    # -- reductions along rows
 
     def _rows(self) -> None:
         """A reduction along the innermost axis: sweeps over the row, with what they keep between them."""
-        self._scalars()
-        self._buffers(p for p in self.kernel.params if self.kernel.at_points(p))
-        self._row_buffers()
         self.line(f"const i64 count = n[{self.inner}];")
         with self.block("for (i64 r = begin; r < end; ++r)"):
-            outer = list(range(self.inner))
-            self._pointers(outer, self._indices("r", outer))
+            self._pointers(self._indices("r", list(range(self.inner))))
             self._streams("0")
-            self._splats(p for p in self.kernel.params if p.kind in ("in", "inout") and not self.kernel.at_points(p))
-            known = {p.name for p in self.kernel.params}
+            self._splats(p for p in self.memory if not self.kernel.at_points(p))
             for phase in range(self.kernel.last_sweep + 1):
-                self._kept_values(phase, known)
-                self._row_sweep(phase, known)
-            self._kept_values(self.kernel.last_sweep + 1, known)
-            for store in self.stores:
-                if not self.kernel.at_points(self.params[store.param]):
-                    self.line(f"*p{store.param} = {store.value}[0];")
+                self._row_values(phase)
+                self._row_sweep(phase)
+            self._row_values(self.kernel.last_sweep + 1)
+            for x in self.stores:
+                if not self._at_points(x):
+                    self.line(f"*p{x.param} = {x.value}[0];")
 
-    def _row_buffers(self) -> None:
-        size = _capacity(self.kernel) if self.kernel.reduce >= 0 else SEGMENT_BLOCK
-        for name in self.kept:
-            self.line(f"{self.scalar(name)} row_{name}[{size}] __attribute__((aligned(64)));")
-
-    def _place(self, name: str) -> str:
-        """Where a kept value's vector lies."""
-        return f"row_{name} + j" + (" - block" if self.segments else "")
-
-    def _kept_values(self, phase: int, known: set[str]) -> None:
+    def _row_values(self, phase: int) -> None:
         """Row values that are needed, and known, before a sweep begins: the same value in every lane."""
-        wanted = [
-            name
-            for name in self.maps
-            if name not in self.kernel.point_names and self.kernel.phases[name] == phase and self._is_needed(name)
-        ]
-        for name, result in zip(wanted, self._compute(wanted, known, ""), strict=True):
+        phases, points = self.kernel.phases, self.kernel.point_names
+        wanted = [name for name in self.maps if name not in points and phases[name] == phase and self._is_needed(name)]
+        for name, result in zip(wanted, self._compute(wanted), strict=True):
             self.line(f"const {self.vector(name)} {name} = {result};")
-        known.update(wanted)
+        self.known.update(wanted)
 
     def _is_needed(self, name: str) -> bool:
         """Whether a row value reaches a point, a reduction or a store (others are parts of those)."""
@@ -455,58 +409,56 @@ class _Function:
                 used.update(a for a in m.args if isinstance(a, str))
         return name in used
 
-    def _row_sweep(self, phase: int, known: set[str]) -> None:
+    def _row_sweep(self, phase: int) -> None:
         phases = self.kernel.phases
-        stores = [x for x in self.stores if self.kernel.store_phases.get(x.param) == phase]
-        reduces = [r for r in self.reduces if phases[r.arg] == phase]
-        keeps = [name for name in self.kept if phases[name] == phase]
-        if not reduces:
-            self._sweep("0", "count", known, stores, [], keeps, f"r * n[{self.inner}] + j")
+        sweep = _Sweep(
+            [x for x in self.stores if self.kernel.store_phases.get(x.param) == phase],
+            [r for r in self.reduces if phases[r.arg] == phase],
+            [name for name in self.kept if phases[name] == phase],
+            f"r * n[{self.inner}] + j",
+        )
+        if not sweep.reduces:
+            self._sweep("0", "count", sweep)
         elif self.kernel.axes[self.inner].extent <= BLOCK:
-            self._lane_sweep("0", "count", known, stores, reduces, keeps)
-            for r in reduces:
-                self._known_reduction(r, f"{self._reducer(r)}_lanes({self._lane_names(r)})")
+            self._lane_sweep("0", "count", f"j{phase}", sweep)
+            for r in sweep.reduces:
+                self._reduced(r, self._folded(r))
         else:
-            self._block_sweep(phase, known, stores, reduces, keeps)
-        known.update(keeps)
-        known.update(r.name for r in reduces)
+            self._block_sweep(f"depth{phase}", sweep)
+        self.known.update(sweep.keeps)
+        self.known.update(r.name for r in sweep.reduces)
 
-    def _block_sweep(
-        self, phase: int, known: set[str], stores: list[Store], reduces: list[Reduce], keeps: list[str]
-    ) -> None:
-        """Blocks of 512, their results combined in adjacent pairs."""
-        for r in reduces:
+    def _block_sweep(self, depth: str, sweep: _Sweep) -> None:
+        """Blocks of 512, their results combined in adjacent pairs on a stack."""
+        for r in sweep.reduces:
             self.line(f"{self.scalar(r.name)} {r.name}_stack[48];")
-        depth = f"depth{phase}"
         self.line(f"int {depth} = 0;")
         with self.block(f"for (i64 block = 0; block < count; block += {BLOCK})"):
             self.line(f"const i64 stop = MIN(count, block + {BLOCK});")
-            self._lane_sweep("block", "stop", known, stores, reduces, keeps)
-            for r in reduces:
-                last = f"{depth} = " if r is reduces[-1] else ""
-                lanes = f"{self._reducer(r)}_lanes({self._lane_names(r)})"
-                self.line(f"{last}{self._reducer(r)}_push({r.name}_stack, {depth}, block / {BLOCK}, {lanes});")
-        for r in reduces:
-            self.line(f"{self.scalar(r.name)} {r.name}_total = {r.name}_stack[{depth} - 1];")
-            two = f"{self._reducer(r)}_two({r.name}_stack[d], {r.name}_total)"
-            self.line(f"for (int d = {depth} - 2; d >= 0; --d) {r.name}_total = {two};")
-            self._known_reduction(r, f"{r.name}_total")
+            self._lane_sweep("block", "stop", "at", sweep)
+            for r in sweep.reduces:
+                result = f"{depth} = " if r is sweep.reduces[-1] else ""
+                push = f"{self._reducer(r)}_push({r.name}_stack, {depth}, block / {BLOCK}, {self._folded(r)});"
+                self.line(result + push)
+        for r in sweep.reduces:
+            total = f"{r.name}_total"
+            self.line(f"{self.scalar(r.name)} {total} = {r.name}_stack[{depth} - 1];")
+            two = f"{self._reducer(r)}_two({r.name}_stack[d], {total})"
+            self.line(f"for (int d = {depth} - 2; d >= 0; --d) {total} = {two};")
+            self._reduced(r, total)
 
-    def _lane_sweep(
-        self, start: str, stop: str, known: set[str], stores: list[Store], reduces: list[Reduce], keeps: list[str]
-    ) -> None:
+    def _lane_sweep(self, start: str, stop: str, at: str, sweep: _Sweep) -> None:
         """Vectors combined into 32 lanes. The vectors of lanes take turns: the one that is next is always the first."""
-        for r in reduces:
-            neutral = s.literal(NEUTRAL[r.reducer], self.kernel.dtypes[r.arg])
-            vector = self.vector(r.name)
-            self.line(f"{vector} {', '.join(f'{r.name}_{k} = SPLAT({vector}, {neutral})' for k in range(self.turns))};")
-        self.line(f"i64 {start}_j = {start};" if start != "0" else f"i64 j_{reduces[0].name} = 0;")
-        j = f"{start}_j" if start != "0" else f"j_{reduces[0].name}"
-        with self.block(f"for (; {j} < {stop}; {j} += {self.lanes})"):
-            self.line(f"const i64 j = {j};")
-            self._vector_body(known, stores, reduces, keeps, f"r * n[{self.inner}] + j", stop)
-        with self.block(f"for (; ({j} - {start}) % {LANES} != 0; {j} += {self.lanes})"):
-            for r in reduces:
+        for r in sweep.reduces:
+            vector, neutral = self.vector(r.name), self._neutral(r)
+            lanes = ", ".join(f"{r.name}_{k} = {neutral}" for k in range(self.turns))
+            self.line(f"{vector} {lanes};")
+        self.line(f"i64 {at} = {start};")
+        with self.block(f"for (; {at} < {stop}; {at} += {self.lanes})"):
+            self.line(f"const i64 j = {at};")
+            self._vector_body(sweep, stop)
+        with self.block(f"for (; ({at} - {start}) % {LANES} != 0; {at} += {self.lanes})"):
+            for r in sweep.reduces:
                 self._turn(r, f"{r.name}_0")
 
     def _turn(self, r: Reduce, first: str) -> None:
@@ -516,63 +468,72 @@ class _Function:
             self.line(f"{r.name}_{k} = {r.name}_{k + 1};")
         self.line(f"{r.name}_{self.turns - 1} = {r.name}_was;")
 
-    def _lane_names(self, r: Reduce) -> str:
-        return ", ".join(f"{r.name}_{k}" for k in range(self.turns))
+    def _folded(self, r: Reduce) -> str:
+        """The 32 lanes as one value."""
+        return f"{self._reducer(r)}_lanes({', '.join(f'{r.name}_{k}' for k in range(self.turns))})"
 
-    def _known_reduction(self, r: Reduce, value: str) -> None:
+    def _reduced(self, r: Reduce, value: str) -> None:
         self.line(f"const {self.vector(r.name)} {r.name} = SPLAT({self.vector(r.name)}, {value});")
 
     def _reducer(self, r: Reduce) -> str:
         return _reducer_name(r.reducer, self.kernel.dtypes[r.arg], self.wide)
 
+    def _neutral(self, r: Reduce) -> str:
+        return f"SPLAT({self.vector(r.name)}, {s.literal(NEUTRAL[r.reducer], self.kernel.dtypes[r.arg])})"
+
+    def _combine_lanes(self, r: Reduce, value: str) -> None:
+        """One vector of a row into its lanes; elements beyond the end are neutral."""
+        dtype, vector, now = self.kernel.dtypes[r.arg], self.vector(r.name), f"{r.name}_now"
+        integer = s.vector_type(s.INT_OF[dtype], self.wide)
+        first = f"FIRST{8 * s.SIZE[dtype]}({integer}, rest)"
+        self.line(f"{vector} {now} = {value};")
+        with self.block(f"if (UNLIKELY(rest < {self.lanes}))"):
+            self.line(f"{now} = SELECT({vector}, {integer}, {first}, {value}, {self._neutral(r)});")
+        self._turn(r, f"{self._reducer(r)}({r.name}_0, {now})")
+
+    # -- reductions down columns
+
     def _columns(self) -> None:
         """A reduction along an outer axis: a few vectors of columns at a time, their 32 lanes in L1."""
-        axis, width = self.kernel.reduce, f"({COLUMNS} * {self.lanes})"
-        outer = [a for a in range(self.inner) if a != axis]
-        self._scalars()
-        self._buffers(self.kernel.params)
-        for r in self.reduces:
-            scalar = self.scalar(r.name)
-            self.line(f"{scalar} {r.name}_lanes[{LANES}][{COLUMNS} * {self.lanes}] __attribute__((aligned(64)));")
-            self.line(f"{scalar} {r.name}_stack[40][{COLUMNS} * {self.lanes}] __attribute__((aligned(64)));")
-        self.line(f"const i64 count = n[{axis}], parts = (n[{self.inner}] + {width} - 1) / {width};")
-        with self.block("for (i64 r = begin; r < end; ++r)"):
-            names = self._indices("r", outer, "parts")
-            self.line(f"const i64 start = part * {width}, stop = MIN(n[{self.inner}], start + {width});")
-            self._pointers(outer, names)
-            self.line("int depth = 0;")
-            with self.block(f"for (i64 block = 0; block < count; block += {BLOCK})"):
-                self._column_block(axis)
-            self._column_results()
-
-    def _column_block(self, axis: int) -> None:
         width = f"{COLUMNS} * {self.lanes}"
         for r in self.reduces:
-            neutral = s.literal(NEUTRAL[r.reducer], self.kernel.dtypes[r.arg])
-            with self.block(f"for (int l = 0; l < {LANES} * {width}; l += {self.lanes})"):
-                self.line(
-                    f"STORE({self.vector(r.name)}, {r.name}_lanes[0] + l, SPLAT({self.vector(r.name)}, {neutral}));"
-                )
-        known = {p.name for p in self.kernel.params}
+            self.line(f"{self.scalar(r.name)} {r.name}_lanes[{LANES}][{width}] __attribute__((aligned(64)));")
+            self.line(f"{self.scalar(r.name)} {r.name}_stack[40][{width}] __attribute__((aligned(64)));")
+        self.line(f"const i64 count = n[{self.kernel.reduce}];")
+        self.line(f"const i64 parts = (n[{self.inner}] + {width} - 1) / ({width});")
+        with self.block("for (i64 r = begin; r < end; ++r)"):
+            self._pointers(self._indices("r", [a for a in range(self.inner) if a != self.kernel.reduce], "parts"))
+            self.line(f"const i64 start = part * {width}, stop = MIN(n[{self.inner}], start + {width});")
+            self.line("int depth = 0;")
+            with self.block(f"for (i64 block = 0; block < count; block += {BLOCK})"):
+                self._column_block()
+            self._column_results()
+
+    def _column_block(self) -> None:
+        """512 rows: each goes into its lane, then the lanes are halved and the block meets its neighbours."""
+        for r in self.reduces:
+            with self.block(f"for (int l = 0; l < {LANES} * {COLUMNS} * {self.lanes}; l += {self.lanes})"):
+                self.line(f"STORE({self.vector(r.name)}, {r.name}_lanes[0] + l, {self._neutral(r)});")
         with self.block(f"for (i64 i = block; i < MIN(count, block + {BLOCK}); ++i)"):
-            for p in self.kernel.params:
+            for p in self.memory:
                 if self.kernel.at_points(p):
-                    constant = "const " if p.kind == "in" else ""
-                    self.line(f"{constant}{self.scalar(p.name)}* q{p.name} = p{p.name};")
-                    self.line(f"{constant}{self.scalar(p.name)}* p{p.name} = q{p.name} + i * {self.stride(p, axis)};")
-            points = [p for p in self.kernel.params if p.kind in ("in", "inout")]
-            self._splats(p for p in points if self._is_one(p))
-            stores = [x for x in self.stores if self.kernel.at_points(self.params[x.param])]
-            self._sweep("start", "stop", known, stores, self.reduces, [], "")
+                    self.line(f"{self.pointer(p)} q{p.name} = p{p.name};")
+                    self.line(f"{self.pointer(p)} p{p.name} = q{p.name} + i * {self.stride(p, self.kernel.reduce)};")
+            self._splats(p for p in self.memory if self._is_one(p))
+            self._sweep("start", "stop", _Sweep([x for x in self.stores if self._at_points(x)], self.reduces))
         for r in self.reduces:
             self._fold_columns(r)
         self.line(f"for (i64 k = block / {BLOCK}; k & 1; k >>= 1) --depth;")
         self.line("++depth;")
 
+    def _combine_columns(self, r: Reduce, value: str) -> None:
+        """One vector of a row into the row's lane."""
+        place = f"{r.name}_lanes[(i - block) % {LANES}] + (j - start)"
+        vector = self.vector(r.name)
+        self.line(f"STORE({vector}, {place}, {self._reducer(r)}(LOAD({vector}, {place}), {value}));")
+
     def _fold_columns(self, r: Reduce) -> None:
-        """Halves the lanes of every column and combines the block with its neighbours."""
-        f = self._reducer(r)
-        vector, width = self.vector(r.name), f"{COLUMNS} * {self.lanes}"
+        f, vector, width = self._reducer(r), self.vector(r.name), f"{COLUMNS} * {self.lanes}"
         with (
             self.block(f"for (int h = {LANES // 2}; h > 0; h /= 2)"),
             self.block(f"for (int l = 0; l < h * {width}; l += {self.lanes})"),
@@ -582,75 +543,56 @@ class _Function:
         with self.block(f"for (int l = 0; l < {width}; l += {self.lanes})"):
             self.line(f"{vector} x = LOAD({vector}, {r.name}_lanes[0] + l);")
             self.line("int d = depth;")
-            self.line(
-                f"for (i64 k = block / {BLOCK}; k & 1; k >>= 1) x = {f}(LOAD({vector}, {r.name}_stack[--d] + l), x);"
-            )
+            pushed = f"{f}(LOAD({vector}, {r.name}_stack[--d] + l), x)"
+            self.line(f"for (i64 k = block / {BLOCK}; k & 1; k >>= 1) x = {pushed};")
             self.line(f"STORE({vector}, {r.name}_stack[d] + l, x);")
 
     def _column_results(self) -> None:
         """The whole tree of every column, and what is computed from it."""
-        stores = [x for x in self.stores if not self.kernel.at_points(self.params[x.param])]
-        loads = self._loads({x.value for x in stores}, {r.name for r in self.reduces} | set(self.params))
-        self._splats(
-            self.params[name]
-            for name in loads
-            if name in self.params and self._is_one(self.params[name]) and self.params[name].kind != "scalar"
-        )
+        self.known.update(r.name for r in self.reduces)
+        sweep = _Sweep([x for x in self.stores if not self._at_points(x)])
+        needed = [self.params[name] for name in self._needed(sweep.wanted) if name in self.params]
+        self._splats(p for p in needed if self._is_one(p))
         with self.block(f"for (i64 j = start; j < stop; j += {self.lanes})"):
             for r in self.reduces:
-                f = self._reducer(r)
                 vector = self.vector(r.name)
                 self.line(f"{vector} {r.name} = LOAD({vector}, {r.name}_stack[depth - 1] + (j - start));")
-                self.line(
-                    f"for (int d = depth - 2; d >= 0; --d) {r.name} = {f}(LOAD({vector}, {r.name}_stack[d] + (j - start)), {r.name});"
-                )
-            known = set(self.params) | {r.name for r in self.reduces}
-            self._vector_body(known, stores, [], [], "", "stop")
+                total = f"{self._reducer(r)}(LOAD({vector}, {r.name}_stack[d] + (j - start)), {r.name})"
+                self.line(f"for (int d = depth - 2; d >= 0; --d) {r.name} = {total};")
+            self._vector_body(sweep, "stop")
 
-    # -- one sweep
+    # -- one vector
 
-    def _sweep(
-        self,
-        start: str,
-        stop: str,
-        known: set[str],
-        stores: list[Store],
-        reduces: list[Reduce],
-        keeps: list[str],
-        index: str,
-        end: str = "",
-    ) -> None:
-        """Vectors from `start` to `stop`; elements exist up to `end`."""
+    def _sweep(self, start: str, stop: str, sweep: _Sweep) -> None:
         with self.block(f"for (i64 j = {start}; j < {stop}; j += {self.lanes})"):
-            self._vector_body(known, stores, reduces, keeps, index, end or stop)
+            self._vector_body(sweep, stop)
 
-    def _vector_body(
-        self, known: set[str], stores: list[Store], reduces: list[Reduce], keeps: list[str], index: str, end: str
-    ) -> None:
-        wanted = list(dict.fromkeys([x.value for x in stores] + [r.arg for r in reduces] + keeps))
-        loads = self._loads(wanted, known)
-        memory = [self.params[name] for name in loads if name in self.params and not self._is_one(self.params[name])]
-        outs = [self.params[x.param] for x in stores]
-        self.line(f"const i64 rest = {end} - j;")
-        self._vector_pointers(memory, outs)
-        for p in memory:
+    def _vector_body(self, sweep: _Sweep, stop: str) -> None:
+        """Loads, computes and stores the vector at j, of which `rest` elements exist."""
+        needed = self._needed(sweep.wanted)
+        ins = [self.params[name] for name in needed if name in self.params and not self._is_one(self.params[name])]
+        outs = [self.params[x.param] for x in sweep.stores]
+        self.line(f"const i64 rest = {stop} - j;")
+        self._vector_pointers(ins, outs)
+        for p in ins:
             self.line(f"const {self.vector(p.name)} {p.name} = LOAD({self.vector(p.name)}, x{p.name});")
-        for name in loads:
+        for name in needed:
             if name in self.kept:
                 self.line(f"const {self.vector(name)} {name} = LOAD({self.vector(name)}, {self._place(name)});")
-        if index and self._reads_index(wanted, known):
-            self.line(f"const i64 first = {index};")
-        results = dict(zip(wanted, self._compute(wanted, known, "first"), strict=True))
-        for name in keeps:
+        if sweep.index and s.reads_index(self._expressions(sweep.wanted)[0]):
+            self.line(f"const i64 first = {sweep.index};")
+        results = dict(zip(sweep.wanted, self._compute(sweep.wanted), strict=True))
+        for name in sweep.keeps:
             self.line(f"STORE({self.vector(name)}, {self._place(name)}, {results[name]});")
-        for x in stores:
+        for x in sweep.stores:
             self._store(self.params[x.param], results[x.value])
-        for r in reduces:
-            self._accumulate(r, results[r.arg])
+        for r in sweep.reduces:
+            combine = self._combine_lanes if self.kernel.reduce == self.inner else self._combine_columns
+            combine(r, results[r.arg])
         self._copy_back(outs)
 
-    def _loads(self, wanted: Iterable[str], known: set[str]) -> list[str]:
-        """The known names that `wanted` is computed from, as far as they must be loaded here."""
+    def _needed(self, wanted: Iterable[str]) -> list[str]:
+        """The known names that `wanted` is computed from."""
         found: dict[str, None] = {}
         seen: set[str] = set()
         stack = list(wanted)
@@ -659,50 +601,39 @@ class _Function:
             if name in seen:
                 continue
             seen.add(name)
-            if name in known:
+            if name in self.known:
                 found[name] = None
             else:
                 stack.extend(a for a in self.maps[name].args if isinstance(a, str))
-        return [name for name in found if name in self.params or name in self.kept]
+        return list(found)
+
+    def _place(self, name: str) -> str:
+        """Where a kept value's vector lies."""
+        return f"row_{name} + j" + (" - block" if self.segments else "")
 
     def _vector_pointers(self, ins: list[Param], outs: list[Param]) -> None:
         """Where this vector's operands are: in place, or in buffers beyond the end of the run or when apart."""
-        self.line(f"const i64 some = MIN(rest, {self.lanes});") if any(
-            not self._is_run(p) for p in [*ins, *outs]
-        ) else None
+        if not all(self._is_run(p) for p in [*ins, *outs]):
+            self.line(f"const i64 some = MIN(rest, {self.lanes});")
         for p in ins:
-            if self._is_run(p):
-                self.line(f"const {self.scalar(p.name)}* x{p.name} = p{p.name} + j;")
-            else:
-                self.line(f"const {self.scalar(p.name)}* x{p.name} = b{p.name};")
-                self.line(
-                    f"for (i64 l = 0; l < some; ++l) b{p.name}[l] = p{p.name}[(j + l) * {self.stride(p, self.inner)}];"
-                )
+            self.line(f"{self.pointer(p)} x{p.name} = {f'p{p.name} + j' if self._is_run(p) else f'b{p.name}'};")
+            if not self._is_run(p):
+                self.line(f"for (i64 l = 0; l < some; ++l) b{p.name}[l] = {self._element(p)};")
         for p in outs:
-            self.line(f"{self.scalar(p.name)}* y{p.name} = {f'p{p.name} + j' if self._is_run(p) else f'o{p.name}'};")
-        runs_in = [p for p in ins if self._is_run(p)]
-        runs_out = [p for p in outs if self._is_run(p)]
-        if not runs_in and not runs_out:
+            self.line(f"{self.pointer(p)} y{p.name} = {f'p{p.name} + j' if self._is_run(p) else f'o{p.name}'};")
+        if not any(self._is_run(p) for p in [*ins, *outs]):
             return
         with self.block(f"if (UNLIKELY(rest < {self.lanes}))"):
-            for p in runs_in:
+            for p in filter(self._is_run, ins):
                 with self.block(f"if (!READABLE(x{p.name}))"):
                     self.line(f"__builtin_memcpy(b{p.name}, x{p.name}, rest * sizeof *x{p.name});")
                     self.line(f"x{p.name} = b{p.name};")
-            for p in runs_out:
+            for p in filter(self._is_run, outs):
                 self.line(f"y{p.name} = o{p.name};")
 
-    def _copy_back(self, outs: list[Param]) -> None:
-        runs = [p for p in outs if self._is_run(p)]
-        if runs:
-            with self.block(f"if (UNLIKELY(rest < {self.lanes}))"):
-                for p in runs:
-                    self.line(f"__builtin_memcpy(p{p.name} + j, o{p.name}, rest * sizeof *p{p.name});")
-        for p in outs:
-            if not self._is_run(p):
-                self.line(
-                    f"for (i64 l = 0; l < some; ++l) p{p.name}[(j + l) * {self.stride(p, self.inner)}] = o{p.name}[l];"
-                )
+    def _element(self, p: Param) -> str:
+        """Lane l of an operand whose elements lie apart."""
+        return f"p{p.name}[(j + l) * {self.stride(p, self.inner)}]"
 
     def _store(self, p: Param, value: str) -> None:
         vector = self.vector(p.name)
@@ -712,109 +643,42 @@ class _Function:
         else:
             self.line(f"STORE({vector}, y{p.name}, {value});")
 
-    def _streams(self, start: str) -> None:
-        """Streaming stores need aligned addresses: known per run."""
-        for p in self.kernel.params:
-            if p.stream:
-                self.line(
-                    f"const int s{p.name} = {int(self._is_run(p))} && (__UINTPTR_TYPE__)(p{p.name} + {start}) % NL_VEC_BYTES == 0;"
-                )
-
-    def _accumulate(self, r: Reduce, value: str) -> None:
-        dtype = self.kernel.dtypes[r.arg]
-        f, vector = self._reducer(r), self.vector(r.name)
-        if self.kernel.reduce != self.inner:
-            place = f"{r.name}_lanes[(i - block) % {LANES}] + (j - start)"
-            self.line(f"STORE({vector}, {place}, {f}(LOAD({vector}, {place}), {value}));")
-            return
-        integer = s.vector_type(s.INT_OF[dtype], self.wide)
-        neutral = s.literal(NEUTRAL[r.reducer], dtype)
-        mask = f"FIRST{8 * s.SIZE[dtype]}({integer}, rest)"
-        self.line(f"{vector} {r.name}_now = {value};")
-        self.line(
-            f"if (UNLIKELY(rest < {self.lanes})) {r.name}_now = SELECT({vector}, {integer}, {mask}, {value}, SPLAT({vector}, {neutral}));"
-        )
-        self._turn(r, f"{f}({r.name}_0, {r.name}_now)")
-
-    def _buffers(self, params: Iterable[Param]) -> None:
-        """Where the elements of an incomplete vector, or of one whose elements lie apart, are put together."""
-        for p in params:
-            if p.kind in ("in", "inout") and not self._is_one(p):
-                self.line(f"{self.scalar(p.name)} b{p.name}[{self.lanes}] __attribute__((aligned(64))) = {{0}};")
-            if p.kind in ("out", "inout"):
-                self.line(f"{self.scalar(p.name)} o{p.name}[{self.lanes}] __attribute__((aligned(64)));")
-
-    def _is_one(self, p: Param) -> bool:
-        return _mode(p, self.inner) == "one"
-
-    def _is_run(self, p: Param) -> bool:
-        return _mode(p, self.inner) == "run"
+    def _copy_back(self, outs: list[Param]) -> None:
+        runs = [p for p in outs if self._is_run(p)]
+        if runs:
+            with self.block(f"if (UNLIKELY(rest < {self.lanes}))"):
+                for p in runs:
+                    self.line(f"__builtin_memcpy(p{p.name} + j, o{p.name}, rest * sizeof *p{p.name});")
+        for p in outs:
+            if not self._is_run(p):
+                self.line(f"for (i64 l = 0; l < some; ++l) {self._element(p)} = o{p.name}[l];")
 
     # -- values
 
-    def _kept_between_sweeps(self) -> list[str]:
-        """Point values that a later sweep needs and that are dear: kept in a row buffer while that fits into L1."""
-        if self.kernel.reduce != self.inner:
-            return []
-        phases, kept = self.kernel.phases, []
-        later = [
-            (x.value, self.kernel.store_phases[x.param]) for x in self.stores if x.param in self.kernel.store_phases
-        ]
-        later += [(r.arg, phases[r.arg]) for r in self.reduces]
-        room = ROW_BUFFER_BYTES // _capacity(self.kernel)
-        seen: set[tuple[str, int]] = set()
-        while later:
-            name, sweep = later.pop()
-            if name not in self.maps or name not in self.kernel.point_names or (name, sweep) in seen:
-                continue
-            seen.add((name, sweep))
-            if phases[name] < sweep and self._cost(name) > CHEAP:
-                size = s.SIZE[self.kernel.dtypes[name]]
-                if name not in kept and size <= room:
-                    kept.append(name)
-                    room -= size
-                if name in kept:
-                    later.append((name, phases[name]))
-                    continue
-            later += [(a, sweep) for a in self.maps[name].args if isinstance(a, str)]
-        return kept
-
-    def _cost(self, name: str) -> int:
-        """Operations to compute a point value from memory and row values."""
-        if name not in self.maps or name not in self.kernel.point_names:
-            return 0
-        m = self.maps[name]
-        own = weight(m.op, _dtypes(self.kernel, m.args))
-        return own + sum(self._cost(a) for a in m.args if isinstance(a, str)) if own <= CHEAP else own
-
-    def _expressions(self, wanted: Sequence[str], known: set[str]) -> tuple[list[E], list[str]]:
-        """`wanted` as expressions over the names they need from outside."""
+    def _expressions(self, wanted: Sequence[str]) -> tuple[list[E], list[str]]:
+        """`wanted` as expressions over known names, and those names."""
         names: list[str] = []
         values: dict[str, E] = {}
 
         def value(a: Arg) -> E:
             if not isinstance(a, str):
                 return s.const(a.value, a.dtype)
-            if a not in values:
-                if a in known or a not in self.maps:
-                    values[a] = s.arg(len(names), self.kernel.dtypes[a])
-                    names.append(a)
-                else:
-                    m = self.maps[a]
-                    made = ROWS[m.op].expr(*(value(x) for x in m.args))
-                    values.update(zip(m.names, made if isinstance(made, tuple) else (made,), strict=True))
+            if a not in values and a in self.known:
+                values[a] = s.arg(len(names), self.kernel.dtypes[a])
+                names.append(a)
+            elif a not in values:
+                m = self.maps[a]
+                made = ROWS[m.op].expr(*(value(x) for x in m.args))
+                values.update(zip(m.names, made if isinstance(made, tuple) else (made,), strict=True))
             return values[a]
 
         return [value(name) for name in wanted], names
 
-    def _compute(self, wanted: Sequence[str], known: set[str], index: str) -> list[str]:
+    def _compute(self, wanted: Sequence[str]) -> list[str]:
         """Writes the statements that compute `wanted`, and names their results."""
-        outputs, names = self._expressions(wanted, known)
+        outputs, names = self._expressions(wanted)
         self.prefix += 1
-        lines, results = s.emit(outputs, names, self.wide, index, f"t{self.prefix}_")
+        lines, results = s.emit(outputs, names, self.wide, "first", f"t{self.prefix}_")
         for text in lines:
             self.line(text)
         return results
-
-    def _reads_index(self, wanted: Sequence[str], known: set[str]) -> bool:
-        return s.reads_index(self._expressions(wanted, known)[0])

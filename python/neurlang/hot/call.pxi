@@ -79,7 +79,13 @@ cdef inline int run(int op, const Operand* ins, int n_in, TensorData* outs, int 
             execute(op, ins, n_in, outs, n_out, attr, n_attr)
         return 0
     execute(op, ins, n_in, outs, n_out, attr, n_attr)
-    note_line(tape)
+    return recorded(tape)
+
+
+cdef inline int recorded(Tape* tape) except -1:
+    """After each record: its line where wanted, and a run of the tape where it must not grow on."""
+    if tape.recorder != NULL:
+        (<TapeRecorder>tape.recorder).lines.append(user_line())
     if tape.wrote_exported:
         flush("an in-place write to memory shared with NumPy")
     elif tape.n_ops >= MAX_TAPE_OPS:
@@ -177,24 +183,26 @@ cdef inline bint same_shape(const TensorData* a, const TensorData* b):
     return True
 
 
-cdef inline Tensor run_dense(int op, Tensor a, const char* second, int64_t second_step):
-    """The short way: contiguous operands, few elements, nothing open: straight to the kernel. None when it does not apply."""
+cdef inline bint is_plain(const TensorData* d):
+    """Whether the elements can be read right now: no tape owes them and they were not lost to a failed check."""
+    return d.storage.data != NULL and d.storage.pending.load() == NULL and is_contiguous(d[0])
+
+
+cdef Tensor run_short(int op, Tensor a, const Operand* second):
+    """The short way of one or two operands of one dtype and shape (or a number): no promotion, no broadcasting.
+
+    While a tape is open it is recorded; else, for few dense elements, the kernel is called at once. None when neither applies.
+    """
     cdef int t = dtype_id(a.d.dtype)
+    cdef const OpSpec* s = &specs[op]
+    cdef Tape* tape = current_tape()
+    cdef Operand ins[2]
     cdef MapFn kernel
     cdef Tensor out
     cdef char* ptr[3]
     cdef int64_t step[3]
     cdef int64_t n
-    cdef const OpSpec* s = &specs[op]
-    if current_tape() != NULL or s.in_type[0] != ANY or not is_contiguous(a.d):
-        return None
-    n = numel(a.d)
-    if n > 32768 or a.d.storage.data == NULL or n == 0 or not allowed(s.over, t) or (s.promote_float and t < F32):
-        return None
-    if a.d.storage.pending.load() != NULL:
-        return None
-    kernel = map_kernel(op, a.d.dtype)
-    if kernel == NULL:
+    if s.in_type[0] != ANY or not allowed(s.over, t) or (s.promote_float and t < F32) or op >= n_builtin:
         return None
     out = wrap(&a.d)
     out.d.storage = NULL
@@ -202,18 +210,34 @@ cdef inline Tensor run_dense(int op, Tensor a, const char* second, int64_t secon
     set_contiguous_strides(out.d)
     if s.out_type[0] != ANY:
         out.d.dtype = as_dtype(s.out_type[0])
+    if tape != NULL:
+        ins[0].tensor = &a.d
+        if second != NULL:
+            ins[1] = second[0]
+        execute(op, ins, s.n_in, &out.d, 1, NULL, 0)
+        recorded(tape)
+        return out
+    n = numel(a.d)
+    if n > 32768 or n == 0 or not is_plain(&a.d) or (second != NULL and second.tensor != NULL and not is_plain(second.tensor)):
+        return None
+    kernel = map_kernel(op, a.d.dtype)
     out.d.storage = Storage.allocate(n * itemsize(out.d.dtype))
     ptr[0] = out.d.storage.data
     ptr[1] = a.d.storage.data + a.d.offset * itemsize(a.d.dtype)
-    ptr[2] = <char*>second
     step[0] = itemsize(out.d.dtype)
     step[1] = itemsize(a.d.dtype)
-    step[2] = second_step
+    if second != NULL and second.tensor != NULL:
+        ptr[2] = second.tensor.storage.data + second.tensor.offset * itemsize(a.d.dtype)
+        step[2] = step[1]
+    elif second != NULL:
+        ptr[2] = <char*>&second.bits
+        step[2] = 0
     run_dense_kernel(kernel, ptr, step, n)
     return out
 
 
-cdef inline Tensor record_dense(int op, Tensor out, tuple operands):
+cdef inline Tensor with_node(int op, Tensor out, tuple operands):
+    """The result of the short way, connected to its operands where a gradient is wanted."""
     cdef Node node
     if specs[op].differentiable and any_wants_grad(operands) and grad_enabled():
         node = row_node(op, operands, ())
@@ -225,32 +249,34 @@ cdef inline Tensor record_dense(int op, Tensor out, tuple operands):
 cdef Tensor map1(int op, object x):
     cdef Tensor out
     if is_tensor(x):
-        out = run_dense(op, <Tensor>x, NULL, 0)
+        out = run_short(op, <Tensor>x, NULL)
         if out is not None:
-            return out if not wants_grad(<Tensor>x) else record_dense(op, out, (x,))
+            return out if not wants_grad(<Tensor>x) else with_node(op, out, (x,))
     return map_n(op, [as_operand(x)])
 
 
 cdef Tensor map2(int op, object x, object y):
     cdef Tensor a, b, out
-    cdef uint64_t bits
+    cdef Operand second
     cdef int t
-    if is_tensor(x):
+    if is_tensor(x) and specs[op].in_type[1] == ANY:
         a = <Tensor>x
         if is_tensor(y):
             b = <Tensor>y
-            if (dtype_id(a.d.dtype) == dtype_id(b.d.dtype) and same_shape(&a.d, &b.d) and is_contiguous(b.d)
-                    and specs[op].in_type[1] == ANY and b.d.storage.data != NULL and b.d.storage.pending.load() == NULL):
-                out = run_dense(op, a, b.d.storage.data + b.d.offset * itemsize(b.d.dtype), itemsize(b.d.dtype))
+            if dtype_id(a.d.dtype) == dtype_id(b.d.dtype) and same_shape(&a.d, &b.d):
+                second.tensor = &b.d
+                out = run_short(op, a, &second)
                 if out is not None:
-                    return out if not (wants_grad(a) or wants_grad(b)) else record_dense(op, out, (x, y))
+                    return out if not (wants_grad(a) or wants_grad(b)) else with_node(op, out, (x, y))
         elif type(y) is float or type(y) is int:
             t = dtype_id(a.d.dtype)
-            if (t >= F32 or (t > U8 and type(y) is int)) and specs[op].in_type[1] == ANY and (a.d.rank > 0 or t != F32):
-                bits = scalar_bits(y, t)
-                out = run_dense(op, a, <const char*>&bits, 0)
+            if t >= F32 or (t > U8 and type(y) is int):
+                second.tensor = NULL
+                second.bits = scalar_bits(y, t)
+                second.dtype = a.d.dtype
+                out = run_short(op, a, &second)
                 if out is not None:
-                    return out if not wants_grad(a) else record_dense(op, out, (x, y))
+                    return out if not wants_grad(a) else with_node(op, out, (x, y))
     return map_n(op, [as_operand(x), as_operand(y)])
 
 

@@ -27,13 +27,6 @@ cdef int readable(Tensor x, str reason) except -1:
     return 0
 
 
-cdef inline int note_line(Tape* tape) except -1:
-    """While a trace has no program yet, remembers which line of the user's code each operation came from."""
-    if tape.recorder != NULL:
-        (<TapeRecorder>tape.recorder).lines.append(user_line())
-    return 0
-
-
 cdef object user_line():
     """(code, instruction offset) of the nearest frame outside the package."""
     frame = sys_getframe(0)

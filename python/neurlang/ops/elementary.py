@@ -16,6 +16,7 @@ from itertools import pairwise
 from .scalar import (
     INT_OF,
     MANTISSA,
+    SIZE,
     E,
     absolute,
     bitcast,
@@ -176,12 +177,14 @@ def expm1(x: E) -> E:
 
 
 def sigmoid(x: E) -> E:
-    """1 / (1 + e⁻ˣ), as e⁻|ˣ| / (1 + e⁻|ˣ|) on the left so that its small values are kept."""
+    """1 - q on the right and e - e q on the left, where its small values are kept; e = e⁻|ˣ|, q = e / (1 + e)."""
     e = exp(-absolute(x))
     below = 1 + e
     lost = (1 - below) + e
-    y = select(x < 0, e, 1) / below
-    return fma(-y, lost, y)
+    q = e / below
+    q = fma(-q, lost, q)
+    base = select(x < 0, e, 1)
+    return fma(-base, q, base)
 
 
 # tanh(x) / x - 1 in x², |x| <= 5/8
@@ -466,7 +469,7 @@ _TWO_OVER_PI = (
     0, 0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB, 0xDEBBC561, 0xB7246E3A,
     0x424DD2E0, 0x06492EEA, 0x09D1921C, 0xFE1DEB1C, 0xB129A73E, 0xE88235F5, 0x2EBB4484, 0xE99C7026, 0xB45F7E41,
     0x3991D639, 0x835339F4, 0x9C845F8B, 0xBDF9283B, 0x1FF897FF, 0xDE05980F, 0xEF2F118B, 0x5A0A6D1F, 0x6D367ECF,
-    0x27CB09B7, 0x4F463F66, 0x9E5FEA2D, 0x7527BAC7, 0xEBE5F17B, 0x3D0739F7, 0x8A5292EA, 0x6BFB5FB1, 0x1F8D5D08,
+    0x27CB09B7, 0x4F463F66, 0x9E5FEA2D, 0x7527BAC7, 0xEBE5F17B, 0x3D0739F7, 0x8A5292EA, 0x6BFB5FB1, 0x1F8D5D08, 0x56033046,
 )  # fmt: skip
 Reduced = tuple[E, E, E]  # r, r_low, and the quadrant in the lowest two bits of an integer
 
@@ -500,19 +503,17 @@ def _reduce_huge_f32(x: E) -> Reduced:
     carry = bitcast(select(middle < product, const(1, "i32"), 0), "u32")
     top = significand * w0 + mulhi(significand, w1) + carry
     quadrant = (top + (1 << 29)) >> 30
-    fraction = bitcast(top - (quadrant << 30), "i32")  # signed, in units of 2^-30 quarter turns
-    low = convert(bitcast(middle >> 8, "i32"), "f32") * 2.0**-24
-    return _scale_fraction(x, fraction, low, quadrant, _h("0x1.921fb4p-30"), _h("0x1.4442d2p-54"))
+    return _scale_fraction(x, top - (quadrant << 30), middle, quadrant, _h("0x1.921fb6p-30"), _h("-0x1.777a5cp-55"))
 
 
 def _reduce_huge_f64(x: E) -> Reduced:
-    """Payne and Hanek: the 53-bit significand times the 160 bits of 2/π that decide x modulo 2π, in 32-bit limbs."""
+    """Payne and Hanek: the 53-bit significand times the 192 bits of 2/π that decide x modulo 2π, in 32-bit limbs."""
     mask = 0xFFFFFFFF
     bits = bitcast(x, "u64")
     significand = (bits & ((1 << 52) - 1)) | (1 << 52)
     m0, m1 = significand & mask, significand >> 32
     at = ((bits >> 52) & 0x7FF) - (1075 + 2 - 64)
-    words = [table(_TWO_OVER_PI, (at >> 5) + k, "u64") for k in range(6)]
+    words = [table(_TWO_OVER_PI, (at >> 5) + k, "u64") for k in range(7)]
     shift = 32 - (at & 31)
     limbs = [(((a << 32) | b) >> shift) & mask for a, b in pairwise(words)][::-1]
     carry, columns = (m0 * limbs[0]) >> 32, []
@@ -521,27 +522,27 @@ def _reduce_huge_f64(x: E) -> Reduced:
         b = m1 * below + (a & mask)
         columns.append(b & mask)
         carry = (a >> 32) + (b >> 32)
-    top, rest = (columns[3] << 32) | columns[2], (columns[1] << 32) | columns[0]
+    top, rest = (columns[4] << 32) | columns[3], (columns[2] << 32) | columns[1]
     quadrant = (top + (1 << 61)) >> 62
-    fraction = bitcast(top - (quadrant << 62), "i64")
-    low = convert(bitcast(rest >> 11, "i64"), "f64") * 2.0**-53
-    return _scale_fraction(x, fraction, low, quadrant, _h("0x1.921fb54442d18p-62"), _h("0x1.1a62633145c07p-116"))
+    unit, unit_low = _h("0x1.921fb54442d18p-62"), _h("0x1.1a62633145c07p-116")
+    return _scale_fraction(x, top - (quadrant << 62), rest, quadrant, unit, unit_low)
 
 
-def _scale_fraction(x: E, fraction: E, low: E, quadrant: E, unit: float, unit_low: float) -> Reduced:
-    """(fraction + low) units with the sign of x, in two parts."""
-    few = {"f32": 63, "f64": 1023}[x.dtype]  # the bits of the fraction that its float would not hold
-    high = convert(fraction & ~few, x.dtype)
-    low = low + convert(fraction & few, x.dtype)
-    r, error = _two_product(high, const(unit, x.dtype))
-    r_low = error + fma(high, unit_low, low * unit)
-    sign, signed = sign_bit(x), bitcast(quadrant, INT_OF[x.dtype])
+def _scale_fraction(x: E, fraction: E, rest: E, quadrant: E, unit: float, unit_low: float) -> Reduced:
+    """The signed two-word number `fraction`.`rest` times the unit, with the sign of x, in two parts."""
+    dtype, integer = x.dtype, INT_OF[x.dtype]
+    negative = bitcast(fraction, integer) < 0
+    fraction, rest = select(negative, ~fraction, fraction), select(negative, ~rest, rest)
+    few = {"f32": 63, "f64": 1023}[dtype]  # the bits of the fraction that its float would not hold
+    high = convert(bitcast(fraction & ~few, integer), dtype)
+    low = convert(bitcast(fraction & few, integer), dtype) + convert(rest, dtype) * 2.0 ** -(8 * SIZE[dtype])
+    r, error = _two_product(high, const(unit, dtype))
+    r_low = error + fma(high, unit_low, fma(low, unit, low * unit_low))
     total = r + r_low
-    return (
-        negate_if(total, sign),
-        negate_if((r - total) + r_low, sign),
-        select(ne(sign, 0), -signed, signed),
-    )
+    sign = sign_bit(x)
+    flip = select(negative, ~sign, sign) & (1 << (8 * SIZE[dtype] - 1))
+    signed = bitcast(quadrant, integer)
+    return negate_if(total, flip), negate_if((r - total) + r_low, flip), select(ne(sign, 0), -signed, signed)
 
 
 def _sin_cos_reduced(reduced: Reduced) -> tuple[E, E, E]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ...ir import loops
 from ...ir.graph import Access, Const, Node, Operand, Scalar
 from ...ir.kernel import Kernel, KernelStep, Schedule, Step
 from ...ir.types import DTYPES
@@ -84,7 +85,7 @@ class _Binder:
 
     def step(self, step: Step) -> dict[str, Any]:
         if isinstance(step, KernelStep):
-            units, size = cstyle.work(step.kernel, self._lanes(step.kernel))
+            units, size = loops.work(step.kernel, self._lanes(step.kernel))
             made = {
                 "kind": "generated",
                 "range": units,
@@ -113,12 +114,12 @@ class _Binder:
         }
 
     def _lanes(self, kernel: Kernel) -> int:
-        return self.vector_bytes // (8 if cstyle.is_wide(kernel) else 4)
+        return self.vector_bytes // (8 if loops.is_wide(kernel) else 4)
 
     def _grain(self, kernel: Kernel, size: int) -> int:
         """Units of work for one thread: an element costs its memory traffic and its operations, a vector at a time."""
         traffic = sum(0.05 * DTYPES[p.dtype].itemsize for p in kernel.params if p.kind != "scalar")
-        element = (traffic + 0.4 * cstyle.kernel_weight(kernel)) / self._lanes(kernel)
+        element = (traffic + 0.4 * loops.kernel_weight(kernel)) / self._lanes(kernel)
         return max(1, round(GRAIN_NANOSECONDS / (element * max(size, 1))))
 
     def _view(self, x: Operand) -> tuple[Any, ...]:

@@ -1,0 +1,143 @@
+"""Reductions against their definitions, bit for bit: every op, dtype and layout, lengths around the tree's edges."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import neurlang as nl
+
+from .contraction import Array, assert_same_bits, tensor
+from .reduction import largest, numbers, on_all_threads, shape_around, tree
+
+FLOATS = [np.float32, np.float64]
+INTEGERS = [np.bool_, np.uint8, np.int32, np.int64]
+LENGTHS = [0, 1, 2, 7, 31, 32, 33, 64, 100, 511, 512, 513, 1024, 1500, 2600]
+CASES = range(6)
+
+
+def check(name: str, x: Array, axis: int, want: Array) -> None:
+    for got in on_all_threads(lambda: getattr(nl, name)(tensor(x), axis, keepdim=True)):
+        if want.dtype.kind == "f":
+            assert_same_bits(got, want)
+        else:
+            np.testing.assert_array_equal(got, want)
+            assert got.dtype == want.dtype
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("case", CASES)
+def test_sum_and_prod_of_floats(rng: np.random.Generator, dtype: type, length: int, case: int) -> None:
+    shape, axis = shape_around(rng, length)
+    x = numbers(rng, shape, dtype)
+    with np.errstate(all="ignore"):
+        check("sum", x, axis, tree(x, axis))
+        check("prod", x, axis, tree(x, axis, np.multiply, 1))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("case", CASES)
+def test_sum_and_prod_of_integers_are_exact(rng: np.random.Generator, dtype: type, length: int, case: int) -> None:
+    shape, axis = shape_around(rng, length)
+    x = numbers(rng, shape, dtype)
+    check("sum", x, axis, np.sum(x, axis, np.int64, keepdims=True))
+    check("prod", x, axis, np.prod(x, axis, np.int64, keepdims=True))  # wraps alike
+
+
+@pytest.mark.parametrize("length", LENGTHS[1:])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("case", CASES)
+def test_extrema_of_floats(rng: np.random.Generator, dtype: type, length: int, case: int) -> None:
+    shape, axis = shape_around(rng, length)
+    x = numbers(rng, shape, dtype)
+    check("amax", x, axis, largest(x, axis))
+    check("amin", x, axis, -largest(-x, axis))
+
+
+@pytest.mark.parametrize("length", LENGTHS[1:])
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_extrema_of_integers(rng: np.random.Generator, dtype: type, length: int) -> None:
+    shape, axis = shape_around(rng, length)
+    x = numbers(rng, shape, dtype)
+    check("amax", x, axis, np.max(x, axis, keepdims=True))
+    check("amin", x, axis, np.min(x, axis, keepdims=True))
+
+
+@pytest.mark.parametrize("length", LENGTHS[1:])
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+@pytest.mark.parametrize("case", CASES)
+def test_first_index_of_the_extremum(rng: np.random.Generator, dtype: type, length: int, case: int) -> None:
+    # NumPy's rule too: the first of equal ones (-0 equals +0), and the first NaN before every number.
+    shape, axis = shape_around(rng, length)
+    x = numbers(rng, shape, dtype)
+    check("argmax", x, axis, np.argmax(x, axis, keepdims=True))
+    check("argmin", x, axis, np.argmin(x, axis, keepdims=True))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+def test_any_and_all(rng: np.random.Generator, dtype: type, length: int) -> None:
+    shape, axis = shape_around(rng, length)
+    x = numbers(rng, shape, dtype)
+    check("any", x, axis, np.any(x, axis, keepdims=True))
+    check("all", x, axis, np.all(x, axis, keepdims=True))
+
+
+@pytest.mark.parametrize("value", [-0.0, np.nan, np.inf, 1e-45])
+@pytest.mark.parametrize("length", [1, 5, 40, 600])
+def test_one_special_element_anywhere(value: float, length: int) -> None:
+    for position in {0, length // 3, length - 1}:
+        x = np.full((3, length), -1.0, np.float32)
+        x[:, position] = value
+        for layout in (x, np.asfortranarray(x)):
+            check("amax", layout, 1, np.full((3, 1), value, np.float32))
+            check("argmax", layout, 1, np.full((3, 1), position, np.int64))
+
+
+def test_long_vectors_are_split_between_threads_at_subtrees(rng: np.random.Generator) -> None:
+    for n in (100_000, 262_144, 262_145, 1_000_003):
+        x = rng.standard_normal(n).astype(np.float32)
+        check("sum", x, 0, tree(x, 0))
+        check("sum", x[::-1], 0, tree(x[::-1], 0))
+        x[n // 2 + 1 :: 1000] = 5.0
+        check("argmax", x, 0, np.argmax(x, 0, keepdims=True))
+
+
+@pytest.mark.parametrize("columns", [1, 3, 10, 64, 257, 1500])
+def test_long_columns_are_split_too(rng: np.random.Generator, columns: int) -> None:
+    x = rng.standard_normal((120_000 // columns + 1000, columns)).astype(np.float32)
+    check("sum", x, 0, tree(x, 0))
+    check("amax", x, 0, np.max(x, 0, keepdims=True))
+    check("argmin", x, 0, np.argmin(x, 0, keepdims=True))
+    window = x[:, : max(columns - 1, 1)]  # rows that are not adjacent
+    check("sum", window, 0, tree(window, 0))
+
+
+def test_a_sum_is_as_accurate_as_its_tree_is_deep(rng: np.random.Generator) -> None:
+    # |error| <= (depth + 16 serial additions) u sum |x|.
+    for n in (1000, 1_000_000):
+        x = rng.standard_normal(n).astype(np.float32) * np.float32(1e3)
+        bound = (math.ceil(math.log2(n)) + 16) * 2.0**-24 * math.fsum(abs(x.astype(float)))
+        assert abs(float(nl.sum(tensor(x), 0).item()) - math.fsum(x.astype(float))) <= bound
+
+
+def test_several_axes_are_several_reductions_last_axis_first(rng: np.random.Generator) -> None:
+    x = numbers(rng, (4, 37, 5, 70), np.float32)
+    with np.errstate(all="ignore"):
+        want = tree(tree(tree(x, 3), 1), 0)
+    assert_same_bits(nl.sum(tensor(x), (0, 1, 3), keepdim=True).numpy(), want)
+
+
+def test_nothing_is_read_beyond_the_last_row() -> None:
+    # Vector loads may run over the end of a row, but only inside the tensor: what follows must not count.
+    for length in (1, 5, 28, 31, 33, 47):
+        memory = np.full(3 * length + 64, np.inf, np.float32)
+        x = memory[: 3 * length].reshape(3, length)
+        x[:] = 1
+        check("sum", x, 1, np.full((3, 1), length, np.float32))
+        check("amax", x, 1, np.ones((3, 1), np.float32))
+        check("all", x, 1, np.ones((3, 1), np.bool_))
