@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bounds import PEER_RATIO, unit
+from bounds import PEER_RATIO
 
 import neurlang as nl
 
 MODELS = ("gpt", "resnet18", "vae", "unet", "mobilenetv2")
-SEEDS = range(5)
+SEEDS = range(3)
 
 
 def to_library(lib: Any, array: np.ndarray, dtype: Any) -> Any:
@@ -53,17 +53,17 @@ def test_loss_and_gradients_are_as_close_to_float64_as_torch(name: str, torch: A
         assert ours.keys() == exact.keys()
         for key, value in exact.items():
             assert ours[key].shape == value.shape, key
-            # No float32 result can be asked to be closer than its own rounding.
-            rounding = unit(np.float32) * np.abs(value).max()
+            # A single number may happen to be exact in one library: the other is allowed a unit in the last place.
+            last_place = np.spacing(np.float32(np.abs(value).max()))
             distances = [np.abs(other[key] - value).max() for other in (ours, theirs)]
-            errors.setdefault(key, []).append((*distances, rounding))
+            errors.setdefault(key, []).append((*distances, last_place))
     # The median over the batches, because relu's gradient jumps: where an input lies within rounding of 0, the float32
     # gradient of any library may differ from float64 in its first digits.
     typical = {key: np.median(rows, axis=0) for key, rows in errors.items()}
     too_far = {
         key: f"{ours:.3g} from float64, torch {theirs:.3g}"
-        for key, (ours, theirs, rounding) in typical.items()
-        if not ours <= max(PEER_RATIO * theirs, rounding)
+        for key, (ours, theirs, last_place) in typical.items()
+        if not ours <= max(PEER_RATIO * theirs, last_place)
     }
     assert not too_far
 

@@ -49,6 +49,9 @@ class Block {
   void* memory_;
 };
 
+const char* isa() { return isa_name(isa_level()); }
+const char* simd_header() { return kVecText; }
+
 uintptr_t symbol_address(const Library& library, const std::string& name) {
   void* address = library.symbol(name);
   if (address == nullptr) throw py::key_error("the library has no symbol " + name);
@@ -63,8 +66,7 @@ Library load_library(const py::object& source) {
 void bind_threads(py::module_& m) {
   m.def("set_num_threads", &set_num_threads, py::arg("n"),
         "Sets how many threads, the calling one included, an operation may use. Results do not depend on it.");
-  m.def(
-      "get_num_threads", [] { return nl_num_threads(); }, "How many threads an operation may use.");
+  m.def("get_num_threads", &nl_num_threads, "How many threads an operation may use.");
 }
 
 void bind_memory(py::module_& m) {
@@ -77,11 +79,9 @@ void bind_memory(py::module_& m) {
 }
 
 void bind_cpu(py::module_& m) {
-  m.def(
-      "isa", [] { return isa_name(isa_level()); }, "The instruction level in use.");
+  m.def("isa", &isa, "The instruction level in use.");
   m.def("isa_supported", &isa_supported, "The instruction levels that this machine can use, lowest first.");
-  m.def(
-      "simd_header", [] { return kVecText; }, "The text with which every generated kernel file begins.");
+  m.def("simd_header", &simd_header, "The text with which every generated kernel file begins.");
   m.def("available_cpus", &available_cpus, "Processors that affinity and cgroup limits leave to this process.");
 }
 

@@ -75,15 +75,18 @@ inline Geometry geometry(const View& images, const View& weight, const View& map
           {images.shape[3], weight.shape[3], maps.shape[3], attr[1], attr[3], attr[5]}};
 }
 
-// The lowest address that an element of `v` occupies; see end_of.
+// The memory between the lowest and the highest element of a view: what vectors may read of it.
 template <class T>
-const T* begin_of(const View& v) {
-  const T* first = (const T*)v.data;
-  for (int d = 0; d < v.rank; d++) {
-    if (v.strides[d] < 0) first += (v.shape[d] - 1) * v.strides[d];
+struct Memory {
+  const T *begin, *end;
+
+  explicit Memory(const View& v) : begin((const T*)v.data), end(begin + 1) {
+    for (int d = 0; d < v.rank; d++) {
+      begin += min_of(0, (v.shape[d] - 1) * v.strides[d]);
+      end += max_of(0, (v.shape[d] - 1) * v.strides[d]);
+    }
   }
-  return first;
-}
+};
 
 // A strided image: `channel`, `y` and `x` strides.
 template <class T>
@@ -131,15 +134,28 @@ struct PaddedRow {
   void copy(const T* row, int64_t stride, T* to) const {
     for (int64_t i = 0; i < first; i++) to[i] = 0;
     row += from * stride;
-    step * stride == 1 ? copy_adjacent(row, to + first) : gather_row(row, step * stride, stop - first, to + first);
+    int64_t distance = step * stride, n = stop - first;
+    distance == 1 ? copy_adjacent(row, n, to + first)
+    : distance == 2 ? copy_even(row, n, to + first)
+                    : gather_row(row, distance, n, to + first);
     for (int64_t i = stop; i < count; i++) to[i] = 0;
   }
 
-  void copy_adjacent(const T* row, T* to) const {
+  static void copy_adjacent(const T* row, int64_t n, T* to) {
     using V_u = typename Vec<T>::V_u;
-    int64_t i = 0, n = stop - first;
+    int64_t i = 0;
     for (; i + kWidth<T> <= n; i += kWidth<T>) STORE(V, to + i, LOAD(V, row + i));
     for (; i < n; i++) to[i] = row[i];
+  }
+
+  // Every other element, as strides of 2 need them; the last one is left to the end, for nothing behind it may be read.
+  static void copy_even(const T* row, int64_t n, T* to) {
+    using V_u = typename Vec<T>::V_u;
+    int64_t i = 0;
+    for (; i + kWidth<T> < n; i += kWidth<T>) {
+      STORE(V, to + i, even(LOAD(V, row + 2 * i), LOAD(V, row + 2 * i + kWidth<T>)));
+    }
+    for (; i < n; i++) to[i] = row[2 * i];
   }
 
   void clear(T* to) const {

@@ -10,7 +10,7 @@ namespace nl::NL_ISA {
 namespace {
 
 // Bytes of images staged at a time: as many as stay in a shared cache until they are used.
-constexpr int64_t kStageBytes = 4 << 20;
+constexpr int64_t kStageBytes = 1 << 22;
 
 // Offsets listed one by one.
 struct Table {
@@ -149,9 +149,10 @@ struct Stage {
   // The windows over images [first, first + count), of pixels in rows of `ys` x `xs`.
   Windows<T, Grid, Table> windows(int64_t first, int64_t ys, int64_t xs, int64_t channels, const int64_t* step) const {
     Grid pixels = {ys, xs, image_stride, row_stride, 1};
-    const T* data = in_place ? (const T*)from.data + first * image_stride : copies + kWidth<T>;
-    const T* begin = in_place ? begin_of<T>(from) : copies;
-    return {data, channels * channel_stride, pixels, {step}, begin, in_place ? end_of<T>(from) : copies + size()};
+    const int64_t batch_stride = channels * channel_stride;
+    if (!in_place) return {copies + kWidth<T>, batch_stride, pixels, {step}, copies, copies + size()};
+    Memory<T> memory(from);
+    return {(const T*)from.data + first * image_stride, batch_stride, pixels, {step}, memory.begin, memory.end};
   }
 
   void fill(int64_t first, int64_t count) const {

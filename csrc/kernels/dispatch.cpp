@@ -16,7 +16,7 @@ NL_LEVELS(NL_DECLARE)
 namespace {
 
 struct Tables {
-  const nl::MapFn (*map)[nl::kDTypes];
+  const nl_map_row* map;
   const nl::NativeFn* native;
 };
 
@@ -31,5 +31,5 @@ const Tables& tables() {
 
 }  // namespace
 
-const nl::MapFn (*nl_map_table())[nl::kDTypes] { return tables().map; }
+const nl_map_row* nl_map_table() { return tables().map; }
 const nl::NativeFn* nl_native_table() { return tables().native; }

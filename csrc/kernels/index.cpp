@@ -3,7 +3,7 @@
 // All indices are checked before anything is written. Writes to one place happen in row-major order of the index: the
 // work is split between threads along the other axes only.
 #include "loops.hpp"
-#include "tree.hpp"
+#include "vector.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -105,9 +105,12 @@ struct Tag {
 template <template <class> class Op, class F>
 void by_size(DType dtype, const F& fn) {
   switch (itemsize(dtype)) {
-    case 1: return fn(Tag<Op<uint8_t>>{});
-    case 4: return fn(Tag<Op<int32_t>>{});
-    default: return fn(Tag<Op<int64_t>>{});
+    case 1:
+      return fn(Tag<Op<uint8_t>>{});
+    case 4:
+      return fn(Tag<Op<int32_t>>{});
+    default:
+      return fn(Tag<Op<int64_t>>{});
   }
 }
 
@@ -115,12 +118,18 @@ void by_size(DType dtype, const F& fn) {
 template <class F>
 void by_addition(DType dtype, const F& fn) {
   switch (dtype) {
-    case DType::b8: return fn(Tag<Add<uint8_t, Or>>{});
-    case DType::u8: return fn(Tag<Add<uint8_t, Plus>>{});
-    case DType::i32: return fn(Tag<Add<int32_t, Plus>>{});
-    case DType::i64: return fn(Tag<Add<int64_t, Plus>>{});
-    case DType::f32: return fn(Tag<Add<float, Plus>>{});
-    case DType::f64: return fn(Tag<Add<double, Plus>>{});
+    case DType::b8:
+      return fn(Tag<Add<uint8_t, Or>>{});
+    case DType::u8:
+      return fn(Tag<Add<uint8_t, Plus>>{});
+    case DType::i32:
+      return fn(Tag<Add<int32_t, Plus>>{});
+    case DType::i64:
+      return fn(Tag<Add<int64_t, Plus>>{});
+    case DType::f32:
+      return fn(Tag<Add<float, Plus>>{});
+    case DType::f64:
+      return fn(Tag<Add<double, Plus>>{});
   }
 }
 
@@ -168,7 +177,7 @@ struct Point {
 struct Points {
   Point* data;
   int64_t count;
-  Walk<2> before, after;  // the axes left, before and after the index axes of `here`
+  Walk<2> before, after;                           // the axes left, before and after the index axes of `here`
   int64_t run = 1, there_step = 0, here_step = 0;  // the innermost of them
 };
 
@@ -216,9 +225,8 @@ Points points_of(const View& there, const View& here, const Indices& indices, in
   for (int k = 0; k < indices.count; k++) {
     const int64_t* index = (const int64_t*)indices.views[k].data;
     int64_t extent = there.shape[indices.axes[k]], stride = there.strides[indices.axes[k]];
-    for_each(indices.views[k], [&](int64_t i, int64_t offset) {
-      p.data[i].there += from_start(index[offset], extent) * stride;
-    });
+    for_each(indices.views[k],
+             [&](int64_t i, int64_t offset) { p.data[i].there += from_start(index[offset], extent) * stride; });
   }
   return p;
 }
@@ -230,7 +238,8 @@ void visit(const Points& p, T* there, T* here, int64_t first, int64_t last, int6
   auto c = p.after.seek(0);
   for (int64_t i = first; i < last; i++) {
     for (int64_t k = 0; k < p.after.total; k++) {
-      Op::run(there + p.data[i].there + c.at[0], p.there_step, here + p.data[i].here + c.at[1], p.here_step, end - begin);
+      Op::run(there + p.data[i].there + c.at[0], p.there_step, here + p.data[i].here + c.at[1], p.here_step,
+              end - begin);
       if (p.after.total > 1) p.after.next(c);  // from the last slice back to the first
     }
   }
@@ -275,8 +284,7 @@ Status put(const View& x, const Indices& indices, const View& value, int positio
   if (Status status = check(x, indices, fault)) return status;
   Points p = points_of(x, value, indices, position);
   auto run = [&](auto op) { put_points<typename decltype(op)::Type>(p, x, value); };
-  if (accumulate) by_addition(x.dtype, run);
-  else by_size<Put>(x.dtype, run);
+  accumulate ? by_addition(x.dtype, run) : by_size<Put>(x.dtype, run);
   return kOk;
 }
 

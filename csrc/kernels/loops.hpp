@@ -18,7 +18,8 @@ inline int64_t grain_of(int64_t work) { return max_of(1, kGrain / max_of(work, 1
 template <class F>
 void parallel_for(int64_t n, int64_t grain, const F& body) {
   if (n <= 0) return;
-  nl_parallel_for(n, grain, [](void* f, int64_t begin, int64_t end) { (*(const F*)f)(begin, end); }, (void*)&body);
+  nl_parallel_for(
+      n, grain, [](void* f, int64_t begin, int64_t end) { (*(const F*)f)(begin, end); }, (void*)&body);
 }
 
 // The row-major index space of K views at once. Neighbouring axes are merged where all K views allow it.
@@ -96,17 +97,25 @@ inline Walk<2> walk_without(const View& a, const View& b, int axis) {
 
 // One past the highest address that an element of `v` occupies: everything from `v`'s lowest element up to here may
 // be read (never used) by a vector load that runs over the end of a row.
-template <class T>
-const T* end_of(const View& v) {
-  const T* last = (const T*)v.data;
+inline const char* memory_end(const View& v) {
+  int64_t last = 0;
   for (int d = 0; d < v.rank; d++) {
     if (v.strides[d] > 0) last += (v.shape[d] - 1) * v.strides[d];
   }
-  return last + 1;
+  return v.data + (last + 1) * itemsize(v.dtype);
+}
+
+template <class T>
+const T* end_of(const View& v) {
+  return (const T*)memory_end(v);
 }
 
 template <class T>
 void gather_row(const T* from, int64_t stride, int64_t n, T* to) {
+  if (stride == 1) {
+    __builtin_memcpy(to, from, n * sizeof(T));
+    return;
+  }
   for (int64_t i = 0; i < n; i++) to[i] = from[i * stride];
 }
 

@@ -73,8 +73,7 @@ void over_rows(const Call& call) {
 }  // namespace
 
 int layer_norm(const Call& call) {
-  if (call.in[0].dtype == DType::f64) over_rows<double>(call);
-  else over_rows<float>(call);
+  call.in[0].dtype == DType::f64 ? over_rows<double>(call) : over_rows<float>(call);
   return kOk;
 }
 

@@ -1,7 +1,7 @@
 // pool.hpp: how the pooling kernels go over planes: bands of output rows, padded where they must be, in vectors.
 #pragma once
 #include "loops.hpp"
-#include "tree.hpp"
+#include "vector.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -14,8 +14,15 @@ struct Planes {
   int64_t image_stride, channel_stride, row_stride, column_stride;
 
   explicit Planes(const View& v)
-      : data((T*)v.data), channels(v.shape[1]), count(v.shape[0] * v.shape[1]), height(v.shape[2]), width(v.shape[3]),
-        image_stride(v.strides[0]), channel_stride(v.strides[1]), row_stride(v.strides[2]), column_stride(v.strides[3]) {}
+      : data((T*)v.data),
+        channels(v.shape[1]),
+        count(v.shape[0] * v.shape[1]),
+        height(v.shape[2]),
+        width(v.shape[3]),
+        image_stride(v.strides[0]),
+        channel_stride(v.strides[1]),
+        row_stride(v.strides[2]),
+        column_stride(v.strides[3]) {}
 
   T* plane(int64_t p) const { return data + p / channels * image_stride + p % channels * channel_stride; }
   int64_t size() const { return height * width; }
@@ -72,8 +79,7 @@ Band<T> band_of(const Planes<const T>& x, const T* plane, const T* x_end, const 
     int64_t n = padded ? 0 : inside;
     const T* from = plane + (top + i) * x.row_stride;
     for (int64_t j = 0; j < left; j++) to[j] = padding;
-    if (x.column_stride == 1) __builtin_memcpy(to + left, from, n * sizeof(T));
-    else gather_row(from, x.column_stride, n, to + left);
+    gather_row(from, x.column_stride, n, to + left);
     for (int64_t j = left + n; j < width; j++) to[j] = padding;
   }
   return {copy, width, copy + height * width};
@@ -141,8 +147,8 @@ void cover_row(int64_t n, const F& body) {
   cover<typename VecOf<T, 16>::V>(n, body);
 }
 
-// Calls outputs.vector<kStride, V>(plane, corner, row_stride, oh, ow, count) for vectors that cover the outputs of a band:
-// `corner` is where the first window begins.
+// Calls outputs.vector<kStride, V>(plane, corner, row_stride, oh, ow, count) for vectors that cover the outputs of a
+// band: `corner` is where the first window begins.
 template <int kStride, class T, class Outputs>
 void pool_band(const Band<T>& from, const Axis& rows, const Axis& columns, int64_t begin, int64_t end,
                const Outputs& outputs, const typename Outputs::Plane& plane) {
@@ -153,8 +159,8 @@ void pool_band(const Band<T>& from, const Axis& rows, const Axis& columns, int64
       using V = decltype(v);
       const T* corner = row + ow * columns.stride;
       bool ends = kStride == 2 && from.end - corner < reach + 2 * int(sizeof(V) / sizeof(T));
-      if (ends) outputs.template vector<0, V>(plane, corner, from.row_stride, oh, ow, count);
-      else outputs.template vector<kStride, V>(plane, corner, from.row_stride, oh, ow, count);
+      if (ends) return outputs.template vector<0, V>(plane, corner, from.row_stride, oh, ow, count);
+      outputs.template vector<kStride, V>(plane, corner, from.row_stride, oh, ow, count);
     });
   }
 }
@@ -172,9 +178,12 @@ void pool(const View& input, const Axis& rows, const Axis& columns, T padding, c
       int64_t p = item / bands, first = item % bands * band, last = min_of(first + band, rows.outputs);
       Band<T> from = band_of(x, x.plane(p), end, rows, columns, first, last, padding);
       auto plane = outputs.plane(p);
-      if (columns.stride == 1) pool_band<1>(from, rows, columns, first, last, outputs, plane);
-      else if (columns.stride == 2) pool_band<2>(from, rows, columns, first, last, outputs, plane);
-      else pool_band<0>(from, rows, columns, first, last, outputs, plane);
+      if (columns.stride == 1)
+        pool_band<1>(from, rows, columns, first, last, outputs, plane);
+      else if (columns.stride == 2)
+        pool_band<2>(from, rows, columns, first, last, outputs, plane);
+      else
+        pool_band<0>(from, rows, columns, first, last, outputs, plane);
     }
   });
 }

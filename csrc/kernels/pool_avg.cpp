@@ -7,6 +7,11 @@
 namespace nl::NL_ISA {
 namespace {
 
+template <class T>
+int64_t whole_vectors(int64_t n) {
+  return (n + Simd<T>::kWidth - 1) / Simd<T>::kWidth * Simd<T>::kWidth;
+}
+
 // ---- windows of one size at regular distances ----
 
 // By how much the sum of a window is divided: a product of one number for its row and one for its column. As floats
@@ -36,15 +41,16 @@ struct Geometry {
 
   Geometry(const int64_t* a, const View& input, const View& output)
       : rows{input.shape[2], output.shape[2], a[0], a[2], a[4], 1},
-        columns{input.shape[3], output.shape[3], a[1], a[3], a[5], 1}, include_pad(a[7] != 0), fixed_divisor(a[8]) {}
-
-  int64_t whole_vectors() const { return (columns.outputs + kLanes - 1) / kLanes * kLanes; }
+        columns{input.shape[3], output.shape[3], a[1], a[3], a[5], 1},
+        include_pad(a[7] != 0),
+        fixed_divisor(a[8]) {}
 
   template <class T>
   Divisor<T> divisor() const {
-    T* numbers = (T*)nl_scratch(0, whole_vectors() * sizeof(T));
+    int64_t n = whole_vectors<T>(columns.outputs);
+    T* numbers = (T*)nl_scratch(0, n * sizeof(T));
     Divisor<T> d{include_pad, fixed_divisor, numbers};
-    for (int64_t o = 0; o < whole_vectors(); o++) numbers[o] = d.column(columns, o);
+    for (int64_t o = 0; o < n; o++) numbers[o] = d.column(columns, o);
     return d;
   }
 };
@@ -76,8 +82,8 @@ void forward_regular(const Call& call) {
   pool<T>(call.in[0], g.rows, g.columns, T(0), AvgPool<T>{Planes<T>(call.out[0]), g.rows, g.columns, g.divisor<T>()});
 }
 
-// The gradient, a row of the input at a time. The row is kept apart by phase: position d lies in slot (d + pad) / stride
-// of phase (d + pad) % stride, so that tap j of all outputs is a run of slots of phase j % stride.
+// The gradient, a row of the input at a time. The row is kept apart by phase: position d lies in slot (d + pad) /
+// stride of phase (d + pad) % stride, so that tap j of all outputs is a run of slots of phase j % stride.
 template <class T>
 struct Spread {
   using V = typename Simd<T>::V;
@@ -102,7 +108,8 @@ struct Spread {
     T* shares = phases + columns.stride * slots;
     __builtin_memset(phases, 0, columns.stride * slots * sizeof(T));
     int64_t below = i + rows.pad - rows.kernel;
-    int64_t first = below < 0 ? 0 : below / rows.stride + 1, last = min_of(rows.outputs - 1, (i + rows.pad) / rows.stride);
+    int64_t first = below < 0 ? 0 : below / rows.stride + 1;
+    int64_t last = min_of(rows.outputs - 1, (i + rows.pad) / rows.stride);
     for (int64_t oh = first; oh <= last; oh++) {
       share(g_plane + oh * g.row_stride, oh, shares);
       // The outputs that reach a position are met in ascending order when the taps descend.
@@ -138,11 +145,11 @@ struct Spread {
 
 template <class T>
 void backward_regular(const Call& call) {
-  constexpr int kWidth = Simd<T>::kWidth;
   Geometry g(call.attr, call.out[0], call.in[0]);
   const Axis& columns = g.columns;
-  int64_t outputs = (columns.outputs + kWidth - 1) / kWidth * kWidth;
-  int64_t slots = max_of(outputs + (columns.kernel - 1) / columns.stride, (columns.size + columns.pad) / columns.stride + 1);
+  int64_t outputs = whole_vectors<T>(columns.outputs);
+  int64_t of_taps = outputs + (columns.kernel - 1) / columns.stride;
+  int64_t slots = max_of(of_taps, (columns.size + columns.pad) / columns.stride + 1);
   Spread<T>{Planes<const T>(call.in[0]), Planes<T>(call.out[0]), g.rows, columns, g.divisor<T>(), outputs, slots}.run();
 }
 
@@ -214,26 +221,22 @@ void backward_adaptive(const Call& call) {
 }  // namespace
 
 int avg_pool2d(const Call& call) {
-  if (call.in[0].dtype == DType::f64) forward_regular<double>(call);
-  else forward_regular<float>(call);
+  call.in[0].dtype == DType::f64 ? forward_regular<double>(call) : forward_regular<float>(call);
   return kOk;
 }
 
 int avg_pool2d_grad(const Call& call) {
-  if (call.in[0].dtype == DType::f64) backward_regular<double>(call);
-  else backward_regular<float>(call);
+  call.in[0].dtype == DType::f64 ? backward_regular<double>(call) : backward_regular<float>(call);
   return kOk;
 }
 
 int adaptive_avg_pool2d(const Call& call) {
-  if (call.in[0].dtype == DType::f64) forward_adaptive<double>(call);
-  else forward_adaptive<float>(call);
+  call.in[0].dtype == DType::f64 ? forward_adaptive<double>(call) : forward_adaptive<float>(call);
   return kOk;
 }
 
 int adaptive_avg_pool2d_grad(const Call& call) {
-  if (call.in[0].dtype == DType::f64) backward_adaptive<double>(call);
-  else backward_adaptive<float>(call);
+  call.in[0].dtype == DType::f64 ? backward_adaptive<double>(call) : backward_adaptive<float>(call);
   return kOk;
 }
 

@@ -8,7 +8,9 @@ namespace nl::NL_ISA {
 namespace {
 
 // The first tap of output o that lies inside the plane.
-int64_t first_tap(const Axis& a, int64_t o) { return a.origin(o) >= 0 ? 0 : (-a.origin(o) + a.dilation - 1) / a.dilation; }
+int64_t first_tap(const Axis& a, int64_t o) {
+  return a.origin(o) >= 0 ? 0 : (-a.origin(o) + a.dilation - 1) / a.dilation;
+}
 
 // `Offset` holds the distance of any element of a window from its origin, in the plane.
 template <class T, class Offset>
@@ -28,7 +30,7 @@ struct MaxPool {
   template <int kStride, class V>
   void vector(const Plane& p, const T* corner, int64_t row_stride, int64_t oh, int64_t ow, int64_t count) const {
     constexpr int kWidth = sizeof(V) / sizeof(T);
-    using OffsetV = typename VecOf<Offset, kWidth * (int)sizeof(Offset)>::V;
+    using OffsetV = typename VecOf<Offset, kWidth*(int)sizeof(Offset)>::V;
     V best = splat<V>(-T(__builtin_inf()));
     OffsetV at;
     __builtin_memcpy(&at, first_columns + ow, sizeof at);
@@ -64,7 +66,7 @@ struct MaxPool {
   template <int kWidth, class OffsetV>
   void store_indices(int64_t* index, int64_t count, int64_t origin, OffsetV at) const {
     constexpr int kStep = int(min_of(kWidth, Simd<int64_t>::kWidth));
-    using Part = typename VecOf<Offset, kStep * (int)sizeof(Offset)>::V;
+    using Part = typename VecOf<Offset, kStep*(int)sizeof(Offset)>::V;
     using Wide = typename VecOf<int64_t, kStep * 8>::V;
     Offset offset[kWidth];
     store(offset, at);
@@ -94,8 +96,7 @@ void forward(const Call& call) {
   Axis rows{x.shape[2], out.shape[2], a[0], a[2], a[4], a[6]};
   Axis columns{x.shape[3], out.shape[3], a[1], a[3], a[5], a[7]};
   bool wide = (rows.reach() * columns.size + columns.reach()) >> (8 * sizeof(T) - 1) != 0;
-  if (wide) run<T, int64_t>(call, rows, columns);
-  else run<T, Mask<T>>(call, rows, columns);
+  wide ? run<T, int64_t>(call, rows, columns) : run<T, Mask<T>>(call, rows, columns);
 }
 
 // Adds each g at its index, in row-major order of g. False if an index lies outside the plane.
@@ -144,8 +145,7 @@ int backward(const Call& call) {
 }  // namespace
 
 int max_pool2d(const Call& call) {
-  if (call.in[0].dtype == DType::f64) forward<double>(call);
-  else forward<float>(call);
+  call.in[0].dtype == DType::f64 ? forward<double>(call) : forward<float>(call);
   return kOk;
 }
 

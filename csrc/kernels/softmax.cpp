@@ -1,8 +1,8 @@
-// softmax.cpp: softmax = exp(x - max) / sum exp(x - max) and log_softmax = (x - max) - log sum exp(x - max) over an axis.
+// softmax.cpp: softmax = exp(x - max) / sum exp(x - max), log_softmax = (x - max) - log sum exp(x - max), over an axis.
 //
-// Every operation is rounded as in the definition, the sum is T(n); so the bits are those of the definition spelled out.
-// A row makes three passes, of which only the first reads memory and only the last writes it. Where the axis is strided
-// and its neighbour is not, the same is done to tiles of columns.
+// Every operation is rounded as in the definition, the sum is T(n), so the bits are those of the definition spelled
+// out. A row makes three passes, of which only the first reads memory and only the last writes it. Where the axis is
+// strided and its neighbour is not, the same is done to tiles of columns.
 #include "exprs.gen.h"
 #include "rows.hpp"
 
@@ -76,10 +76,12 @@ void row(const Strided<T>& x, RowOut<T> y, int64_t n) {
   V total = K::total(splat<V>(sum_of_exps(x, max, n, exps)));
   for (int64_t i = 0; i < n; i += kBlock) {
     int64_t count = min_of(kBlock, n - i);
-    auto of_exp = [=](V e, int64_t) { return K::of_exp(e, total); };
-    auto of_input = [=](V v, int64_t) { return K::of_difference(v - splat<V>(max), total); };
-    if (exps) map_block(exps + i, i, count, y, of_exp);
-    else map_block(x(i, count, buffer), i, count, y, of_input);
+    if (exps) {
+      map_block(exps + i, i, count, y, [=](V e, int64_t) { return K::of_exp(e, total); });
+    } else {
+      auto result = [=](V v, int64_t) { return K::of_difference(v - splat<V>(max), total); };
+      map_block(x(i, count, buffer), i, count, y, result);
+    }
   }
 }
 
@@ -109,15 +111,16 @@ void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int colum
   };
   TreeColumns<Max<T>>::run(x, {x_step, 1, columns}, n, keys);
   for (int c = 0; c < columns; c++) max[c] = Max<T>::finish(keys[c]);
+  auto difference = [&](int64_t i, int64_t c) { return load<V>(x + i * x_step + c) - load<V>(max + c); };
   for (int64_t i = 0; i < n; i++) {
-    vectors([&](int64_t c) { store(exps + i * columns + c, exp_of(load<V>(x + i * x_step + c) - load<V>(max + c))); });
+    vectors([&](int64_t c) { store(exps + i * columns + c, exp_of(difference(i, c))); });
   }
   TreeColumns<Sum<T>>::run(exps, {columns, 1, columns}, n, sums);
   vectors([&](int64_t c) { store(totals + c, K::total(load<V>(sums + c))); });
   for (int64_t i = 0; i < n; i++) {
     vectors([&](int64_t c) {
-      V total = load<V>(totals + c), d = load<V>(x + i * x_step + c) - load<V>(max + c);
-      store(y + i * y_step + c, K::kOfExp ? K::of_exp(load<V>(exps + i * columns + c), total) : K::of_difference(d, total));
+      V e = load<V>(exps + i * columns + c), total = load<V>(totals + c);
+      store(y + i * y_step + c, K::kOfExp ? K::of_exp(e, total) : K::of_difference(difference(i, c), total));
     });
   }
 }
@@ -128,7 +131,8 @@ void over_columns(const View& x, const View& y, Walk<2> kept, int d, int64_t n, 
   int64_t columns = kept.shape[d], most = min_of(kKept<T> / n, TreeColumns<Sum<T>>::kTile);
   int64_t tiles = (columns + most - 1) / most;
   kept.remove_axis(d);
-  parallel_for(kept.total * tiles, grain_of(4 * n * (columns / tiles)), [=, &x, &y, &kept](int64_t begin, int64_t stop) {
+  int64_t grain = grain_of(4 * n * (columns / tiles));
+  parallel_for(kept.total * tiles, grain, [=, &x, &y, &kept](int64_t begin, int64_t stop) {
     for (int64_t i = begin; i < stop; i++) {
       auto c = kept.seek(i / tiles);
       int64_t first = i % tiles * columns / tiles, width = (i % tiles + 1) * columns / tiles - first;
@@ -155,14 +159,13 @@ void over_axis(const Call& call) {
   if (n == 0) return;
   Walk<2> kept = walk_without(x, y, axis);
   int d = x_step == 1 ? -1 : column_axis<T>(kept, n);
-  if (d < 0) over_rows<K, T>(x, y, kept, n, x_step, y_step);
-  else over_columns<K, T>(x, y, kept, d, n, x_step, y_step);
+  if (d < 0) return over_rows<K, T>(x, y, kept, n, x_step, y_step);
+  over_columns<K, T>(x, y, kept, d, n, x_step, y_step);
 }
 
 template <class K>
 int by_dtype(const Call& call) {
-  if (call.in[0].dtype == DType::f64) over_axis<K, double>(call);
-  else over_axis<K, float>(call);
+  call.in[0].dtype == DType::f64 ? over_axis<K, double>(call) : over_axis<K, float>(call);
   return kOk;
 }
 

@@ -1,5 +1,4 @@
-// map.hpp: the loop of an elementwise kernel around its generated body, which exists once, for whole vectors and the
-// rest.
+// map.hpp: the loop of an elementwise kernel around its generated body, which exists once, for whole vectors and rest.
 #pragma once
 #include <stdint.h>
 

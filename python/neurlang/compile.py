@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from .ir.types import dtype_name
 from .ops.table import ROWS, Row
 
 VERSION = "0.1.0"  # part of the key of everything in the cache on disk
+MAX_NOTES = 8  # lines that `why()` names
+
+Line = tuple[CodeType, int] | None  # where an operation was recorded: code and instruction offset
 
 _machine: Any = None
 
@@ -44,6 +48,7 @@ class Compiled:
     nbytes: int
     handle: Any
     runner: Callable[[Any], None]
+    kept: tuple[str, ...]
 
     @property
     def kernels(self) -> tuple[KernelStep, ...]:
@@ -67,9 +72,9 @@ class Compiled:
         return [i for i, made in enumerate(self.outputs) if made and i not in unfinished]
 
     def notes(self) -> list[str]:
-        """What is kept for later, for `why()`."""
-        kept = [s.nbytes for s in self.captured.storages if s.kind == "fresh" and s.live]
-        return [f"kept {len(kept)} tensors that outlive the block, {sum(kept):,} bytes"] if kept else []
+        """What outlives the block and therefore needs memory, for `why()`."""
+        rest = self.kept[MAX_NOTES:]
+        return [*self.kept[:MAX_NOTES], *([f"kept from {len(rest)} more lines"] if rest else [])]
 
     def run(self, tape: Any) -> None:
         """Executes on the memory of a tape that matches."""
@@ -77,7 +82,7 @@ class Compiled:
 
 
 def compile_tape(
-    records: Sequence[Any], slots: Sequence[Any], outputs: bytes, lines: Sequence[Any], backend: str = "cpu"
+    records: Sequence[Any], slots: Sequence[Any], outputs: bytes, lines: Sequence[Line], backend: str = "cpu"
 ) -> Compiled:
     """Compiles a tape; `outputs` says which fresh slots must be made."""
     live = [(kind, nbytes, bool(outputs[i]), device) for i, (kind, nbytes, _, device) in enumerate(slots)]
@@ -85,14 +90,41 @@ def compile_tape(
     graphs = [captured]
     schedule = passes.run(captured, after=lambda _, made: graphs.append(made) if isinstance(made, Graph) else None)
     if backend == "interpret":
-        return _interpreted(captured, graphs[-1], schedule, outputs)
+        return _interpreted(captured, graphs[-1], schedule, outputs, _kept(captured, lines))
     built = importlib.import_module(f"{__package__}.backends.{backend}").build(
         schedule, _op_numbers(), _machine, VERSION
     )
-    handle = _machine.ProgramHandle(built.program, outputs)
-    return Compiled(
-        captured, graphs[-1], schedule, built.source, outputs, built.nbytes, handle, lambda tape: tape.replay(handle)
-    )
+    handle = None if built.program is None else _machine.ProgramHandle(built.program, outputs)
+    runner = _run_op_by_op if handle is None else (lambda tape: tape.replay(handle))
+    kept = _kept(captured, lines)
+    return Compiled(captured, graphs[-1], schedule, built.source, outputs, built.nbytes, handle, runner, kept)
+
+
+def _run_op_by_op(tape: Any) -> None:
+    """What a backend that makes no programs leaves to do."""
+    tape.run()
+
+
+def _kept(graph: Graph, lines: Sequence[Line]) -> tuple[str, ...]:
+    """Which lines made what outlives the block, the largest first."""
+    made = {x.storage: node.record for node in graph.nodes for x in node.outs}
+    sizes: dict[str, list[int]] = {}
+    for i, s in enumerate(graph.storages):
+        if s.kind == "fresh" and s.live:
+            record = made.get(i, -1)
+            place = _line_text(lines[record]) if 0 <= record < len(lines) else "an unknown line"
+            sizes.setdefault(place, []).append(s.nbytes)
+    order = sorted(sizes.items(), key=lambda item: -sum(item[1]))
+    return tuple(f"kept from {place}: {len(n)} tensor{'s'[: len(n) != 1]}, {sum(n):,} bytes" for place, n in order)
+
+
+def _line_text(line: Line) -> str:
+    """file:line of a recorded (code, instruction offset)."""
+    if line is None:
+        return "an unknown line"
+    code, offset = line
+    number = next((n for start, end, n in code.co_lines() if start <= offset < end and n), code.co_firstlineno)
+    return f"{code.co_filename}:{number}"
 
 
 _row_kernels: dict[tuple[str, str], cpu.RowKernel] = {}  # eager code calls them for as long as the process lives
@@ -113,7 +145,7 @@ def _op_numbers() -> dict[str, int]:
     return {name: number for number, name in enumerate(ROWS)}
 
 
-def _interpreted(captured: Graph, graph: Graph, schedule: Schedule, outputs: bytes) -> Compiled:
+def _interpreted(captured: Graph, graph: Graph, schedule: Schedule, outputs: bytes, kept: tuple[str, ...]) -> Compiled:
     """Runs the recorded graph with the oracle, on the tape's own memory."""
 
     def run(tape: Any) -> None:
@@ -125,7 +157,7 @@ def _interpreted(captured: Graph, graph: Graph, schedule: Schedule, outputs: byt
                 array[...] = results[i]
         tape.finish()
 
-    return Compiled(captured, graph, schedule, str(captured), outputs, len(str(captured)), None, run)
+    return Compiled(captured, graph, schedule, str(captured), outputs, len(str(captured)), None, run, kept)
 
 
 def fma() -> Callable[[Any, Any, Any], Any]:

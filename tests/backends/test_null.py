@@ -15,3 +15,12 @@ def test_its_source_is_the_kernels_text() -> None:
     assert built.program is None and built.nbytes == len(built.source)
     texts = built.source.split("\n\n")
     assert [parse_kernel(text) for text in texts] == [step.kernel for step in schedule.kernels]
+
+
+def test_a_trace_with_it_runs_op_by_op() -> None:
+    import neurlang as nl
+
+    f = nl.trace(lambda x: (x * 2 + 1).exp(), backend="null")
+    x = nl.arange(4.0)
+    assert f(x).tolist() == f(x).tolist() == (x * 2 + 1).exp().tolist()
+    assert f.counts.compiled == 1 and "exp" in f.source()

@@ -12,7 +12,22 @@ from neurlang.ir.graph import Graph, contiguous_strides, count, from_tape
 from neurlang.ir.types import DTYPES, row_dtypes, to_bits
 from neurlang.ops.table import ROWS
 
-UNARY = ("neg", "abs", "exp", "tanh", "sigmoid", "relu", "sqrt", "square", "floor", "gelu", "gelu_tanh", "sin")
+UNARY = (
+    "neg",
+    "copy",
+    "copy",
+    "abs",
+    "exp",
+    "tanh",
+    "sigmoid",
+    "relu",
+    "sqrt",
+    "square",
+    "floor",
+    "gelu",
+    "gelu_tanh",
+    "sin",
+)
 BINARY = ("add", "sub", "mul", "div", "maximum", "minimum")
 COMPARE = ("lt", "ge", "eq", "ne")
 REDUCE = ("sum", "amax", "amin", "prod", "argmax", "any")
@@ -198,6 +213,7 @@ class Generator:
             (self.view, 3), (self.unary, 4), (self.binary, 6), (self.scalar_binary, 2), (self.compare, 1),
             (self.cast, 1), (self.reduction, 3), (self.rows, 2), (self.matmul, 1.5), (self.write, 3), (self.where, 1),
             (self.concatenate, 0.7), (self.source, 0.5), (self.update, 0.5), (self.gather, 0.4),
+            (self.again, 2),
         )  # fmt: skip
         weights = np.array([w for _, w in choices])
         made = choices[int(self.rng.choice(len(choices), p=weights / weights.sum()))][0]()
@@ -350,6 +366,16 @@ class Generator:
         else:
             self.tape.write("arange", [self.tape.scalar(0.5, "f32"), self.tape.scalar(0.25, "f32")], [out])
         return out
+
+    def again(self) -> View | None:
+        """What was computed before, on whatever its operands hold now."""
+        maps = [r for r in self.tape.records if len(r[2]) == 1 and r[0] in (*UNARY, *BINARY, *COMPARE)]
+        if not maps:
+            return None
+        op, ins, (out,), attrs = maps[int(self.rng.integers(0, len(maps)))]
+        made = self.tape.fresh(out[2], out[4])
+        self.tape.records.append((op, ins, [self.tape.operand(made)], attrs))
+        return made
 
     def update(self) -> None:
         g = self.pick("f32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from neurlang.ir.graph import Access, Const, Graph, Node, Scalar, Storage
 from neurlang.ir.kernel import Axis, Kernel, Map, Param, Reduce, Store
 from neurlang.ir.text import ParseError, parse_graph, parse_kernel, print_graph, print_kernel
 from neurlang.ir.types import to_bits
+from neurlang.ir.verify import VerifyError, verify_kernel
 
 from .programs import Generator
 
@@ -63,6 +65,25 @@ def test_a_kernel_reads_as_expected() -> None:
     )
     assert print_kernel(kernel) == text
     assert parse_kernel(text) == kernel
+
+
+def test_what_is_prepared_prints_and_parses() -> None:
+    inner = Graph((Storage("leaf", 4, False),), ())
+    out = Access(0, 1, "f32", (1,), (1,))
+    graph = Graph(
+        (Storage("leaf", 4, False),), (Node("neg", (Access(0, 0, "f32", (1,), (1,)),), (out,), (), (inner, inner)),)
+    )
+    assert parse_graph(print_graph(graph)) == graph
+    kernel = Kernel(
+        "k",
+        (Axis("i", 8, "c"), Axis("j", 4)),
+        (Param("c", "scalar", "i64"), Param("x", "in", "i64", (1, 0)), Param("a", "in", "f32", (4, 1), False, "x")),
+        (),
+    )
+    assert "i: 8 <= c" in print_kernel(kernel) and parse_kernel(print_kernel(kernel)) == kernel
+    verify_kernel(kernel)
+    with pytest.raises(VerifyError):
+        verify_kernel(replace(kernel, axes=(Axis("i", 8, "nobody"), Axis("j", 4))))
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> Ar
         return layout(rng, rng.integers(low, 256, shape).astype(dtype))
     x = rng.standard_normal(shape) * np.exp(rng.choice([0.0, 5.0]) * rng.standard_normal(shape))
     if rng.random() < 0.4:
-        x = np.where(rng.random(shape) < rng.choice([0.01, 0.6, 1.0]), rng.choice(SPECIAL[: rng.choice([2, 6])], shape), x)
+        special = rng.choice(SPECIAL[: rng.choice([2, 6])], shape)
+        x = np.where(rng.random(shape) < rng.choice([0.01, 0.6, 1.0]), special, x)
     return layout(rng, x.astype(dtype))
 
 

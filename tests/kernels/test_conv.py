@@ -172,6 +172,7 @@ GEOMETRIES = {
     "depthwise, long kernel": Geometry((1, 3, 18, 20), 3, (17, 16), groups=3),
     "grouped": Geometry((2, 32, 7, 9), 32, (3, 3), padding=(1, 1), groups=8),
     "dilated": Geometry((2, 5, 15, 15), 6, (3, 3), (2, 1), (4, 2), (3, 2)),
+    "full padding": Geometry((2, 6, 8, 9), 5, (3, 2), padding=(2, 1)),
     "stride beyond the kernel": Geometry((2, 4, 13, 13), 5, (2, 2), (5, 4), (1, 2)),
     "padding beyond the image": Geometry((1, 3, 3, 2), 4, (2, 3), (1, 2), (6, 7)),
 }

@@ -21,10 +21,9 @@ from ..ir.loops import (
     run_mode,
     segments,
 )
-from ..ir.types import row_exprs
+from ..ir.types import expressions, row_exprs
 from ..ops import scalar as s
 from ..ops.scalar import E
-from ..ops.table import ROWS
 
 C_TYPES = {"b8": "unsigned char", "u8": "unsigned char", "i32": "int", "i64": "i64", "f32": "float", "f64": "double"}
 
@@ -94,11 +93,12 @@ def render(kernel: Kernel, name: str, epilogue: bool, vector_bytes: int) -> str:
 
 def helpers(kernels: Iterable[Kernel], vector_bytes: int) -> str:
     """The functions that the reductions of some kernels call."""
-    needed = {}
-    for kernel in kernels:
-        for r in kernel.body:
-            if isinstance(r, Reduce):
-                needed[r.reducer, kernel.dtypes[r.arg], is_wide(kernel)] = None
+    needed = {
+        (r.reducer, kernel.dtypes[r.arg], is_wide(kernel))
+        for kernel in kernels
+        for r in kernel.body
+        if isinstance(r, Reduce)
+    }
     return "".join(_reducer(*key, vector_bytes) for key in sorted(needed))
 
 
@@ -668,8 +668,7 @@ class _Function:
                 names.append(a)
             elif a not in values:
                 m = self.maps[a]
-                made = ROWS[m.op].expr(*(value(x) for x in m.args))
-                values.update(zip(m.names, made if isinstance(made, tuple) else (made,), strict=True))
+                values.update(zip(m.names, expressions(m.op, [value(x) for x in m.args]), strict=True))
             return values[a]
 
         return [value(name) for name in wanted], names

@@ -1,7 +1,6 @@
 """What the bits are: reductions and contractions in NumPy, word for word from their definitions.
 
-Slow and plain. `fma(a, b, c)` is given from outside: fused on a machine level that has the instruction, a * b + c on one
-that does not.
+Slow and plain. `fma(a, b, c)` is given from outside: fused on a level that has the instruction, a * b + c on others.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..ops.table import ROWS
-from .types import DTYPES, Dim, dtype_name, from_bits
+from .types import Dim, dtype_name, from_bits, nbytes
 
 Value = tuple[int, int]  # (storage, version)
 
@@ -52,7 +52,7 @@ class Access:
 
     def whole(self, storage: Storage) -> bool:
         """Whether the access covers its storage exactly, in row-major order."""
-        return self.offset < 0 and self.contiguous and self.numel * DTYPES[self.dtype].itemsize == storage.nbytes
+        return self.offset < 0 and self.contiguous and nbytes(self.dtype, self.numel) == storage.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class Node:
     ins: tuple[Operand, ...]
     outs: tuple[Access, ...]
     attrs: tuple[int, ...] = ()
+    regions: tuple[Graph, ...] = ()  # sub-graphs that the op runs (loops, branches); no row has any yet
     record: int = field(default=-1, compare=False)  # the tape record it came from, for error messages
 
     @property
@@ -146,7 +147,7 @@ def from_tape(records: Sequence[Any], slots: Sequence[Any]) -> Graph:
         for out in outs:
             versions[out[1]] += 1
             writes.append(_operand(out, versions))
-        nodes.append(Node(op, reads, tuple(writes), tuple(attrs), number))
+        nodes.append(Node(op, reads, tuple(writes), tuple(attrs), record=number))
     return Graph(storages, tuple(nodes))
 
 

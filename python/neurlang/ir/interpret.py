@@ -71,9 +71,11 @@ def apply(op: str, ins: Sequence[Any], attrs: Sequence[int], fma: Fma, shape: tu
     if row.kind == "reduce":
         return [definitions.reduce(row.monoid, ins[0], attrs[0])]
     if row.kind == "composite":
+        assert row.define is not None
         return [row.define(_Namespace(fma), *(_Tensor(fma, x) for x in ins), *attrs).array]
     if op in definitions.CONTRACTIONS:
         return [definitions.CONTRACTIONS[op](*ins, attrs, fma)]
+    assert row.numpy is not None, f"{op} has no reference"
     made = row.numpy(np, *ins, *attrs)
     return made if isinstance(made, tuple) else [made]
 

@@ -120,6 +120,7 @@ def lift(form: Form, extent: int, behind: int) -> Form:
 class Axis:
     name: str
     extent: int
+    length: str = ""  # a scalar operand that holds how much of the extent is in use (ragged rows, cache lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ class Param:
     dtype: str
     strides: tuple[int, ...] = ()
     stream: bool = False  # nobody reads it soon: write around the cache
+    via: str = ""  # an operand of positions through which the first axis goes (indirect rows)
 
 
 Arg = str | Const
@@ -221,7 +223,7 @@ class Kernel:
 
     @cached_property
     def store_phases(self) -> dict[str, int]:
-        """For every parameter stored at all points the sweep that writes it: the last one for memory that is also read."""
+        """For every parameter stored at all points the sweep that writes it: the last one if it is also read."""
         params = {p.name: p for p in self.params}
         stores = [s for s in self.body if isinstance(s, Store) and self.at_points(params[s.param])]
         return {s.param: self.last_sweep if params[s.param].kind == "inout" else self.phases[s.value] for s in stores}
@@ -255,6 +257,9 @@ class KernelStep:
     operands: tuple[Operand, ...]
     nodes: tuple[Node, ...]  # what was fused, for people
 
+    def __str__(self) -> str:
+        return f"// {', '.join(n.op for n in self.nodes)}\n{self.kernel}"
+
 
 @dataclass(frozen=True)
 class NativeStep:
@@ -262,6 +267,11 @@ class NativeStep:
 
     node: Node
     epilogue: KernelStep | None = None
+
+    def __str__(self) -> str:
+        from .text import print_node
+
+        return f"// native\n{print_node(self.node)}\n{self.epilogue or ''}"
 
 
 Step = KernelStep | NativeStep
@@ -287,6 +297,9 @@ class Schedule:
     steps: tuple[Step, ...]
     home: dict[int, int] = field(default_factory=dict)
     memory: Memory | None = None
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.steps))
 
     @property
     def kernels(self) -> tuple[KernelStep, ...]:

@@ -93,7 +93,8 @@ def segments(kernel: Kernel) -> list[list[str]]:
     count = -(-sum(weights) // SEGMENT)
     if kernel.reduce >= 0 or count < 2:
         return []
-    ends, done = [], 0
+    ends: list[int] = []
+    done = 0
     for k, w in enumerate(weights):
         done += w
         if done * count >= sum(weights) * (len(ends) + 1):
@@ -115,8 +116,10 @@ def row_capacity(kernel: Kernel) -> int:
 def kept_between_sweeps(kernel: Kernel) -> list[str]:
     """Point values that a later sweep over the row needs and that are dear, as far as they fit into L1."""
     maps = {name: m for m in kernel.body if isinstance(m, Map) for name in m.names}
-    phases, kept = kernel.phases, []
-    later = [(x.value, kernel.store_phases[x.param]) for x in kernel.body if _is_point_store(kernel, x)]
+    phases = kernel.phases
+    kept: list[str] = []
+    stores = [x for x in kernel.body if isinstance(x, Store) and x.param in kernel.store_phases]
+    later = [(x.value, kernel.store_phases[x.param]) for x in stores]
     later += [(r.arg, phases[r.arg]) for r in kernel.body if isinstance(r, Reduce)]
     room = ROW_BUFFER_BYTES // row_capacity(kernel)
     seen: set[tuple[str, int]] = set()
@@ -135,10 +138,6 @@ def kept_between_sweeps(kernel: Kernel) -> list[str]:
                 continue
         later += [(a, sweep) for a in maps[name].args if isinstance(a, str)]
     return kept
-
-
-def _is_point_store(kernel: Kernel, x: object) -> bool:
-    return isinstance(x, Store) and x.param in kernel.store_phases
 
 
 def _cost(kernel: Kernel, maps: dict[str, Map], name: str) -> int:

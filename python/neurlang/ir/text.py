@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+__all__ = ["ParseError", "parse_graph", "parse_kernel", "print_graph", "print_kernel", "print_node"]
+
 
 from .graph import Access, Const, Graph, Node, Operand, Scalar, Storage, contiguous_strides
 from .kernel import REDUCERS, Axis, Kernel, Map, Param, Reduce, Statement, Store
+from .reader import ParseError, Reader
 from .types import DTYPES, to_bits
-
-
-class ParseError(ValueError):
-    """Text that is no graph or kernel; `line` and `column` count from 1."""
-
-    def __init__(self, message: str, line: int, column: int) -> None:
-        super().__init__(f"line {line}, column {column}: {message}")
-        self.line, self.column = line, column
-
 
 # ---- printing ---------------------------------------------------------------------------------------------------
 
@@ -24,7 +16,7 @@ class ParseError(ValueError):
 def print_graph(graph: Graph) -> str:
     """One line per storage and node; parses back with `parse_graph`."""
     lines = [f"  s{i}: {_storage(s)}" for i, s in enumerate(graph.storages)]
-    lines += [f"  {_node(n)}" for n in graph.nodes]
+    lines += [f"  {print_node(n)}" for n in graph.nodes]
     return "\n".join(["graph {", *lines, "}"]) + "\n"
 
 
@@ -32,10 +24,12 @@ def _storage(s: Storage) -> str:
     return f"{s.kind} {s.nbytes} {s.device}" + (" live" if s.live else "")
 
 
-def _node(n: Node) -> str:
+def print_node(n: Node) -> str:
+    """What a node writes, its op, and what it reads."""
     outs = ", ".join(_access(x) for x in n.outs)
     ins = ", ".join(_operand(x) for x in n.ins)
-    return f"{outs} = {n.op}{_attrs(n.attrs)}({ins})"
+    regions = "".join(f" {print_graph(g).rstrip()}" for g in n.regions)
+    return f"{outs} = {n.op}{_attrs(n.attrs)}({ins}){regions}"
 
 
 def _operand(x: Operand) -> str:
@@ -64,7 +58,7 @@ def _attrs(attrs: tuple[int, ...]) -> str:
 
 def print_kernel(kernel: Kernel) -> str:
     """Index space, operands with their affine accesses, one statement a line; parses back with `parse_kernel`."""
-    space = ", ".join(f"{a.name}: {a.extent}" for a in kernel.axes)
+    space = ", ".join(f"{a.name}: {a.extent}" + (f" <= {a.length}" if a.length else "") for a in kernel.axes)
     lines = [f"  {_param(p, kernel)}" for p in kernel.params]
     lines += [f"  {_statement(s, kernel)}" for s in kernel.body]
     over = f" reduce {kernel.axes[kernel.reduce].name}" if kernel.reduce >= 0 else ""
@@ -75,7 +69,8 @@ def _param(p: Param, kernel: Kernel) -> str:
     if p.kind == "scalar":
         return f"scalar {p.name}: {p.dtype}"
     terms = [_term(a.name, s) for a, s in zip(kernel.axes, p.strides, strict=True) if s != 0]
-    return f"{p.kind} {p.name}: {p.dtype}[{' + '.join(terms) or '0'}]" + (" stream" if p.stream else "")
+    via, stream = f" via {p.via}" if p.via else "", " stream" if p.stream else ""
+    return f"{p.kind} {p.name}: {p.dtype}[{' + '.join(terms) or '0'}]{via}{stream}"
 
 
 def _term(name: str, stride: int) -> str:
@@ -93,100 +88,20 @@ def _statement(s: Statement, kernel: Kernel) -> str:
 
 # ---- parsing ----------------------------------------------------------------------------------------------------
 
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>-?(?:0x[0-9a-f]+|inf|nan|\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![A-Za-z_]))"
-    r"|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<mark>[][{}()=:;,.+*$]))"
-)
-
-
-class _Reader:
-    """Tokens of a text, with positions."""
-
-    def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
-        self.token, self.kind, self.start = "", "", 0
-        self.next()
-
-    def next(self) -> str:
-        """Moves on and returns the token that was current."""
-        was = self.token
-        match = _TOKEN.match(self.text, self.at)
-        if match is None:
-            self.start = len(self.text) - len(self.text[self.at :].lstrip())
-            if self.start < len(self.text):
-                self.fail(f"unexpected {self.text[self.start]!r}")
-            self.token, self.kind = "", "end"
-            return was
-        self.kind = match.lastgroup or ""
-        self.token = match.group(self.kind)
-        self.start, self.at = match.start(self.kind), match.end()
-        return was
-
-    def fail(self, message: str, at: int | None = None) -> None:
-        at = self.start if at is None else at
-        raise ParseError(message, self.text.count("\n", 0, at) + 1, at - self.text.rfind("\n", 0, at))
-
-    def accept(self, token: str) -> bool:
-        if self.token != token or self.kind == "end":
-            return False
-        self.next()
-        return True
-
-    def expect(self, token: str) -> None:
-        if not self.accept(token):
-            self.fail(f"expected {token!r}, found {self.token!r}")
-
-    def name(self) -> str:
-        if self.kind != "name":
-            self.fail(f"expected a name, found {self.token!r}")
-        return self.next()
-
-    def integer(self) -> int:
-        try:
-            value = int(self.token)
-        except ValueError:
-            self.fail(f"expected an integer, found {self.token!r}")
-        self.next()
-        return value
-
-    def several(self, item: Callable[[], object], end: str) -> tuple:
-        """Items with commas between them, up to and with `end`."""
-        items = []
-        while not self.accept(end):
-            if items:
-                self.expect(",")
-            items.append(item())
-        return tuple(items)
-
-    def prefixed(self, letter: str) -> int:
-        """The number in a name such as `s12`."""
-        if not re.fullmatch(letter + r"\d+", self.token):
-            self.fail(f"expected {letter} and a number, found {self.token!r}")
-        return int(self.next()[1:])
-
-    def dtype(self) -> str:
-        if self.token not in DTYPES:
-            self.fail(f"unknown dtype {self.token!r}")
-        return self.next()
-
-    def const(self, dtype: str) -> Const:
-        self.expect("(")
-        text = self.next()
-        self.expect(")")
-        if text.startswith("0x"):
-            return Const(int(text, 16), dtype)
-        return Const(to_bits(float(text) if DTYPES[dtype].floating else int(text), dtype), dtype)
-
-    def attrs(self) -> tuple[int, ...]:
-        return self.several(self.integer, "}") if self.accept("{") else ()
-
 
 def parse_graph(text: str) -> Graph:
     """The graph that `print_graph` printed."""
-    r = _Reader(text)
+    r = Reader(text)
+    graph = _parse_graph(r)
+    r.end()
+    return graph
+
+
+def _parse_graph(r: Reader) -> Graph:
     r.expect("graph")
     r.expect("{")
-    storages, nodes = [], []
+    storages: list[Storage] = []
+    nodes: list[Node] = []
     while not r.accept("}"):
         at = r.start
         number = r.prefixed("s")
@@ -195,39 +110,42 @@ def parse_graph(text: str) -> Graph:
                 r.fail(f"storage s{number} is out of order", at)
             storages.append(_parse_storage(r))
         else:
-            r.at = at
-            r.next()
+            r.back_to(at)
             nodes.append(_parse_node(r))
     return Graph(tuple(storages), tuple(nodes))
 
 
-def _parse_storage(r: _Reader) -> Storage:
+def _parse_storage(r: Reader) -> Storage:
     if r.token not in ("leaf", "fresh"):
         r.fail(f"unknown kind of storage {r.token!r}")
     kind, nbytes, device = r.name(), r.integer(), r.name()
     return Storage(kind, nbytes, r.accept("live"), device)
 
 
-def _parse_node(r: _Reader) -> Node:
+def _parse_node(r: Reader) -> Node:
     outs = r.several(lambda: _parse_access(r), "=")
     op = r.name()
     attrs = r.attrs()
     r.expect("(")
-    return Node(op, r.several(lambda: _parse_operand(r), ")"), outs, attrs)
+    ins = r.several(lambda: _parse_operand(r), ")")
+    regions = []
+    while r.token == "graph":
+        regions.append(_parse_graph(r))
+    return Node(op, ins, outs, attrs, tuple(regions))
 
 
-def _parse_operand(r: _Reader) -> Operand:
+def _parse_operand(r: Reader) -> Operand:
     if r.accept("$"):
         index = r.integer()
         return Scalar(index, r.dtype())
     return r_const if (r_const := _maybe_const(r)) is not None else _parse_access(r)
 
 
-def _maybe_const(r: _Reader) -> Const | None:
+def _maybe_const(r: Reader) -> Const | None:
     return r.const(r.next()) if r.token in DTYPES else None
 
 
-def _parse_access(r: _Reader) -> Access:
+def _parse_access(r: Reader) -> Access:
     storage = r.prefixed("s")
     r.expect(".")
     version = r.integer()
@@ -249,7 +167,7 @@ def _parse_access(r: _Reader) -> Access:
 
 def parse_kernel(text: str) -> Kernel:
     """The kernel that `print_kernel` printed."""
-    r = _Reader(text)
+    r = Reader(text)
     r.expect("kernel")
     name = r.name()
     r.expect("[")
@@ -266,22 +184,24 @@ def parse_kernel(text: str) -> Kernel:
             params.append(_parse_param(r, names))
         else:
             body.append(_parse_statement(r, {p.name for p in params}, names))
+    r.end()
     return Kernel(name, axes, tuple(params), tuple(body), reduce)
 
 
-def _parse_axis(r: _Reader) -> Axis:
+def _parse_axis(r: Reader) -> Axis:
     name = r.name()
     r.expect(":")
-    return Axis(name, r.integer())
+    extent = r.integer()
+    return Axis(name, extent, r.name() if r.accept("<=") else "")
 
 
-def _axis_number(r: _Reader, names: list[str]) -> int:
+def _axis_number(r: Reader, names: list[str]) -> int:
     if r.token not in names:
         r.fail(f"no axis is called {r.token!r}")
     return names.index(r.next())
 
 
-def _parse_param(r: _Reader, names: list[str]) -> Param:
+def _parse_param(r: Reader, names: list[str]) -> Param:
     kind, name = r.next(), r.name()
     r.expect(":")
     dtype = r.dtype()
@@ -296,10 +216,11 @@ def _parse_param(r: _Reader, names: list[str]) -> Param:
             if not r.accept("+"):
                 break
     r.expect("]")
-    return Param(name, kind, dtype, tuple(strides), r.accept("stream"))
+    via = r.name() if r.accept("via") else ""
+    return Param(name, kind, dtype, tuple(strides), r.accept("stream"), via)
 
 
-def _parse_statement(r: _Reader, params: set[str], axes: list[str]) -> Statement:
+def _parse_statement(r: Reader, params: set[str], axes: list[str]) -> Statement:
     names = r.several(r.name, "=")
     op = r.name()
     if op in REDUCERS.values() and r.token == "{" and len(names) == 1:
@@ -318,6 +239,6 @@ def _parse_statement(r: _Reader, params: set[str], axes: list[str]) -> Statement
     return Map(names, op, r.several(lambda: _parse_arg(r), ")"), attrs)
 
 
-def _parse_arg(r: _Reader) -> str | Const:
+def _parse_arg(r: Reader) -> str | Const:
     const = _maybe_const(r)
     return const if const is not None else r.name()

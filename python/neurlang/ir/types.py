@@ -16,13 +16,14 @@ Dim = int  # an extent; a dim expression takes its place once shapes may be symb
 
 @dataclass(frozen=True, slots=True)
 class DTypeInfo:
-    """One element type. Bytes come from block sizes, so that quantised formats fit later."""
+    """One element type: a block of elements and its bytes, so that quantised formats fit the same fields."""
 
-    itemsize: int
+    itemsize: int  # bytes of a block
     numpy: str
     c: str
     pack: str  # the struct format of one element
     floating: bool
+    block: int = 1  # elements of a block
 
 
 DTYPES: dict[str, DTypeInfo] = {
@@ -33,6 +34,12 @@ DTYPES: dict[str, DTypeInfo] = {
     "f32": DTypeInfo(4, "float32", "float", "f", True),
     "f64": DTypeInfo(8, "float64", "double", "d", True),
 }
+
+
+def nbytes(dtype: str, count: int) -> int:
+    """The bytes of `count` elements."""
+    info = DTYPES[dtype]
+    return -(-count // info.block) * info.itemsize
 
 
 def dtype_name(text: str) -> str:
@@ -66,5 +73,12 @@ def row_dtypes(op: str, ins: Sequence[str]) -> tuple[str, ...]:
 @cache
 def row_exprs(op: str, dtypes: tuple[str, ...]) -> tuple[E, ...]:
     """A map row's expressions over operands of these dtypes."""
-    made = ROWS[op].expr(*(scalar.arg(i, d) for i, d in enumerate(dtypes)))
+    return expressions(op, [scalar.arg(i, d) for i, d in enumerate(dtypes)])
+
+
+def expressions(op: str, operands: Sequence[E]) -> tuple[E, ...]:
+    """A map row's expressions over the given ones."""
+    expr = ROWS[op].expr
+    assert expr is not None, f"{op} is no map"
+    made = expr(*operands)
     return made if isinstance(made, tuple) else (made,)

@@ -55,6 +55,8 @@ def verify_graph(graph: Graph) -> None:
             )
         if node.kind == "map":
             _check_map(node, where)
+        for region in node.regions:
+            verify_graph(region)
 
 
 def _check_access(graph: Graph, x: Access, where: str) -> None:
@@ -111,6 +113,8 @@ def verify_kernel(kernel: Kernel) -> None:
         stored == {p.name for p in kernel.params if p.kind in ("out", "inout")},
         f"{kernel.name}: an output is not stored",
     )
+    for name in [a.length for a in kernel.axes] + [p.via for p in kernel.params]:
+        _require(not name or name in known, f"{kernel.name}: no operand is called {name}")
     for p in kernel.params:
         _require(
             p.kind == "scalar" or len(p.strides) == len(kernel.axes),

@@ -469,7 +469,8 @@ _TWO_OVER_PI = (
     0, 0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB, 0xDEBBC561, 0xB7246E3A,
     0x424DD2E0, 0x06492EEA, 0x09D1921C, 0xFE1DEB1C, 0xB129A73E, 0xE88235F5, 0x2EBB4484, 0xE99C7026, 0xB45F7E41,
     0x3991D639, 0x835339F4, 0x9C845F8B, 0xBDF9283B, 0x1FF897FF, 0xDE05980F, 0xEF2F118B, 0x5A0A6D1F, 0x6D367ECF,
-    0x27CB09B7, 0x4F463F66, 0x9E5FEA2D, 0x7527BAC7, 0xEBE5F17B, 0x3D0739F7, 0x8A5292EA, 0x6BFB5FB1, 0x1F8D5D08, 0x56033046,
+    0x27CB09B7, 0x4F463F66, 0x9E5FEA2D, 0x7527BAC7, 0xEBE5F17B, 0x3D0739F7, 0x8A5292EA, 0x6BFB5FB1, 0x1F8D5D08,
+    0x56033046,
 )  # fmt: skip
 Reduced = tuple[E, E, E]  # r, r_low, and the quadrant in the lowest two bits of an integer
 
@@ -545,46 +546,54 @@ def _scale_fraction(x: E, fraction: E, rest: E, quadrant: E, unit: float, unit_l
     return negate_if(total, flip), negate_if((r - total) + r_low, flip), select(ne(sign, 0), -signed, signed)
 
 
-def _sin_cos_reduced(reduced: Reduced) -> tuple[E, E, E]:
+Parts = tuple[E, E]  # a value as the unevaluated sum of a large and a small part
+
+
+def _sin_cos_parts(reduced: Reduced) -> tuple[Parts, Parts, E]:
     """sin and cos of r + r_low, and the quadrant."""
     r, r_low, quadrant = reduced
     z = r * r
     half = z * 0.5
     near_one = 1 - half
-    sine = r + fma(r * z, _poly(z, _SIN[r.dtype]), r_low * near_one)
-    cosine = near_one + (((1 - near_one) - half) + fma(z * z, _poly(z, _COS[r.dtype]), -(r * r_low)))
+    sine = r, fma(r * z, _poly(z, _SIN[r.dtype]), r_low * near_one)
+    cosine = near_one, ((1 - near_one) - half) + fma(z * z, _poly(z, _COS[r.dtype]), -(r * r_low))
     return sine, cosine, quadrant
 
 
-def _sin_in(parts: tuple[E, E, E], turn: int) -> E:
+def _sin_in(reduced: Reduced, turn: int) -> E:
     """The sine, `turn` quadrants further."""
-    sine, cosine, quadrant = parts
+    sine, cosine, quadrant = _sin_cos_parts(reduced)
     q = quadrant + turn if turn else quadrant
-    y = select(ne(q & 1, 0), cosine, sine)
-    return negate_if(y, (q & 2) << (8 * {"f32": 4, "f64": 8}[y.dtype] - 2))
+    y = select(ne(q & 1, 0), cosine[0] + cosine[1], sine[0] + sine[1])
+    return negate_if(y, (q & 2) << (8 * SIZE[y.dtype] - 2))
 
 
-def _tan_in(parts: tuple[E, E, E]) -> E:
-    sine, cosine, quadrant = parts
+def _tan_in(reduced: Reduced) -> E:
+    """sin / cos, or -cos / sin, with the quotient corrected for what rounding the two lost."""
+    sine, cosine, quadrant = _sin_cos_parts(reduced)
     odd = ne(quadrant & 1, 0)
-    return select(odd, -cosine, sine) / select(odd, sine, cosine)
+    over = [select(odd, -c, s) for s, c in zip(sine, cosine, strict=True)]
+    under = [select(odd, s, c) for s, c in zip(sine, cosine, strict=True)]
+    (a, a_low), (b, b_low) = ((x + low, (x - (x + low)) + low) for x, low in (over, under))
+    q = a / b
+    return q + (a_low - q * b_low) / b
 
 
-def _trigonometric(x: E, finish: Callable[[tuple[E, E, E]], E]) -> E:
+def _trigonometric(x: E, finish: Callable[[Reduced], E]) -> E:
     huge = ~(absolute(x) < _TRIG_LIMIT[x.dtype])
-    fast = finish(_sin_cos_reduced(_reduce_half_pi(x)))
+    fast = finish(_reduce_half_pi(x))
     reduce_huge = {"f32": _reduce_huge_f32, "f64": _reduce_huge_f64}[x.dtype]
-    slow = finish(_sin_cos_reduced(reduce_huge(x)))
-    return rare(huge, fast, select(absolute(x) < math.inf, slow, math.nan))
+    slow = select(absolute(x) < math.inf, finish(reduce_huge(x)), math.nan)
+    return rare(huge, fast, slow)
 
 
 def sin(x: E) -> E:
-    y = _trigonometric(x, lambda parts: _sin_in(parts, 0))
+    y = _trigonometric(x, lambda reduced: _sin_in(reduced, 0))
     return select(absolute(x) < _LINEAR[x.dtype], x, y)
 
 
 def cos(x: E) -> E:
-    return _trigonometric(x, lambda parts: _sin_in(parts, 1))
+    return _trigonometric(x, lambda reduced: _sin_in(reduced, 1))
 
 
 @_via_f64
@@ -665,7 +674,7 @@ def asin(x: E) -> E:
     size = absolute(x)
     s, c = _asin_tail(size)
     high, low = (v * 0.5 for v in _PI_PARTS["f64"])
-    y = select(size < 0.5, s + c, high - (2 * (s + c) - low))
+    y = select(size < 0.5, s + c, (high - 2 * s) - (2 * c - low))
     return _with_sign(y, x)
 
 

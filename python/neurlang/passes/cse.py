@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir.graph import Access, Graph, Node, Versions, renumber
+from ..ir.graph import Access, Graph, Node, Operand, Versions, renumber
 
 
 def cse(graph: Graph) -> Graph:
@@ -27,7 +27,7 @@ def cse(graph: Graph) -> Graph:
     return renumber(graph.with_nodes(kept))
 
 
-def _renamed(x: object, stands_for: dict[int, int]) -> object:
+def _renamed(x: Operand, stands_for: dict[int, int]) -> Operand:
     if isinstance(x, Access) and x.storage in stands_for:
         return replace(x, storage=stands_for[x.storage])
     return x

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..ir.graph import Access, Const, Graph, Node, Operand, Storage, contiguous_strides, count, renumber
-from ..ir.types import DTYPES, row_dtypes, to_bits
+from ..ir.types import nbytes, row_dtypes, to_bits
 from ..ops.table import ROWS
 
 
@@ -60,8 +60,9 @@ class _Builder:
     def __init__(self, storages: list[Storage], node: Node) -> None:
         self.storages, self.node = storages, node
         self.nodes: list[Node] = []
-        tensors = [Symbol(self, x) for x in node.reads()]
-        ROWS[node.op].define(self, *tensors, *node.attrs)
+        define = ROWS[node.op].define
+        assert define is not None
+        define(self, *(Symbol(self, x) for x in node.reads()), *node.attrs)
         self.storages.pop()
         self.nodes[-1] = replace(self.nodes[-1], outs=node.outs)  # the last op makes the composite's own result
 
@@ -80,8 +81,8 @@ class _Builder:
     def append(self, op: str, operands: tuple[Operand, ...], shape: tuple[int, ...], attrs: tuple[int, ...]) -> Symbol:
         dtype = row_dtypes(op, [x.dtype for x in operands])[0]
         out = Access(len(self.storages), 1, dtype, shape, contiguous_strides(shape))
-        self.storages.append(Storage("fresh", count(shape) * DTYPES[dtype].itemsize, False))
-        self.nodes.append(Node(op, operands, (out,), attrs, self.node.record))
+        self.storages.append(Storage("fresh", nbytes(dtype, count(shape)), False))
+        self.nodes.append(Node(op, operands, (out,), attrs, record=self.node.record))
         return Symbol(self, out)
 
 

@@ -58,35 +58,38 @@ class _Fold:
         out = node.outs[0].storage
         if node.op == "full" and isinstance(node.ins[0], (Scalar, Const)):
             self.scalars[out] = node.ins[0]
-        elif node.op == "copy" and self._is_steady_copy(node):
-            self.copies[out] = node.ins[0]
+        elif node.op == "copy":
+            self._learn_copy(node)
 
     def _is_final(self, out: Access) -> bool:
         """Written whole, once, and by this graph."""
         storage = self.graph.storages[out.storage]
         return storage.kind == "fresh" and self.versions.written_once(out.storage) and out.whole(storage)
 
-    def _is_steady_copy(self, node: Node) -> bool:
-        """The source has the result's shape, and is not written again."""
-        x = node.ins[0]
-        return isinstance(x, Access) and x.shape == node.outs[0].shape and self.versions.last[x.storage] == x.version
+    def _learn_copy(self, node: Node) -> None:
+        """A copy stands for its source when that has the result's shape and is not written again."""
+        x, out = node.ins[0], node.outs[0]
+        if isinstance(x, Access) and x.shape == out.shape and self.versions.last[x.storage] == x.version:
+            self.copies[out.storage] = x
 
 
 def simplify(node: Node) -> Node:
     """The node, or a simpler one with the same result for every input, NaN and -0 included."""
     if node.kind != "map" or len(node.outs) != 1:
         return node
-    if node.ins and node.op != "full" and all(isinstance(x, Const) for x in node.ins):
-        return _evaluated(node)
+    constants = [x for x in node.ins if isinstance(x, Const)]
+    if constants and node.op != "full" and len(constants) == len(node.ins):
+        return _evaluated(node, constants)
     rule = _IDENTITIES.get(node.op)
-    return rule(node, node.ins[1].value) if rule and isinstance(node.ins[1], Const) else node
+    second = node.ins[1] if rule else None
+    return rule(node, second.value) if rule and isinstance(second, Const) else node
 
 
-def _evaluated(node: Node) -> Node:
+def _evaluated(node: Node, constants: list[Const]) -> Node:
     made = row_exprs(node.op, tuple(x.dtype for x in node.ins))
     if any(e.op in ("fma", "index") for e in s.nodes(made)):
         return node  # fma rounds once or twice, which is the machine's to say
-    values = [np.array(x.value, DTYPES[x.dtype].numpy) for x in node.ins]
+    values = [np.array(x.value, DTYPES[x.dtype].numpy) for x in constants]
     result = s.evaluate(made, values, np, _no_fma)[0]
     return replace(node, op="full", ins=(Const(to_bits(result.item(), node.outs[0].dtype), node.outs[0].dtype),))
 

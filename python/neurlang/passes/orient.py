@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir.graph import Access, Graph, Node, Versions, contiguous_strides
+from ..ir.graph import Access, Graph, Node, Operand, Versions, contiguous_strides
 
 
 def orient(graph: Graph) -> Graph:
@@ -46,7 +46,7 @@ def _swapped(x: Access) -> Access:
 
 def _turned_reader(node: Node, out: Access) -> Node | None:
     """The reader with its accesses of the result rewritten, or None when one of them gains nothing."""
-    ins = []
+    ins: list[Operand] = []
     for x in node.ins:
         if isinstance(x, Access) and x.storage == out.storage:
             turned = _turned_access(x, out.shape[-2], out.shape[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ..ir.graph import Access, Operand
 from ..ir.kernel import Kernel, KernelStep, Memory, Param, Schedule, touched
 
 ALIGNMENT = 64
@@ -116,10 +117,12 @@ def _streamed(schedule: Schedule) -> Schedule:
 
 
 def _stream_outputs(step: KernelStep, schedule: Schedule, read_later: set[int]) -> Kernel:
-    def is_streamed(p: Param, storage: int) -> bool:
-        home = schedule.home.get(storage, storage)
-        return p.kind == "out" and schedule.storages[storage].nbytes >= STREAM_BYTES and home not in read_later
+    def is_streamed(p: Param, x: Operand) -> bool:
+        if p.kind != "out" or not isinstance(x, Access):
+            return False
+        home = schedule.home.get(x.storage, x.storage)
+        return schedule.storages[x.storage].nbytes >= STREAM_BYTES and home not in read_later
 
     pairs = zip(step.kernel.params, step.operands, strict=True)
-    params = tuple(replace(p, stream=p.kind == "out" and is_streamed(p, x.storage)) for p, x in pairs)
+    params = tuple(replace(p, stream=is_streamed(p, x)) for p, x in pairs)
     return replace(step.kernel, params=params) if params != step.kernel.params else step.kernel

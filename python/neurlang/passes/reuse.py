@@ -16,14 +16,22 @@ def reuse(schedule: Schedule) -> Schedule:
         for x, _ in touched(step):
             last_use[x.storage] = number
             first_use.setdefault(x.storage, number)
+    begun, done = _by_step(schedule, first_use), _by_step(schedule, last_use)
     home: dict[int, int] = {}
     for number, step in enumerate(schedule.steps):
-        dying = {i for i, n in last_use.items() if (n == number and first_use[i] < number) or i in _tiles(step)}
-        dying = {i for i in dying if not schedule.storages[i].outside and last_use[i] == number}
-        fresh = {i for i, n in first_use.items() if n == number and not schedule.storages[i].outside}
-        for result, operand in _takeovers(schedule, step, fresh, dying):
+        dying = {i for i in done.get(number, ()) if first_use[i] < number or i in _tiles(step)}
+        for result, operand in _takeovers(schedule, step, begun.get(number, set()), dying):
             home[result] = home.get(operand, operand)
     return replace(schedule, home=home)
+
+
+def _by_step(schedule: Schedule, use: dict[int, int]) -> dict[int, set[int]]:
+    """For every step the intermediates that have their (first or last) use there."""
+    found: dict[int, set[int]] = {}
+    for storage, number in use.items():
+        if not schedule.storages[storage].outside:
+            found.setdefault(number, set()).add(storage)
+    return found
 
 
 def _tiles(step: Step) -> set[int]:
@@ -41,7 +49,8 @@ def _takeovers(schedule: Schedule, step: Step, fresh: set[int], dying: set[int])
     uses: dict[int, int] = {}
     for x, _ in touched(step):
         uses[x.storage] = uses.get(x.storage, 0) + 1
-    found, taken = [], set()
+    found: list[tuple[int, int]] = []
+    taken: set[int] = set()
     for out, result in params:
         if (
             out.kind != "out"

@@ -45,12 +45,16 @@ def compile_files(files: tuple[str, ...], level: str, version: str) -> list[byte
     keys = [_key(text, command, version) for text in files]
     found = [cache.load(key) for key in keys]
     with tempfile.TemporaryDirectory(prefix="neurlang-") as folder:
-        running = {
-            k: _start(command, files[k], Path(folder) / f"k{k}.so") for k, elf in enumerate(found) if elf is None
-        }
-        for k, (process, path) in running.items():
-            found[k] = _finish(process, path)
-            cache.store(keys[k], found[k])
+        running: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
+        try:
+            for k in (k for k, elf in enumerate(found) if elf is None):
+                running[k] = _start(command, files[k], Path(folder) / f"k{k}.so")
+            for k, (process, path) in running.items():
+                elf = found[k] = _finish(process, path)
+                cache.store(keys[k], elf)
+        finally:  # after a failure or an interrupt nothing goes on in the background
+            for process, _ in running.values():
+                _stop(process)
     return [elf for elf in found if elf is not None]
 
 
@@ -87,14 +91,17 @@ def _finish(process: subprocess.Popen[bytes], path: Path) -> bytes:
         process.wait(timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise CompileError(f"the C compiler did not end within {TIMEOUT_SECONDS} s") from error
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # with all that it started
-            process.wait()
     if process.returncode != 0 or not path.exists():
         printed = path.with_suffix(".err").read_text(errors="replace")
         raise CompileError(f"the C compiler failed ({process.returncode}): {printed[:2000]}")
     return path.read_bytes()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends a compiler that still runs, with all that it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _key(text: str, command: list[str], version: str) -> bytes:

@@ -15,7 +15,7 @@ from .compile import compile_files
 from .render import Source, render
 
 VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64, "generic": 16}
-GRAIN_NANOSECONDS = 10_000  # of work that a thread takes at least: below, waking it costs more than it brings
+GRAIN_NANOSECONDS = 8_000  # of work that a thread takes at least: below, waking it costs more than it brings
 
 
 class Machine(Protocol):
@@ -118,8 +118,8 @@ class _Binder:
 
     def _grain(self, kernel: Kernel, size: int) -> int:
         """Units of work for one thread: an element costs its memory traffic and its operations, a vector at a time."""
-        traffic = sum(0.05 * DTYPES[p.dtype].itemsize for p in kernel.params if p.kind != "scalar")
-        element = (traffic + 0.4 * loops.kernel_weight(kernel)) / self._lanes(kernel)
+        traffic = sum(DTYPES[p.dtype].itemsize for p in kernel.params if p.kind != "scalar")
+        element = (0.05 * traffic + 0.15 * loops.kernel_weight(kernel)) / self._lanes(kernel)
         return max(1, round(GRAIN_NANOSECONDS / (element * max(size, 1))))
 
     def _view(self, x: Operand) -> tuple[Any, ...]:

@@ -31,7 +31,7 @@ def render(schedule: Schedule, header: str, vector_bytes: int) -> Source:
     kernels: dict[tuple, tuple[Kernel, bool]] = {}
     for step in schedule.steps:
         epilogue = isinstance(step, NativeStep)
-        kernel_step = step.epilogue if epilogue else step
+        kernel_step = step.epilogue if isinstance(step, NativeStep) else step
         if kernel_step is not None:
             kernels.setdefault(cstyle.structure(kernel_step.kernel, epilogue), (kernel_step.kernel, epilogue))
     functions = [

@@ -1,0 +1,191 @@
+// reduce.hpp: how a reduction over one axis goes through any strided tensor, on all threads.
+//
+// Two ways through memory: along rows, when the reduced axis has the smallest stride, or down columns, with vectors
+// across a kept axis. Long reductions are split between threads at powers of two of blocks, which are whole subtrees of
+// T(n) (tree.hpp), so no split shows in the bits.
+#pragma once
+#include "loops.hpp"
+#include "tree.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+// The rows of a tensor, and where their results go: one for every position of a walk over both.
+struct Rows {
+  const char *in, *end;  // `end`: of readable memory
+  char* out;
+  int64_t n, step;
+  const Walk<2>* kept;
+};
+
+// A reduction of one element type as a table, so that the drivers below know no types and are compiled once. A part is
+// the result of some of the elements; `first` is the index of the first of them, for those who ask where one is.
+struct Reducer {
+  int64_t in_size, out_size, part_size;
+  int width;  // columns that fill a vector
+  int tile;   // most columns taken at a time
+
+  // Rows [begin, end), each to its result.
+  void (*rows)(const Rows& rows, int64_t begin, int64_t end);
+  // n elements `step` apart, to a part.
+  void (*row)(const char* in, int64_t step, int64_t n, const char* end, int64_t first, char* part);
+  // n rows of columns `stride` apart, to a part for every column. Columns fill a vector, or rows are adjacent.
+  void (*columns)(const char* in, int64_t step, int64_t stride, int64_t n, int columns, int64_t first, char* parts);
+  // a = combine(a, b), part by part, in whole vectors.
+  void (*merge)(char* a, const char* b, int64_t count);
+  void (*finish)(const char* parts, int64_t count, char* out, int64_t stride);
+};
+
+constexpr int64_t kTileBytes = 16384;  // room for the parts of a tile
+
+// The table of a class K of static functions over its types In, Part and Out.
+template <class K>
+constexpr Reducer reducer_of() {
+  using In = typename K::In;
+  using Part = typename K::Part;
+  using Out = typename K::Out;
+  static_assert(K::kTile * sizeof(Part) <= kTileBytes);
+  return {
+      sizeof(In),
+      sizeof(Out),
+      sizeof(Part),
+      K::kWidth,
+      K::kTile,
+      [](const Rows& r, int64_t begin, int64_t end) {
+        auto c = r.kept->seek(begin);
+        for (int64_t i = begin; i < end; i++, r.kept->next(c)) {
+          ((Out*)r.out)[c.at[1]] = K::finish(K::row((const In*)r.in + c.at[0], r.step, r.n, (const In*)r.end, 0));
+        }
+      },
+      [](const char* in, int64_t step, int64_t n, const char* end, int64_t first, char* part) {
+        *(Part*)part = K::row((const In*)in, step, n, (const In*)end, first);
+      },
+      [](const char* in, int64_t step, int64_t stride, int64_t n, int columns, int64_t first, char* parts) {
+        K::columns((const In*)in, step, stride, n, columns, first, (Part*)parts);
+      },
+      [](char* a, const char* b, int64_t count) { K::merge((Part*)a, (const Part*)b, count); },
+      [](const char* parts, int64_t count, char* out, int64_t stride) {
+        for (int64_t i = 0; i < count; i++) ((Out*)out)[i * stride] = K::finish(((const Part*)parts)[i]);
+      },
+  };
+}
+
+// How the reduced axis is cut: into `count` chunks of `size` elements, a power of two of blocks.
+struct Split {
+  int64_t size, count;
+
+  // Cuts only where the kept elements alone do not feed all threads; `width` elements are reduced side by side.
+  Split(int64_t n, int64_t items, int64_t width) : size(kBlock) {
+    while (size < n && (size * width < kGrain || items * (n / size) > 8 * nl_num_threads())) size *= 2;
+    count = n > 0 ? (n + size - 1) / size : 1;
+  }
+};
+
+// The parts of the chunks, as a matrix of s.count rows of `width` parts (padded to whole vectors).
+struct Parts {
+  const Reducer& r;
+  int64_t chunks, width;
+  char* data;
+
+  Parts(const Reducer& reducer, const Split& s, int64_t items)
+      : r(reducer),
+        chunks(s.count),
+        width(whole_steps(items)),
+        data((char*)nl_scratch(0, chunks * width * r.part_size)) {}
+
+  char* at(int64_t chunk, int64_t item) const { return data + (chunk * width + item) * r.part_size; }
+
+  // Combines the rows in the order of T(n); row 0 is the result.
+  void combine() const {
+    for (int64_t span = 1; span < chunks; span *= 2) {
+      for (int64_t c = 0; c + span < chunks; c += 2 * span) r.merge(at(c, 0), at(c + span, 0), width);
+    }
+  }
+};
+
+void reduce_rows(const Reducer& r, const Rows& rows) {
+  const Walk<2>& kept = *rows.kept;
+  Split s(rows.n, kept.total, 1);
+  if (s.count == 1) {
+    parallel_for(kept.total, grain_of(rows.n), [&](int64_t begin, int64_t end) { r.rows(rows, begin, end); });
+    return;
+  }
+  Parts parts(r, s, kept.total);
+  parallel_for(kept.total * s.count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      int64_t item = i / s.count, chunk = i % s.count, first = chunk * s.size;
+      const char* in = rows.in + (kept.seek(item).at[0] + first * rows.step) * r.in_size;
+      r.row(in, rows.step, min_of(s.size, rows.n - first), rows.end, first, parts.at(chunk, item));
+    }
+  });
+  parts.combine();
+  for (int64_t i = 0; i < kept.total; i++) r.finish(parts.at(0, i), 1, rows.out + kept.seek(i).at[1] * r.out_size, 1);
+}
+
+// Columns lie along axis `d` of what is kept, in tiles of nearly equal width.
+void reduce_columns(const Reducer& r, const Rows& rows, Walk<2> kept, int d) {
+  const int64_t columns = kept.shape[d], stride = kept.stride[0][d], out_stride = kept.stride[1][d];
+  kept.remove_axis(d);
+  const int64_t tiles = (columns + r.tile - 1) / r.tile;
+  Split s(rows.n, kept.total * tiles, columns / tiles);
+  Parts parts(r, s, s.count == 1 ? 0 : kept.total * columns);
+  int64_t grain = grain_of(min_of(s.size, rows.n) * (columns / tiles));
+  parallel_for(kept.total * tiles * s.count, grain, [&](int64_t begin, int64_t end) {
+    alignas(64) char result[kTileBytes];
+    for (int64_t i = begin; i < end; i++) {
+      int64_t chunk = i % s.count, first = chunk * s.size, outer = i / s.count / tiles, tile = i / s.count % tiles;
+      int64_t column = tile * columns / tiles, width = (tile + 1) * columns / tiles - column;
+      auto c = kept.seek(outer);
+      const char* in = rows.in + (c.at[0] + column * stride + first * rows.step) * r.in_size;
+      r.columns(in, rows.step, stride, min_of(s.size, rows.n - first), int(width), first, result);
+      char* out = rows.out + (c.at[1] + column * out_stride) * r.out_size;
+      if (s.count == 1) {
+        r.finish(result, width, out, out_stride);
+      } else {
+        __builtin_memcpy(parts.at(chunk, outer * columns + column), result, width * r.part_size);
+      }
+    }
+  });
+  if (s.count == 1) return;
+  parts.combine();
+  for (int64_t i = 0; i < kept.total; i++) {
+    r.finish(parts.at(0, i * columns), columns, rows.out + kept.seek(i).at[1] * r.out_size, out_stride);
+  }
+}
+
+// The kept axis to lay vectors across, or -1 where the reduced axis has the smaller stride or no axis fills a vector:
+// one column's, or one of a group of 32 adjacent rows.
+int column_axis(const Walk<2>& kept, int64_t n, int64_t step, int width) {
+  int best = -1;
+  int64_t smallest = n == 1 ? INT64_MAX : step < 0 ? -step : step;
+  for (int d = 0; d < kept.rank; d++) {
+    int64_t stride = kept.stride[0][d] < 0 ? -kept.stride[0][d] : kept.stride[0][d];
+    bool adjacent = kept.stride[0][d] == 1 && step == kept.shape[d] && n >= kLanes;
+    if (stride == 0 || stride >= smallest || (kept.shape[d] < width && !adjacent)) continue;
+    best = d, smallest = stride;
+  }
+  return best;
+}
+
+int reduce(const Call& call, const Reducer& r) {
+  const View &x = call.in[0], &out = call.out[0];
+  int axis = int(call.attr[0]);
+  Walk<2> kept = walk_without(x, out, axis);
+  Rows rows{x.data, memory_end(x), out.data, x.shape[axis], x.strides[axis], &kept};
+  int d = column_axis(kept, rows.n, rows.step, r.width);
+  d < 0 ? reduce_rows(r, rows) : reduce_columns(r, rows, kept, d);
+  return kOk;
+}
+
+// Runs the reduction R<T> of the operand's element type.
+template <template <class> class R>
+int reduce_by_dtype(const Call& call) {
+  static constexpr Reducer by_dtype[kDTypes] = {
+      reducer_of<R<uint8_t>>(), reducer_of<R<uint8_t>>(), reducer_of<R<int32_t>>(),
+      reducer_of<R<int64_t>>(), reducer_of<R<float>>(),   reducer_of<R<double>>(),
+  };
+  return reduce(call, by_dtype[int(call.in[0].dtype)]);
+}
+
+}  // namespace
+}  // namespace nl::NL_ISA

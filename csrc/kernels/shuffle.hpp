@@ -1,0 +1,68 @@
+// shuffle.hpp: rearranging the elements of vectors: interleaving, every other one, square transposes.
+#pragma once
+#include "../simd/vec.h"
+
+namespace nl::NL_ISA {
+namespace {
+
+// (a0 b0 a1 b1 …) and the second half of the same.
+template <class V>
+struct Zipped {
+  V low, high;
+};
+
+#define NL_ZIP_2(a, b) {__builtin_shufflevector(a, b, 0, 2), __builtin_shufflevector(a, b, 1, 3)}
+#define NL_ZIP_4(a, b) {__builtin_shufflevector(a, b, 0, 4, 1, 5), __builtin_shufflevector(a, b, 2, 6, 3, 7)}
+#define NL_ZIP_8(a, b)                                       \
+  {__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11), \
+   __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)}
+#define NL_ZIP_16(a, b)                                                                       \
+  {__builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),    \
+   __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)}
+#if NL_VEC_BYTES == 64
+NL_FN Zipped<vf32> zip(vf32 a, vf32 b) { return NL_ZIP_16(a, b); }
+NL_FN Zipped<vf64> zip(vf64 a, vf64 b) { return NL_ZIP_8(a, b); }
+#elif NL_VEC_BYTES == 32
+NL_FN Zipped<vf32> zip(vf32 a, vf32 b) { return NL_ZIP_8(a, b); }
+NL_FN Zipped<vf64> zip(vf64 a, vf64 b) { return NL_ZIP_4(a, b); }
+#else
+NL_FN Zipped<vf32> zip(vf32 a, vf32 b) { return NL_ZIP_4(a, b); }
+NL_FN Zipped<vf64> zip(vf64 a, vf64 b) { return NL_ZIP_2(a, b); }
+#endif
+
+// The elements of (a, b) with even numbers.
+#define NL_EVEN_2(a, b) __builtin_shufflevector(a, b, 0, 2)
+#define NL_EVEN_4(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6)
+#define NL_EVEN_8(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
+#define NL_EVEN_16(a, b) \
+  __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+#if NL_VEC_BYTES == 64
+NL_FN vf32 even(vf32 a, vf32 b) { return NL_EVEN_16(a, b); }
+NL_FN vf64 even(vf64 a, vf64 b) { return NL_EVEN_8(a, b); }
+#elif NL_VEC_BYTES == 32
+NL_FN vf32 even(vf32 a, vf32 b) { return NL_EVEN_8(a, b); }
+NL_FN vf64 even(vf64 a, vf64 b) { return NL_EVEN_4(a, b); }
+#else
+NL_FN vf32 even(vf32 a, vf32 b) { return NL_EVEN_4(a, b); }
+NL_FN vf64 even(vf64 a, vf64 b) { return NL_EVEN_2(a, b); }
+#endif
+
+// Transposes W vectors of W: each round zips the first half of them with the second.
+template <class V, int W>
+NL_FN void transpose(V (&rows)[W]) {
+#pragma GCC unroll 4
+  for (int round = 1; round < W; round *= 2) {
+    V next[W];
+#pragma GCC unroll 8
+    for (int r = 0; r < W / 2; r++) {
+      Zipped<V> zipped = zip(rows[r], rows[r + W / 2]);
+      next[2 * r] = zipped.low;
+      next[2 * r + 1] = zipped.high;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < W; r++) rows[r] = next[r];
+  }
+}
+
+}  // namespace
+}  // namespace nl::NL_ISA

@@ -1,0 +1,75 @@
+// vector.hpp: the hardware vector of any element type, and how it is loaded, stored and masked.
+#pragma once
+#include <stdint.h>
+
+#include "../simd/vec.h"
+
+namespace nl::NL_ISA {
+namespace {
+
+constexpr int kLanes = 32;  // of T(n), see tree.hpp; no vector has more
+
+// The hardware vector of T.
+template <class T>
+struct Simd {
+  static constexpr int kBytes = NL_VEC_BYTES < kLanes * (int)sizeof(T) ? NL_VEC_BYTES : kLanes * (int)sizeof(T);
+  static constexpr int kWidth = kBytes / (int)sizeof(T);
+  typedef T V __attribute__((vector_size(kBytes)));
+};
+
+// The vector of T of a given size.
+template <class T, int kBytes>
+struct VecOf {
+  typedef T V __attribute__((vector_size(kBytes)));
+};
+
+// The signed integer of a given size; a comparison of vectors of T gives a vector of Mask<T>.
+template <int kBytes>
+struct IntOf;
+template <>
+struct IntOf<1> {
+  using I = int8_t;
+};
+template <>
+struct IntOf<4> {
+  using I = int32_t;
+};
+template <>
+struct IntOf<8> {
+  using I = int64_t;
+};
+template <class T>
+using Mask = typename IntOf<sizeof(T)>::I;
+
+template <class V, class T>
+__attribute__((always_inline)) inline V splat(T x) {
+  return x - V{};  // and not V{} + x, which loses the sign of -0
+}
+
+template <class V, class T>
+__attribute__((always_inline)) inline V load(const T* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <class V, class T>
+__attribute__((always_inline)) inline void store(T* p, V v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+template <class T>
+constexpr bool kIsFloat = T(0.5) != T(0);
+
+// The bounds of an integer type.
+template <class T>
+constexpr T lowest() {
+  return T(-1) > T(0) ? T(0) : T(1ull << (8 * sizeof(T) - 1));
+}
+template <class T>
+constexpr T highest() {
+  return T(~uint64_t(lowest<T>()));
+}
+
+}  // namespace
+}  // namespace nl::NL_ISA

@@ -1,0 +1,201 @@
+"""Gather, scatter and indexing against plain loops: dtypes, layouts, duplicates, order of additions, bad indices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import neurlang as nl
+from neurlang import _tensor
+
+from .contraction import Array, assert_same_bits, layout, tensor
+from .reduction import numbers, on_all_threads
+
+DTYPES = [np.float32, np.float64, np.bool_, np.uint8, np.int32, np.int64]
+CASES = range(12)
+
+
+def same(got: Array, want: Array) -> None:
+    if want.dtype.kind == "f":
+        assert_same_bits(got, want)
+    else:
+        np.testing.assert_array_equal(got, want)
+        assert got.dtype == want.dtype
+
+
+def on_copies(x: Array, write: Callable[[nl.Tensor], object]) -> list[Array]:
+    """What `write` makes of a copy of x, contiguous or not, for each number of threads."""
+    apart = np.zeros([2 * n for n in x.shape], x.dtype)[(slice(None, None, 2),) * x.ndim]
+
+    def run(memory: Array) -> nl.Tensor:
+        memory[...] = x
+        write(t := tensor(memory))
+        return t
+
+    memories = (np.empty(x.shape, x.dtype), apart)
+    return [got.copy() for memory in memories for got in on_all_threads(lambda m=memory: run(m))]
+
+
+def random_shape(rng: np.random.Generator) -> tuple[tuple[int, ...], int]:
+    shape = tuple(int(n) for n in rng.choice([1, 2, 3, 5, 16, 40], rng.integers(1, 5)))
+    return shape, int(rng.integers(len(shape)))
+
+
+def random_index(rng: np.random.Generator, shape: tuple[int, ...], extent: int) -> Array:
+    """Indices from both ends, some of them repeated, in a random layout."""
+    return layout(rng, np.asarray(rng.integers(-extent, extent, shape), np.int64)) if shape else np.array(extent - 1)
+
+
+def element_index(rng: np.random.Generator, shape: tuple[int, ...], axis: int) -> Array:
+    """An index for gather: as large as x or smaller along the other axes."""
+    sizes = [int(rng.integers(0 if rng.random() < 0.1 else 1, n + 1)) for n in shape]
+    sizes[axis] = int(rng.integers(0, 30))
+    while np.prod(sizes) > 3000:
+        sizes[int(np.argmax(sizes))] //= 2
+    return random_index(rng, tuple(sizes), shape[axis])
+
+
+def add_at(out: Array, place: tuple, value: Array) -> None:
+    with np.errstate(all="ignore"):
+        out[place] = out[place] | value if out.dtype == np.bool_ else out[place] + value
+
+
+def names_place(index: Array, axis: int, at: tuple[int, ...]) -> tuple[int, ...]:
+    return (*at[:axis], int(index[at]), *at[axis + 1 :])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_gather(rng: np.random.Generator, dtype: type, case: int) -> None:
+    shape, axis = random_shape(rng)
+    x, index = numbers(rng, shape, dtype), element_index(rng, shape, axis)
+    want = np.empty(index.shape, dtype)
+    for at in np.ndindex(index.shape):
+        want[at] = x[names_place(index, axis, at)]
+    for got in on_all_threads(lambda: nl.gather(tensor(x), axis, tensor(index))):
+        same(got, want)
+
+
+@pytest.mark.parametrize("dtype", [d for d in DTYPES if d is not np.bool_])
+@pytest.mark.parametrize("case", CASES)
+def test_scatter_add_in_row_major_order(rng: np.random.Generator, dtype: type, case: int) -> None:
+    shape, axis = random_shape(rng)
+    x, index = numbers(rng, shape, dtype), element_index(rng, shape, axis)
+    src = numbers(rng, tuple(n + int(rng.integers(2)) for n in index.shape), dtype)
+    want = x.copy()
+    for at in np.ndindex(index.shape):
+        add_at(want, names_place(index, axis, at), src[at])
+    for got in on_copies(x, lambda t: t.scatter_add_(axis, tensor(index), tensor(src))):
+        same(got, want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_index_select(rng: np.random.Generator, dtype: type, case: int) -> None:
+    shape, axis = random_shape(rng)
+    x, index = numbers(rng, shape, dtype), random_index(rng, (int(rng.integers(0, 20)),), shape[axis])
+    for got in on_all_threads(lambda: nl.index_select(tensor(x), axis, tensor(index))):
+        same(got, np.take(x, index, axis))
+
+
+@pytest.mark.parametrize("dtype", [d for d in DTYPES if d is not np.bool_])
+@pytest.mark.parametrize("case", CASES)
+def test_index_add_in_ascending_order(rng: np.random.Generator, dtype: type, case: int) -> None:
+    shape, axis = random_shape(rng)
+    x, index = numbers(rng, shape, dtype), random_index(rng, (int(rng.integers(0, 20)),), shape[axis])
+    source = numbers(rng, np.take(x, index, axis).shape, dtype)
+    want = x.copy()
+    for i, place in enumerate(index):
+        add_at(np.moveaxis(want, axis, 0), (place,), np.moveaxis(source, axis, 0)[i])
+    for got in on_copies(x, lambda t: t.index_add_(axis, tensor(index), tensor(source))):
+        same(got, want)
+
+
+def points(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[list[Array], list[int], int]:
+    """k index arrays of one shape, the axes they index, and where their axes stand in the result."""
+    k = int(rng.integers(1, len(shape) + 1))
+    axes = sorted(int(a) for a in rng.choice(len(shape), k, replace=False))
+    sizes = tuple(int(n) for n in rng.integers(0 if rng.random() < 0.1 else 1, 7, rng.integers(0, 3)))
+    indices = [random_index(rng, sizes, shape[a]) for a in axes]
+    return indices, axes, int(rng.integers(len(shape) - k + 1))
+
+
+def at_front(x: Array, axes: list[int]) -> Array:
+    return np.moveaxis(x, axes, range(len(axes)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_several_index_arrays(rng: np.random.Generator, dtype: type, case: int) -> None:
+    shape, _ = random_shape(rng)
+    x = numbers(rng, shape, dtype)
+    indices, axes, position = points(rng, shape)
+    rank = indices[0].ndim
+    where = range(position, position + rank)
+    picked = np.moveaxis(at_front(x, axes)[tuple(indices)], range(rank), where)
+    tensors = [tensor(i) for i in indices]
+    for got in on_all_threads(lambda: _tensor.index_get(tensor(x), tensors, axes, position)):
+        same(got, picked)
+    value = numbers(rng, picked.shape, dtype) if picked.ndim else np.array(3).astype(dtype)
+    for accumulate in (False, True):
+        want = x.copy()
+        target, source = at_front(want, axes), np.moveaxis(value, where, range(rank))
+        for at in np.ndindex(indices[0].shape):
+            place = tuple(int(i[at]) for i in indices)
+            if accumulate:
+                add_at(target, place, source[at])
+            else:
+                target[place] = source[at]
+
+        def write(t: nl.Tensor, accumulate: bool = accumulate) -> None:
+            _tensor.index_put_(t, tensors, axes, position, tensor(value), accumulate)
+
+        for got in on_copies(x, write):
+            same(got, want)
+
+
+def test_wide_embeddings_are_added_in_order(rng: np.random.Generator) -> None:
+    # Many additions to few rows, wide enough for several threads: float addition shows any other order.
+    x, index = np.zeros((5, 4000), np.float32), rng.integers(0, 5, 200)
+    source = (rng.standard_normal((200, 4000)) * 10.0 ** rng.integers(-6, 6, (200, 1))).astype(np.float32)
+    want = x.copy()
+    for i, place in enumerate(index):
+        want[place] += source[i]
+    for got in on_copies(x, lambda t: t.index_add_(0, tensor(index), tensor(source))):
+        assert_same_bits(got, want)
+    wide = np.ascontiguousarray(np.broadcast_to(index[:, None], source.shape))
+    for got in on_copies(x, lambda t: t.scatter_add_(0, tensor(wide), tensor(source))):
+        assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nonzero(rng: np.random.Generator, case: int) -> None:
+    shape, _ = random_shape(rng)
+    mask = numbers(rng, shape, np.bool_)
+    np.testing.assert_array_equal(nl.nonzero(tensor(mask)).numpy(), np.argwhere(mask))
+
+
+BAD = [3, -4, 2**62, -(2**63)]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_index_is_named_and_nothing_is_written(rng: np.random.Generator, bad: int) -> None:
+    x = rng.standard_normal((4, 3, 5)).astype(np.float32)
+    index = rng.integers(-3, 3, (4, 7, 5))
+    index[2, 3, 1] = bad
+    flat = index[2, :, 1].copy()
+    calls: list[Callable[[nl.Tensor], object]] = [
+        lambda t: nl.gather(t, 1, tensor(index)),
+        lambda t: t.scatter_add_(1, tensor(index), nl.ones(4, 7, 5)),
+        lambda t: nl.index_select(t, 1, tensor(flat)),
+        lambda t: t.index_add_(1, tensor(flat), nl.ones(4, 7, 5)),
+        lambda t: _tensor.index_get(t, [tensor(flat)], [1], 1),
+        lambda t: _tensor.index_put_(t, [tensor(flat)], [1], 1, nl.ones(4, 7, 5), False),
+    ]
+    for call in calls:
+        copy = tensor(x.copy())
+        with pytest.raises(IndexError, match=str(bad)):
+            call(copy)
+        np.testing.assert_array_equal(copy.numpy(), x)

@@ -1,0 +1,210 @@
+"""Pooling and its gradients against plain loops, bit for bit, and against PyTorch: random geometry and layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import neurlang as nl
+import neurlang.nn.functional as F
+from neurlang import _tensor
+
+from .contraction import Array, assert_same_bits, tensor
+from .reduction import numbers, on_all_threads
+
+FLOATS = [np.float32, np.float64]
+CASES = range(25)
+
+
+class Axis(NamedTuple):
+    """The windows along one axis of a plane."""
+
+    size: int
+    kernel: int
+    stride: int
+    pad: int
+    dilation: int = 1
+    ceil: bool = False
+
+    def outputs(self) -> int:
+        span = self.size + 2 * self.pad - self.dilation * (self.kernel - 1) - 1
+        count = (span + (self.stride - 1 if self.ceil else 0)) // self.stride + 1
+        return count - 1 if self.ceil and (count - 1) * self.stride >= self.size + self.pad else count
+
+    def window(self, o: int) -> list[int]:
+        """The positions inside the plane that output `o` sees."""
+        taps = (o * self.stride - self.pad + t * self.dilation for t in range(self.kernel))
+        return [p for p in taps if 0 <= p < self.size]
+
+    def padded(self, o: int) -> int:
+        """How many positions of the window lie inside the padded plane."""
+        begin = o * self.stride - self.pad
+        return min(begin + self.kernel, self.size + self.pad) - begin
+
+
+def geometry(rng: np.random.Generator, dilate: bool) -> tuple[Axis, Axis]:
+    dilation = [int(d) for d in rng.integers(1, 3, 2)] if dilate and rng.random() < 0.4 else [1, 1]
+    ceil = bool(rng.integers(2))
+    axes = []
+    for d, limit in zip(dilation, (20, 50), strict=True):
+        kernel = int(rng.integers(1, 5))
+        size = int(rng.integers(d * (kernel - 1) + 1, limit))
+        axes.append(Axis(size, kernel, int(rng.integers(1, 5)), int(rng.integers(0, kernel // 2 + 1)), d, ceil))
+    return axes[0], axes[1]
+
+
+def windows(rows: Axis, columns: Axis) -> Iterator[tuple[int, int]]:
+    return np.ndindex(rows.outputs(), columns.outputs())
+
+
+def images(rng: np.random.Generator, rows: Axis, columns: Axis, dtype: type) -> Array:
+    x = numbers(rng, (int(rng.integers(0, 3)), int(rng.integers(1, 12)), rows.size, columns.size), dtype)
+    return np.round(x) if rng.random() < 0.3 else x  # ties
+
+
+def max_pool(x: Array, rows: Axis, columns: Axis) -> tuple[Array, Array]:
+    best = np.empty((*x.shape[:2], rows.outputs(), columns.outputs()), x.dtype)
+    index = np.empty(best.shape, np.int64)
+    for o in windows(rows, columns):
+        places = [(h, w) for h in rows.window(o[0]) for w in columns.window(o[1])]
+        taps = np.stack([x[:, :, h, w] for h, w in places])
+        first = np.argmax(taps, 0)  # the first NaN, else the first of the largest
+        best[..., o[0], o[1]] = np.take_along_axis(taps, first[None], 0)[0]
+        index[..., o[0], o[1]] = np.array([h * columns.size + w for h, w in places])[first]
+    return best, index
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("case", CASES)
+def test_max_pool2d(rng: np.random.Generator, dtype: type, case: int) -> None:
+    rows, columns = geometry(rng, dilate=True)
+    x = images(rng, rows, columns, dtype)
+    attrs = [(getattr(rows, name), getattr(columns, name)) for name in ("kernel", "stride", "pad", "dilation")]
+    want, index = max_pool(x, rows, columns)
+    pool = lambda: F.max_pool2d(tensor(x), *attrs, ceil_mode=rows.ceil, return_indices=True)  # noqa: E731
+    for got in on_all_threads(lambda: pool()[0]):
+        assert_same_bits(got, want)
+    for got in on_all_threads(lambda: pool()[1]):
+        np.testing.assert_array_equal(got, index)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("case", CASES)
+def test_max_pool2d_gradient(rng: np.random.Generator, dtype: type, case: int) -> None:
+    rows, columns = geometry(rng, dilate=False)
+    n, c = int(rng.integers(0, 3)), int(rng.integers(1, 6))
+    outputs = (n, c, int(rng.integers(1, 20)), int(rng.integers(1, 20)))
+    g = numbers(rng, outputs, dtype)
+    index = rng.integers(0, rows.size * columns.size, outputs)
+    want = np.zeros((n, c, rows.size * columns.size), dtype)
+    with np.errstate(all="ignore"):
+        for at in np.ndindex(outputs):
+            want[(*at[:2], index[at])] += g[at]
+    gradient = lambda: _tensor._max_pool2d_grad(tensor(g), tensor(index), rows.size, columns.size)  # noqa: E731
+    for got in on_all_threads(gradient):
+        assert_same_bits(got, want.reshape(n, c, rows.size, columns.size))
+
+
+@pytest.mark.parametrize("bad", [-1, 30])
+def test_max_pool2d_gradient_refuses_a_place_outside_the_plane(bad: int) -> None:
+    index = np.zeros((2, 3, 2, 2), np.int64)
+    index[1, 2, 0, 1] = bad
+    with pytest.raises(IndexError, match=str(bad)):
+        _tensor._max_pool2d_grad(nl.ones(2, 3, 2, 2), tensor(index), 5, 6)
+
+
+def average(x: Array, places: list[tuple[int, int]], divisor: int) -> Array:
+    total = np.zeros(x.shape[:2], x.dtype)
+    for h, w in places:
+        total = total + x[:, :, h, w]
+    return total / x.dtype.type(divisor)
+
+
+def spread(g: Array, shape: tuple[int, ...], seen: list[tuple[tuple[int, int], list, int]]) -> Array:
+    """Each output's share added to what it saw, in row-major order of the outputs."""
+    out = np.zeros(shape, g.dtype)
+    for o, places, divisor in seen:
+        share = g[..., o[0], o[1]] / g.dtype.type(divisor)
+        for h, w in places:
+            out[:, :, h, w] += share
+    return out
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("include_pad", [True, False])
+@pytest.mark.parametrize("case", CASES)
+def test_avg_pool2d_and_its_gradient(rng: np.random.Generator, dtype: type, include_pad: bool, case: int) -> None:
+    rows, columns = geometry(rng, dilate=False)
+    x = images(rng, rows, columns, dtype)
+    override = int(rng.choice([0, 0, 3, -2]))
+    seen = []
+    for o in windows(rows, columns):
+        places = [(h, w) for h in rows.window(o[0]) for w in columns.window(o[1])]
+        area = rows.padded(o[0]) * columns.padded(o[1]) if include_pad else len(places)
+        seen.append((o, places, override or area))
+    want = np.empty((*x.shape[:2], rows.outputs(), columns.outputs()), dtype)
+    attrs = [(getattr(rows, name), getattr(columns, name)) for name in ("kernel", "stride", "pad")]
+    g = numbers(rng, want.shape, dtype)
+    with np.errstate(all="ignore"):
+        for o, places, divisor in seen:
+            want[..., o[0], o[1]] = average(x, places, divisor)
+        gradient = spread(g, x.shape, seen)
+    for got in on_all_threads(lambda: F.avg_pool2d(tensor(x), *attrs, rows.ceil, include_pad, override or None)):
+        assert_same_bits(got, want)
+    flat = [n for pair in attrs for n in pair] + [int(rows.ceil), int(include_pad), override, rows.size, columns.size]
+    for got in on_all_threads(lambda: _tensor._avg_pool2d_grad(tensor(g), *flat)):
+        assert_same_bits(got, gradient)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("case", CASES)
+def test_adaptive_avg_pool2d_and_its_gradient(rng: np.random.Generator, dtype: type, case: int) -> None:
+    height, width, out_h, out_w = (int(n) for n in rng.integers(1, 15, 4))
+    x = numbers(rng, (int(rng.integers(0, 3)), int(rng.integers(1, 20)), height, width), dtype)
+    seen = []
+    for o in np.ndindex(out_h, out_w):
+        rows = range(o[0] * height // out_h, -(-(o[0] + 1) * height // out_h))
+        columns = range(o[1] * width // out_w, -(-(o[1] + 1) * width // out_w))
+        seen.append((o, [(h, w) for h in rows for w in columns], len(rows) * len(columns)))
+    want = np.empty((*x.shape[:2], out_h, out_w), dtype)
+    g = numbers(rng, want.shape, dtype)
+    with np.errstate(all="ignore"):
+        for o, places, divisor in seen:
+            want[..., o[0], o[1]] = average(x, places, divisor)
+        gradient = spread(g, x.shape, seen)
+    for got in on_all_threads(lambda: F.adaptive_avg_pool2d(tensor(x), (out_h, out_w))):
+        assert_same_bits(got, want)
+    for got in on_all_threads(lambda: _tensor._adaptive_avg_pool2d_grad(tensor(g), height, width)):
+        assert_same_bits(got, gradient)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pytorch_agrees(rng: np.random.Generator, torch: Any, case: int) -> None:
+    rows, columns = geometry(rng, dilate=True)
+    x = rng.standard_normal((2, 3, rows.size, columns.size))
+    attrs = [(getattr(rows, name), getattr(columns, name)) for name in ("kernel", "stride", "pad")]
+    dilation = (rows.dilation, columns.dilation)
+    theirs, their_index = torch.nn.functional.max_pool2d(torch.from_numpy(x), *attrs, dilation, rows.ceil, True)
+    ours, index = F.max_pool2d(tensor(x), *attrs, dilation, rows.ceil, True)
+    np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    np.testing.assert_array_equal(index.numpy(), their_index.numpy())
+    for include_pad in (True, False):
+        theirs = torch.nn.functional.avg_pool2d(torch.from_numpy(x), *attrs, rows.ceil, include_pad)
+        ours = F.avg_pool2d(tensor(x), *attrs, rows.ceil, include_pad)
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-12, atol=1e-12)
+    size = (int(rng.integers(1, 7)), int(rng.integers(1, 7)))
+    theirs = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(x), size)
+    np.testing.assert_allclose(F.adaptive_avg_pool2d(tensor(x), size).numpy(), theirs.numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_large_planes_go_in_bands(rng: np.random.Generator) -> None:
+    # A plane larger than a band is pooled in several; their seams must not show.
+    rows, columns = Axis(211, 3, 2, 1), Axis(400, 3, 2, 1)
+    x = rng.standard_normal((1, 2, rows.size, columns.size)).astype(np.float32)
+    want, index = max_pool(x, rows, columns)
+    for got in on_all_threads(lambda: F.max_pool2d(tensor(x), 3, 2, 1)):
+        assert_same_bits(got, want)
+    np.testing.assert_array_equal(F.max_pool2d(tensor(x), 3, 2, 1, return_indices=True)[1].numpy(), index)
