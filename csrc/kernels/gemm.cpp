@@ -143,7 +143,13 @@ struct Tile {
       for (int64_t q = q0; q < q1; q++) {
         // B is packed while it meets the first rows, and kept where there are more.
         if (p == p0) panel[q - q0] = fetch_columns(q, k, depth, packed_b + (stop < p1 ? (q - q0) * kPanelB : 0));
-        for (int64_t i = p; i < stop; i++) multiply(i, rows[i - p], q, panel[q - q0], k, depth);
+        for (int64_t i = p; i < stop; i++) {
+          multiply(i, rows[i - p], q, panel[q - q0], k, depth);
+          // Packing alone would wait for memory; in the shade of the products it does not.
+          if (p == p0 && q + 1 < q1 && job.b.prefetch) {
+            job.b.prefetch(job.b.source, columns_slice(q + 1, k, depth), i - p, stop - p);
+          }
+        }
       }
     }
   }
@@ -154,9 +160,13 @@ struct Tile {
   }
 
   Panel<T> fetch_columns(int64_t q, int64_t k, int depth, T* buffer) const {
+    return job.b.fetch(job.b.source, columns_slice(q, k, depth), buffer);
+  }
+
+  Slice columns_slice(int64_t q, int64_t k, int depth) const {
     const Columns<T>& c = columns[q - q0];
     int width = c.vecs() * kWidth<T>;
-    return job.b.fetch(job.b.source, {batch, q, column(q), k, c.count, depth, width, width}, buffer);
+    return {batch, q, column(q), k, c.count, depth, width, width};
   }
 
   void multiply(int64_t p, const Panel<T>& a, int64_t q, const Panel<T>& b, int64_t k, int depth) const {

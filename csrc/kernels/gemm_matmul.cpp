@@ -184,7 +184,7 @@ void multiply_matrices(const Product& p) {
   }
   a.in_place = rows_in_place(a, b.lines);
   b.in_place = columns_in_place(b, a.lines, p.k);
-  contract({batch, a.lines, b.lines, 0, p.k, false, {a.fetch, &a}, {b.fetch, &b}, c,
+  contract({batch, a.lines, b.lines, 0, p.k, false, {a.fetch, &a, nullptr}, {b.fetch, &b, b.prefetch}, c,
             p.call.epilogue ? map.finish : nullptr, &map});
 }
 

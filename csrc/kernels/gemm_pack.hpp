@@ -73,10 +73,14 @@ struct Matrix {
   int side;
   bool in_place;
 
+  const T* at(const Slice& slice) const {
+    int64_t begin = slice.batch == 0 ? 0 : batches->seek(slice.batch).at[side];
+    return data + begin + slice.line * line_stride + slice.k * step;
+  }
+
   static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
     const Matrix& m = *(const Matrix*)source;
-    int64_t begin = slice.batch == 0 ? 0 : m.batches->seek(slice.batch).at[m.side];
-    const T* from = m.data + begin + slice.line * m.line_stride + slice.k * m.step;
+    const T* from = m.at(slice);
     int64_t readable = m.lines - slice.line;
     if (m.in_place && readable >= slice.reach) return {from, m.line_stride, m.step};
     if (m.line_stride == 1) {
@@ -87,6 +91,19 @@ struct Matrix {
       pack_strided(from, m.line_stride, m.step, slice, buffer);
     }
     return {buffer, 1, slice.pitch};
+  }
+
+  // Only where neighbouring elements are the panel's: else every element would be a cache line of its own.
+  static void prefetch(const void* source, const Slice& slice, int64_t part, int64_t parts) {
+    const Matrix& m = *(const Matrix*)source;
+    const bool adjacent = m.line_stride == 1;
+    if (!adjacent && m.step != 1) return;
+    const int64_t rows = adjacent ? slice.depth : slice.count, columns = adjacent ? slice.count : slice.depth;
+    const int64_t stride = adjacent ? m.step : m.line_stride;
+    const T* from = m.at(slice);
+    for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; r++) {
+      for (int64_t c = 0; c < columns; c += 64 / int64_t(sizeof(T))) __builtin_prefetch(from + r * stride + c, 0, 2);
+    }
   }
 };
 

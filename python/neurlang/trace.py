@@ -1,4 +1,4 @@
-"""trace(): record what a block would compute, then match, compile and replay it. Semantics: ARCHITECTURE.md, section 6."""
+"""trace(): record what a block would compute, then match, compile and replay it (ARCHITECTURE.md, section 6)."""
 
 from __future__ import annotations
 
@@ -382,7 +382,7 @@ def _run_segment(owner: trace, reason: str | None, last: bool, raised: bool = Fa
     tape.close()
     try:
         if tape.foreign_write() >= 0:
-            raise TraceError("an input whose memory NumPy shares was written during the block; copy it before the block")
+            raise TraceError("an input that shares memory with NumPy was written during the block; copy it first")
         segment = _programs.find(tape, tape.seal(), owner.backend)
         segment.lines = segment.lines or tape.lines
         owner._want_lines = not segment.lines
