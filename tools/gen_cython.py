@@ -230,20 +230,9 @@ from typing import Any
 STUB_TAIL = "\ndef __getattr__(name: _str) -> Any: ...  # what csrc/bind adds\n"
 C_TYPES = {"bint": "_bool", "int": "_int", "int64_t": "_int", "str": "_str", "tuple": "tuple", "list": "list"}
 RESULTS = {
-    "__init__": "None",
-    "__len__": "_int",
-    "__hash__": "_int",
-    "__int__": "_int",
-    "__index__": "_int",
-    "__bool__": "_bool",
-    "__float__": "_float",
-    "__repr__": "_str",
-    "__format__": "_str",
-    "__contains__": "_bool",
-    "__getitem__": "Tensor",
-    "shape": "tuple[_int, ...]",
-    "ndim": "_int",
-    "numel": "_int",
+    "__init__": "None", "__len__": "_int", "__hash__": "_int", "__int__": "_int", "__index__": "_int",
+    "__bool__": "_bool", "__float__": "_float", "__repr__": "_str", "__format__": "_str", "__contains__": "_bool",
+    "__getitem__": "Tensor", "shape": "tuple[_int, ...]", "ndim": "_int", "numel": "_int",
 }
 OBJECTS = ("Tensor", "dtype", "Node")
 HIDDEN = ("__cinit__", "__dealloc__")

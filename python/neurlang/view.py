@@ -165,7 +165,8 @@ def dims(accesses: Sequence[Any]) -> str:
 def schedule_boxes(schedule: Schedule) -> tuple[list[Box], list[Edge]]:
     """The steps of a schedule; edges lead from a storage's last writer to its readers."""
     numbers = {id(step): n for n, step in enumerate(schedule.kernels)}
-    boxes, edges, writer = [], [], {}
+    boxes, edges = [], []
+    writer: dict[Any, int] = {}
     for n, step in enumerate(schedule.steps):
         boxes.append(step_box(step, numbers))
         accesses = touched(step)

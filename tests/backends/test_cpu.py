@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -35,6 +36,12 @@ def check(tape: Tape, rng: np.random.Generator, threads: tuple[int, ...] = (1, 3
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_graphs(seed: int, rng: np.random.Generator) -> None:
+    check(Generator(seed).tape, rng)
+
+
+@pytest.mark.parametrize("seed", range(100, 115))
+def test_long_graphs_are_fused_in_windows(seed: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["neurlang.passes.fuse"], "WINDOW", 5)
     check(Generator(seed).tape, rng)
 
 

@@ -171,11 +171,8 @@ def batch_norm(
     In training the batch's own statistics are used and move the running ones, the variance by its unbiased estimate.
     """
     if not training:
-        return (
-            _normalized(F, input, _channel(input, running_mean), _channel(input, running_var), weight, bias, eps),
-            running_mean,
-            running_var,
-        )
+        return _normalized(F, input, _channel(input, running_mean), _channel(input, running_var), weight, bias, eps), \
+            running_mean, running_var
     axes = [d for d in range(input.ndim) if d != 1]
     n = _count(input, axes)
     if n == 1:
@@ -375,10 +372,8 @@ def _class_loss(
     axis = _class_axis(log_p)
     expected = log_p.shape[:axis] + log_p.shape[axis + 1 :]
     if target.shape != expected:
-        raise ValueError(
-            f"cross_entropy: target of shape {list(target.shape)} for input {list(log_p.shape)}; "
-            f"expected {list(expected)}"
-        )
+        raise ValueError(f"cross_entropy: target of shape {list(target.shape)} for input {list(log_p.shape)}; "
+                         f"expected {list(expected)}")
     ignored = F.eq(target, ignore_index)
     # A negative class must not count from the end: it is sent out of range, where gather refuses it.
     place = F.where(ignored, 0, F.where(F.lt(target, 0), log_p.shape[axis], target))
@@ -608,3 +603,4 @@ def pixel_shuffle(F: Any, input: Tensor, upscale_factor: int) -> Tensor:
     split = input.reshape(*lead, channels // (r * r), r, r, h, w)
     order = (*range(n + 1), n + 3, n + 1, n + 4, n + 2)
     return split.permute(*order).reshape(*lead, channels // (r * r), h * r, w * r)
+

@@ -193,7 +193,9 @@ def sgd_momentum(
     return s.fma(-lr, step, p), velocity
 
 
-def sgd_nesterov(p: E, g: E, buf: E, lr: E, momentum: E, dampening: E, weight_decay: E) -> tuple[E, E]:
+def sgd_nesterov(
+    p: E, g: E, buf: E, lr: E, momentum: E, dampening: E, weight_decay: E
+) -> tuple[E, E]:
     return sgd_momentum(p, g, buf, lr, momentum, dampening, weight_decay, nesterov=True)
 
 

@@ -697,7 +697,9 @@ def literal(value: Number, dtype: str) -> str:
 Fma = Callable[[Any, Any, Any], Any]
 
 
-def evaluate(outputs: Sequence[E], arrays: Sequence[Any], np: Any, fma: Fma, shape: tuple[int, ...] = ()) -> list[Any]:
+def evaluate(
+    outputs: Sequence[E], arrays: Sequence[Any], np: Any, fma: Fma, shape: tuple[int, ...] = ()
+) -> list[Any]:
     """The outputs as NumPy arrays with the bits of the compiled code.
 
     `fma` is fused for the levels that have it, a * b + c for the baseline. The arrays are broadcast; `shape` is the

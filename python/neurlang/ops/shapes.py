@@ -108,11 +108,8 @@ def broadcast(op: str, shapes: Sequence[Shape]) -> Shape:
             if size == 1 or size == result[i]:
                 continue
             if result[i] != 1:
-                _fail(
-                    op,
-                    f"shapes {_listed(shapes)} do not broadcast: axis {i - rank} has sizes {result[i]} and "
-                    f"{size}; they must be equal or 1",
-                )
+                _fail(op, f"shapes {_listed(shapes)} do not broadcast: axis {i - rank} has sizes {result[i]} and "
+                          f"{size}; they must be equal or 1")
             result[i] = size
     return _check_size(op, result)
 
@@ -230,11 +227,8 @@ def matmul(op: str, a: Shape, b: Shape) -> Shape:
         _fail(op, f"{operands}: operands need at least one axis; use * for a scalar")
     b_axis = max(len(b) - 2, 0)
     if a[-1] != b[b_axis]:
-        _fail(
-            op,
-            f"{operands}: axis {len(a) - 1} of the first ({a[-1]}) and axis {b_axis} of the second ({b[b_axis]}) "
-            "must be equal; transpose an operand or check their order",
-        )
+        _fail(op, f"{operands}: axis {len(a) - 1} of the first ({a[-1]}) and axis {b_axis} of the second ({b[b_axis]}) "
+                  "must be equal; transpose an operand or check their order")
     batch = broadcast(op, [a[:-2], b[:-2]])
     return _check_size(op, (*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ())))
 
@@ -247,9 +241,8 @@ def cat(op: str, shapes: Sequence[Shape], axis: int) -> Shape:
     overflow = False
     for x in shapes[1:]:
         if len(x) != len(first) or any(p != q for i, (p, q) in enumerate(zip(x, first, strict=True)) if i != axis):
-            _fail(
-                op, f"shape {_text(x)} does not join {_text(first)} along axis {axis}; all axes but {axis} must agree"
-            )
+            _fail(op, f"shape {_text(x)} does not join {_text(first)} along axis {axis}; "
+                      f"all axes but {axis} must agree")
         joined = joined + x[axis]
         overflow |= _overflows(joined)
     if overflow:
@@ -287,11 +280,8 @@ def _places(
     reach, padded = dilation * (kernel - 1) + 1, 2 * padding + extent
     room = padded - reach
     if (isinstance(padded, int) and padded > MAX_ELEMENTS) or _overflows(reach) or _negative(room):
-        _fail(
-            op,
-            f"the window of {'too many' if _overflows(reach) else reach} elements does not fit into "
-            f"{'too many' if _overflows(padded) else padded}{along}",
-        )
+        _fail(op, f"the window of {'too many' if _overflows(reach) else reach} elements does not fit into "
+                  f"{'too many' if _overflows(padded) else padded}{along}")
     places = room // stride + 1
     # A last, partial window counts only if it starts inside the input or the padding before it, as in PyTorch.
     return places + 1 if ceil and room % stride != 0 and places * stride < extent + padding else places
@@ -301,16 +291,11 @@ def _check_groups(op: str, channels: Dim, w: Shape, groups: int, shapes: str) ->
     if groups <= 0:
         _fail(op, f"groups={groups} must be positive")
     if w[0] % groups != 0 or channels % groups != 0:
-        _fail(
-            op,
-            f"groups={groups} must divide the {channels} input and the {w[0]} output channels "
-            f"(axes 1 and 0 of {shapes})",
-        )
+        _fail(op, f"groups={groups} must divide the {channels} input and the {w[0]} output channels "
+                  f"(axes 1 and 0 of {shapes})")
     if channels // groups != w[1]:
-        _fail(
-            op,
-            f"{shapes}: axis 1 of the weight must be input channels / groups = {channels // groups}, but it is {w[1]}",
-        )
+        _fail(op, f"{shapes}: axis 1 of the weight must be input channels / groups = {channels // groups}, "
+                  f"but it is {w[1]}")
 
 
 def _conv_result(op: str, x: Shape, w: Shape, attr: Sequence[int], shapes: str) -> Shape:
@@ -407,9 +392,6 @@ def index_select(op: str, x: Shape, index: Shape, axis: int) -> Shape:
 def index_add(op: str, x: Shape, index: Shape, src: Shape, axis: int) -> Shape:
     expected = index_select(op, x, index, axis)
     if src != expected:
-        _fail(
-            op,
-            f"source {_text(src)} must be {_text(expected)} for input {_text(x)} and {index[0]} indices "
-            f"along axis {axis}",
-        )
+        _fail(op, f"source {_text(src)} must be {_text(expected)} for input {_text(x)} and {index[0]} indices "
+                  f"along axis {axis}")
     return x

@@ -8,6 +8,7 @@ the kept elements join it at that level.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -38,6 +39,7 @@ from ..ops import scalar as s
 
 MAX_NODES = 96  # of one kernel: beyond, registers spill and nothing is gained
 MAX_STORAGES = 96  # that one kernel touches, its own intermediates included
+WINDOW = 2048  # nodes that are looked at together: the order of merged groups is kept as bit sets
 MAX_NEIGHBOURS = 16  # users of one storage that a node tries to join
 SERIAL_ELEMENTS = (
     1 << 16
@@ -82,44 +84,51 @@ class Group:
 
 def fuse(graph: Graph) -> Schedule:
     """Groups the nodes and turns every group into a step."""
-    return _Fusion(graph).schedule()
+    order, users = predecessors(graph), _users(graph)
+    steps: list[Step] = []
+    for begin in range(0, len(graph.nodes), WINDOW):
+        steps += _Fusion(graph, order, users, range(begin, min(begin + WINDOW, len(graph.nodes)))).steps()
+    return Schedule(graph.storages, tuple(_named(steps)))
 
 
 class _Fusion:
-    """The groups of a graph while they grow."""
+    """The groups of a window of a graph's nodes while they grow. Earlier windows have run, later ones have not."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.preds = predecessors(graph)
-        self.of: list[Group] = []  # node -> group
-        self.groups: list[Group] = []
-        self.users = _users(graph)
-        for number, node in enumerate(graph.nodes):
-            self.of.append(_group(number, node))
-        self.groups = list(self.of)
-        self.is_native = [g.native for g in self.of]
-        self._close_order()
+    def __init__(
+        self, graph: Graph, order: list[set[int]], users: list[tuple[list[int], list[int]]], window: range
+    ) -> None:
+        self.graph, self.users, self.window = graph, users, window
+        self.of = {number: _group(number, graph.nodes[number]) for number in window}
+        self.groups = list(self.of.values())
+        self.is_native = {number: g.native for number, g in self.of.items()}
+        self._close_order({number: [p for p in order[number] if p in self.of] for number in window})
 
-    def _close_order(self) -> None:
-        for number, preds in enumerate(self.preds):
+    def _close_order(self, preds: dict[int, list[int]]) -> None:
+        """What must run before and after each node, as bit sets."""
+        for number in self.window:
             group = self.of[number]
-            group.mask = 1 << number
-            for p in preds:
-                group.before |= 1 << p | self.of[p].before
-        for number in reversed(range(len(self.of))):
-            for p in self.preds[number]:
-                self.of[p].after |= 1 << number | self.of[number].after
+            group.mask = self._bit(number)
+            for p in preds[number]:
+                group.before |= self._bit(p) | self.of[p].before
+        for number in reversed(self.window):
+            for p in preds[number]:
+                self.of[p].after |= self._bit(number) | self.of[number].after
+
+    def _bit(self, number: int) -> int:
+        return 1 << (number - self.window.start)
 
     # -- merging
 
-    def schedule(self) -> Schedule:
-        for number in range(len(self.graph.nodes)):
+    def steps(self) -> Iterator[Step]:
+        for number in self.window:
             if not self.of[number].native:
                 self._grow(number)
-        for number, node in enumerate(self.graph.nodes):
-            if node.kind == "contract" and count(node.outs[0].shape) > 0:
+        for number in self.window:
+            node = self.graph.nodes[number]
+            if node.kind == "contract" and node.outs[0].numel > 0:
                 self._attach_epilogue(number)
-        return Schedule(self.graph.storages, tuple(_named(self._steps())))
+        for group in self._ordered():
+            yield from self._step(group)
 
     def _grow(self, number: int) -> None:
         tried: set[int] = set()
@@ -134,7 +143,8 @@ class _Fusion:
         found: set[int] = set()
         for access in (*node.reads(), *node.outs):
             for users in self.users[access.storage]:
-                found.update(n for n in users[-MAX_NEIGHBOURS:] if n < number)
+                end = bisect_left(users, number)
+                found.update(n for n in users[max(end - MAX_NEIGHBOURS, 0) : end] if n in self.of)
         return sorted(found, reverse=True)
 
     def _try_merge(self, a: Group, b: Group) -> bool:
@@ -170,25 +180,23 @@ class _Fusion:
         out = self.graph.nodes[number].outs[0]
         if len(native.nodes) > 1 or not out.contiguous:
             return
-        _, readers = self.users[out.storage]
-        for reader in readers:
-            group = self.of[reader]
-            if group.native or group.reduce is not None or reader < number:
+        for reader in self.users[out.storage][1]:
+            group = self.of.get(reader)
+            if group is None or group.native or group.reduce is not None or reader < number:
                 continue
             if self._try_merge(native, group):
                 return
 
     # -- steps
 
-    def _steps(self) -> Iterator[Step]:
-        for group in self._ordered():
-            node = self.graph.nodes[group.nodes[0]]
-            if group.native:
-                yield from self._native_step(group)
-            elif len(group.nodes) == 1 and node.kind == "reduce":
-                yield NativeStep(node)
-            else:
-                yield _Builder(self.graph, group, self.users).step(group.nodes)
+    def _step(self, group: Group) -> Iterator[Step]:
+        node = self.graph.nodes[group.nodes[0]]
+        if group.native:
+            yield from self._native_step(group)
+        elif len(group.nodes) == 1 and node.kind == "reduce":
+            yield NativeStep(node)
+        else:
+            yield _Builder(self.graph, group, self.users).step(group.nodes)
 
     def _native_step(self, group: Group) -> Iterator[Step]:
         """The hand-written kernel, with what was merged into it as epilogue; none when there is nothing to do."""

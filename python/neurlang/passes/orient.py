@@ -19,7 +19,8 @@ def orient(graph: Graph) -> Graph:
         turned = {r: _turned_reader(nodes[r], out) for r in readers}
         if turned and all(n is not None for n in turned.values()):
             nodes[number] = _turned(node)
-            nodes = [turned.get(r) or n for r, n in enumerate(nodes)]
+            for r, n in turned.items():
+                nodes[r] = n or nodes[r]
     return graph.with_nodes(nodes)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ..ir.graph import Access, Operand
 from ..ir.kernel import Kernel, KernelStep, Memory, Param, Schedule, touched
 
 ALIGNMENT = 64
+MANY = 2000  # buffers: beyond, orders that compare all with all take too long
 STREAM_BYTES = 16 << 20  # half of a usual last-level cache: a larger output is not there any more when it is read
 
 Lifetimes = dict[int, tuple[int, int]]
@@ -18,7 +19,7 @@ def plan(schedule: Schedule) -> Schedule:
     """Places every intermediate, and marks the outputs that are better written around the cache."""
     lives = lifetimes(schedule)
     sizes = {i: -(-schedule.storages[i].nbytes // ALIGNMENT) * ALIGNMENT for i in lives}
-    offsets = min((place(lives, sizes, order) for order in _ORDERS), key=lambda found: _peak(found, sizes))
+    offsets = min(_plans(lives, sizes), key=lambda found: _peak(found, sizes))
     memory = Memory(
         offsets,
         sizes,
@@ -55,11 +56,7 @@ def _by_area(lives: Lifetimes, sizes: dict[int, int]) -> list[int]:
     return sorted(lives, key=lambda i: (-sizes[i] * (lives[i][1] - lives[i][0] + 1), lives[i]))
 
 
-def _by_time(lives: Lifetimes, sizes: dict[int, int]) -> list[int]:
-    return sorted(lives, key=lambda i: (lives[i][0], -sizes[i]))
-
-
-_ORDERS: tuple[Callable[[Lifetimes, dict[int, int]], list[int]], ...] = (_by_size, _by_area, _by_time)
+_ORDERS: tuple[Callable[[Lifetimes, dict[int, int]], list[int]], ...] = (_by_size, _by_area)
 
 
 def place(
@@ -72,6 +69,23 @@ def place(
         busy = sorted((offsets[j], sizes[j]) for j in offsets if lives[j][0] <= last and first <= lives[j][1])
         offsets[i] = _best_gap(busy, sizes[i])
     return offsets
+
+
+def place_as_they_come(lives: Lifetimes, sizes: dict[int, int]) -> dict[int, int]:
+    """The same in the order in which buffers begin: only those that still live are in the way."""
+    offsets: dict[int, int] = {}
+    alive: list[int] = []
+    for i in sorted(lives, key=lambda i: (lives[i][0], -sizes[i])):
+        alive = [j for j in alive if lives[j][1] >= lives[i][0]]
+        offsets[i] = _best_gap(sorted((offsets[j], sizes[j]) for j in alive), sizes[i])
+        alive.append(i)
+    return offsets
+
+
+def _plans(lives: Lifetimes, sizes: dict[int, int]) -> Iterator[dict[int, int]]:
+    yield place_as_they_come(lives, sizes)
+    if len(lives) <= MANY:
+        yield from (place(lives, sizes, order) for order in _ORDERS)
 
 
 def _best_gap(busy: list[tuple[int, int]], size: int) -> int:
