@@ -114,7 +114,7 @@ class Box:
 
     @property
     def width(self) -> float:
-        return 16 + 6.4 * max(map(len, self.lines))
+        return 18 + 6.8 * max(map(len, self.lines))
 
     @property
     def height(self) -> float:
@@ -279,21 +279,36 @@ def arena(schedule: Schedule, memory: Memory, width: float = 1100, height: float
         return "<p>this program has no intermediates</p>"
     steps, scale = max(1, len(schedule.steps)), height / memory.peak_bytes
     column = (width - 2 * margin) / steps
+    makers = first_writers(schedule)
     drawn = []
     for number, (storage, offset) in enumerate(memory.offsets.items()):
         first, last = memory.lifetimes[storage]
-        size = memory.sizes[storage]
-        title = f"s{storage}: {megabytes(size)} at byte {offset:,}, steps {first} to {last}"
+        size, maker = memory.sizes[storage], makers.get(storage, "")
+        x, y = margin + first * column, margin + height - (offset + size) * scale
+        across, up = max(1, (last - first + 1) * column - 1), max(1, size * scale - 0.5)
+        title = f"s{storage} of {maker}: {megabytes(size)} at byte {offset:,}, steps {first} to {last}"
         drawn.append(
-            f'<rect x="{margin + first * column:.1f}" y="{margin + height - (offset + size) * scale:.1f}" '
-            f'width="{max(1, (last - first + 1) * column - 1):.1f}" height="{max(1, size * scale - 0.5):.1f}" '
-            f'fill="hsl({number * 137 % 360} 55% 58%)"><title>{title}</title></rect>'
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{across:.1f}" height="{up:.1f}" '
+            f'fill="hsl({number * 137 % 360} 55% 58%)" fill-opacity=".6"><title>{html.escape(title)}</title></rect>'
         )
+        if across > 8 * len(maker) + 8 and up > 15:
+            drawn.append(f'<text x="{x + 5:.1f}" y="{y + up / 2 + 4:.1f}">{html.escape(maker)}</text>')
     drawn += level("peak", memory.peak_bytes, scale, width, height, margin, "axis")
     drawn += level("lower bound", memory.lower_bound, scale, width, height, margin, "limit")
     drawn.append(f'<text class="soft" x="{margin}" y="{height + margin + 16}">step 0</text>')
     drawn.append(f'<text class="soft" x="{width - margin - 40}" y="{height + margin + 16}">step {steps - 1}</text>')
     return svg(width, height + 2 * margin, drawn)
+
+
+def first_writers(schedule: Schedule) -> dict[int, str]:
+    """For every storage with memory of its own the op or kernel that first writes it."""
+    makers: dict[int, str] = {}
+    for step in schedule.steps:
+        name = step.kernel.name if isinstance(step, KernelStep) else step.node.op
+        for access, writes in touched(step):
+            if writes:
+                makers.setdefault(schedule.home.get(access.storage, access.storage), name)
+    return makers
 
 
 def level(name: str, size: int, scale: float, width: float, height: float, margin: float, kind: str) -> list[str]:

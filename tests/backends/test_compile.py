@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import stat
 import subprocess
@@ -73,12 +74,12 @@ def test_everything_that_matters_is_in_the_key(change: str, tmp_path: Path, monk
     elif change == "version":
         compile_text(version="2")
     elif change == "command":
-        monkeypatch.setenv("CC", f"{cc.find_compiler()[0]} -g")
+        monkeypatch.setenv("CC", f"{cc.find_compiler().words[0]} -g")
         compile_text()
     else:  # the same name, another file
         other = tmp_path / "bin" / "cc"
         other.parent.mkdir()
-        other.write_text(f'#!/bin/sh\nexec {cc.find_compiler()[0]} "$@"\n')
+        other.write_text(f'#!/bin/sh\nexec {cc.find_compiler().words[0]} "$@"\n')
         other.chmod(0o755)
         monkeypatch.setenv("CC", str(other))
         compile_text()
@@ -89,7 +90,7 @@ def test_every_flipped_bit_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPa
     elf = compile_text()
     path = entry(folder)
     good = path.read_bytes()
-    key = cc._key(TEXT, [*cc.find_compiler(), *cc.FLAGS, *cc.LEVEL_FLAGS[LEVEL]], "1")
+    key = cc._key(TEXT, cc.find_compiler(), LEVEL, "1")
     assert cc._unpack(good, key) == elf
     for bit in range(0, 8 * len(good), 37):
         bad = bytearray(good)
@@ -196,7 +197,7 @@ FAKES = {
 @pytest.mark.parametrize("kind", ["fails", "silent", "missing", "hangs", "chatty"])
 def test_bad_compilers(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "fake"
-    real = cc.find_compiler()[0]
+    real = cc.find_compiler().words[0]
     body = {"hangs": "sleep 60", "chatty": f'echo hello; echo warning >&2; exec {real} "$@"'} | {
         k: v for k, v in FAKES.items() if v
     }
@@ -223,11 +224,22 @@ def test_a_garbage_library_is_an_error_not_a_crash(tmp_path: Path, monkeypatch: 
 
 def test_no_shell_ever_sees_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "created"
-    monkeypatch.setenv("CC", f"{cc.find_compiler()[0]} ';touch' {target} '$(touch {target})'")
+    monkeypatch.setenv("CC", f"{cc.find_compiler().words[0]} ';touch' {target} '$(touch {target})'")
     with pytest.raises(cc.CompileError):
         compile_text()
     assert not target.exists()
     assert config.compiler_command().startswith("/")
+
+
+def test_the_wheel_with_a_compiler_is_the_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("NEURLANG_CC", raising=False)
+    monkeypatch.setattr(cc.shutil, "which", lambda name: None)
+    if importlib.util.find_spec("ziglang") is None:
+        with pytest.raises(cc.CompileError, match="no C compiler"):
+            cc.find_compiler()
+        return
+    assert machine().load_library(compile_text(level=machine().isa())).symbol("answer")
 
 
 def test_a_trace_without_a_compiler_runs_op_by_op(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,14 @@ def test_bits_are_the_definitions(rng: np.random.Generator, dtype: type, length:
         assert_same_bits(got, log_softmax)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_rows_too_long_to_keep_their_exponentials(rng: np.random.Generator, dtype: type) -> None:
+    x = rng.standard_normal((2, 140_001)).astype(dtype)
+    softmax, log_softmax = spelled_out(x, 1)
+    assert_same_bits(nl.softmax(tensor(x), 1).numpy(), softmax)
+    assert_same_bits(nl.log_softmax(tensor(x), 1).numpy(), log_softmax)
+
+
 def hard_rows() -> dict[str, Array]:
     rng = np.random.default_rng(0)
     return {

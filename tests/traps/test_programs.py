@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import neurlang as nl
 import neurlang.functional as F
+from neurlang import config
 
 from .harness import assert_counts, bits, data, same
 
@@ -43,6 +45,41 @@ def test_many_shapes() -> None:
         x = data(n)
         assert bits(step(x).numpy()) == bits((x * 2.0 + 1.0).numpy())
     assert_counts(step, compiled=40, replayed=80, cut=0)
+
+
+def test_colliding_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The hash only finds candidates; here all tapes collide, and the words must tell them apart.
+    monkeypatch.setattr(config, "TAPE_HASH_MASK", 0)
+
+    def scenario(step: Any) -> Any:
+        x = data(4, 4)
+        functions = [lambda: x + 1.0, lambda: x - 1.0, lambda: x.sum(0), lambda: x.sum(1), lambda: x.t() * 2.0]
+        return [step(f)() for f in functions * 3]
+
+    same(scenario, compiled=5, replayed=15, cut=0)
+
+
+def test_programs_that_are_evicted_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "PROGRAM_CACHE_BYTES", 1)
+
+    def scenario(step: Any) -> Any:
+        f = step(lambda x: (x * 2.0).sum())
+        return [f(data(n)) for n in (3, 4, 4, 3, 4)]
+
+    same(scenario, compiled=4, replayed=5, cut=0)
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Everything runs op by op, with the reason; nothing else changes.
+    monkeypatch.setenv("NEURLANG_CC", str(tmp_path / "no-such-compiler"))
+    monkeypatch.setenv("NEURLANG_CACHE", str(tmp_path / "cache"))
+
+    def scenario(step: Any) -> Any:
+        f = step(lambda x: (x.exp() + x.sum(0)).softmax(-1))
+        return [f(data(6, 7, seed=seed)) for seed in range(3)]
+
+    step = same(scenario, compiled=0, replayed=0, cut=0, interpreted=3)
+    assert any("compiler" in line for line in step.why())
 
 
 def test_over_long_tape_runs_op_by_op() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["ParseError", "parse_graph", "parse_kernel", "print_graph", "print_kernel", "print_node"]
-
-
 from .graph import Access, Const, Graph, Node, Operand, Scalar, Storage, contiguous_strides
 from .kernel import REDUCERS, Axis, Kernel, Map, Param, Reduce, Statement, Store
 from .reader import ParseError, Reader
 from .types import DTYPES, to_bits
+
+__all__ = ["ParseError", "parse_graph", "parse_kernel", "print_graph", "print_kernel", "print_node"]
+
 
 # ---- printing ---------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shlex
 import shutil
@@ -10,8 +11,10 @@ import signal
 import stat
 import struct
 import subprocess
+import sys
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 from ... import config
@@ -23,11 +26,12 @@ FLAGS = (
     *("-fno-stack-protector", "-fno-asynchronous-unwind-tables"),
 )
 LEVEL_FLAGS = {
-    "baseline": ("-fno-tree-forwprop",),  # the pass makes gcc 12 crash on selects between doubles without SSE4.1
+    "baseline": (),
     "avx2": ("-mavx2", "-mfma"),
     "avx512": ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
     "generic": (),
 }
+GCC_FLAGS = ("-fno-tree-forwprop",)  # without SSE4.1 the pass makes gcc 12 crash on selects between doubles
 COMPILERS = ("cc", "gcc", "clang")
 TIMEOUT_SECONDS = 120
 MAGIC = b"NLKERN01"
@@ -38,11 +42,25 @@ class CompileError(RuntimeError):
     """There is no compiler, or it failed; the trace then runs op by op."""
 
 
+@dataclass(frozen=True)
+class Compiler:
+    """A C compiler: the words that start it, and the file whose change means another compiler."""
+
+    words: tuple[str, ...]
+    file: str
+    is_zig: bool = False
+
+    def command(self, level: str) -> list[str]:
+        gcc = GCC_FLAGS if level == "baseline" and not self.is_zig else ()
+        return [*self.words, *FLAGS, *LEVEL_FLAGS[level], *gcc]
+
+
 def compile_files(files: tuple[str, ...], level: str, version: str) -> list[bytes]:
     """A shared library for each file, from the cache or compiled side by side."""
-    command = [*find_compiler(), *FLAGS, *LEVEL_FLAGS[level]]
+    compiler = find_compiler()
+    command = compiler.command(level)
     cache = Cache(config.cache_folder())
-    keys = [_key(text, command, version) for text in files]
+    keys = [_key(text, compiler, level, version) for text in files]
     found = [cache.load(key) for key in keys]
     with tempfile.TemporaryDirectory(prefix="neurlang-") as folder:
         running: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
@@ -58,14 +76,18 @@ def compile_files(files: tuple[str, ...], level: str, version: str) -> list[byte
     return [elf for elf in found if elf is not None]
 
 
-def find_compiler() -> list[str]:
-    """The C compiler's words: what the user asks for, or the first of cc, gcc and clang. No shell is involved."""
+def find_compiler() -> Compiler:
+    """What the user asks for, or the first of cc, gcc, clang and the ziglang wheel. No shell is involved."""
     chosen = shlex.split(config.compiler_command())
     for words in [chosen] if chosen else [[name] for name in COMPILERS]:
         path = shutil.which(words[0])
         if path is not None:
-            return [path, *words[1:]]
-    raise CompileError(f"no C compiler found (looked for {', '.join(chosen[:1] or COMPILERS)}); install gcc or set CC")
+            return Compiler((path, *words[1:]), path)
+    zig = None if chosen else importlib.util.find_spec("ziglang")
+    if zig is not None and zig.origin is not None:  # by default it compiles for the machine, whatever the level
+        return Compiler((sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"), zig.origin, is_zig=True)
+    looked = chosen[0] if chosen else ", ".join(COMPILERS)
+    raise CompileError(f"no C compiler found (looked for {looked}); install gcc, or neurlang[cc], or set CC")
 
 
 def _start(command: list[str], text: str, path: Path) -> tuple[subprocess.Popen[bytes], Path]:
@@ -104,14 +126,14 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _key(text: str, command: list[str], version: str) -> bytes:
+def _key(text: str, compiler: Compiler, level: str, version: str) -> bytes:
     """Everything the library depends on; the compiler is known by its file."""
-    compiler = os.stat(command[0])
+    file = os.stat(compiler.file)
     facts = [
         f"neurlang {version} format {FORMAT}",
         f"source {hashlib.sha256(text.encode()).hexdigest()}",
-        f"command {shlex.join(command)}",
-        f"compiler {os.path.realpath(command[0])} {compiler.st_size} {compiler.st_mtime_ns}",
+        f"command {shlex.join(compiler.command(level))}",
+        f"compiler {os.path.realpath(compiler.file)} {file.st_size} {file.st_mtime_ns}",
     ]
     return "\n".join(facts).encode()
 
