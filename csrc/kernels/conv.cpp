@@ -123,8 +123,8 @@ struct Forward {
       PixelRectangles rectangles = {call.epilogue, first, g.group_outputs(), g.pixels()};
       Output<T> out = {(T*)call.out[0].data + first * g.outputs * g.pixels(), g.group_outputs() * g.pixels(), g.pixels(),
                        {1, g.pixels(), g.outputs * g.pixels(), 0, 1}};
-      contract({g.groups, g.group_outputs(), count * g.pixels(), 0, weights.depth, false, {weights.fetch, &weights, nullptr},
-                {windows.fetch, &windows, nullptr}, out, call.epilogue ? rectangles.finish : nullptr, &rectangles});
+      contract({g.groups, g.group_outputs(), count * g.pixels(), 0, weights.depth, false, {weights.fetch, &weights},
+                {windows.fetch, &windows}, out, call.epilogue ? rectangles.finish : nullptr, &rectangles});
     }
   }
 
@@ -231,8 +231,8 @@ struct InputGradient {
                      g.group_channels() * plane, plane,
                      {y.count, x.count, g.channels * plane, g.y.stride * g.x.input, g.x.stride}};
     if (whole()) out.columns = {1, plane, g.channels * plane, 0, 1};
-    contract({g.groups, g.group_channels(), count * y.count * x.count, 0, depth, false, {a.fetch, &a, nullptr},
-              {windows.fetch, &windows, nullptr}, out, call.epilogue && whole() ? rectangles.finish : nullptr, &rectangles});
+    contract({g.groups, g.group_channels(), count * y.count * x.count, 0, depth, false, {a.fetch, &a},
+              {windows.fetch, &windows}, out, call.epilogue && whole() ? rectangles.finish : nullptr, &rectangles});
     return depth;
   }
 

@@ -188,7 +188,7 @@ struct WeightGradient {
                                        nullptr, (const T*)INTPTR_MAX};
     Output<T> out = {(T*)call.out[0].data, g.group_outputs() * lines(), lines(),
                      {g.taps(), g.group_channels(), 0, 1, g.taps()}};
-    contract({g.groups, g.group_outputs(), lines(), k, stop, k > 0, {maps.fetch, &maps, nullptr}, {windows.fetch, &windows, nullptr}, out,
+    contract({g.groups, g.group_outputs(), lines(), k, stop, k > 0, {maps.fetch, &maps}, {windows.fetch, &windows}, out,
               nullptr, nullptr});
   }
 

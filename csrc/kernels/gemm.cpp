@@ -11,8 +11,9 @@
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int64_t kPanelBytesOfA = 512 << 10;  // half of a 1 MiB L2
+constexpr int64_t kPanelBytesOfA = 256 << 10;  // half of a 1 MiB L2
 constexpr int64_t kMaxColumns = 1024;
+constexpr int64_t kMaxRowBlocks = 4;  // of kMaxRowPanels, that share a packed B
 constexpr int64_t kGrainProducts = 1 << 19;  // fewer products than these (about 4 us) are not worth another thread
 
 template <class T>
@@ -42,7 +43,7 @@ template <class T>
 Tiles plan(const Contraction<T>& job, int64_t threads) {
   constexpr int64_t kPacking = 8, kTilesEach = 4;
   int64_t rows = row_panels(job.m), columns = ceil_div(job.n, kTileColumns<T>);
-  int64_t fewest_rows = ceil_div(rows, kMaxRowPanels<T>), fewest_columns = ceil_div(columns, kMaxColumnPanels<T>);
+  int64_t fewest_rows = ceil_div(rows, kMaxRowBlocks * kMaxRowPanels<T>), fewest_columns = ceil_div(columns, kMaxColumnPanels<T>);
   Tiles best = {rows, columns, fewest_rows, fewest_columns};
   if (threads == 1) return best;
   int64_t least = INT64_MAX;
@@ -103,7 +104,7 @@ struct Tile {
 
   static int64_t scratch_elements(int64_t m, int64_t row_panels, int64_t column_panels) {
     int64_t rows = min_of(m, row_panels * kTileRows);
-    return row_panels * kPanelA + kPanelB + column_panels * rows * kTileColumns<T>;
+    return min_of(row_panels, kMaxRowPanels<T>) * kPanelA + column_panels * (kPanelB + rows * kTileColumns<T>);
   }
 
   void run() const {
@@ -136,14 +137,14 @@ struct Tile {
   }
 
   void add_block(int64_t k, int depth) const {
-    Panel<T> rows[kMaxRowPanels<T>];
-    for (int64_t p = p0; p < p1; p++) rows[p - p0] = fetch_rows(p, k, depth, packed_a + (p - p0) * kPanelA);
-    for (int64_t q = q0; q < q1; q++) {
-      Panel<T> panel = job.b.fetch(job.b.source, columns_slice(q, k, depth), packed_b);
-      for (int64_t p = p0; p < p1; p++) {
-        multiply(p, rows[p - p0], q, panel, k, depth);
-        // Packing alone would wait for memory; in the shade of the products it does not.
-        if (q + 1 < q1 && job.b.prefetch) job.b.prefetch(job.b.source, columns_slice(q + 1, k, depth), p - p0, p1 - p0);
+    Panel<T> rows[kMaxRowPanels<T>], panel[kMaxColumnPanels<T>];
+    for (int64_t p = p0; p < p1; p += kMaxRowPanels<T>) {
+      int64_t stop = min_of(p + kMaxRowPanels<T>, p1);
+      for (int64_t i = p; i < stop; i++) rows[i - p] = fetch_rows(i, k, depth, packed_a + (i - p) * kPanelA);
+      for (int64_t q = q0; q < q1; q++) {
+        // B is packed while it meets the first rows, and kept where there are more.
+        if (p == p0) panel[q - q0] = fetch_columns(q, k, depth, packed_b + (stop < p1 ? (q - q0) * kPanelB : 0));
+        for (int64_t i = p; i < stop; i++) multiply(i, rows[i - p], q, panel[q - q0], k, depth);
       }
     }
   }
@@ -153,10 +154,10 @@ struct Tile {
     return job.a.fetch(job.a.source, {batch, p, row(p), k, count, depth, count, kPackedRows<T>}, buffer);
   }
 
-  Slice columns_slice(int64_t q, int64_t k, int depth) const {
+  Panel<T> fetch_columns(int64_t q, int64_t k, int depth, T* buffer) const {
     const Columns<T>& c = columns[q - q0];
     int width = c.vecs() * kWidth<T>;
-    return {batch, q, column(q), k, c.count, depth, width, width};
+    return job.b.fetch(job.b.source, {batch, q, column(q), k, c.count, depth, width, width}, buffer);
   }
 
   void multiply(int64_t p, const Panel<T>& a, int64_t q, const Panel<T>& b, int64_t k, int depth) const {
@@ -177,8 +178,8 @@ void run_tiles(const Contraction<T>& job, int64_t threads) {
   int64_t column_panels = ceil_div(tiles.column_panels, tiles.columns);
   auto range = [&](int64_t begin, int64_t end) {
     T* packed_a = (T*)nl_scratch(1, Tile<T>::scratch_elements(job.m, row_panels, column_panels) * sizeof(T));
-    T* packed_b = packed_a + row_panels * Tile<T>::kPanelA;
-    T* blocks = packed_b + Tile<T>::kPanelB;
+    T* packed_b = packed_a + min_of(row_panels, kMaxRowPanels<T>) * Tile<T>::kPanelA;
+    T* blocks = packed_b + column_panels * Tile<T>::kPanelB;
     Columns<T> columns[kMaxColumnPanels<T>];
     for (int64_t t = begin; t < end; t++) {
       int64_t r = t % per_batch / tiles.columns, c = t % tiles.columns;

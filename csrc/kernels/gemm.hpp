@@ -27,8 +27,6 @@ template <class T>
 struct Operand {
   Panel<T> (*fetch)(const void* source, const Slice& slice, T* buffer);
   const void* source;
-  // Brings share `part` of `parts` of a panel that is fetched soon near to the core; null where that does not pay.
-  void (*prefetch)(const void* source, const Slice& slice, int64_t part, int64_t parts);
 };
 
 // The points of `planes` x `ys` x `xs`, numbered with x fastest, and their distances in memory.

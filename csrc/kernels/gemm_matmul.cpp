@@ -68,34 +68,36 @@ template <class T>
 struct VectorProduct {
   const Product& p;
   bool row;  // a is the vector
-  int64_t outputs, chunk, chunks;
+  int64_t outputs, tile, chunk, chunks;  // a unit of work is `tile` outputs over `chunk` of k
 
   explicit VectorProduct(const Product& product) : p(product), row(p.m == 1), outputs(row ? p.n : p.m), chunk(kBlock) {
+    constexpr int64_t kLeast = 64;
+    int64_t share = outputs / (4 * nl_num_threads()) / kLeast * kLeast;
+    tile = max_of(kLeast, min_of(share, VectorSums<T>::kColumns));
     // Cut along k only where the outputs alone do not feed all threads.
-    int64_t items = p.batches.total * ((outputs + kTile - 1) / kTile);
-    while (chunk < p.k && (chunk * kTile < kGrain || items * (p.k / chunk) > 8 * nl_num_threads())) chunk *= 2;
+    int64_t items = p.batches.total * tiles();
+    while (chunk < p.k && (chunk * tile < kGrain || items * (p.k / chunk) > 8 * nl_num_threads())) chunk *= 2;
     chunks = max_of(1, (p.k + chunk - 1) / chunk);
   }
 
-  static constexpr int kTile = VectorSums<T>::kColumns;  // outputs in a unit of work
+  int64_t tiles() const { return (outputs + tile - 1) / tile; }
 
   void run() const {
     int64_t items = p.batches.total * outputs;
     T* parts = chunks == 1 ? p.c<T>() : (T*)nl_scratch(2, chunks * items * sizeof(T));
-    int64_t tiles = (outputs + kTile - 1) / kTile;
     auto units = [&](int64_t begin, int64_t end) {
       for (int64_t u = begin; u < end; u++) {
-        unit(u / chunks / tiles, u / chunks % tiles * kTile, u % chunks, parts + u % chunks * items);
+        unit(u / chunks / tiles(), u / chunks % tiles() * tile, u % chunks, parts + u % chunks * items);
       }
     };
-    parallel_for(p.batches.total * tiles * chunks, grain_of(min_of(outputs, kTile) * min_of(p.k, chunk)), units);
+    parallel_for(p.batches.total * tiles() * chunks, grain_of(min_of(outputs, tile) * min_of(p.k, chunk)), units);
     if (chunks > 1) combine(parts, items);
   }
 
-  // Outputs [first, first + kTile) of one batch, over one chunk of k.
+  // Outputs [first, first + tile) of one batch, over one chunk of k.
   void unit(int64_t batch, int64_t first, int64_t c, T* part) const {
     auto at = p.batches.seek(batch);
-    int64_t k = c * chunk, depth = min_of(chunk, p.k - k), count = min_of(kTile, outputs - first);
+    int64_t k = c * chunk, depth = min_of(chunk, p.k - k), count = min_of(tile, outputs - first);
     const T *a = p.a<T>() + at.at[0] + k * p.a_step, *b = p.b<T>() + at.at[1] + k * p.b_step;
     VectorSums<T> sums = {row ? b : a, row ? p.b_column : p.a_row, row ? p.b_step : p.a_step, row ? a : b, depth};
     int64_t x_step = row ? p.a_step : p.b_step;
@@ -184,7 +186,7 @@ void multiply_matrices(const Product& p) {
   }
   a.in_place = rows_in_place(a, b.lines);
   b.in_place = columns_in_place(b, a.lines, p.k);
-  contract({batch, a.lines, b.lines, 0, p.k, false, {a.fetch, &a, nullptr}, {b.fetch, &b, b.prefetch}, c,
+  contract({batch, a.lines, b.lines, 0, p.k, false, {a.fetch, &a}, {b.fetch, &b}, c,
             p.call.epilogue ? map.finish : nullptr, &map});
 }
 

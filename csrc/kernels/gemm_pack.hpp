@@ -92,19 +92,6 @@ struct Matrix {
     }
     return {buffer, 1, slice.pitch};
   }
-
-  // Only where neighbouring elements are the panel's: else every element would be a cache line of its own.
-  static void prefetch(const void* source, const Slice& slice, int64_t part, int64_t parts) {
-    const Matrix& m = *(const Matrix*)source;
-    const bool adjacent = m.line_stride == 1;
-    if (!adjacent && m.step != 1) return;
-    const int64_t rows = adjacent ? slice.depth : slice.count, columns = adjacent ? slice.count : slice.depth;
-    const int64_t stride = adjacent ? m.step : m.line_stride;
-    const T* from = m.at(slice);
-    for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; r++) {
-      for (int64_t c = 0; c < columns; c += 64 / int64_t(sizeof(T))) __builtin_prefetch(from + r * stride + c, 0, 2);
-    }
-  }
 };
 
 }  // namespace

@@ -110,7 +110,7 @@ V strided_load(const T* p, int64_t stride) {
 
 // Whether any lane of a mask is set.
 template <class V>
-bool any(V mask) {
+bool any_lane(V mask) {
   int64_t words[sizeof(V) / 8], found = 0;
   store(words, mask);
   for (int64_t word : words) found |= word;
@@ -165,12 +165,14 @@ void pool_band(const Band<T>& from, const Axis& rows, const Axis& columns, int64
   }
 }
 
+constexpr int64_t kBand = 32768;  // input elements in a band, about: they stay in the L2 cache
+
 // Pools all planes; `outputs` knows what is done to a vector of windows.
 template <class T, class Outputs>
 void pool(const View& input, const Axis& rows, const Axis& columns, T padding, const Outputs& outputs) {
   Planes<const T> x(input);
   const T* end = end_of<T>(input);
-  int64_t band = min_of(max_of(1, kGrain / max_of(columns.extent(columns.outputs) * rows.stride, 1)), rows.outputs);
+  int64_t band = min_of(max_of(1, kBand / max_of(columns.extent(columns.outputs) * rows.stride, 1)), rows.outputs);
   int64_t bands = band ? (rows.outputs + band - 1) / band : 0;
   int64_t work = band * columns.outputs * rows.kernel * columns.kernel;
   parallel_for(x.count * bands, grain_of(work), [=, &rows, &columns, &outputs](int64_t begin, int64_t stop) {

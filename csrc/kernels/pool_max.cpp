@@ -59,17 +59,17 @@ struct MaxPool {
         nans |= next != next;
       }
     }
-    return any(nans);
+    return any_lane(nans);
   }
 
   // index[l] = origin + l * stride + at[l], in 64 bits.
   template <int kWidth, class OffsetV>
-  void store_indices(int64_t* index, int64_t count, int64_t origin, OffsetV at) const {
+  void store_indices(int64_t* index, int64_t count, int64_t origin, const OffsetV& at) const {
     constexpr int kStep = int(min_of(kWidth, Simd<int64_t>::kWidth));
     using Part = typename VecOf<Offset, kStep*(int)sizeof(Offset)>::V;
     using Wide = typename VecOf<int64_t, kStep * 8>::V;
     Offset offset[kWidth];
-    store(offset, at);
+    __builtin_memcpy(offset, &at, sizeof at);
     Wide steps = {};
     for (int l = 0; l < kStep; l++) steps[l] = l * columns.stride;
     for (int l = 0; l < kWidth && l < count; l += kStep) {

@@ -38,7 +38,7 @@ struct RowOut {
   bool stream;  // only where every block of the row is aligned
 };
 
-// Whether the rows of `out` that step by `row_stride` are to be streamed.
+// Whether an output of `rows` contiguous rows of n elements is to be streamed: it is large, and every row is aligned.
 template <class T>
 bool streams(const View& out, int64_t n, int64_t rows) {
   bool aligned = (uint64_t)out.data % NL_VEC_BYTES == 0;

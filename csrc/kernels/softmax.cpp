@@ -47,9 +47,14 @@ struct LogSoftmax {
   }
 };
 
-// How many exponentials are kept on the stack between passes; a longer row's are computed twice.
+// How many exponentials of a row are kept between passes; a longer row leaves the L2 cache, and they are computed
+// twice.
 template <class T>
-constexpr int64_t kKept = 65536 / sizeof(T);
+constexpr int64_t kKept = (512 << 10) / sizeof(T);
+
+// How many are kept of a tile of columns.
+template <class T>
+constexpr int64_t kKeptOfTile = (64 << 10) / sizeof(T);
 
 // T(n) of e = exp(x - max); e is left in `exps`, contiguous, or nowhere when that is null.
 template <class T>
@@ -67,11 +72,11 @@ T sum_of_exps(const Strided<T>& x, T max, int64_t n, T* exps) {
   return TreeRow<Sum<T>>::run(source, n);
 }
 
+// One row; `exps` is room for the exponentials, or null.
 template <class K, class T>
-void row(const Strided<T>& x, RowOut<T> y, int64_t n) {
+void row(const Strided<T>& x, RowOut<T> y, int64_t n, T* exps) {
   using V = typename Simd<T>::V;
-  alignas(64) T kept[kKept<T>], buffer[kBlock];
-  T* exps = K::kOfExp && n <= kKept<T> ? kept : nullptr;
+  alignas(64) T buffer[kBlock];
   T max = Max<T>::finish(TreeRow<Max<T>>::run(x, n));
   V total = K::total(splat<V>(sum_of_exps(x, max, n, exps)));
   for (int64_t i = 0; i < n; i += kBlock) {
@@ -89,22 +94,25 @@ template <class K, class T>
 void over_rows(const View& x, const View& y, const Walk<2>& rows, int64_t n, int64_t x_step, int64_t y_step) {
   const T* end = end_of<T>(x);
   bool stream = y_step == 1 && streams<T>(y, n, rows.total);
+  bool keep = K::kOfExp && n <= kKept<T>;
   parallel_for(rows.total, grain_of(4 * n), [=, &x, &y, &rows](int64_t begin, int64_t stop) {
+    T* exps = keep ? (T*)nl_scratch(1, whole_steps(n) * sizeof(T)) : nullptr;
     auto c = rows.seek(begin);
     for (int64_t i = begin; i < stop; i++, rows.next(c)) {
-      RowOut<T> out{(T*)y.data + c.at[1], y_step, stream};
-      row<K>(Strided<T>{(const T*)x.data + c.at[0], x_step, end}, out, n);
+      Strided<T> in{(const T*)x.data + c.at[0], x_step, end};
+      row<K>(in, RowOut<T>{(T*)y.data + c.at[1], y_step, stream}, n, exps);
     }
     if (stream) stream_fence();
   });
 }
 
-// n rows of `columns` >= kWidth columns, n * columns <= kKept. The last vector is moved back to end at the last column.
+// n rows of `columns` >= kWidth columns, n * columns <= kKeptOfTile. The last vector is moved back to end at the last
+// column.
 template <class K, class T>
 void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int columns) {
   using V = typename Simd<T>::V;
   constexpr int kWidth = Simd<T>::kWidth, kTile = TreeColumns<Sum<T>>::kTile;
-  alignas(64) T exps[kKept<T>], max[kTile], sums[kTile], totals[kTile];
+  alignas(64) T exps[kKeptOfTile<T>], max[kTile], sums[kTile], totals[kTile];
   alignas(64) typename Max<T>::Lane keys[kTile];
   auto vectors = [=](const auto& body) {
     for (int c = 0; c < columns; c += kWidth) body(min_of(c, columns - kWidth));
@@ -128,7 +136,7 @@ void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int colum
 // Columns lie along axis `d` of `kept`, in tiles of nearly equal width.
 template <class K, class T>
 void over_columns(const View& x, const View& y, Walk<2> kept, int d, int64_t n, int64_t x_step, int64_t y_step) {
-  int64_t columns = kept.shape[d], most = min_of(kKept<T> / n, TreeColumns<Sum<T>>::kTile);
+  int64_t columns = kept.shape[d], most = min_of(kKeptOfTile<T> / n, TreeColumns<Sum<T>>::kTile);
   int64_t tiles = (columns + most - 1) / most;
   kept.remove_axis(d);
   int64_t grain = grain_of(4 * n * (columns / tiles));
@@ -144,7 +152,7 @@ void over_columns(const View& x, const View& y, Walk<2> kept, int d, int64_t n, 
 // The axis to lay vectors across, or -1: contiguous in both, of two vectors at least, so that no tile is too narrow.
 template <class T>
 int column_axis(const Walk<2>& kept, int64_t n) {
-  if (n * 2 * Simd<T>::kWidth > kKept<T>) return -1;
+  if (n * 2 * Simd<T>::kWidth > kKeptOfTile<T>) return -1;
   for (int d = 0; d < kept.rank; d++) {
     if (kept.stride[0][d] == 1 && kept.stride[1][d] == 1 && kept.shape[d] >= 2 * Simd<T>::kWidth) return d;
   }
