@@ -11,13 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import CodeType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from . import _tensor, config
+from .compile import Compiled, compile_row, compile_tape, connect
 from .errors import TraceError
-
-if TYPE_CHECKING:
-    from .compile import Compiled
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
 Line = tuple[CodeType, int] | None
@@ -335,7 +333,7 @@ def _freeze(owner: trace, fn: Callable[..., Any], args: Any, kwargs: Any) -> Fro
         results, layout = _flatten(result)
         tape.close()
         tape.seal()
-        compiled = _compiler().compile_tape(tape.records(), tape.slots(), tape.outputs(), tape.lines, owner.backend)
+        compiled = compile_tape(tape.records(), tape.slots(), tape.outputs(), tape.lines, owner.backend)
         frozen = _tensor.freeze_tape(tape, compiled.handle, tuple(inputs), tuple(results))
     finally:
         owner.strict = strict
@@ -425,7 +423,7 @@ def _choose(owner: trace, tape: Any, segment: Segment, at_end: bool) -> tuple[Co
         return None, "the segment was met for the first time"
     outputs = _union(tape.outputs(), *(p.outputs for p in segment.programs))
     try:
-        compiled = _compiler().compile_tape(tape.records(), tape.slots(), outputs, tape.lines, owner.backend)
+        compiled = compile_tape(tape.records(), tape.slots(), outputs, tape.lines, owner.backend)
     except Exception as e:  # whatever fails here, the op-by-op run is right and the user is told
         segment.failure = f"compiling failed: {type(e).__name__}: {e}"
         return None, segment.failure
@@ -440,13 +438,5 @@ def _union(first: bytes, *others: bytes) -> bytes:
     return bytes(max(column) for column in zip(first, *others, strict=True))
 
 
-@functools.cache
-def _compiler() -> Any:
-    """The compiler, imported when something is first compiled: who only computes eagerly does not wait for it."""
-    from . import compile
-
-    compile.connect(_tensor)
-    return compile
-
-
-_tensor.set_hooks(flush=_flush, compile=lambda row, dtype: _compiler().compile_row(row, dtype))
+connect(_tensor)
+_tensor.set_hooks(flush=_flush, compile=compile_row)

@@ -115,7 +115,7 @@ class Generator:
         assignment = re.match(r"([xv]\d+) = ", text)
         try:
             exec(text, self.values)
-        except (ValueError, TypeError, IndexError, RuntimeError):
+        except (ValueError, TypeError, IndexError, ArithmeticError, RuntimeError):
             return False
         if assignment:
             name = assignment[1]
