@@ -51,7 +51,7 @@ def test_mnist_answer_is_the_known_one(shared_data: Path) -> None:
         nl.set_num_threads(before)
 
 
-@pytest.mark.skipif(nl._tensor.isa() == "baseline", reason="the bound is stated for levels with fma; this one rounds twice")
+@pytest.mark.skipif(nl._tensor.isa() == "baseline", reason="the bound needs fma; this level rounds twice")
 def test_mnist_logits_against_float64_and_across_batches(shared_data: Path) -> None:
     mnist = example("mnist")
     model, x, _ = mnist.load(shared_data)
