@@ -41,11 +41,17 @@ def fix_threads(threads: int) -> None:
 
 
 def run(workload: ModuleType) -> list[dict[str, Any]]:
+    """Times a workload's cases; one whose contenders disagree is reported and not timed."""
     from . import report, timing
 
     results = []
     for case in workload.cases():
-        timings = timing.measure(case)
+        try:
+            timings = timing.measure(case)
+        except timing.Disagreement as error:
+            print(error, flush=True)
+            results.append({"name": case.name, "error": str(error)})
+            continue
         print(report.table(case, timings), flush=True)
         results.append(report.as_json(case, timings))
     return results
@@ -66,6 +72,8 @@ def main() -> None:
         results["workloads"][name] = run(workload)
         if options.json:
             options.json.write_text(json.dumps(results, indent=1))
+    if any("error" in case for cases in results["workloads"].values() for case in cases):
+        raise SystemExit("some contenders disagree")
 
 
 main()

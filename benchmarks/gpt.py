@@ -18,4 +18,4 @@ def workload() -> models.Workload:
 
 
 def cases() -> Iterator[Case]:
-    yield Case("GPT training step", models.training(workload()), calls_compared=4, rtol=1e-3)
+    yield Case("GPT training step", models.training(workload()), calls_compared=4, rtol=3e-3)

@@ -25,7 +25,7 @@ class Workload:
     apply: Callable[[Any, Any, Any], Any]
     x: np.ndarray
     target: np.ndarray
-    lr: float = 1e-3
+    lr: float = 1e-4  # Adam's first steps are signs of gradients: small ones keep equal networks close
     images: bool = False  # four-dimensional input: torch also runs with channels last
 
 

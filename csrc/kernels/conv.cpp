@@ -19,10 +19,11 @@ struct PackedWeights {
 
   int64_t panel_size() const { return depth * kPackedRows<T>; }
   int64_t size(int64_t groups) const { return groups * row_panels(rows) * panel_size(); }
-  T* at(int64_t group, int64_t index) const { return data + (group * row_panels(rows) + index) * panel_size(); }
+  T* panel(int64_t group, int64_t index) const { return data + (group * row_panels(rows) + index) * panel_size(); }
 
-  Panel<T> panel(const Slice& slice, T*) const {
-    return {at(slice.batch, slice.index) + (first_k + slice.k) * kPackedRows<T>, 1, kPackedRows<T>};
+  static Panel<T> fetch(const void* source, const Slice& slice, T*) {
+    const PackedWeights& w = *(const PackedWeights*)source;
+    return {w.panel(slice.batch, slice.index) + (w.first_k + slice.k) * kPackedRows<T>, 1, kPackedRows<T>};
   }
 
   // Panels written by pack(to, group, first row, rows) on all threads.
@@ -32,7 +33,7 @@ struct PackedWeights {
     parallel_for(groups * panels, grain_of(panel_size()), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
         int64_t p = i % panels, first = row_panel_begin(rows, p);
-        pack(at(i / panels, p), i / panels, first, row_panel_begin(rows, p + 1) - first);
+        pack(panel(i / panels, p), i / panels, first, row_panel_begin(rows, p + 1) - first);
       }
     });
   }
@@ -122,8 +123,8 @@ struct Forward {
       PixelRectangles rectangles = {call.epilogue, first, g.group_outputs(), g.pixels()};
       Output<T> out = {(T*)call.out[0].data + first * g.outputs * g.pixels(), g.group_outputs() * g.pixels(), g.pixels(),
                        {1, g.pixels(), g.outputs * g.pixels(), 0, 1}};
-      contract({g.groups, g.group_outputs(), count * g.pixels(), 0, weights.depth, false, {fetch_each<T, PackedWeights<T>>, &weights},
-                {fetch_each<T, decltype(windows)>, &windows}, out, call.epilogue ? rectangles.finish : nullptr, &rectangles});
+      contract({g.groups, g.group_outputs(), count * g.pixels(), 0, weights.depth, false, {weights.fetch, &weights},
+                {windows.fetch, &windows}, out, call.epilogue ? rectangles.finish : nullptr, &rectangles});
     }
   }
 
@@ -230,8 +231,8 @@ struct InputGradient {
                      g.group_channels() * plane, plane,
                      {y.count, x.count, g.channels * plane, g.y.stride * g.x.input, g.x.stride}};
     if (whole()) out.columns = {1, plane, g.channels * plane, 0, 1};
-    contract({g.groups, g.group_channels(), count * y.count * x.count, 0, depth, false, {fetch_each<T, PackedWeights<T>>, &a},
-              {fetch_each<T, decltype(windows)>, &windows}, out, call.epilogue && whole() ? rectangles.finish : nullptr, &rectangles});
+    contract({g.groups, g.group_channels(), count * y.count * x.count, 0, depth, false, {a.fetch, &a},
+              {windows.fetch, &windows}, out, call.epilogue && whole() ? rectangles.finish : nullptr, &rectangles});
     return depth;
   }
 

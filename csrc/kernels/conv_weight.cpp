@@ -56,13 +56,14 @@ struct Maps {
   const T* data;
   int64_t outputs, group_outputs, pixels;
 
-  Panel<T> panel(const Slice& slice, T* buffer) const {
+  static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
+    const Maps& maps = *(const Maps*)source;
     Slice piece = slice;
     for (int done = 0; done < slice.depth; done += piece.depth) {
-      int64_t image = (slice.k + done) / pixels, pixel = (slice.k + done) % pixels;
-      int64_t row = image * outputs + slice.batch * group_outputs + slice.line;
-      piece.depth = int(min_of(slice.depth - done, pixels - pixel));
-      pack_transposed(data + row * pixels + pixel, pixels, piece, buffer + done * slice.pitch);
+      int64_t image = (slice.k + done) / maps.pixels, pixel = (slice.k + done) % maps.pixels;
+      int64_t row = image * maps.outputs + slice.batch * maps.group_outputs + slice.line;
+      piece.depth = int(min_of(slice.depth - done, maps.pixels - pixel));
+      pack_transposed(maps.data + row * maps.pixels + pixel, maps.pixels, piece, buffer + done * slice.pitch);
     }
     return {buffer, 1, slice.pitch};
   }
@@ -151,7 +152,7 @@ struct WeightGradient {
     offset = (int64_t*)nl_scratch(2, (sizes[0] + sizes[1] + sizes[2]) * sizeof(T) + lines() * sizeof(int64_t));
     T* memory = (T*)(offset + lines());
     stage.data = memory + kWidth<T>;
-    depthwise.data = memory + sizes[0] + kWidth<T>;
+    depthwise.maps.data = memory + sizes[0] + kWidth<T>;
     depthwise.total = memory + sizes[0] + sizes[1];
     for (int64_t i = 0; i < sizes[2]; i++) depthwise.total[i] = 0;
     depthwise.images = stage.data;
@@ -187,8 +188,7 @@ struct WeightGradient {
                                        nullptr, (const T*)INTPTR_MAX};
     Output<T> out = {(T*)call.out[0].data, g.group_outputs() * lines(), lines(),
                      {g.taps(), g.group_channels(), 0, 1, g.taps()}};
-    contract({g.groups, g.group_outputs(), lines(), k, stop, k > 0, {fetch_each<T, Maps<T>>, &maps},
-              {fetch_each<T, decltype(windows)>, &windows}, out,
+    contract({g.groups, g.group_outputs(), lines(), k, stop, k > 0, {maps.fetch, &maps}, {windows.fetch, &windows}, out,
               nullptr, nullptr});
   }
 

@@ -88,24 +88,25 @@ struct Windows {
     return all;
   }
 
-  Panel<T> panel(const Slice& slice, T* buffer) const {
+  static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
+    const Windows& w = *(const Windows*)source;
     constexpr int W = kWidth<T>;
     int64_t line_buffer[kTileColumns<T>], step_buffer[kDepth];
-    const int64_t* line = offsets_in(lines, slice.line, slice.count, line_buffer);
-    const int64_t* step = offsets_in(steps, slice.k, slice.depth, step_buffer);
-    const T* from = data + slice.batch * batch_stride;
+    const int64_t* line = offsets_in(w.lines, slice.line, slice.count, line_buffer);
+    const int64_t* step = offsets_in(w.steps, slice.k, slice.depth, step_buffer);
+    const T* data = w.data + slice.batch * w.batch_stride;
     for (int i = 0; i < slice.count; i += W) {
       Runs<T> runs;
       int count = int(min_of(W, slice.count - i));
-      if (!runs.find(line + i, count) || !reads(runs, from + step[0], from + step[slice.depth - 1])) {
-        pack_points(from, line + i, count, step, slice, buffer + i);
+      if (!runs.find(line + i, count) || !w.reads(runs, data + step[0], data + step[slice.depth - 1])) {
+        pack_points(data, line + i, count, step, slice, buffer + i);
         continue;
       }
       switch (runs.count) {
-        case 1: pack_runs<T, 1>(from, runs, step, slice, buffer + i); break;
-        case 2: pack_runs<T, 2>(from, runs, step, slice, buffer + i); break;
-        case 3: pack_runs<T, 3>(from, runs, step, slice, buffer + i); break;
-        case 4: pack_runs<T, 4>(from, runs, step, slice, buffer + i); break;
+        case 1: pack_runs<T, 1>(data, runs, step, slice, buffer + i); break;
+        case 2: pack_runs<T, 2>(data, runs, step, slice, buffer + i); break;
+        case 3: pack_runs<T, 3>(data, runs, step, slice, buffer + i); break;
+        case 4: pack_runs<T, 4>(data, runs, step, slice, buffer + i); break;
       }
     }
     return {buffer, 1, slice.pitch};

@@ -13,7 +13,6 @@ namespace {
 
 constexpr int64_t kPanelBytesOfA = 256 << 10;  // half of a 1 MiB L2
 constexpr int64_t kMaxColumns = 1024;
-constexpr int64_t kGroup = 4;         // column panels that are packed together
 constexpr int64_t kMaxRowBlocks = 4;  // of kMaxRowPanels, that share a packed B
 constexpr int64_t kGrainProducts = 1 << 19;  // fewer products than these (about 4 us) are not worth another thread
 
@@ -140,36 +139,25 @@ struct Tile {
   void add_block(int64_t k, int depth) const {
     Panel<T> rows[kMaxRowPanels<T>], panel[kMaxColumnPanels<T>];
     for (int64_t p = p0; p < p1; p += kMaxRowPanels<T>) {
-      int64_t p_stop = min_of(p + kMaxRowPanels<T>, p1);
-      fetch_rows(p, p_stop, k, depth, rows);
-      for (int64_t q = q0; q < q1; q += kGroup) {
-        int64_t q_stop = min_of(q + kGroup, q1);
+      int64_t stop = min_of(p + kMaxRowPanels<T>, p1);
+      for (int64_t i = p; i < stop; i++) rows[i - p] = fetch_rows(i, k, depth, packed_a + (i - p) * kPanelA);
+      for (int64_t q = q0; q < q1; q++) {
         // B is packed while it meets the first rows, and kept where there are more.
-        if (p == p0) fetch_columns(q, q_stop, k, depth, p_stop < p1 ? (q - q0) * kPanelB : 0, panel + q - q0);
-        for (int64_t j = q; j < q_stop; j++) {
-          for (int64_t i = p; i < p_stop; i++) multiply(i, rows[i - p], j, panel[j - q0], k, depth);
-        }
+        if (p == p0) panel[q - q0] = fetch_columns(q, k, depth, packed_b + (stop < p1 ? (q - q0) * kPanelB : 0));
+        for (int64_t i = p; i < stop; i++) multiply(i, rows[i - p], q, panel[q - q0], k, depth);
       }
     }
   }
 
-  void fetch_rows(int64_t begin, int64_t end, int64_t k, int depth, Panel<T>* panels) const {
-    Slice slices[kMaxRowPanels<T>];
-    for (int64_t p = begin; p < end; p++) {
-      int count = int(row(p + 1) - row(p));
-      slices[p - begin] = {batch, p, row(p), k, count, depth, count, kPackedRows<T>};
-    }
-    job.a.fetch(job.a.source, slices, end - begin, packed_a, kPanelA, panels);
+  Panel<T> fetch_rows(int64_t p, int64_t k, int depth, T* buffer) const {
+    int count = int(row(p + 1) - row(p));
+    return job.a.fetch(job.a.source, {batch, p, row(p), k, count, depth, count, kPackedRows<T>}, buffer);
   }
 
-  void fetch_columns(int64_t begin, int64_t end, int64_t k, int depth, int64_t at, Panel<T>* panels) const {
-    Slice slices[kGroup];
-    for (int64_t q = begin; q < end; q++) {
-      const Columns<T>& c = columns[q - q0];
-      int width = c.vecs() * kWidth<T>;
-      slices[q - begin] = {batch, q, column(q), k, c.count, depth, width, width};
-    }
-    job.b.fetch(job.b.source, slices, end - begin, packed_b + at, kPanelB, panels);
+  Panel<T> fetch_columns(int64_t q, int64_t k, int depth, T* buffer) const {
+    const Columns<T>& c = columns[q - q0];
+    int width = c.vecs() * kWidth<T>;
+    return job.b.fetch(job.b.source, {batch, q, column(q), k, c.count, depth, width, width}, buffer);
   }
 
   void multiply(int64_t p, const Panel<T>& a, int64_t q, const Panel<T>& b, int64_t k, int depth) const {

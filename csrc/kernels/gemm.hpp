@@ -22,19 +22,12 @@ struct Slice {
   int count, depth, reach, pitch;
 };
 
-// The prologue hook: an operand gives `n` panels that follow one another, each where it lies or gathered into `buffer`,
-// which has room for pitch * depth elements every `room`.
+// The prologue hook: an operand gives a panel where it lies, or gathers it into `buffer` (pitch * depth elements).
 template <class T>
 struct Operand {
-  void (*fetch)(const void* source, const Slice* slices, int64_t n, T* buffer, int64_t room, Panel<T>* panels);
+  Panel<T> (*fetch)(const void* source, const Slice& slice, T* buffer);
   const void* source;
 };
-
-// For a Source that gathers panels one by one.
-template <class T, class Source>
-void fetch_each(const void* source, const Slice* slices, int64_t n, T* buffer, int64_t room, Panel<T>* panels) {
-  for (int64_t i = 0; i < n; i++) panels[i] = ((const Source*)source)->panel(slices[i], buffer + i * room);
-}
 
 // The points of `planes` x `ys` x `xs`, numbered with x fastest, and their distances in memory.
 struct Grid {

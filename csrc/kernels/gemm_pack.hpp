@@ -44,22 +44,16 @@ void pack_transposed(const T* from, int64_t line_stride, const Slice& slice, T* 
   pack_transposed(from, line_stride, slice.depth, slice, buffer, [](int k) { return k; });
 }
 
-// Packs `n` panels of adjacent lines k by k, for long pieces of memory are read faster than short ones far apart.
-// `readable` lines exist from the first one on, so that whole vectors can be copied.
+// Packs adjacent lines. `readable` >= count lines exist from the first one on, so that whole vectors can be copied.
 template <class T>
-void pack_adjacent(const T* from, int64_t step, int64_t readable, const Slice* slices, int64_t n, T* buffer, int64_t room) {
+void pack_adjacent(const T* from, int64_t step, int64_t readable, const Slice& slice, T* buffer) {
   using V_u = typename Vec<T>::V_u;
-  const int64_t depth = slices[0].depth;
-  for (int64_t k = 0; k < depth; k++, from += step) {
-    const T* line = from;
-    const T* end = from + readable;
-    for (int64_t p = 0; p < n; p++) {
-      T* to = buffer + p * room + k * slices[p].pitch;
-      int64_t i = 0, count = slices[p].count;
-      for (; i < count && line + i + kWidth<T> <= end; i += kWidth<T>) STORE(V, to + i, LOAD(V, line + i));
-      for (; i < count; i++) to[i] = line[i];
-      line += count;
-    }
+  for (int k = 0; k < slice.depth; k++) {
+    int i = 0;
+    for (; i < slice.count && i + kWidth<T> <= readable; i += kWidth<T>) STORE(V, buffer + i, LOAD(V, from + i));
+    for (; i < slice.count; i++) buffer[i] = from[i];
+    from += step;
+    buffer += slice.pitch;
   }
 }
 
@@ -84,23 +78,17 @@ struct Matrix {
     return data + begin + slice.line * line_stride + slice.k * step;
   }
 
-  static void fetch(const void* source, const Slice* slices, int64_t n, T* buffer, int64_t room, Panel<T>* panels) {
+  static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
     const Matrix& m = *(const Matrix*)source;
-    if (m.line_stride != 1 || m.in_place) return fetch_each<T, Matrix>(source, slices, n, buffer, room, panels);
-    pack_adjacent(m.at(slices[0]), m.step, m.lines - slices[0].line, slices, n, buffer, room);
-    for (int64_t i = 0; i < n; i++) panels[i] = {buffer + i * room, 1, slices[i].pitch};
-  }
-
-  Panel<T> panel(const Slice& slice, T* buffer) const {
-    const T* from = at(slice);
-    int64_t readable = lines - slice.line;
-    if (in_place && readable >= slice.reach) return {from, line_stride, step};
-    if (line_stride == 1) {
-      pack_adjacent(from, step, readable, &slice, 1, buffer, 0);
-    } else if (step == 1) {
-      pack_transposed(from, line_stride, slice, buffer);
+    const T* from = m.at(slice);
+    int64_t readable = m.lines - slice.line;
+    if (m.in_place && readable >= slice.reach) return {from, m.line_stride, m.step};
+    if (m.line_stride == 1) {
+      pack_adjacent(from, m.step, readable, slice, buffer);
+    } else if (m.step == 1) {
+      pack_transposed(from, m.line_stride, slice, buffer);
     } else {
-      pack_strided(from, line_stride, step, slice, buffer);
+      pack_strided(from, m.line_stride, m.step, slice, buffer);
     }
     return {buffer, 1, slice.pitch};
   }
