@@ -17,13 +17,13 @@ FLOORS: tuple[tuple[str, float], ...] = (
     (r"python/neurlang/__init__\.py", 9.5),  # puts the public names together
     (r"examples/.*|benchmarks/.*", 9.9),  # use the package from outside
     (r"python/neurlang/(nn|optim)/.*", 8),
-    (r"python/neurlang/(trace|autograd|functional|random|serialize)\.py", 7),
+    (r"python/neurlang/(tracing/.*|(autograd|functional|random|serialize)\.py)", 7),
     (r"python/neurlang/(_tensor\.pyx|hot/.*)", 6),
     (r"python/neurlang/(compile|view)\.py", 5),
     (r"python/neurlang/(passes|backends)/.*", 4),
     (r"python/neurlang/ir/.*", 3),
     (r"python/neurlang/ops/.*", 2),
-    (r"python/neurlang/(config|errors)\.py", 1),
+    (r"python/neurlang/(config|errors|lines)\.py", 1),
     (r"csrc/bind/.*", 0.4),
     (r"csrc/eager/.*", 0.3),
     (r"csrc/(kernels|formats)/.*", 0.2),
@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[str, float], ...] = (
 )
 
 # Files of these folders form one unit and may know each other; elsewhere files on one floor do not, but for MATES.
-UNITS = r"python/neurlang/(ops|ir|nn|optim|hot|backends/\w+)|csrc/\w+|benchmarks"
+UNITS = r"python/neurlang/(ops|ir|nn|optim|hot|tracing|backends/\w+)|csrc/\w+|benchmarks"
 MATES = (
     (r"python/neurlang/passes/__init__\.py", r"python/neurlang/passes/.*"),  # PIPELINE names them all
     (r"python/neurlang/backends/.*", r"python/neurlang/backends/(__init__|cstyle)\.py"),  # the shared C-family renderer
@@ -201,7 +201,7 @@ def test_the_hot_door_calls_upward_through_three_hooks_only() -> None:
         ("python/neurlang/passes/fold.py", "from .cse import x\n", True),
         ("python/neurlang/passes/fold.py", "from ..backends.cpu import render\n", True),
         ("python/neurlang/compile.py", "from .passes import fold\nfrom .backends.cpu import render\n", False),
-        ("python/neurlang/_tensor.pyx", "from .trace import f\n", True),
+        ("python/neurlang/_tensor.pyx", "from .tracing.trace import f\n", True),
         ("python/neurlang/_tensor.pyx", "cdef extern from 'base/a.hpp':\n    pass\n", False),
         ("csrc/base/a.hpp", '#include "runtime/b.hpp"\n', True),
         ("csrc/runtime/b.hpp", '#include "../base/a.hpp"\n', False),
@@ -209,7 +209,9 @@ def test_the_hot_door_calls_upward_through_three_hooks_only() -> None:
     ],
 )
 def test_the_scan_sees_what_it_should(tmp_path: Path, path: str, text: str, wrong: bool) -> None:
-    names = "ir/graph ir/verify passes/fold passes/cse passes/__init__ backends/cpu/render compile trace __init__"
+    names = (
+        "__init__ compile ir/graph ir/verify passes/fold passes/cse passes/__init__ backends/cpu/render tracing/trace"
+    )
     for name in names.split():
         file = tmp_path / "python/neurlang" / f"{name}.py"
         file.parent.mkdir(parents=True, exist_ok=True)

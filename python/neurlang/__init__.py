@@ -10,7 +10,7 @@ from .errors import AliasError, CacheWarning, DTypeError, FormatError, ShapeErro
 from .functional import *  # noqa: F403
 from .ops.table import ROWS, Row, register
 from .serialize import load, save
-from .trace import Counts, reset_programs, trace
+from .tracing import Counts, reset_programs, trace
 
 __version__ = "0.1.0"
 

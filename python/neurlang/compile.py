@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,11 @@ from .ir.graph import Graph, from_tape
 from .ir.interpret import interpret
 from .ir.kernel import KernelStep, Memory, Schedule, touched
 from .ir.types import dtype_name
+from .lines import Line, line_text
 from .ops.table import ROWS, Row
 
 VERSION = "0.1.0"  # part of the key of everything in the cache on disk
 MAX_NOTES = 8  # lines that `why()` names
-
-Line = tuple[CodeType, int] | None  # where an operation was recorded: code and instruction offset
 
 _machine: Any = None
 
@@ -33,7 +31,6 @@ def connect(machine: Any) -> None:
     """Hands in the extension module: programs, libraries, the processor's level, exact fma."""
     global _machine
     _machine = machine
-    machine.set_hooks(compile=compile_row)
 
 
 @dataclass(frozen=True)
@@ -112,19 +109,10 @@ def _kept(graph: Graph, lines: Sequence[Line]) -> tuple[str, ...]:
     for i, s in enumerate(graph.storages):
         if s.kind == "fresh" and s.live:
             record = made.get(i, -1)
-            place = _line_text(lines[record]) if 0 <= record < len(lines) else "an unknown line"
+            place = line_text(lines[record]) if 0 <= record < len(lines) else "an unknown line"
             sizes.setdefault(place, []).append(s.nbytes)
     order = sorted(sizes.items(), key=lambda item: -sum(item[1]))
     return tuple(f"kept from {place}: {len(n)} tensor{'s'[: len(n) != 1]}, {sum(n):,} bytes" for place, n in order)
-
-
-def _line_text(line: Line) -> str:
-    """file:line of a recorded (code, instruction offset)."""
-    if line is None:
-        return "an unknown line"
-    code, offset = line
-    number = next((n for start, end, n in code.co_lines() if start <= offset < end and n), code.co_firstlineno)
-    return f"{code.co_filename}:{number}"
 
 
 _row_kernels: dict[tuple[str, str], cpu.RowKernel] = {}  # eager code calls them for as long as the process lives

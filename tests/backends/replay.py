@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from ir.programs import Tape
 
-from neurlang import compile, passes
+from neurlang import passes
 from neurlang.backends import cpu
 from neurlang.ir.graph import Graph
 from neurlang.ir.interpret import interpret
 from neurlang.ir.kernel import Schedule
 from neurlang.ir.types import DTYPES
 from neurlang.ops.table import ROWS
+from neurlang.tracing import compiler
 
 Memory = dict[int, np.ndarray]
 
@@ -26,11 +27,11 @@ def machine() -> Any:
 
 def run_oracle(graph: Graph, tape: Tape, leaves: Memory) -> Memory:
     copies = {i: x.copy() for i, x in leaves.items()}
-    return interpret(graph, copies, tape.offsets, tape.scalars, compile.fma())
+    return interpret(graph, copies, tape.offsets, tape.scalars, compiler().fma())
 
 
 def build(schedule: Schedule) -> cpu.Built:
-    return cpu.build(schedule, {name: n for n, name in enumerate(ROWS)}, machine(), compile.VERSION)
+    return cpu.build(schedule, {name: n for n, name in enumerate(ROWS)}, machine(), compiler().VERSION)
 
 
 def run_program(built: cpu.Built, graph: Graph, tape: Tape, leaves: Memory) -> Memory:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from backends.replay import machine
-from neurlang import compile
 from neurlang.backends import cstyle
 from neurlang.backends.cpu.compile import compile_files
 from neurlang.ir.interpret import apply
 from neurlang.ir.types import DTYPES
 from neurlang.ops.table import ROWS
+from neurlang.tracing import compiler
 
 CASES = [
     (name, t, tuple(t if x == "T" else x for x in row.in_types))
@@ -27,7 +27,7 @@ CASES = [
 def library() -> object:
     functions = [cstyle.render_row(name, dtypes, f"f{n}") for n, (name, _, dtypes) in enumerate(CASES)]
     text = "\n".join([machine().simd_header(), cstyle.PRELUDE, *functions])
-    return machine().load_library(compile_files((text,), machine().isa(), compile.VERSION)[0])
+    return machine().load_library(compile_files((text,), machine().isa(), compiler().VERSION)[0])
 
 
 def operand(rng: np.random.Generator, dtype: str, n: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_every_row(n: int, library: object, rng: np.random.Generator) -> None:
         spread = [rng.random() < 0.3 for _ in dtypes]
         ins = [operand(rng, d, 1 if one else n) for d, one in zip(dtypes, spread, strict=True)]
         expected = apply(
-            name, [x[0] if one else x for x, one in zip(ins, spread, strict=True)], (), compile.fma(), (n,)
+            name, [x[0] if one else x for x, one in zip(ins, spread, strict=True)], (), compiler().fma(), (n,)
         )
         outs = [np.zeros(n, x.dtype) for x in expected]
         steps = [x.itemsize for x in outs] + [0 if one else x.itemsize for x, one in zip(ins, spread, strict=True)]

@@ -8,10 +8,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from neurlang import compile
 from neurlang.ir import definitions
+from neurlang.tracing import compiler
 
-FMA = compile.fma()
+FMA = compiler().fma()
 HAS_FMA = FMA(np.float32(1 + 2**-12), np.float32(1 + 2**-12), np.float32(-1 - 2**-11)) != 0
 
 

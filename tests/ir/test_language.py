@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neurlang import compile, passes
+from neurlang import passes
 from neurlang.ir import definitions
 from neurlang.ir.graph import Graph
 from neurlang.ir.interpret import interpret
@@ -13,6 +13,7 @@ from neurlang.ir.kernel import NativeStep
 from neurlang.ir.language import parse_function
 from neurlang.ir.reader import ParseError
 from neurlang.ir.verify import verify
+from neurlang.tracing import compiler
 
 LINEAR = """
 fn linear<B, I, O>(x: [B, I; f32], w: [O, I; f32], b: [O; f32]) -> [B, O; f32] {
@@ -37,7 +38,7 @@ fn scores<H, T, D>(q: [H, T, D; f32], k: [H, T, D; f32], gain: [H; f32]) -> [T, 
 def run(graph: Graph, *leaves: np.ndarray) -> np.ndarray:
     verify(graph)
     memory = {k: np.ascontiguousarray(x).reshape(-1).view(np.uint8).copy() for k, x in enumerate(leaves)}
-    results = interpret(graph, memory, [], [], compile.fma())
+    results = interpret(graph, memory, [], [], compiler().fma())
     (live,) = (k for k, s in enumerate(graph.storages) if s.live)
     return results[live].view(leaves[0].dtype)
 
@@ -45,7 +46,7 @@ def run(graph: Graph, *leaves: np.ndarray) -> np.ndarray:
 def test_linear_is_matmul_bias_relu(rng: np.random.Generator) -> None:
     x, w, b = (rng.standard_normal(s).astype(np.float32) for s in ((5, 300), (7, 300), (7,)))
     graph = parse_function(LINEAR).graph({"B": 5, "I": 300, "O": 7})
-    expected = np.maximum(definitions.matmul(x, w.T, (), compile.fma()) + b, np.float32(0))
+    expected = np.maximum(definitions.matmul(x, w.T, (), compiler().fma()) + b, np.float32(0))
     assert np.array_equal(run(graph, x, w, b), expected.ravel())
     (step,) = passes.run(graph).steps
     assert isinstance(step, NativeStep) and step.epilogue is not None
@@ -62,7 +63,7 @@ def test_softmax_by_hand(rng: np.random.Generator) -> None:
 def test_dot_with_shared_indices_and_an_expression(rng: np.random.Generator) -> None:
     q, k, gain = (rng.standard_normal(s).astype(np.float32) for s in ((3, 5, 8), (3, 5, 8), (3,)))
     graph = parse_function(ATTENTION).graph({"H": 3, "T": 5, "D": 8})
-    expected = definitions.matmul(gain[:, None, None] * q, k.transpose(0, 2, 1), (), compile.fma())
+    expected = definitions.matmul(gain[:, None, None] * q, k.transpose(0, 2, 1), (), compiler().fma())
     assert np.array_equal(run(graph, q, k, gain), expected.transpose(1, 0, 2).ravel())
 
 
