@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from bounds import PEER_RATIO
+from bounds import KINK, PEER_RATIO
 
 import neurlang as nl
 
 MODELS = ("gpt", "resnet18", "vae", "unet", "mobilenetv2")
-SEEDS = range(3)
+BATCHES = 6
 
 
 def to_library(lib: Any, array: np.ndarray, dtype: Any) -> Any:
@@ -42,28 +43,45 @@ def build_all(torch: Any, module: Any) -> Iterator[tuple[Any, Any, Any]]:
     return ((nl, ours, nl.float32), (torch, theirs, torch.float32), (torch, exact, torch.float64))
 
 
+def distance_to_kinks(torch: Any, module: Any, model: Any, batch: tuple[np.ndarray, ...]) -> float:
+    """How close an element comes to where the gradient of a relu or relu6 jumps, relative to the operand's mean size."""
+    kinks = {"relu": (0,), "relu_": (0,), "relu6": (0, 6), "hardtanh_": (0, 6)}
+    nearest = [float("inf")]
+
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            for kink in kinks.get(getattr(function, "__name__", ""), ()):
+                x = args[0].detach()
+                nearest.append(float((x - kink).abs().min() / x.abs().mean()))
+            return function(*args, **(kwargs or {}))
+
+    with Watch(), torch.no_grad():
+        module.loss(torch, model, *(to_library(torch, array, torch.float64) for array in batch))
+    return min(nearest)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_loss_and_gradients_are_as_close_to_float64_as_torch(name: str, torch: Any) -> None:
+    """In the maximum norm over some batches; those are left out at which the gradient is not defined in float32."""
     module = importlib.import_module(f"models.{name}")
     libraries = list(build_all(torch, module))
-    errors: dict[str, list[tuple[float, ...]]] = {}
-    for seed in SEEDS:
-        batch = module.batch(np.random.default_rng(seed))
+    exact_model = libraries[-1][1]
+    drawn = (module.batch(np.random.default_rng(seed)) for seed in range(200))
+    smooth = (batch for batch in drawn if distance_to_kinks(torch, module, exact_model, batch) >= KINK)
+    errors: dict[str, list[tuple[float, float]]] = {}
+    for batch in itertools.islice(smooth, BATCHES):
         ours, theirs, exact = (run(lib, module, model, batch, dtype) for lib, model, dtype in libraries)
         assert ours.keys() == exact.keys()
         for key, value in exact.items():
             assert ours[key].shape == value.shape, key
-            # A single number may happen to be exact in one library: the other is allowed a unit in the last place.
-            last_place = np.spacing(np.float32(np.abs(value).max()))
-            distances = [np.abs(other[key] - value).max() for other in (ours, theirs)]
-            errors.setdefault(key, []).append((*distances, last_place))
-    # The median over the batches, because relu's gradient jumps: where an input lies within rounding of 0, the float32
-    # gradient of any library may differ from float64 in its first digits.
-    typical = {key: np.median(rows, axis=0) for key, rows in errors.items()}
+            distances = [float(np.abs(other[key] - value).max()) for other in (ours, theirs)]
+            errors.setdefault(key, []).append((distances[0], distances[1]))
+    assert len(errors["loss"]) == BATCHES
+    largest = {key: [max(column) for column in zip(*rows, strict=True)] for key, rows in errors.items()}
     too_far = {
         key: f"{ours:.3g} from float64, torch {theirs:.3g}"
-        for key, (ours, theirs, last_place) in typical.items()
-        if not ours <= max(PEER_RATIO * theirs, last_place)
+        for key, (ours, theirs) in largest.items()
+        if not ours <= PEER_RATIO * theirs
     }
     assert not too_far
 
@@ -90,7 +108,7 @@ def test_traced_training_steps_have_eager_s_bits(name: str) -> None:
         model = module.build(nl)
         optimizer = nl.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
         step, losses = nl.trace(), []
-        for seed in SEEDS[:2]:
+        for seed in range(2):
             batch = [nl.from_numpy(array) for array in module.batch(np.random.default_rng(seed))]
             with step if traced else nl.enable_grad():
                 loss = module.loss(nl, model, *batch)

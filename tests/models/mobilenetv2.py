@@ -55,7 +55,7 @@ def build(torch: Any) -> Any:
 
 
 def batch(random: np.random.Generator) -> tuple[np.ndarray, ...]:
-    return random.standard_normal((4, 3, 64, 64)).astype(np.float32), random.integers(0, CLASSES, 4)
+    return random.standard_normal((4, 3, 32, 32)).astype(np.float32), random.integers(0, CLASSES, 4)
 
 
 def loss(torch: Any, model: Any, images: Any, labels: Any) -> Any:
