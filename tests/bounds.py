@@ -44,7 +44,7 @@ BOUNDS: dict[str, Callable[[int], float]] = {
 
 GRADCHECK = {"eps": 1e-6, "atol": 1e-6, "rtol": 1e-5}  # finite differences in float64
 PEER_RATIO = 2.0  # |ours - float64| <= PEER_RATIO * |torch - float64| in the maximum norm
-KINK = 1e-5  # relative to its mean size: where relu's input is closer to 0, rounding decides its gradient in any library
+KINK = 1e-5  # of its mean size: nearer to 0, rounding decides relu's gradient in any library
 
 _UNIT = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
 

@@ -44,7 +44,7 @@ def build_all(torch: Any, module: Any) -> Iterator[tuple[Any, Any, Any]]:
 
 
 def distance_to_kinks(torch: Any, module: Any, model: Any, batch: tuple[np.ndarray, ...]) -> float:
-    """How close an element comes to where the gradient of a relu or relu6 jumps, relative to the operand's mean size."""
+    """How close an element comes to a jump of relu's or relu6's gradient, relative to the mean size."""
     kinks = {"relu": (0,), "relu_": (0,), "relu6": (0, 6), "hardtanh_": (0, 6)}
     nearest = [float("inf")]
 
