@@ -44,6 +44,7 @@ BOUNDS: dict[str, Callable[[int], float]] = {
 
 GRADCHECK = {"eps": 1e-6, "atol": 1e-6, "rtol": 1e-5}  # finite differences in float64
 PEER_RATIO = 2.0  # |ours - float64| <= PEER_RATIO * |torch - float64| in the maximum norm
+LOGIT_ULPS = {True: 8, False: 10}  # with fma and without: of a classifier's largest logit in a row
 KINK = 1e-5  # of its mean size: nearer to 0, rounding decides relu's gradient in any library
 
 _UNIT = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}

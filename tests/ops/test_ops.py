@@ -101,8 +101,6 @@ def ids(value: Any) -> str | None:
 @pytest.mark.parametrize("case", TYPED, ids=ids)
 def test_map_in_every_layout(case: tuple[Row, str], rng: np.random.Generator) -> None:
     row, dtype = case
-    if row.name == "lerp" and nl._tensor.isa() == "baseline":
-        pytest.skip("lerp's bound is stated for levels with fma; this one rounds twice")
     for layout, shapes in PLACEMENTS:
         arrays = [draw(rng, row, i, t, shapes[i % 2]) for i, t in enumerate(types_of(row, dtype))]
         got = function(row)(*(laid_out(a, layout, i) for i, a in enumerate(arrays)))

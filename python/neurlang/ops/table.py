@@ -255,7 +255,7 @@ TABLE: tuple[Row, ...] = (
         grad=d.clamp, numpy=lambda np, x, lo, hi: np.minimum(np.maximum(x, lo), hi), domain=((-8, 8), (-4, -1), (1, 4)),
         inplace_method=True, binding="composite", aliases=("clip",), stablehlo="clamp"),
     Row("lerp", "map", ("input", "end", "weight"), "T,T,T->T", "x + weight (end - x)", over="float",
-        expr=lambda x, y, w: s.fma(w, y - x, x), grad=d.lerp, numpy=lambda np, x, y, w: x + w * (y - x), slack=32.0,
+        expr=lambda x, y, w: s.fma(w, y - x, x), grad=d.lerp, numpy=lambda np, x, y, w: x + w * (y - x), slack=256.0,
         inplace_method=True, example=("[1.0, 2.0], [3.0, 6.0], 0.5", "[2.0, 4.0]")),
     Row("addcmul", "map", ("input", "tensor1", "tensor2", "value"), "T,T,T,T->T", "x + value a b", over="number",
         expr=lambda x, a, b, value: x + value * a * b, grad=d.addcmul, numpy=lambda np, x, a, b, v: x + v * a * b,
