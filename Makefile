@@ -10,6 +10,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 BUILD_OPTIONS ?=# of the package, as in `-C cmake.define.NL_SANITIZE=ON`
 RUN ?=# what stands before the tests' interpreter
 ARGS ?=# of pytest or the benchmarks
+PEERS ?=# libraries that the tests also compare with, as in PEERS=torch
 PYTEST := $(RUN) $(BIN)/python -m pytest
 
 .PHONY: help venv build demo test sanitize lint bench clean test-once
@@ -37,7 +38,7 @@ $(VENV)/.demo: $(VENV)/.ready
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) pytest mpmath safetensors
+	$(PIP) pytest mpmath safetensors $(PEERS)
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.ready
