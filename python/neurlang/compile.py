@@ -45,7 +45,6 @@ class Compiled:
     nbytes: int
     handle: Any
     runner: Callable[[Any], None]
-    kept: tuple[str, ...]
 
     @property
     def kernels(self) -> tuple[KernelStep, ...]:
@@ -68,51 +67,46 @@ class Compiled:
         unfinished = {x.storage for late in self.schedule.steps[max(step, 0) :] for x, write in touched(late) if write}
         return [i for i, made in enumerate(self.outputs) if made and i not in unfinished]
 
-    def notes(self) -> list[str]:
-        """What outlives the block and therefore needs memory, for `why()`."""
-        rest = self.kept[MAX_NOTES:]
-        return [*self.kept[:MAX_NOTES], *([f"kept from {len(rest)} more lines"] if rest else [])]
+    def notes(self, lines: Sequence[Line]) -> list[str]:
+        """What outlives the block and therefore needs memory, for `why()`: which lines made it, the largest first."""
+        made = {x.storage: node.record for node in self.captured.nodes for x in node.outs}
+        sizes: dict[str, list[int]] = {}
+        for i, s in enumerate(self.captured.storages):
+            if s.kind == "fresh" and s.live:
+                record = made.get(i, -1)
+                place = line_text(lines[record] if 0 <= record < len(lines) else None)
+                sizes.setdefault(place, []).append(s.nbytes)
+        kept = [
+            f"kept from {place}: {len(n)} tensor{'s'[: len(n) != 1]}, {sum(n):,} bytes"
+            for place, n in sorted(sizes.items(), key=lambda item: -sum(item[1]))
+        ]
+        rest = len(kept) - MAX_NOTES
+        return [*kept[:MAX_NOTES], *([f"kept from {rest} more lines"] if rest > 0 else [])]
 
     def run(self, tape: Any) -> None:
         """Executes on the memory of a tape that matches."""
         self.runner(tape)
 
 
-def compile_tape(
-    records: Sequence[Any], slots: Sequence[Any], outputs: bytes, lines: Sequence[Line], backend: str = "cpu"
-) -> Compiled:
+def compile_tape(records: Sequence[Any], slots: Sequence[Any], outputs: bytes, backend: str = "cpu") -> Compiled:
     """Compiles a tape; `outputs` says which fresh slots must be made."""
     live = [(kind, nbytes, bool(outputs[i]), device) for i, (kind, nbytes, _, device) in enumerate(slots)]
     captured = from_tape(records, live)
     graphs = [captured]
     schedule = passes.run(captured, after=lambda _, made: graphs.append(made) if isinstance(made, Graph) else None)
     if backend == "interpret":
-        return _interpreted(captured, graphs[-1], schedule, outputs, _kept(captured, lines))
+        return _interpreted(captured, graphs[-1], schedule, outputs)
     built = importlib.import_module(f"{__package__}.backends.{backend}").build(
         schedule, _op_numbers(), _machine, VERSION
     )
     handle = None if built.program is None else _machine.ProgramHandle(built.program, outputs)
     runner = _run_op_by_op if handle is None else (lambda tape: tape.replay(handle))
-    kept = _kept(captured, lines)
-    return Compiled(captured, graphs[-1], schedule, built.source, outputs, built.nbytes, handle, runner, kept)
+    return Compiled(captured, graphs[-1], schedule, built.source, outputs, built.nbytes, handle, runner)
 
 
 def _run_op_by_op(tape: Any) -> None:
     """What a backend that makes no programs leaves to do."""
     tape.run()
-
-
-def _kept(graph: Graph, lines: Sequence[Line]) -> tuple[str, ...]:
-    """Which lines made what outlives the block, the largest first."""
-    made = {x.storage: node.record for node in graph.nodes for x in node.outs}
-    sizes: dict[str, list[int]] = {}
-    for i, s in enumerate(graph.storages):
-        if s.kind == "fresh" and s.live:
-            record = made.get(i, -1)
-            place = line_text(lines[record]) if 0 <= record < len(lines) else "an unknown line"
-            sizes.setdefault(place, []).append(s.nbytes)
-    order = sorted(sizes.items(), key=lambda item: -sum(item[1]))
-    return tuple(f"kept from {place}: {len(n)} tensor{'s'[: len(n) != 1]}, {sum(n):,} bytes" for place, n in order)
 
 
 _row_kernels: dict[tuple[str, str], cpu.RowKernel] = {}  # eager code calls them for as long as the process lives
@@ -133,7 +127,7 @@ def _op_numbers() -> dict[str, int]:
     return {name: number for number, name in enumerate(ROWS)}
 
 
-def _interpreted(captured: Graph, graph: Graph, schedule: Schedule, outputs: bytes, kept: tuple[str, ...]) -> Compiled:
+def _interpreted(captured: Graph, graph: Graph, schedule: Schedule, outputs: bytes) -> Compiled:
     """Runs the recorded graph with the oracle, on the tape's own memory."""
 
     def run(tape: Any) -> None:
@@ -145,7 +139,7 @@ def _interpreted(captured: Graph, graph: Graph, schedule: Schedule, outputs: byt
                 array[...] = results[i]
         tape.finish()
 
-    return Compiled(captured, graph, schedule, str(captured), outputs, len(str(captured)), None, run, kept)
+    return Compiled(captured, graph, schedule, str(captured), outputs, len(str(captured)), None, run)
 
 
 def fma() -> Callable[[Any, Any, Any], Any]:

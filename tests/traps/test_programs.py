@@ -238,3 +238,13 @@ def test_the_same_decorated_object_as_block_and_decorator() -> None:
         return results
 
     same(scenario, compiled=1, replayed=4, cut=0)
+
+
+def test_what_is_kept_is_named_by_line_although_another_segment_came_first() -> None:
+    step = nl.trace()
+    for n in (4, 4, 4, 3, 4, 3, 4, 3):  # as with a shorter last batch
+        with step:
+            kept = nl.ones(n) * 2.0
+    assert kept.tolist() == [2.0] * 3
+    (note,) = step.why()
+    assert note.startswith(f"kept from {__file__}:") and note.endswith("1 tensor, 12 bytes")

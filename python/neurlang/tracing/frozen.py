@@ -121,7 +121,7 @@ def _freeze(owner: trace, fn: Callable[..., Any], args: Any, kwargs: Any) -> Fro
         results, layout = _flatten(result)
         tape.close()
         tape.seal()
-        compiled = compiler().compile_tape(tape.records(), tape.slots(), tape.outputs(), tape.lines, owner.backend)
+        compiled = compiler().compile_tape(tape.records(), tape.slots(), tape.outputs(), owner.backend)
         frozen = _tensor.freeze_tape(tape, compiled.handle, tuple(inputs), tuple(results))
     finally:
         owner.strict = strict

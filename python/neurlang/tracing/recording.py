@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..compile import Compiled
 
 
-@dataclass
+@dataclass(eq=False)
 class Segment:
     """One recorded sequence of operations: how often it was met, its programs, and where its operations stand."""
 

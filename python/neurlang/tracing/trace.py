@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 from .. import _tensor
 from ..errors import TraceError
@@ -64,9 +65,10 @@ class trace:
         self.backend = backend
         self.counts = Counts()
         self._reasons: OrderedDict[str, int] = OrderedDict()
-        self._last: Compiled | None = None
+        self._last: tuple[Compiled, Segment] | None = None
         self._owner: threading.Thread | None = None
-        self._want_lines = True  # until the lines of what is recorded are known: finding them costs more than recording
+        self._want_lines = True  # finding them costs more than recording: only until all that comes again has its own
+        self._without_lines: WeakSet[Segment] = WeakSet()
 
     # ---- context manager and decorator ----
 
@@ -116,7 +118,7 @@ class trace:
 
     def why(self) -> list[str]:
         """Why the trace was cut, ran op by op, or kept what: one line each, with how often."""
-        kept = self._last.notes() if self._last is not None else []
+        kept = self._last[0].notes(self._last[1].lines) if self._last is not None else []
         return [f"{text} ({n} times)" if n > 1 else text for text, n in self._reasons.items()] + kept
 
     @property
@@ -124,7 +126,7 @@ class trace:
         """The program that ran last: its graph, kernels, source and memory plan."""
         if self._last is None:
             raise TraceError("nothing was compiled yet; run the block first" + "".join(f"\n  {w}" for w in self.why()))
-        return self._last
+        return self._last[0]
 
     @property
     def graph(self) -> Any:
@@ -161,6 +163,15 @@ class trace:
     def _note(self, text: str) -> None:
         self._reasons[text] = self._reasons.get(text, 0) + 1
 
+    def _know_lines(self, segment: Segment, tape: Any) -> None:
+        """Keeps where the segment's operations stand, or asks for it once the segment has come a second time."""
+        segment.lines = segment.lines or tape.lines
+        if segment.lines:
+            self._without_lines.discard(segment)
+        elif segment.met:
+            self._without_lines.add(segment)
+        self._want_lines = bool(self._without_lines)
+
 
 def _flush(reason: str) -> None:
     """The hot door's way up: values are needed now, so what was recorded runs and recording goes on."""
@@ -184,8 +195,7 @@ def _run_segment(owner: trace, reason: str | None, last: bool, raised: bool = Fa
         if tape.foreign_write() >= 0:
             raise TraceError("an input that shares memory with NumPy was written during the block; copy it first")
         segment = programs.find(tape, tape.seal(), owner.backend)
-        segment.lines = segment.lines or tape.lines
-        owner._want_lines = not segment.lines
+        owner._know_lines(segment, tape)
         compiled, why_not = (None, str(reason)) if raised else _choose(owner, tape, segment, reason is None)
         try:
             if compiled is None:
@@ -194,7 +204,7 @@ def _run_segment(owner: trace, reason: str | None, last: bool, raised: bool = Fa
                 tape.run()
             else:
                 owner.counts.replayed += 1
-                owner._last = compiled
+                owner._last = compiled, segment
                 compiled.run(tape)
         except IndexError as e:
             if compiled is not None:
@@ -223,7 +233,7 @@ def _choose(owner: trace, tape: Any, segment: Segment, at_end: bool) -> tuple[Co
         return None, "the segment was met for the first time"
     outputs = _union(tape.outputs(), *(p.outputs for p in segment.programs))
     try:
-        compiled = compiler().compile_tape(tape.records(), tape.slots(), outputs, tape.lines, owner.backend)
+        compiled = compiler().compile_tape(tape.records(), tape.slots(), outputs, owner.backend)
     except Exception as e:  # whatever fails here, the op-by-op run is right and the user is told
         segment.failure = f"compiling failed: {type(e).__name__}: {e}"
         return None, segment.failure
