@@ -6,6 +6,8 @@
 
 namespace nl {
 
+constexpr int kMaxOps = 1024;  // rows of the table and those registered at run time
+
 // What a Tensor is, apart from Python: a strided window into a storage. Offsets and strides in elements.
 struct TensorData {
   Storage* storage;

@@ -1,7 +1,6 @@
 // map.cpp: the elementwise driver: from strided, broadcast operands to calls of the generated contiguous kernels.
 #include <algorithm>
-#include <cstring>
-#include <vector>
+#include <atomic>
 
 #include "../kernels/dispatch.hpp"
 #include "eager.hpp"
@@ -164,23 +163,18 @@ void run_parallel(const Nest& nest) {
       const_cast<Nest*>(&nest));
 }
 
-std::vector<MapFn>& registered() {
-  static std::vector<MapFn> kernels;
-  return kernels;
-}
+// Of rows registered at run time. Threads that hold no lock read here while another one registers.
+std::atomic<MapFn> registered[kMaxOps - kNumOps][kDTypes];
 
 }  // namespace
 
 MapFn map_kernel(uint16_t op, DType key) {
   if (op < kNumOps) return nl_map_table()[op][(int)key];
-  const size_t i = size_t(op - kNumOps) * kDTypes + (size_t)key;
-  return i < registered().size() ? registered()[i] : nullptr;
+  return registered[op - kNumOps][(int)key].load(std::memory_order_acquire);
 }
 
 void set_map_kernel(uint16_t op, DType key, MapFn fn) {
-  const size_t i = size_t(op - kNumOps) * kDTypes + (size_t)key;
-  if (registered().size() <= i) registered().resize((i / kDTypes + 1) * kDTypes, nullptr);
-  registered()[i] = fn;
+  registered[op - kNumOps][(int)key].store(fn, std::memory_order_release);
 }
 
 int run_map(const Call& call) {

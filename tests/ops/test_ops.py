@@ -566,3 +566,33 @@ def test_gradients_at_kinks_are_torchs(name: str, torch: Any) -> None:
     KINKS[name](torch, theirs).sum().backward()
     # PyTorch's hardsigmoid has 1/6 in float32 only.
     np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-7, atol=0)
+
+
+# ---- arguments that reach outside of memory, or of 64 bits ----
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x.narrow(0, 1, 2**63 - 1),
+        lambda x: x.as_strided((2,), (1,), 2**63 - 1),
+        lambda x: x.as_strided((2**32 + 1,), (2**32,)),
+        lambda x: x.as_strided((2,), (-1,)),
+        lambda x: x.as_strided((3,), (3,)),
+    ],
+)
+def test_views_stay_inside_their_storage(view: Callable[[nl.Tensor], nl.Tensor]) -> None:
+    with pytest.raises((IndexError, nl.ShapeError)):
+        view(nl.arange(6.0))
+
+
+def test_a_view_may_fill_its_storage_and_an_empty_one_lie_at_its_end() -> None:
+    x = nl.arange(6.0)
+    assert x[5:].as_strided((6,), (-1,)).tolist() == [5, 4, 3, 2, 1, 0]
+    assert x.as_strided((0, 3), (2**63, 1), 6).shape == (0, 3)
+
+
+@pytest.mark.parametrize("call", [lambda x: x.type_as(3), lambda x: nl.nan_to_num(x.numpy())])
+def test_what_is_no_tensor_is_refused(call: Callable[[nl.Tensor], Any]) -> None:
+    with pytest.raises(nl.DTypeError, match="expected a Tensor"):
+        call(nl.zeros(3))

@@ -310,6 +310,14 @@ def test_register_refuses(changes: dict[str, Any], complaint: str) -> None:
     assert before == ROWS
 
 
+def test_a_row_that_a_hook_refuses_is_not_registered() -> None:
+    before = dict(ROWS)
+    wide = row(name="test_wide", ins=tuple(f"x{i}" for i in range(12)), types=",".join("T" * 12) + "->T")
+    with pytest.raises(ValueError, match="at most"):
+        table.register(wide)
+    assert before == ROWS
+
+
 def test_register_tells_its_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Row] = []
     monkeypatch.setattr(table, "on_register", [seen.append])

@@ -71,6 +71,8 @@ cdef extern from "runtime/storage.hpp" namespace "nl":
         Storage* borrow(void*, int64_t, uint8_t, void (*)(void*) noexcept, void*) except +raise_python
 
 cdef extern from "eager/eager.hpp" namespace "nl":
+    enum:
+        MAX_OPS "nl::kMaxOps"
     cdef struct TensorData:
         Storage* storage
         int64_t offset

@@ -92,16 +92,16 @@ cdef enum:
 cdef struct OpSpec:
     int n_in
     int n_out
-    int in_type[12]
-    int out_type[12]
+    int in_type[MAX_OPERANDS]
+    int out_type[MAX_OPERANDS]
     int over
     bint promote_float
     bint promote_int64
     bint differentiable
     bint saves_out
-    bint saved[12]  # which inputs the gradient rule reads; a variadic row's last flag holds for the rest
+    bint saved[MAX_OPERANDS]  # which inputs the gradient rule reads; a variadic row's last flag holds for the rest
 
-cdef OpSpec specs[1024]
+cdef OpSpec specs[MAX_OPS]
 cdef list rows = []
 cdef dict OP = {}  # name -> number
 
@@ -112,9 +112,11 @@ cdef int type_code(str t):
 
 cdef int add_row(object row) except -1:
     """Reads a row into `specs`; the place in the table is the op's number."""
-    cdef int op = len(rows)
-    cdef OpSpec* s = &specs[op]
-    cdef int i
+    cdef int op = len(rows), i
+    cdef OpSpec* s
+    if op >= MAX_OPS or len(row.in_types) + row.outs > MAX_OPERANDS:
+        raise ValueError(f"row {row.name!r}: at most {MAX_OPS} rows of {MAX_OPERANDS} operands and results are possible")
+    s = &specs[op]
     s.n_in = len(row.in_types)
     s.n_out = row.outs
     for i in range(s.n_in):
@@ -138,7 +140,7 @@ cdef int add_row(object row) except -1:
     return op
 
 
-cdef const char* OP_NAME[1024]
+cdef const char* OP_NAME[MAX_OPS]
 cdef list op_name_bytes = []
 
 for _row in table.TABLE:

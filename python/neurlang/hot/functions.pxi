@@ -474,7 +474,8 @@ def tensor_round(x, *, decimals=0):
 
 def nan_to_num(x, nan=0.0, posinf=None, neginf=None):
     """x with NaN and the infinities replaced (by default 0 and the largest finite numbers)."""
-    limit = float(np.finfo((<dtype>x.dtype).numpy).max)
+    cdef dtype kind = need_tensor(x, "nan_to_num").dtype
+    limit = float(np.finfo(kind.numpy).max)
     return mapn(OP["nan_to_num"], (x, nan, limit if posinf is None else posinf, -limit if neginf is None else neginf))
 
 

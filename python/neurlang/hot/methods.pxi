@@ -355,7 +355,7 @@ def narrow(self, dim, start, length):
     cdef int64_t at = clip_index(start), n = clip_index(length)
     if at < 0:
         at += self.d.shape[a]
-    if at < 0 or n < 0 or at + n > self.d.shape[a]:
+    if at < 0 or n < 0 or n > self.d.shape[a] - at:
         raise IndexError(f"narrow: [{start}, {start}+{length}) is not within axis {a} of the {describe(self)}")
     return narrow_view(self, a, at, 1, n)
 
@@ -435,7 +435,7 @@ def astype(self, dtype, *, bint copy=True):
 
 def type_as(self, other):
     """x in other's dtype."""
-    return cast(self, dtype_id((<Tensor>other).d.dtype))
+    return cast(self, dtype_id(need_tensor(other, "type_as").d.dtype))
 
 def float(self):
     """x as float32."""

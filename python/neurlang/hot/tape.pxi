@@ -260,12 +260,12 @@ cdef class Frozen:
             if self.input_slots[i] >= 0:
                 pointers[self.input_slots[i]] = x.d.storage.data + (x.d.offset - want.offset) * itemsize(want.dtype)
         made = []
-        for i in range(slots.size()):
-            if slots[i] == NULL and self.handle.outputs[i]:
-                slots[i] = Storage.allocate(self.bytes[i])
-                made.append(i)
-                pointers[i] = slots[i].data
         try:
+            for i in range(slots.size()):
+                if slots[i] == NULL and self.handle.outputs[i]:
+                    slots[i] = Storage.allocate(self.bytes[i])
+                    made.append(i)
+                    pointers[i] = slots[i].data
             with nogil:
                 program.run(pointers.data(), self.offsets.data(), self.scalars.data())
             results = []

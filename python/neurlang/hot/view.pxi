@@ -145,7 +145,6 @@ def as_strided(x, size, stride, storage_offset=None):
     """
     cdef Tensor t = need_tensor(x, "as_strided"), v
     cdef Dims shape = dims_from(size, "as_strided")
-    cdef int64_t lo, hi
     cdef int i
     if len(stride) != shape.rank:
         raise ShapeError(f"as_strided: {shape.rank} sizes and {len(stride)} strides")
@@ -154,15 +153,14 @@ def as_strided(x, size, stride, storage_offset=None):
     for i in range(shape.rank):
         v.d.shape[i] = shape.d[i]
         v.d.strides[i] = clip_index(stride[i])
-    if storage_offset is not None:
-        v.d.offset = t.d.offset + clip_index(storage_offset)
-    for i in range(shape.rank):
-        if py.abs(v.d.strides[i]) > (<int64_t>1 << 40) or shape.d[i] > (<int64_t>1 << 40):
-            raise ShapeError("as_strided: the view reaches outside the storage")
-    extent(v.d, &lo, &hi)
-    if lo < 0 or hi * itemsize(v.d.dtype) > v.d.storage.bytes:
-        raise ShapeError(f"as_strided: elements {lo} to {hi} reach outside the storage of "
-                         f"{v.d.storage.bytes // itemsize(v.d.dtype)}")
+    # In Python's integers, which do not overflow.
+    start = int(t.d.offset) + (0 if storage_offset is None else clip_index(storage_offset))
+    reach = [int(shape.d[i] - 1) * int(v.d.strides[i]) for i in range(shape.rank)] if numel(v.d) else []
+    low, high = start + py.sum([n for n in reach if n < 0]), start + py.sum([n for n in reach if n > 0])
+    room = v.d.storage.bytes // itemsize(v.d.dtype)
+    if low < 0 or high + (1 if numel(v.d) else 0) > room:
+        raise ShapeError(f"as_strided: elements {low} to {high} reach outside the storage of {room}")
+    v.d.offset = start
     if grad_enabled():
         v.base = t.base if t.base is not None else t
         refresh_view(v)

@@ -619,6 +619,6 @@ def register(row: Row) -> None:
     check(row)
     if row.name in ROWS:
         raise ValueError(f"there is an op {row.name!r} already")
-    ROWS[row.name] = row
     for hook in on_register:
         hook(row)
+    ROWS[row.name] = row
