@@ -10,8 +10,7 @@ namespace {
 // Sums over taps at `rows` x `columns` pixels: to[i, j] = dot over k of weight[k] * plane[offset[k] + i * row_stride + j].
 template <class T>
 struct PlaneSums {
-  using V = typename Vec<T>::V;
-  using V_u = typename Vec<T>::V_u;
+  using V = typename Simd<T>::V;
   static constexpr int W = kWidth<T>;
   static constexpr int kVecs = 4;  // side by side: one load of a weight serves four products
 
@@ -42,15 +41,15 @@ struct PlaneSums {
     for (int64_t k = 0; k < taps; k += kDepth) {
       V block[N] = {};
       for (int64_t t = k; t < min_of(k + kDepth, taps); t++) {
-        V w = SPLAT(V, weight[t]);
+        V w = splat<V>(weight[t]);
 #pragma GCC unroll 4
-        for (int v = 0; v < N; v++) block[v] = multiply_add(w, LOAD(V, from + offset[t] + v * W), block[v]);
+        for (int v = 0; v < N; v++) block[v] = multiply_add(w, load<V>(from + offset[t] + v * W), block[v]);
       }
 #pragma GCC unroll 4
       for (int v = 0; v < N; v++) total[v] = k == 0 ? block[v] : total[v] + block[v];
     }
 #pragma GCC unroll 4
-    for (int v = 0; v < N; v++) STORE(V, to + v * W, total[v]);
+    for (int v = 0; v < N; v++) store(to + v * W, total[v]);
   }
 };
 

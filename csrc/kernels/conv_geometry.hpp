@@ -5,8 +5,6 @@
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 inline int64_t gcd(int64_t a, int64_t b) { return b == 0 ? a : gcd(b, a % b); }
 
 // One axis of a convolution: tap k of output i reads input i * stride + k * dilation - pad.
@@ -142,18 +140,18 @@ struct PaddedRow {
   }
 
   static void copy_adjacent(const T* row, int64_t n, T* to) {
-    using V_u = typename Vec<T>::V_u;
+    using V = typename Simd<T>::V;
     int64_t i = 0;
-    for (; i + kWidth<T> <= n; i += kWidth<T>) STORE(V, to + i, LOAD(V, row + i));
+    for (; i + kWidth<T> <= n; i += kWidth<T>) store(to + i, load<V>(row + i));
     for (; i < n; i++) to[i] = row[i];
   }
 
   // Every other element, as strides of 2 need them; the last one is left to the end, for nothing behind it may be read.
   static void copy_even(const T* row, int64_t n, T* to) {
-    using V_u = typename Vec<T>::V_u;
+    using V = typename Simd<T>::V;
     int64_t i = 0;
     for (; i + kWidth<T> < n; i += kWidth<T>) {
-      STORE(V, to + i, even(LOAD(V, row + 2 * i), LOAD(V, row + 2 * i + kWidth<T>)));
+      store(to + i, even(load<V>(row + 2 * i), load<V>(row + 2 * i + kWidth<T>)));
     }
     for (; i < n; i++) to[i] = row[2 * i];
   }

@@ -72,8 +72,7 @@ struct Maps {
 // Single channels: a vector is a tap of as many channels, its sums run over pixels. Maps are staged like images.
 template <class T>
 struct DepthwiseSums {
-  using V = typename Vec<T>::V;
-  using V_u = typename Vec<T>::V_u;
+  using V = typename Simd<T>::V;
   static constexpr int kTaps = 9;  // sums side by side
 
   ChannelsLast<T> maps;
@@ -112,13 +111,13 @@ struct DepthwiseSums {
     int64_t at[N];
     for (int t = 0; t < N; t++) at[t] = offset[tap + t];
     for (int k = 0; k < depth; k++) {
-      V gradient = LOAD(V, map + k * maps.pitch);
+      V gradient = load<V>(map + k * maps.pitch);
 #pragma GCC unroll 9
-      for (int t = 0; t < N; t++) block[t] = multiply_add(gradient, LOAD(V, image + pixel[k] + at[t]), block[t]);
+      for (int t = 0; t < N; t++) block[t] = multiply_add(gradient, load<V>(image + pixel[k] + at[t]), block[t]);
     }
     for (int t = 0; t < N; t++) {
       T* p = to + (tap + t) * kWidth<T>;
-      STORE(V, p, LOAD(V, p) + block[t]);
+      store(p, load<V>(p) + block[t]);
     }
   }
 

@@ -27,15 +27,15 @@ inline const int64_t* offsets_in(const Grid& grid, int64_t first, int count, int
 // A vector of a panel: runs of adjacent lines, each read as a whole vector that counts from its first lane on.
 template <class T>
 struct Runs {
-  using Mask = typename Vec<T>::Mask;
+  using Lanes = typename Simd<Mask<T>>::V;
   static constexpr int kMax = 4;
   int count = 0;
   int64_t begin[kMax];
-  Mask lanes[kMax];
+  Lanes lanes[kMax];
 
   // False when there are more runs than can be read that way.
   bool find(const int64_t* offset, int n) {
-    Mask index;
+    Lanes index;
     for (int i = 0; i < kWidth<T>; i++) index[i] = i;
     for (int l = 0; l < n; l++) {
       if (l > 0 && offset[l] == offset[l - 1] + 1) continue;
@@ -49,16 +49,15 @@ struct Runs {
 
 template <class T, int kRuns>
 void pack_runs(const T* data, const Runs<T>& runs, const int64_t* step, const Slice& slice, T* to) {
-  using V = typename Vec<T>::V;
-  using V_u = typename Vec<T>::V_u;
+  using V = typename Simd<T>::V;
   const Runs<T> local = runs;  // stores through `to` could change anything that is not local
   const int64_t depth = slice.depth, pitch = slice.pitch;
   for (int64_t k = 0; k < depth; k++, to += pitch) {
     const T* from = data + step[k];
-    V v = LOAD(V, from + local.begin[0]);
+    V v = load<V>(from + local.begin[0]);
 #pragma GCC unroll 4
-    for (int r = 1; r < kRuns; r++) v = local.lanes[r] ? LOAD(V, from + local.begin[r]) : v;
-    STORE(V, to, v);
+    for (int r = 1; r < kRuns; r++) v = local.lanes[r] ? load<V>(from + local.begin[r]) : v;
+    store(to, v);
   }
 }
 

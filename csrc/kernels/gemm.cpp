@@ -22,8 +22,6 @@ constexpr int64_t kMaxRowPanels = kPanelBytesOfA / (kDepth * kPackedRows<T> * in
 template <class T>
 constexpr int64_t kMaxColumnPanels = kMaxColumns / kTileColumns<T>;
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // How C is cut: `rows` x `columns` tiles of whole panels.
 struct Tiles {
   int64_t row_panels, column_panels;
@@ -72,7 +70,7 @@ struct Columns {
     offsets_of(grid, first, direct ? 1 : n, offset);
   }
 
-  int vecs() const { return (count + kWidth<T> - 1) / kWidth<T>; }
+  int vecs() const { return int(ceil_div(count, kWidth<T>)); }
 
   void get(const T* row, T* block) const {
     for (int i = 0; i < count; i++) block[i] = row[offset[i]];

@@ -77,10 +77,10 @@ struct VectorProduct {
     // Cut along k only where the outputs alone do not feed all threads.
     int64_t items = p.batches.total * tiles();
     while (chunk < p.k && (chunk * tile < kGrain || items * (p.k / chunk) > 8 * nl_num_threads())) chunk *= 2;
-    chunks = max_of(1, (p.k + chunk - 1) / chunk);
+    chunks = max_of(1, ceil_div(p.k, chunk));
   }
 
-  int64_t tiles() const { return (outputs + tile - 1) / tile; }
+  int64_t tiles() const { return ceil_div(outputs, tile); }
 
   void run() const {
     int64_t items = p.batches.total * outputs;

@@ -12,8 +12,7 @@ namespace {
 template <class T, class RowOf>
 void pack_transposed(const T* from, int64_t line_stride, int64_t readable, const Slice& slice, T* buffer,
                      const RowOf& row_of) {
-  using V = typename Vec<T>::V;
-  using V_u = typename Vec<T>::V_u;
+  using V = typename Simd<T>::V;
   constexpr int W = kWidth<T>;
   if (readable < W) {
     for (int k = 0; k < slice.depth; k++) {
@@ -28,11 +27,11 @@ void pack_transposed(const T* from, int64_t line_stride, int64_t readable, const
       int k = int(min_of(at, max_of(0, slice.depth - W)));  // the last square overlaps the one before
       V square[W];
 #pragma GCC unroll 16
-      for (int r = 0; r < W; r++) square[r] = LOAD(V, line[r] + k);
+      for (int r = 0; r < W; r++) square[r] = load<V>(line[r] + k);
       transpose(square);
 #pragma GCC unroll 16
       for (int r = 0; r < W; r++) {
-        if (k + r < slice.depth) STORE(V, buffer + row_of(k + r) * slice.pitch + group, square[r]);
+        if (k + r < slice.depth) store(buffer + row_of(k + r) * slice.pitch + group, square[r]);
       }
     }
   }
@@ -47,10 +46,10 @@ void pack_transposed(const T* from, int64_t line_stride, const Slice& slice, T* 
 // Packs adjacent lines. `readable` >= count lines exist from the first one on, so that whole vectors can be copied.
 template <class T>
 void pack_adjacent(const T* from, int64_t step, int64_t readable, const Slice& slice, T* buffer) {
-  using V_u = typename Vec<T>::V_u;
+  using V = typename Simd<T>::V;
   for (int k = 0; k < slice.depth; k++) {
     int i = 0;
-    for (; i < slice.count && i + kWidth<T> <= readable; i += kWidth<T>) STORE(V, buffer + i, LOAD(V, from + i));
+    for (; i < slice.count && i + kWidth<T> <= readable; i += kWidth<T>) store(buffer + i, load<V>(from + i));
     for (; i < slice.count; i++) buffer[i] = from[i];
     from += step;
     buffer += slice.pitch;

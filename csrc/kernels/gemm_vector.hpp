@@ -14,8 +14,7 @@ namespace {
 // are the sizes of the complete subtrees on the stack. Works on whole vectors: what follows a part does not matter.
 template <class T, int kMax>
 struct PairSums {
-  using V = typename Vec<T>::V;
-  using V_u = typename Vec<T>::V_u;
+  using V = typename Simd<T>::V;
 
   const int count;
   int64_t pushed = 0;
@@ -25,14 +24,14 @@ struct PairSums {
 
   void push(const T* part) {
     int depth = __builtin_popcountll(pushed);
-    for (int i = 0; i < count; i += kWidth<T>) STORE(V, stack[depth] + i, LOAD(V, part + i));
+    for (int i = 0; i < count; i += kWidth<T>) store(stack[depth] + i, load<V>(part + i));
     for (int64_t level = pushed++; level & 1; level >>= 1) fold(--depth);
   }
 
   // stack[depth] += stack[depth + 1], the later one on the right.
   void fold(int depth) {
     for (int i = 0; i < count; i += kWidth<T>) {
-      STORE(V, stack[depth] + i, LOAD(V, stack[depth] + i) + LOAD(V, stack[depth + 1] + i));
+      store(stack[depth] + i, load<V>(stack[depth] + i) + load<V>(stack[depth + 1] + i));
     }
   }
 
@@ -50,8 +49,7 @@ struct VectorSums {
   static constexpr int kRows = kVecs <= 2 ? 4 : 2;       // rows side by side, to hide the latency of fma
   static constexpr int kColumns = 2048 / int(sizeof(T));  // long pieces of rows: 26 GB/s from memory, 20 with 512 bytes
   static constexpr int kAcross = 8;                       // vectors of columns side by side
-  using V = typename Vec<T>::V;
-  using V_u = typename Vec<T>::V_u;
+  using V = typename Simd<T>::V;
   using Tree = TreeRow<Sum<T>>;
 
   const T* p;
@@ -105,7 +103,7 @@ struct VectorSums {
 
   static void add(typename Tree::Lanes& lanes, const T* a, const T* b) {
 #pragma GCC unroll 16
-    for (int v = 0; v < kVecs; v++) lanes.v[v] = multiply_add(LOAD(V, a + v * W), LOAD(V, b + v * W), lanes.v[v]);
+    for (int v = 0; v < kVecs; v++) lanes.v[v] = multiply_add(load<V>(a + v * W), load<V>(b + v * W), lanes.v[v]);
   }
 
   // A step of `count` elements that are not contiguous or not a full 32; lanes that get none add 0 * 0.
@@ -141,7 +139,7 @@ struct VectorSums {
     }
     for (int h = kLanes / 2; h > 0; h /= 2) {
       for (int l = 0; l < h; l++) {
-        for (int i = 0; i < count; i += W) STORE(V, lanes[l] + i, LOAD(V, lanes[l] + i) + LOAD(V, lanes[l + h] + i));
+        for (int i = 0; i < count; i += W) store(lanes[l] + i, load<V>(lanes[l] + i) + load<V>(lanes[l + h] + i));
       }
     }
   }
@@ -152,19 +150,19 @@ struct VectorSums {
   void chain(const T* row, const T* factor, int steps, T* lane) const {
     V sum[N] = {};
     for (int s = 0; s < steps; s++, row += kLanes * step) {
-      V f = SPLAT(V, factor[s * kLanes]);
+      V f = splat<V>(factor[s * kLanes]);
 #pragma GCC unroll 16
       for (int v = 0; v < N; v++) {
         __builtin_prefetch(row + step + v * W);
-        sum[v] = multiply_add(LOAD(V, row + v * W), f, sum[v]);
+        sum[v] = multiply_add(load<V>(row + v * W), f, sum[v]);
       }
     }
-    for (int v = 0; v < N; v++) STORE(V, lane + v * W, sum[v]);
+    for (int v = 0; v < N; v++) store(lane + v * W, sum[v]);
   }
 
   T chain_of_one(const T* row, const T* factor, int steps) const {
     V sum = {};
-    for (int s = 0; s < steps; s++) sum = multiply_add(SPLAT(V, row[s * kLanes * step]), SPLAT(V, factor[s * kLanes]), sum);
+    for (int s = 0; s < steps; s++) sum = multiply_add(splat<V>(row[s * kLanes * step]), splat<V>(factor[s * kLanes]), sum);
     return sum[0];
   }
 };

@@ -150,7 +150,7 @@ void along_axis(const View& there, const View& index, const View& here, int axis
   }
   int64_t columns = last < 0 ? 1 : index.shape[last], n = index.shape[axis], extent = there.shape[axis];
   auto column_step = [last](const View& v) { return last < 0 ? 0 : v.strides[last]; };
-  int64_t tiles = (columns + kColumns - 1) / kColumns;
+  int64_t tiles = ceil_div(columns, kColumns);
   parallel_for(outer.total * tiles, grain_of(n * min_of(columns, kColumns)), [=, &outer](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; item++) {
       auto c = outer.seek(item / tiles);
@@ -263,7 +263,7 @@ void get_points(const Points& p, const View& x, const View& out) {
 template <class Op>
 void put_points(const Points& p, const View& x, const View& value) {
   using T = typename Op::Element;
-  int64_t tile = min_of(kColumns, max_of(16, p.run / nl_num_threads())), tiles = (p.run + tile - 1) / tile;
+  int64_t tile = min_of(kColumns, max_of(16, p.run / nl_num_threads())), tiles = ceil_div(p.run, tile);
   parallel_for(p.before.total * tiles, grain_of(p.count * p.after.total * tile), [=, &p](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       auto c = p.before.seek(i / tiles);

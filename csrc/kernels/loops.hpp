@@ -10,6 +10,7 @@ constexpr int64_t kGrain = 32768;
 
 constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How many items of `work` elements make one chunk.
 inline int64_t grain_of(int64_t work) { return max_of(1, kGrain / max_of(work, 1)); }

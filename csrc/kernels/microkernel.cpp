@@ -6,8 +6,7 @@ namespace {
 
 template <class T, int kRows, int kVecs>
 void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, bool accumulate) {
-  using V = typename Vec<T>::V;
-  using V_u = typename Vec<T>::V_u;
+  using V = typename Simd<T>::V;
   V sum[kRows][kVecs] = {};
   if (accumulate) {
 #pragma GCC unroll 16
@@ -19,10 +18,10 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, b
   for (int64_t k = 0; k < depth; k++) {
     V column[kVecs];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVecs; v++) column[v] = LOAD(V, b.data + v * kWidth<T>);
+    for (int v = 0; v < kVecs; v++) column[v] = load<V>(b.data + v * kWidth<T>);
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; i++) {
-      V row = SPLAT(V, a.data[i * a.line_stride]);
+      V row = splat<V>(a.data[i * a.line_stride]);
 #pragma GCC unroll 4
       for (int v = 0; v < kVecs; v++) sum[i][v] = multiply_add(row, column[v], sum[i][v]);
     }
@@ -34,7 +33,7 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, b
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; v++) {
       T* to = c + i * c_row + v * kWidth<T>;
-      STORE(V, to, accumulate ? LOAD(V, to) + sum[i][v] : sum[i][v]);
+      store(to, accumulate ? load<V>(to) + sum[i][v] : sum[i][v]);
     }
   }
 }

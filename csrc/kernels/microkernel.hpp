@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#include "../simd/vec.h"
+#include "vector.hpp"
 
 namespace nl::NL_ISA {
 
@@ -17,29 +17,11 @@ constexpr int kTileRows = 6, kTileVecs = 2;
 constexpr int kTileRows = 2, kTileVecs = 4;
 #endif
 
-// The hardware vector of T: V aligned, V_u at any address (the names that LOAD and STORE expect).
-template <class T>
-struct Vec;
-
-template <>
-struct Vec<float> {
-  using V = vf32;
-  using V_u = vf32_u;
-  using Mask = vi32;
-};
-
-template <>
-struct Vec<double> {
-  using V = vf64;
-  using V_u = vf64_u;
-  using Mask = vi64;
-};
-
 NL_FN vf32 multiply_add(vf32 a, vf32 b, vf32 c) { return vf32_fma(a, b, c); }
 NL_FN vf64 multiply_add(vf64 a, vf64 b, vf64 c) { return vf64_fma(a, b, c); }
 
 template <class T>
-constexpr int kWidth = NL_VEC_BYTES / int(sizeof(T));  // elements in a vector
+constexpr int kWidth = Simd<T>::kWidth;  // elements in a vector
 template <class T>
 constexpr int kTileColumns = kTileVecs * kWidth<T>;
 

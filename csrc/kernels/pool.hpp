@@ -1,6 +1,7 @@
 // pool.hpp: how the pooling kernels go over planes: bands of output rows, padded where they must be, in vectors.
 #pragma once
 #include "loops.hpp"
+#include "shuffle.hpp"
 #include "vector.hpp"
 
 namespace nl::NL_ISA {
@@ -85,18 +86,6 @@ Band<T> band_of(const Planes<const T>& x, const T* plane, const T* x_end, const 
   return {copy, width, copy + height * width};
 }
 
-// The elements 0, 2, 4, … of two vectors in a row.
-template <class V>
-V even(V a, V b) {
-  constexpr int kWidth = sizeof(V) / sizeof(a[0]);
-  if constexpr (kWidth == 2) return __builtin_shufflevector(a, b, 0, 2);
-  if constexpr (kWidth == 4) return __builtin_shufflevector(a, b, 0, 2, 4, 6);
-  if constexpr (kWidth == 8) return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
-  if constexpr (kWidth == 16) {
-    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-  }
-}
-
 // A vector of elements `stride` apart; for kStride = 2 one element more is read than needed.
 template <class V, int kStride, class T>
 V strided_load(const T* p, int64_t stride) {
@@ -173,7 +162,7 @@ void pool(const View& input, const Axis& rows, const Axis& columns, T padding, c
   Planes<const T> x(input);
   const T* end = end_of<T>(input);
   int64_t band = min_of(max_of(1, kBand / max_of(columns.extent(columns.outputs) * rows.stride, 1)), rows.outputs);
-  int64_t bands = band ? (rows.outputs + band - 1) / band : 0;
+  int64_t bands = band ? ceil_div(rows.outputs, band) : 0;
   int64_t work = band * columns.outputs * rows.kernel * columns.kernel;
   parallel_for(x.count * bands, grain_of(work), [=, &rows, &columns, &outputs](int64_t begin, int64_t stop) {
     for (int64_t item = begin; item < stop; item++) {

@@ -9,7 +9,7 @@ namespace {
 
 template <class T>
 int64_t whole_vectors(int64_t n) {
-  return (n + Simd<T>::kWidth - 1) / Simd<T>::kWidth * Simd<T>::kWidth;
+  return ceil_div(n, Simd<T>::kWidth) * Simd<T>::kWidth;
 }
 
 // ---- windows of one size at regular distances ----
@@ -119,7 +119,7 @@ struct Spread {
     }
     for (int64_t r = 0; r < columns.stride; r++) {
       const T* phase = phases + r * slots;
-      int64_t slot = r >= columns.pad ? 0 : (columns.pad - r + columns.stride - 1) / columns.stride;
+      int64_t slot = r >= columns.pad ? 0 : ceil_div(columns.pad - r, columns.stride);
       for (int64_t d = slot * columns.stride + r - columns.pad; d < to.width; d += columns.stride) {
         to_row[d * to.column_stride] = phase[slot++];
       }
@@ -160,7 +160,7 @@ struct Span {
 
   // Window o of `outputs` over `size` positions.
   static Span of(int64_t o, int64_t outputs, int64_t size) {
-    return {o * size / outputs, ((o + 1) * size + outputs - 1) / outputs};
+    return {o * size / outputs, ceil_div((o + 1) * size, outputs)};
   }
   int64_t count() const { return end - begin; }
 };

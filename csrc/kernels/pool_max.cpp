@@ -9,7 +9,7 @@ namespace {
 
 // The first tap of output o that lies inside the plane.
 int64_t first_tap(const Axis& a, int64_t o) {
-  return a.origin(o) >= 0 ? 0 : (-a.origin(o) + a.dilation - 1) / a.dilation;
+  return a.origin(o) >= 0 ? 0 : ceil_div(-a.origin(o), a.dilation);
 }
 
 // `Offset` holds the distance of any element of a window from its origin, in the plane.

@@ -77,7 +77,7 @@ struct Split {
   // Cuts only where the kept elements alone do not feed all threads; `width` elements are reduced side by side.
   Split(int64_t n, int64_t items, int64_t width) : size(kBlock) {
     while (size < n && (size * width < kGrain || items * (n / size) > 8 * nl_num_threads())) size *= 2;
-    count = n > 0 ? (n + size - 1) / size : 1;
+    count = n > 0 ? ceil_div(n, size) : 1;
   }
 };
 
@@ -126,7 +126,7 @@ void reduce_rows(const Reducer& r, const Rows& rows) {
 void reduce_columns(const Reducer& r, const Rows& rows, Walk<2> kept, int d) {
   const int64_t columns = kept.shape[d], stride = kept.stride[0][d], out_stride = kept.stride[1][d];
   kept.remove_axis(d);
-  const int64_t tiles = (columns + r.tile - 1) / r.tile;
+  const int64_t tiles = ceil_div(columns, r.tile);
   Split s(rows.n, kept.total * tiles, columns / tiles);
   Parts parts(r, s, s.count == 1 ? 0 : kept.total * columns);
   int64_t grain = grain_of(min_of(s.size, rows.n) * (columns / tiles));

@@ -30,22 +30,17 @@ NL_FN Zipped<vf32> zip(vf32 a, vf32 b) { return NL_ZIP_4(a, b); }
 NL_FN Zipped<vf64> zip(vf64 a, vf64 b) { return NL_ZIP_2(a, b); }
 #endif
 
-// The elements of (a, b) with even numbers.
-#define NL_EVEN_2(a, b) __builtin_shufflevector(a, b, 0, 2)
-#define NL_EVEN_4(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6)
-#define NL_EVEN_8(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
-#define NL_EVEN_16(a, b) \
-  __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
-#if NL_VEC_BYTES == 64
-NL_FN vf32 even(vf32 a, vf32 b) { return NL_EVEN_16(a, b); }
-NL_FN vf64 even(vf64 a, vf64 b) { return NL_EVEN_8(a, b); }
-#elif NL_VEC_BYTES == 32
-NL_FN vf32 even(vf32 a, vf32 b) { return NL_EVEN_8(a, b); }
-NL_FN vf64 even(vf64 a, vf64 b) { return NL_EVEN_4(a, b); }
-#else
-NL_FN vf32 even(vf32 a, vf32 b) { return NL_EVEN_4(a, b); }
-NL_FN vf64 even(vf64 a, vf64 b) { return NL_EVEN_2(a, b); }
-#endif
+// The elements 0, 2, 4, … of two vectors in a row.
+template <class V>
+NL_FN V even(V a, V b) {
+  constexpr int kWidth = sizeof(V) / sizeof(a[0]);
+  if constexpr (kWidth == 2) return __builtin_shufflevector(a, b, 0, 2);
+  if constexpr (kWidth == 4) return __builtin_shufflevector(a, b, 0, 2, 4, 6);
+  if constexpr (kWidth == 8) return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+  if constexpr (kWidth == 16) {
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  }
+}
 
 // Transposes W vectors of W: each round zips the first half of them with the second.
 template <class V, int W>

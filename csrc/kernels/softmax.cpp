@@ -137,7 +137,7 @@ void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int colum
 template <class K, class T>
 void over_columns(const View& x, const View& y, Walk<2> kept, int d, int64_t n, int64_t x_step, int64_t y_step) {
   int64_t columns = kept.shape[d], most = min_of(kKeptOfTile<T> / n, TreeColumns<Sum<T>>::kTile);
-  int64_t tiles = (columns + most - 1) / most;
+  int64_t tiles = ceil_div(columns, most);
   kept.remove_axis(d);
   int64_t grain = grain_of(4 * n * (columns / tiles));
   parallel_for(kept.total * tiles, grain, [=, &x, &y, &kept](int64_t begin, int64_t stop) {
