@@ -11,24 +11,22 @@ struct Zipped {
   V low, high;
 };
 
-#define NL_ZIP_2(a, b) {__builtin_shufflevector(a, b, 0, 2), __builtin_shufflevector(a, b, 1, 3)}
-#define NL_ZIP_4(a, b) {__builtin_shufflevector(a, b, 0, 4, 1, 5), __builtin_shufflevector(a, b, 2, 6, 3, 7)}
-#define NL_ZIP_8(a, b)                                       \
-  {__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11), \
-   __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)}
-#define NL_ZIP_16(a, b)                                                                       \
-  {__builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),    \
-   __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)}
-#if NL_VEC_BYTES == 64
-NL_FN Zipped<vf32> zip(vf32 a, vf32 b) { return NL_ZIP_16(a, b); }
-NL_FN Zipped<vf64> zip(vf64 a, vf64 b) { return NL_ZIP_8(a, b); }
-#elif NL_VEC_BYTES == 32
-NL_FN Zipped<vf32> zip(vf32 a, vf32 b) { return NL_ZIP_8(a, b); }
-NL_FN Zipped<vf64> zip(vf64 a, vf64 b) { return NL_ZIP_4(a, b); }
-#else
-NL_FN Zipped<vf32> zip(vf32 a, vf32 b) { return NL_ZIP_4(a, b); }
-NL_FN Zipped<vf64> zip(vf64 a, vf64 b) { return NL_ZIP_2(a, b); }
-#endif
+template <class V>
+NL_FN Zipped<V> zip(V a, V b) {
+  constexpr int kWidth = sizeof(V) / sizeof(a[0]);
+  if constexpr (kWidth == 2) return {__builtin_shufflevector(a, b, 0, 2), __builtin_shufflevector(a, b, 1, 3)};
+  if constexpr (kWidth == 4) {
+    return {__builtin_shufflevector(a, b, 0, 4, 1, 5), __builtin_shufflevector(a, b, 2, 6, 3, 7)};
+  }
+  if constexpr (kWidth == 8) {
+    return {__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11),
+            __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)};
+  }
+  if constexpr (kWidth == 16) {
+    return {__builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
+            __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)};
+  }
+}
 
 // The elements 0, 2, 4, … of two vectors in a row.
 template <class V>
