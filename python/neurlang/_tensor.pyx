@@ -72,6 +72,7 @@ cdef class Tensor:
             self.d.storage.release()
 
     include "hot/methods.pxi"
+    include "hot/function_methods.pxi"
     include "methods.gen.pxi"
 
 
@@ -81,6 +82,7 @@ include "functions.gen.pxi"
 include "hot/view.pxi"
 include "hot/index.pxi"
 include "hot/create.pxi"
+include "hot/native.pxi"
 include "hot/functions.pxi"
 include "hot/tape.pxi"
 

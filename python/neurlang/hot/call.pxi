@@ -2,6 +2,8 @@
 
 cdef enum:
     RELEASE_GIL_ABOVE = 65536  # elements; below, letting go of the GIL costs more than it frees
+    MUCH_WORK = RELEASE_GIL_ABOVE + 1
+    SHORT = 32768              # elements; more are spread over threads
     MAX_TAPE_OPS = 65536
     DEAD_BYTES = 1 << 28       # leaves held only by the tape: more than this and it runs
 
@@ -29,20 +31,21 @@ cdef inline Dims dims_of(const TensorData* d):
     return r
 
 
+cdef int sizes_from(object shape, str what, int64_t* sizes) except -1:
+    """Writes down a Python sequence of at most MAX_RANK sizes; returns how many."""
+    cdef int i, n = len(shape)
+    if n > MAX_RANK:
+        raise ShapeError(f"{what}: {n} axes are more than the {MAX_RANK} supported")
+    for i in range(n):
+        sizes[i] = clip_index(shape[i])
+    return n
+
+
 cdef Dims dims_from(object shape, str what) except *:
     """Sizes from a Python sequence or integer, checked for sign and overflow."""
-    cdef Dims r
     cdef int64_t wanted[MAX_RANK]
-    cdef int n = 0
-    if isinstance(shape, int):
-        shape = (shape,)
-    if len(shape) > MAX_RANK:
-        raise ShapeError(f"{what}: {len(shape)} axes are more than the {MAX_RANK} supported")
-    for x in shape:
-        wanted[n] = clip_index(x)
-        n += 1
-    r = shape_checked(what.encode(), wanted, n)
-    return r
+    cdef int n = sizes_from((shape,) if isinstance(shape, int) else shape, what, wanted)
+    return shape_checked(what.encode(), wanted, n)
 
 
 cdef int64_t clip_index(object x) except? -9223372036854775807:
@@ -53,6 +56,10 @@ cdef int64_t clip_index(object x) except? -9223372036854775807:
     if x < -9223372036854775806:
         return -9223372036854775806
     return x
+
+
+cdef tuple dims_tuple(const Dims* a):
+    return tuple([a.d[i] for i in range(a.rank)])
 
 
 cdef tuple shape_tuple(const TensorData* d):
@@ -149,15 +156,19 @@ cdef Dims broadcast(int op, list args, int n) except *:
     return shape_broadcast(<const char*>OP_NAME[op], shapes, count)
 
 
-cdef Tensor finish(int op, tuple operands, TensorData* out, tuple attrs):
-    """The result Tensor, with its Node where a gradient is wanted."""
-    cdef Tensor result = wrap(out)
-    cdef Node node
+cdef inline Node node_for(int op, tuple operands, tuple attrs):
+    """The Node of a row that is about to run, or None where no gradient is wanted."""
     if specs[op].differentiable and grad_enabled() and any_wants_grad(operands):
-        node = row_node(op, operands, attrs)
-        save_operands(node, operands)
-        attach(result, node)
-    return result
+        return row_node(op, operands, attrs)
+    return None
+
+
+cdef inline Tensor with_node(int op, Tensor out, tuple operands, tuple attrs):
+    """The result of a row, connected to its operands where a gradient is wanted."""
+    cdef Node node = node_for(op, operands, attrs)
+    if node is not None:
+        attach(out, node)
+    return out
 
 
 cdef Tensor map_n(int op, list args):
@@ -170,7 +181,7 @@ cdef Tensor map_n(int op, list args):
     shape = broadcast(op, args, s.n_in)
     set_shape(&out, &shape, t if s.out_type[0] == ANY else s.out_type[0])
     run(op, ins, s.n_in, &out, 1, NULL, 0, numel(out))
-    return finish(op, tuple(args), &out, ())
+    return with_node(op, wrap(&out), tuple(args), ())
 
 
 cdef inline bint same_shape(const TensorData* a, const TensorData* b):
@@ -218,7 +229,7 @@ cdef Tensor run_short(int op, Tensor a, const Operand* second):
         recorded(tape)
         return out
     n = numel(a.d)
-    if n > 32768 or n == 0 or not is_plain(&a.d) or (second != NULL and second.tensor != NULL and not is_plain(second.tensor)):
+    if n > SHORT or n == 0 or not is_plain(&a.d) or (second != NULL and second.tensor != NULL and not is_plain(second.tensor)):
         return None
     kernel = map_kernel(op, a.d.dtype)
     out.d.storage = Storage.allocate(n * itemsize(out.d.dtype))
@@ -236,22 +247,12 @@ cdef Tensor run_short(int op, Tensor a, const Operand* second):
     return out
 
 
-cdef inline Tensor with_node(int op, Tensor out, tuple operands):
-    """The result of the short way, connected to its operands where a gradient is wanted."""
-    cdef Node node
-    if specs[op].differentiable and any_wants_grad(operands) and grad_enabled():
-        node = row_node(op, operands, ())
-        save_operands(node, operands)
-        attach(out, node)
-    return out
-
-
 cdef Tensor map1(int op, object x):
     cdef Tensor out
     if is_tensor(x):
         out = run_short(op, <Tensor>x, NULL)
         if out is not None:
-            return out if not wants_grad(<Tensor>x) else with_node(op, out, (x,))
+            return out if not wants_grad(<Tensor>x) else with_node(op, out, (x,), ())
     return map_n(op, [as_operand(x)])
 
 
@@ -267,7 +268,7 @@ cdef Tensor map2(int op, object x, object y):
                 second.tensor = &b.d
                 out = run_short(op, a, &second)
                 if out is not None:
-                    return out if not (wants_grad(a) or wants_grad(b)) else with_node(op, out, (x, y))
+                    return out if not (wants_grad(a) or wants_grad(b)) else with_node(op, out, (x, y), ())
         elif type(y) is float or type(y) is int:
             t = dtype_id(a.d.dtype)
             if t >= F32 or (t > U8 and type(y) is int):
@@ -276,7 +277,7 @@ cdef Tensor map2(int op, object x, object y):
                 second.dtype = a.d.dtype
                 out = run_short(op, a, &second)
                 if out is not None:
-                    return out if not wants_grad(a) else with_node(op, out, (x, y))
+                    return out if not wants_grad(a) else with_node(op, out, (x, y), ())
     return map_n(op, [as_operand(x), as_operand(y)])
 
 
@@ -334,7 +335,7 @@ cdef Tensor map_into(int op, Tensor x, tuple operands):
     cdef Operand ins[MAX_OPERANDS]
     cdef TensorData outs[MAX_OPERANDS]
     cdef Dims shape
-    cdef Node node = None
+    cdef Node node
     cdef int i, t, out_type
     cdef bint direct
     cdef str what = rows[op].name + "_"
@@ -351,24 +352,18 @@ cdef Tensor map_into(int op, Tensor x, tuple operands):
             direct = False
     shape = broadcast(op, args, s.n_in)
     if not same_dims(&shape, &x.d):
-        raise ShapeError(f"{what}: the operands broadcast to {dims_list(&shape)}, which does not fit the {describe(x)} "
+        raise ShapeError(f"{what}: the operands broadcast to {list(dims_tuple(&shape))}, which does not fit the {describe(x)} "
                          "that is written")
     if not direct:
         copy_into(x, map_n(op, args))
         return x
     prepare(op, args, ins)
     operands = tuple(args)
-    if s.differentiable and grad_enabled() and any_wants_grad(operands):
-        node = row_node(op, operands, ())
-        save_operands(node, operands)
+    node = node_for(op, operands, ())
     outs[0] = x.d
     run(op, ins, s.n_in, outs, 1, NULL, 0, numel(x.d))
     written(x, node)
     return x
-
-
-cdef list dims_list(const Dims* a):
-    return [a.d[i] for i in range(a.rank)]
 
 
 cdef bint same_dims(const Dims* a, const TensorData* b):
@@ -430,7 +425,6 @@ cdef int copy_into(Tensor x, object value) except -1:
         operand(&ins[0], as_operand(value), dtype_id(x.d.dtype))
     if grad_enabled() and is_tensor(value) and wants_grad(<Tensor>value):
         node = row_node(op, (value,), ())
-        save_operands(node, (value,))
     out = x.d
     run(op, ins, 1, &out, 1, NULL, 0, numel(x.d))
     written(x, node)
@@ -449,19 +443,35 @@ cdef bint can_broadcast(const Dims* a, const TensorData* target):
 
 # ---- rows with attributes: reduce, contract, window, index, composite ----
 
+cdef int attributes(tuple values, int64_t* attr) except -1:
+    """Writes down a row's attributes; returns how many."""
+    cdef int i, n = len(values)
+    if n > MAX_ATTRS:
+        raise ValueError(f"{n} attributes are more than the {MAX_ATTRS} possible")
+    for i in range(n):
+        attr[i] = values[i]
+    return n
+
+
+cdef int operands_from(tuple tensors, int t, Operand* ins) except -1:
+    """Points at a row's operands, which have their final dtypes; returns how many."""
+    cdef int i, n = len(tensors)
+    if n >= MAX_OPERANDS:
+        raise ValueError(f"{n} operands are more than the {MAX_OPERANDS - 1} possible")
+    for i in range(n):
+        operand(&ins[i], tensors[i], t)
+    return n
+
+
 cdef Tensor call(int op, tuple operands, Dims shape, int t, tuple attrs, int64_t work):
     """Runs row `op` on operands of final dtypes; the result has `shape` and dtype t."""
     cdef Operand ins[MAX_OPERANDS]
     cdef TensorData out
     cdef int64_t attr[MAX_ATTRS]
-    cdef int i
-    for i in range(len(operands)):
-        operand(&ins[i], operands[i], t)
-    for i in range(len(attrs)):
-        attr[i] = attrs[i]
+    cdef int n_in = operands_from(operands, t, ins), n_attr = attributes(attrs, attr)
     set_shape(&out, &shape, t)
-    run(op, ins, len(operands), &out, 1, attr, len(attrs), work if work > numel(out) else numel(out))
-    return finish(op, operands, &out, attrs)
+    run(op, ins, n_in, &out, 1, attr, n_attr, work if work > numel(out) else numel(out))
+    return with_node(op, wrap(&out), operands, attrs)
 
 
 cdef int call_into(int op, Tensor x, tuple operands, tuple attrs) except -1:
@@ -469,24 +479,28 @@ cdef int call_into(int op, Tensor x, tuple operands, tuple attrs) except -1:
     cdef Operand ins[MAX_OPERANDS]
     cdef TensorData out
     cdef int64_t attr[MAX_ATTRS]
-    cdef Node node = None
-    cdef int i
+    cdef Node node
+    cdef Tensor other
+    cdef int i, n_in, n_attr = attributes(attrs, attr)
     operands = (x,) + operands
     check_writable(x, rows[op].name)
     for i in range(1, len(operands)):
-        if overlaps_partially(x.d, (<Tensor>operands[i]).d) or (<Tensor>operands[i]).d.storage == x.d.storage:
-            operands = operands[:i] + (map1(OP["copy"], operands[i]),) + operands[i + 1:]
-    for i in range(len(operands)):
-        operand(&ins[i], operands[i], 0)
-    for i in range(len(attrs)):
-        attr[i] = attrs[i]
-    if specs[op].differentiable and grad_enabled() and any_wants_grad(operands):
-        node = row_node(op, operands, attrs)
-        save_operands(node, operands)
+        other = operands[i]
+        if overlaps_partially(x.d, other.d) or other.d.storage == x.d.storage:
+            operands = operands[:i] + (map1(OP["copy"], other),) + operands[i + 1:]
+    n_in = operands_from(operands, 0, ins)
+    node = node_for(op, operands, attrs)
     out = x.d
-    run(op, ins, len(operands), &out, 1, attr, len(attrs), numel(x.d))
+    run(op, ins, n_in, &out, 1, attr, n_attr, numel(x.d))
     written(x, node)
     return 0
+
+
+cdef int own_axis(str op, Tensor x, object dim) except -1:
+    """An axis that x has, counted from the front; a 0-d tensor has none, though 0 and -1 name it elsewhere."""
+    if x.d.rank == 0:
+        raise ShapeError(f"{op}: the {describe(x)} has no axis {dim}")
+    return normalize_axis(op.encode(), clip_index(dim), x.d.rank)
 
 
 cdef list axes_of(str op, object dim, int rank):

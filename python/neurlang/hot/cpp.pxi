@@ -31,6 +31,8 @@ cdef extern from "base/shapes.hpp" namespace "nl":
     Dims shape_matmul(const char* op, const Dims& a, const Dims& b) except +raise_python
     Dims shape_reshape(const char* op, const Dims& x, const int64_t* wanted, int n) except +raise_python
     bint reshape_strides(const Dims& x, const int64_t* strides, const Dims& wanted, int64_t* result)
+    Dims shape_permute(const char* op, const Dims& x, const int64_t* axes, int n) except +raise_python
+    Dims shape_cat(const char* op, const Dims* shapes, int n, int axis) except +raise_python
     Dims shape_expand(const char* op, const Dims& x, const int64_t* wanted, int n) except +raise_python
     Dims shape_checked(const char* op, const int64_t* wanted, int n) except +raise_python
     Dims shape_conv2d(const char* op, const Dims& x, const Dims& w, const int64_t* attr) except +raise_python

@@ -46,7 +46,7 @@ def full(size, fill_value, *, dtype=None, device=None, bint requires_grad=False)
     check_device(device)
     if is_tensor(fill_value):
         return map1(OP["copy"], view_expand(cast(fill_value, dtype_arg(dtype, dtype_id((<Tensor>fill_value).d.dtype))),
-                                            [shape.d[i] for i in range(shape.rank)]))
+                                            dims_tuple(&shape)))
     t = dtype_arg(dtype, scalar_dtype(fill_value))
     return with_grad(source(OP["full"], shape, t, (as_operand(fill_value),), (t,)), requires_grad)
 

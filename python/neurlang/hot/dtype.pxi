@@ -35,7 +35,6 @@ cdef enum:
     I64 = 3
     F32 = 4
     F64 = 5
-    N_DTYPES = 6
     ANY = -1  # the compute dtype T in a row's signature
 
 bool_ = dtype(B8, "bool", "b8", 1, np.bool_)

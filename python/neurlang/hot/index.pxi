@@ -120,7 +120,7 @@ cdef object get_item(Tensor x, object key):
         return view_select(x, 0, i + n if i < 0 else i)
     x = basic_index(x, expand_key(x, key), arrays)
     if not arrays:
-        return x if x is not None else None
+        return x
     indices = index_tensors(x, arrays)
     tensors, axes, position = gather_plan(x, indices)
     return index_get(x, tensors, axes, position)
@@ -212,5 +212,4 @@ def broadcast_tensors(*tensors):
     for i in range(len(parts)):
         shapes[i] = dims_of(&(<Tensor>parts[i]).d)
     shape = shape_broadcast("broadcast_tensors", shapes, len(parts))
-    target = tuple([shape.d[i] for i in range(shape.rank)])
-    return tuple([view_expand(p, target) for p in parts])
+    return tuple([view_expand(p, dims_tuple(&shape)) for p in parts])

@@ -1,4 +1,4 @@
-# methods.pxi: the methods of Tensor that are not elementwise rows or reductions; included in the class body.
+# methods.pxi: what a Tensor says of itself, its values, gradient, views and writes; included in the class body.
 
 # ---- what it is ----
 
@@ -44,7 +44,7 @@ def size(self, dim=None):
     """The shape, or the extent of one axis."""
     if dim is None:
         return shape_tuple(&self.d)
-    return self.d.shape[normalize_axis("size", clip_index(dim), self.d.rank)]
+    return self.d.shape[own_axis("size", self, dim)]
 
 def numel(self):
     """The number of elements."""
@@ -54,7 +54,7 @@ def stride(self, dim=None):
     """Steps between neighbours along each axis (or one), in elements."""
     if dim is None:
         return stride_tuple(&self.d)
-    return self.d.strides[normalize_axis("stride", clip_index(dim), self.d.rank)]
+    return self.d.strides[own_axis("stride", self, dim)]
 
 def storage_offset(self):
     """The first element's place in the storage, in elements."""
@@ -278,7 +278,7 @@ def flatten(self, start_dim=0, end_dim=-1):
 
 def unflatten(self, dim, sizes):
     """One axis split into several; one size may be -1."""
-    cdef int a = normalize_axis("unflatten", clip_index(dim), self.d.rank)
+    cdef int a = own_axis("unflatten", self, dim)
     s = shape_tuple(&self.d)
     sizes = list(sizes)
     if -1 in sizes:
@@ -351,7 +351,7 @@ def unsqueeze(self, dim):
 
 def narrow(self, dim, start, length):
     """`length` elements from `start` along one axis."""
-    cdef int a = normalize_axis("narrow", clip_index(dim), self.d.rank)
+    cdef int a = own_axis("narrow", self, dim)
     cdef int64_t at = clip_index(start), n = clip_index(length)
     if at < 0:
         at += self.d.shape[a]
@@ -361,7 +361,7 @@ def narrow(self, dim, start, length):
 
 def select(self, dim, index):
     """One slice along `dim`, without that axis."""
-    cdef int a = normalize_axis("select", clip_index(dim), self.d.rank)
+    cdef int a = own_axis("select", self, dim)
     cdef int64_t n = self.d.shape[a], i = clip_index(index)
     if not -n <= i < n:
         raise IndexError(f"select: index {i} is out of range for axis {a} of the {describe(self)}")
@@ -526,136 +526,3 @@ def new_full(self, size, fill_value, dtype=None):
 def new_tensor(self, data, dtype=None):
     """A copy of `data` in self's dtype."""
     return tensor(data, dtype=dtype or self.dtype)
-
-# ---- linear algebra, selection, composites ----
-
-def matmul(self, other):
-    """The matrix product."""
-    return matmul(self, other)
-
-mm = bmm = dot = mv = matmul
-
-def __matmul__(self, other):
-    return matmul(self, other) if is_tensor(other) else NotImplemented
-
-def gather(self, dim, index):
-    """self[… index …] along `dim`."""
-    return gather(self, dim, index)
-
-def scatter_add(self, dim, index, src):
-    """`scatter_add_` on a copy."""
-    return scatter_add(self, dim, index, src)
-
-def index_select(self, dim, index):
-    """The slices along `dim` named by a 1-D index."""
-    return index_select(self, dim, index)
-
-def index_add(self, dim, index, source):
-    """`index_add_` on a copy."""
-    return index_add(self, dim, index, source)
-
-def nonzero(self, *, bint as_tuple=False):
-    """The coordinates of the non-zero elements."""
-    return nonzero(self, as_tuple=as_tuple)
-
-def max(self, dim=None, bint keepdim=False):
-    """The maximum, or (values, indices) along one axis, or the elementwise maximum with a tensor."""
-    return extremum("amax", "argmax", "maximum", self, dim, keepdim)
-
-def min(self, dim=None, bint keepdim=False):
-    """The minimum, or (values, indices) along one axis, or the elementwise minimum with a tensor."""
-    return extremum("amin", "argmin", "minimum", self, dim, keepdim)
-
-def argmax(self, dim=None, bint keepdim=False):
-    """The index of the first maximum, along one axis or of the flattened tensor."""
-    return arg_extremum("argmax", self, dim, keepdim)
-
-def argmin(self, dim=None, bint keepdim=False):
-    """The index of the first minimum, along one axis or of the flattened tensor."""
-    return arg_extremum("argmin", self, dim, keepdim)
-
-def softmax(self, dim):
-    """exp(x) / sum(exp(x)) along `dim`."""
-    return softmax(self, dim)
-
-def log_softmax(self, dim):
-    """x - log(sum(exp(x))) along `dim`."""
-    return log_softmax(self, dim)
-
-def mean(self, dim=None, bint keepdim=False, *, dtype=None):
-    """The mean over `dim` (None: all)."""
-    return composite.mean(F, self if dtype is None else self.to(dtype), dim, keepdim)
-
-def var(self, dim=None, *, correction=1, bint keepdim=False, unbiased=None):
-    """The variance over `dim`, divided by n - correction."""
-    return composite.var(F, self, dim, correction=correction if unbiased is None else int(unbiased), keepdim=keepdim)
-
-def std(self, dim=None, *, correction=1, bint keepdim=False, unbiased=None):
-    """The square root of `var`."""
-    return composite.std(F, self, dim, correction=correction if unbiased is None else int(unbiased), keepdim=keepdim)
-
-def norm(self, p=2, dim=None, bint keepdim=False):
-    """The vector p-norm over `dim` (None: all)."""
-    return composite.norm(F, self, p, dim, keepdim)
-
-def logsumexp(self, dim, bint keepdim=False):
-    """log(sum(exp(x))) along `dim`, without overflow."""
-    return composite.logsumexp(F, self, dim, keepdim)
-
-def tril(self, diagonal=0):
-    """Zero above the diagonal of the last two axes."""
-    return composite.tril(F, self, diagonal)
-
-def triu(self, diagonal=0):
-    """Zero below the diagonal of the last two axes."""
-    return composite.triu(F, self, diagonal)
-
-def repeat(self, *sizes):
-    """self laid out several times along each axis."""
-    return composite.repeat(F, self, varargs(sizes))
-
-def where(self, condition, other):
-    """self where the condition holds, else other."""
-    return map3(OP["where"], condition, self, other)
-
-def round(self, *, decimals=0):
-    """The nearest integer (or multiple of 10^-decimals), ties to even."""
-    return tensor_round(self, decimals=decimals)
-
-def nan_to_num(self, nan=0.0, posinf=None, neginf=None):
-    """NaN and the infinities replaced."""
-    return nan_to_num(self, nan, posinf, neginf)
-
-def div(self, other, *, rounding_mode=None):
-    """The quotient; see neurlang.div."""
-    return div(self, other, rounding_mode=rounding_mode)
-
-def pow(self, exponent):
-    """The power; see neurlang.pow."""
-    return tensor_pow(self, exponent)
-
-def __truediv__(self, other):
-    return map2(OP["div"], self, other) if is_tensor(other) or is_scalar(other) else NotImplemented
-
-def __rtruediv__(self, other):
-    return map2(OP["div"], other, self) if is_scalar(other) else NotImplemented
-
-def __itruediv__(self, other):
-    return map_into(OP["div"], self, (other,))
-
-def div_(self, other):
-    """`div` in place."""
-    return map_into(OP["div"], self, (other,))
-
-def __pow__(self, exponent, modulo):
-    return tensor_pow(self, exponent) if is_tensor(exponent) or is_scalar(exponent) else NotImplemented
-
-def __rpow__(self, base, modulo):
-    return map2(OP["pow"], base, self) if is_scalar(base) else NotImplemented
-
-def __ipow__(self, exponent):
-    return pow_into(self, exponent)
-
-def pow_(self, exponent):
-    """`pow` in place."""
-    return pow_into(self, exponent)

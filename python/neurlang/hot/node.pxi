@@ -94,10 +94,6 @@ cdef class Node:
         if self.op < 0:
             self.rule = None
 
-    @property
-    def row_name(self):
-        return self.name
-
     def __repr__(self):
         return f"<{self.name} backward>"
 
@@ -179,13 +175,6 @@ cdef Node new_node(int op, str name, tuple operands):
     return node
 
 
-cdef Node row_node(int op, tuple operands, tuple attrs):
-    """The node of a table row; `save_operands` and `save_output` fill it."""
-    cdef Node node = new_node(op, rows[op].name, operands)
-    node.attrs = attrs
-    return node
-
-
 cdef void save_one(Saved* s, Tensor t, bint values):
     s.d = t.d
     s.is_number = False
@@ -196,11 +185,12 @@ cdef void save_one(Saved* s, Tensor t, bint values):
         s.d.storage = NULL
 
 
-cdef int save_operands(Node node, tuple operands) except -1:
-    """Keeps what the rule reads; called before an in-place op writes."""
+cdef Node row_node(int op, tuple operands, tuple attrs):
+    """The node of a table row, which keeps what the rule reads; made before an in-place op writes."""
+    cdef Node node = new_node(op, rows[op].name, operands)
     cdef int n = len(operands), i
-    cdef OpSpec* s = &specs[node.op]
-    cdef Tensor t
+    cdef OpSpec* s = &specs[op]
+    node.attrs = attrs
     node.n_saved = n + s.n_out
     node.saved = <Saved*>calloc(node.n_saved, sizeof(Saved))
     if node.saved == NULL:
@@ -212,7 +202,7 @@ cdef int save_operands(Node node, tuple operands) except -1:
             node.saved[i].is_number = True
             node.saved[i].d.dtype = as_dtype(F64)
             node.saved[i].bits = scalar_bits(float(operands[i]), F64)
-    return 0
+    return node
 
 
 cdef void attach(Tensor out, Node node):

@@ -21,14 +21,9 @@ cdef Tensor view_reshape(Tensor x, object shape, str op):
     """x with another shape: a view where the strides allow, else a copy."""
     cdef int64_t wanted[MAX_RANK]
     cdef int64_t strides[MAX_RANK]
-    cdef int n = 0, i
+    cdef int n = sizes_from(shape, op, wanted), i
     cdef Dims old = dims_of(&x.d), new
     cdef Tensor v
-    if len(shape) > MAX_RANK:
-        raise ShapeError(f"{op}: {len(shape)} axes are more than the {MAX_RANK} supported")
-    for s in shape:
-        wanted[n] = clip_index(s)
-        n += 1
     new = shape_reshape(op.encode(), old, wanted, n)
     if not reshape_strides(old, x.d.strides, new, strides):
         if op == "view":
@@ -47,13 +42,11 @@ cdef Tensor view_reshape(Tensor x, object shape, str op):
 
 
 cdef Tensor view_permute(Tensor x, object dims):
+    cdef int64_t wanted[MAX_RANK]
+    cdef int i, axis, n = sizes_from(dims, "permute", wanted)
     cdef Tensor v
-    cdef int i, axis, n = len(dims)
-    if n != x.d.rank:
-        raise ShapeError(f"permute: {n} axes given for the {describe(x)}")
-    axes = [normalize_axis("permute", clip_index(a), x.d.rank) for a in dims]
-    if len(set(axes)) != n:
-        raise ShapeError(f"permute: an axis is named twice in {tuple(dims)}")
+    shape_permute("permute", dims_of(&x.d), wanted, n)
+    axes = [normalize_axis("permute", wanted[i], n) for i in range(n)]
     v = alias(x)
     for i in range(n):
         axis = axes[i]
@@ -66,14 +59,9 @@ cdef Tensor view_permute(Tensor x, object dims):
 
 cdef Tensor view_expand(Tensor x, object shape):
     cdef int64_t wanted[MAX_RANK]
-    cdef int n = 0, i, lead
+    cdef int n = sizes_from(shape, "expand", wanted), i, lead
     cdef Dims old = dims_of(&x.d), new
     cdef Tensor v
-    if len(shape) > MAX_RANK:
-        raise ShapeError(f"expand: {len(shape)} axes are more than the {MAX_RANK} supported")
-    for s in shape:
-        wanted[n] = clip_index(s)
-        n += 1
     new = shape_expand("expand", old, wanted, n)
     v = alias(x)
     lead = new.rank - x.d.rank
@@ -181,7 +169,7 @@ def split(x, split_size_or_sections, dim=0):
     [(2,), (2,), (1,)]
     """
     cdef Tensor t = need_tensor(x, "split"), v
-    cdef int axis = normalize_axis("split", clip_index(dim), t.d.rank)
+    cdef int axis = own_axis("split", t, dim)
     cdef int64_t n = t.d.shape[axis], at = 0
     if isinstance(split_size_or_sections, int):
         size = split_size_or_sections
@@ -216,7 +204,7 @@ def split(x, split_size_or_sections, dim=0):
 def chunk(x, chunks, dim=0):
     """At most `chunks` views of x along `dim`, as equal as they can be."""
     cdef Tensor t = need_tensor(x, "chunk")
-    cdef int axis = normalize_axis("chunk", clip_index(dim), t.d.rank)
+    cdef int axis = own_axis("chunk", t, dim)
     if chunks <= 0:
         raise ShapeError(f"chunk: the number of chunks must be positive, got {chunks}")
     return split(t, py.max(1, -(-t.d.shape[axis] // chunks)), axis)
@@ -225,7 +213,7 @@ def chunk(x, chunks, dim=0):
 def unbind(x, dim=0):
     """The slices of x along `dim`, without that axis."""
     cdef Tensor t = need_tensor(x, "unbind")
-    cdef int axis = normalize_axis("unbind", clip_index(dim), t.d.rank)
+    cdef int axis = own_axis("unbind", t, dim)
     return tuple([drop_axis(p, axis) for p in split(t, 1, axis)]) if t.d.shape[axis] else ()
 
 
@@ -236,27 +224,22 @@ def cat(tensors, dim=0):
     (3, 2)
     """
     cdef list parts = [need_tensor(x, "cat") for x in tensors]
-    cdef Tensor first, part, out
-    cdef int axis, t = 0, i
+    cdef vector[Dims] shapes
+    cdef Dims shape
+    cdef Tensor part, out
+    cdef int axis, t = 0
     cdef int64_t at = 0
     if not parts:
         raise ValueError("cat: no tensors given")
     parts = [p for p in parts if p.shape != (0,)] or parts[:1]  # as PyTorch: empty 1-d tensors join anything
-    first = parts[0]
-    axis = normalize_axis("cat", clip_index(dim), first.d.rank)
     for part in parts:
-        t = py.max(t, dtype_id(part.d.dtype))
-        at += part.d.shape[axis] if axis < part.d.rank else 0
-        for i in range(first.d.rank):
-            if part.d.rank != first.d.rank or (i != axis and part.d.shape[i] != first.d.shape[i]):
-                raise ShapeError(f"cat: a {describe(part)} does not join a {describe(first)} along axis {axis}; "
-                                 f"all axes but {axis} must agree")
-    shape = list(shape_tuple(&first.d))
-    shape[axis] = at
+        t = larger(t, dtype_id(part.d.dtype))
+        shapes.push_back(dims_of(&part.d))
+    axis = normalize_axis("cat", clip_index(dim), shapes[0].rank)
+    shape = shape_cat("cat", shapes.data(), <int>shapes.size(), axis)
     was = set_grad_enabled(False)
     try:
-        out = empty(*shape, dtype=DTYPES[t])
-        at = 0
+        out = empty(*dims_tuple(&shape), dtype=DTYPES[t])
         for part in parts:
             copy_into(view_slice(out, axis, at, 1, part.d.shape[axis]), part)
             at += part.d.shape[axis]

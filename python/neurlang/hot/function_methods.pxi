@@ -1,0 +1,132 @@
+# function_methods.pxi: the methods of Tensor that are functions too; included in the class body.
+
+def matmul(self, other):
+    """The matrix product."""
+    return matmul(self, other)
+
+mm = bmm = dot = mv = matmul
+
+def __matmul__(self, other):
+    return matmul(self, other) if is_tensor(other) else NotImplemented
+
+def gather(self, dim, index):
+    """self[… index …] along `dim`."""
+    return gather(self, dim, index)
+
+def scatter_add(self, dim, index, src):
+    """`scatter_add_` on a copy."""
+    return scatter_add(self, dim, index, src)
+
+def index_select(self, dim, index):
+    """The slices along `dim` named by a 1-D index."""
+    return index_select(self, dim, index)
+
+def index_add(self, dim, index, source):
+    """`index_add_` on a copy."""
+    return index_add(self, dim, index, source)
+
+def nonzero(self, *, bint as_tuple=False):
+    """The coordinates of the non-zero elements."""
+    return nonzero(self, as_tuple=as_tuple)
+
+def max(self, dim=None, bint keepdim=False):
+    """The maximum, or (values, indices) along one axis, or the elementwise maximum with a tensor."""
+    return extremum("amax", "argmax", "maximum", self, dim, keepdim)
+
+def min(self, dim=None, bint keepdim=False):
+    """The minimum, or (values, indices) along one axis, or the elementwise minimum with a tensor."""
+    return extremum("amin", "argmin", "minimum", self, dim, keepdim)
+
+def argmax(self, dim=None, bint keepdim=False):
+    """The index of the first maximum, along one axis or of the flattened tensor."""
+    return arg_extremum("argmax", self, dim, keepdim)
+
+def argmin(self, dim=None, bint keepdim=False):
+    """The index of the first minimum, along one axis or of the flattened tensor."""
+    return arg_extremum("argmin", self, dim, keepdim)
+
+def softmax(self, dim):
+    """exp(x) / sum(exp(x)) along `dim`."""
+    return softmax(self, dim)
+
+def log_softmax(self, dim):
+    """x - log(sum(exp(x))) along `dim`."""
+    return log_softmax(self, dim)
+
+def mean(self, dim=None, bint keepdim=False, *, dtype=None):
+    """The mean over `dim` (None: all)."""
+    return composite.mean(F, self if dtype is None else self.to(dtype), dim, keepdim)
+
+def var(self, dim=None, *, correction=1, bint keepdim=False, unbiased=None):
+    """The variance over `dim`, divided by n - correction."""
+    return composite.var(F, self, dim, correction=correction if unbiased is None else int(unbiased), keepdim=keepdim)
+
+def std(self, dim=None, *, correction=1, bint keepdim=False, unbiased=None):
+    """The square root of `var`."""
+    return composite.std(F, self, dim, correction=correction if unbiased is None else int(unbiased), keepdim=keepdim)
+
+def norm(self, p=2, dim=None, bint keepdim=False):
+    """The vector p-norm over `dim` (None: all)."""
+    return composite.norm(F, self, p, dim, keepdim)
+
+def logsumexp(self, dim, bint keepdim=False):
+    """log(sum(exp(x))) along `dim`, without overflow."""
+    return composite.logsumexp(F, self, dim, keepdim)
+
+def tril(self, diagonal=0):
+    """Zero above the diagonal of the last two axes."""
+    return composite.tril(F, self, diagonal)
+
+def triu(self, diagonal=0):
+    """Zero below the diagonal of the last two axes."""
+    return composite.triu(F, self, diagonal)
+
+def repeat(self, *sizes):
+    """self laid out several times along each axis."""
+    return composite.repeat(F, self, varargs(sizes))
+
+def where(self, condition, other):
+    """self where the condition holds, else other."""
+    return map3(OP["where"], condition, self, other)
+
+def round(self, *, decimals=0):
+    """The nearest integer (or multiple of 10^-decimals), ties to even."""
+    return tensor_round(self, decimals=decimals)
+
+def nan_to_num(self, nan=0.0, posinf=None, neginf=None):
+    """NaN and the infinities replaced."""
+    return nan_to_num(self, nan, posinf, neginf)
+
+def div(self, other, *, rounding_mode=None):
+    """The quotient; see neurlang.div."""
+    return div(self, other, rounding_mode=rounding_mode)
+
+def pow(self, exponent):
+    """The power; see neurlang.pow."""
+    return tensor_pow(self, exponent)
+
+def __truediv__(self, other):
+    return map2(OP["div"], self, other) if is_tensor(other) or is_scalar(other) else NotImplemented
+
+def __rtruediv__(self, other):
+    return map2(OP["div"], other, self) if is_scalar(other) else NotImplemented
+
+def __itruediv__(self, other):
+    return map_into(OP["div"], self, (other,))
+
+def div_(self, other):
+    """`div` in place."""
+    return map_into(OP["div"], self, (other,))
+
+def __pow__(self, exponent, modulo):
+    return tensor_pow(self, exponent) if is_tensor(exponent) or is_scalar(exponent) else NotImplemented
+
+def __rpow__(self, base, modulo):
+    return map2(OP["pow"], base, self) if is_scalar(base) else NotImplemented
+
+def __ipow__(self, exponent):
+    return pow_into(self, exponent)
+
+def pow_(self, exponent):
+    """`pow` in place."""
+    return pow_into(self, exponent)

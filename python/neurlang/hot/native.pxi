@@ -1,0 +1,407 @@
+# native.pxi: rows with hand-written kernels (contractions, windows, indices, composites): arguments checked, then `call`.
+
+cdef tuple one_dtype(str op, tuple tensors, int over):
+    """The tensors in their promoted dtype."""
+    cdef int t = 0
+    for x in tensors:
+        t = py.max(t, dtype_id(need_tensor(x, op).d.dtype))
+    if not allowed(over, t):
+        raise DTypeError(f"{op} is not defined for {DTYPES[t].name}; operands are "
+                         + ", ".join(describe(x) for x in tensors))
+    return tuple([cast(<Tensor>x, t) for x in tensors])
+
+
+cdef tuple same_float(str op, tuple tensors):
+    """The tensors, which must share one float dtype."""
+    for x in tensors:
+        if dtype_id(need_tensor(x, op).d.dtype) < F32 or (<Tensor>x).dtype is not (<Tensor>tensors[0]).dtype:
+            raise DTypeError(f"{op}: operands must share one float dtype, got "
+                             + ", ".join(describe(y) for y in tensors))
+    return tensors
+
+
+cdef tuple pair(object value, str what):
+    """(height, width) from one number or two."""
+    if isinstance(value, (tuple, list)):
+        if len(value) == 1:
+            value = (value[0], value[0])
+        if len(value) != 2:
+            raise ShapeError(f"{what} must be a number or a pair, got {value!r}")
+        return clip_index(value[0]), clip_index(value[1])
+    return (clip_index(value),) * 2
+
+
+def matmul(a, b):
+    """The matrix product of the last two axes; leading axes broadcast, vectors count as a row or a column.
+
+    Each element is the `dot` of a row and a column: the order of its additions is fixed (see ARCHITECTURE.md, section 3).
+
+    >>> neurlang.matmul(neurlang.ones(2, 3), neurlang.ones(3, 4)).shape
+    (2, 4)
+    """
+    cdef Tensor x, y, out
+    cdef Dims shape
+    x, y = one_dtype("matmul", (a, b), OVER_NUMBER)
+    if x.d.rank == 0 or y.d.rank == 0:
+        raise ShapeError(f"matmul: operands need at least one axis, got {describe(x)} and {describe(y)}")
+    if x.d.rank == 1 and y.d.rank == 1:
+        return matmul(x.unsqueeze(0), y.unsqueeze(1)).reshape(())
+    if x.d.rank == 1:
+        return matmul(x.unsqueeze(0), y).squeeze(-2)
+    if y.d.rank == 1:
+        return matmul(x, y.unsqueeze(1)).squeeze(-1)
+    shape = shape_matmul("matmul", dims_of(&x.d), dims_of(&y.d))
+    if y.d.rank == 2 and x.d.rank > 2:
+        # One wide product: the leading axes of x are more rows of it.
+        out = matmul(view_reshape(x, (-1 if numel(x.d) else 0, x.d.shape[x.d.rank - 1]), "reshape"), y)
+        return view_reshape(out, dims_tuple(&shape), "reshape")
+    batch = dims_tuple(&shape)[:-2]
+    x = view_expand(x, batch + shape_tuple(&x.d)[x.d.rank - 2:])
+    y = view_expand(y, batch + shape_tuple(&y.d)[y.d.rank - 2:])
+    return call(OP["matmul"], (x, y), shape, dtype_id(x.d.dtype), (),
+                numel(x.d) * y.d.shape[y.d.rank - 1])
+
+
+mm = bmm = matmul
+
+
+cdef tuple conv_attrs(object stride, object padding, object dilation, object groups):
+    return pair(stride, "stride") + pair(padding, "padding") + pair(dilation, "dilation") + (clip_index(groups),)
+
+
+def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """2-D cross-correlation of input [N, C, H, W] with weight [O, C/groups, kh, kw]; `padding="same"` or "valid" too."""
+    cdef Tensor x, w, out
+    cdef int64_t attr[MAX_ATTRS]
+    cdef Dims shape
+    x, w = same_float("conv2d", (input, weight))
+    if isinstance(padding, str):
+        padding = named_padding(padding, w, pair(stride, "stride"), pair(dilation, "dilation"))
+    if x.d.rank == 3:
+        return conv2d(x.unsqueeze(0), w, bias, stride, padding, dilation, groups).squeeze(0)
+    attrs = conv_attrs(stride, padding, dilation, groups)
+    attributes(attrs, attr)
+    shape = shape_conv2d("conv2d", dims_of(&x.d), dims_of(&w.d), attr)
+    out = call(OP["conv2d"], (x, w), shape, dtype_id(x.d.dtype), attrs, MUCH_WORK)
+    return out if bias is None else map2(OP["add"], out, channel_bias("conv2d", bias, w.d.shape[0]))
+
+
+cdef tuple named_padding(str padding, Tensor w, tuple stride, tuple dilation):
+    if padding == "valid":
+        return 0, 0
+    if padding != "same" or stride != (1, 1):
+        raise ShapeError(f"conv2d: padding={padding!r} with stride {stride}; 'same' needs stride 1, else give numbers")
+    spans = [dilation[i] * (w.d.shape[2 + i] - 1) for i in range(2)]
+    if spans[0] % 2 or spans[1] % 2:
+        raise ShapeError("conv2d: padding='same' needs odd kernel spans; pad the input instead")
+    return spans[0] // 2, spans[1] // 2
+
+
+cdef Tensor channel_bias(str op, object bias, int64_t channels):
+    cdef Tensor b = need_tensor(bias, op)
+    if b.d.rank != 1 or b.d.shape[0] != channels:
+        raise ShapeError(f"{op}: the bias must have shape ({channels},), got {describe(b)}")
+    return view_reshape(b, (channels, 1, 1), "reshape")
+
+
+def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    """The gradient of `conv2d` with respect to its input, as a layer: weight is [C, O/groups, kh, kw]."""
+    cdef Tensor x, w, out
+    x, w = same_float("conv_transpose2d", (input, weight))
+    if x.d.rank == 3:
+        return conv_transpose2d(x.unsqueeze(0), w, bias, stride, padding, output_padding, groups, dilation).squeeze(0)
+    if x.d.rank != 4 or w.d.rank != 4 or x.d.shape[1] != w.d.shape[0]:
+        raise ShapeError(f"conv_transpose2d: {describe(x)} and weight {describe(w)} do not fit; "
+                         "expected [N, C, H, W] and [C, O/groups, kh, kw]")
+    s, p, d, extra = (pair(stride, "stride"), pair(padding, "padding"), pair(dilation, "dilation"),
+                      pair(output_padding, "output_padding"))
+    for i in range(2):
+        if not 0 <= extra[i] < py.max(s[i], d[i]):
+            raise ShapeError(f"conv_transpose2d: output_padding {extra} must be smaller than stride {s} or dilation {d}")
+    size = [(x.d.shape[2 + i] - 1) * s[i] - 2 * p[i] + d[i] * (w.d.shape[2 + i] - 1) + extra[i] + 1 for i in range(2)]
+    out = _conv2d_input(x, w, *conv_attrs(stride, padding, dilation, groups), size[0], size[1])
+    return out if bias is None else map2(OP["add"], out, channel_bias("conv_transpose2d", bias, out.d.shape[1]))
+
+
+# ---- rows by their own names, attributes flat: what gradient rules call ----
+
+def _conv2d(x, w, sh, sw, ph, pw, dh, dw, groups):
+    return conv2d(x, w, None, (sh, sw), (ph, pw), (dh, dw), groups)
+
+
+def _conv2d_input(g, w, *attrs):
+    """The gradient of `conv2d` with respect to its input; attrs end in the input's height and width."""
+    cdef int64_t attr[MAX_ATTRS]
+    cdef Dims shape
+    same_float("conv2d_input", (g, w))
+    attributes(attrs, attr)
+    shape = shape_conv2d_input("conv2d_input", dims_of(&(<Tensor>g).d), dims_of(&(<Tensor>w).d), attr)
+    return call(OP["conv2d_input"], (g, w), shape, dtype_id((<Tensor>g).d.dtype), attrs, MUCH_WORK)
+
+
+def _conv2d_weight(x, g, *attrs):
+    """The gradient of `conv2d` with respect to its weight; attrs end in the kernel's height and width."""
+    cdef int64_t attr[MAX_ATTRS]
+    cdef Dims shape
+    same_float("conv2d_weight", (x, g))
+    attributes(attrs, attr)
+    shape = shape_conv2d_weight("conv2d_weight", dims_of(&(<Tensor>x).d), dims_of(&(<Tensor>g).d), attr)
+    return call(OP["conv2d_weight"], (x, g), shape, dtype_id((<Tensor>x).d.dtype), attrs, MUCH_WORK)
+
+
+def _max_pool2d_grad(g, index, height, width):
+    return plane_gradient("max_pool2d_grad", (g, index), (), height, width)
+
+
+def _avg_pool2d(x, kh, kw, sh, sw, ph, pw, ceil_mode, count_include_pad, divisor):
+    return avg_pool2d(x, (kh, kw), (sh, sw), (ph, pw), ceil_mode, count_include_pad, divisor or None)
+
+
+def _avg_pool2d_grad(g, *attrs):
+    return plane_gradient("avg_pool2d_grad", (g,), attrs[:-2], attrs[-2], attrs[-1])
+
+
+def _adaptive_avg_pool2d(x, height, width):
+    return adaptive_avg_pool2d(x, (height, width))
+
+
+def _adaptive_avg_pool2d_grad(g, height, width):
+    return plane_gradient("adaptive_avg_pool2d_grad", (g,), (), height, width)
+
+
+cdef Tensor plane_gradient(str name, tuple operands, tuple attrs, object height, object width):
+    """Runs the row `name`, the gradient of a pooling, back to planes of height × width."""
+    cdef Tensor g = operands[0]
+    shape = dims_from(shape_tuple(&g.d)[:2] + (height, width), name)
+    return call(OP[name], operands, shape, dtype_id(g.d.dtype), attrs + (height, width), numel(g.d))
+
+
+def _gather(x, index, axis):
+    return gather(x, axis, index)
+
+
+def _scatter_add(x, index, src, axis):
+    scatter_add_into(x, axis, index, src)
+    return x
+
+
+def _index_select(x, index, axis):
+    return index_select(x, axis, index)
+
+
+def _index_add(x, index, src, axis):
+    index_add_into(x, axis, index, src)
+    return x
+
+
+def _index_get(x, *rest):
+    tensors, attrs = split_indices(rest)
+    return index_get(x, tensors, list(attrs[1:1 + attrs[0]]), attrs[1 + attrs[0]])
+
+
+def _index_put(x, value, *rest):
+    tensors, attrs = split_indices(rest)
+    return index_put_(x, tensors, list(attrs[1:1 + attrs[0]]), attrs[1 + attrs[0]], value, attrs[2 + attrs[0]])
+
+
+cdef tuple split_indices(tuple rest):
+    """Index tensors, and the attributes (k, axes …, position, …) behind them."""
+    n = py.sum([is_tensor(x) for x in rest])
+    return list(rest[:n]), rest[n:]
+
+
+# ---- pooling ----
+
+cdef Tensor as_images(str op, object input):
+    cdef Tensor x = need_tensor(input, op)
+    same_float(op, (x,))
+    if x.d.rank != 4:
+        raise ShapeError(f"{op}: expected [N, C, H, W] or [C, H, W], got {describe(x)}")
+    return x
+
+
+def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, bint ceil_mode=False, bint return_indices=False):
+    """The maximum of each window; with `return_indices` also its flat place in the H×W plane."""
+    cdef Tensor x, values, indices
+    cdef Operand ins[1]
+    cdef TensorData outs[2]
+    cdef int64_t attr[MAX_ATTRS]
+    cdef Dims shape
+    cdef Node node
+    if is_tensor(input) and (<Tensor>input).d.rank == 3:
+        parts = max_pool2d(input.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode, True)
+        return tuple([p.squeeze(0) for p in parts]) if return_indices else parts[0].squeeze(0)
+    x = as_images("max_pool2d", input)
+    kernel = pair(kernel_size, "kernel_size")
+    attrs = kernel + (kernel if stride is None else pair(stride, "stride")) + pair(padding, "padding") + pair(
+        dilation, "dilation") + (<int64_t>ceil_mode,)
+    attributes(attrs, attr)
+    shape = shape_pool2d("max_pool2d", dims_of(&x.d), attr)
+    set_shape(&outs[0], &shape, dtype_id(x.d.dtype))
+    set_shape(&outs[1], &shape, I64)
+    operand(&ins[0], x, 0)
+    run(OP["max_pool2d"], ins, 1, outs, 2, attr, len(attrs), numel(x.d))
+    values, indices = wrap(&outs[0]), wrap(&outs[1])
+    if grad_enabled() and wants_grad(x):
+        node = row_node(OP["max_pool2d"], (x,), attrs)
+        attach(values, node)
+        save_one(&node.saved[2], indices, True)
+    return (values, indices) if return_indices else values
+
+
+def avg_pool2d(input, kernel_size, stride=None, padding=0, bint ceil_mode=False, bint count_include_pad=True,
+               divisor_override=None):
+    """The mean of each window."""
+    cdef Tensor x
+    cdef int64_t attr[MAX_ATTRS]
+    if is_tensor(input) and (<Tensor>input).d.rank == 3:
+        return avg_pool2d(input.unsqueeze(0), kernel_size, stride, padding, ceil_mode, count_include_pad,
+                          divisor_override).squeeze(0)
+    x = as_images("avg_pool2d", input)
+    kernel = pair(kernel_size, "kernel_size")
+    if divisor_override is not None and divisor_override == 0:
+        raise ValueError("avg_pool2d: divisor_override must not be 0")
+    attrs = kernel + (kernel if stride is None else pair(stride, "stride")) + pair(padding, "padding")
+    attributes(attrs + (1, 1, <int64_t>ceil_mode), attr)
+    shape = shape_pool2d("avg_pool2d", dims_of(&x.d), attr)
+    attrs += (<int64_t>ceil_mode, <int64_t>count_include_pad, clip_index(divisor_override or 0))
+    return call(OP["avg_pool2d"], (x,), shape, dtype_id(x.d.dtype), attrs, numel(x.d))
+
+
+def adaptive_avg_pool2d(input, output_size):
+    """Means over a grid of output_size windows that cover the image."""
+    cdef Tensor x
+    cdef int64_t attr[MAX_ATTRS]
+    if is_tensor(input) and (<Tensor>input).d.rank == 3:
+        return adaptive_avg_pool2d(input.unsqueeze(0), output_size).squeeze(0)
+    x = as_images("adaptive_avg_pool2d", input)
+    if not isinstance(output_size, (tuple, list)):
+        output_size = (output_size, output_size)
+    size = [x.d.shape[2 + i] if output_size[i] is None else clip_index(output_size[i]) for i in range(2)]
+    attributes(tuple(size), attr)
+    shape = shape_adaptive_pool2d("adaptive_avg_pool2d", dims_of(&x.d), attr)
+    return call(OP["adaptive_avg_pool2d"], (x,), shape, dtype_id(x.d.dtype), tuple(size), numel(x.d))
+
+
+# ---- gather and scatter ----
+
+cdef tuple indexed(str op, object x, object dim, object index):
+    """(tensor, axis, int64 index) with dtypes checked."""
+    cdef Tensor t = need_tensor(x, op), i = need_tensor(index, op)
+    if dtype_id(i.d.dtype) >= F32 or dtype_id(i.d.dtype) == B8:
+        raise DTypeError(f"{op}: the index must hold integers, got {describe(i)}")
+    return t, normalize_axis(op.encode(), clip_index(dim), t.d.rank), cast(i, I64)
+
+
+def gather(x, dim, index):
+    """out[i][j][k] = x[index[i][j][k]][j][k] (for dim 0); index has x's number of axes.
+
+    >>> neurlang.gather(neurlang.tensor([[1, 2], [3, 4]]), 1, neurlang.tensor([[1], [0]])).tolist()
+    [[2], [3]]
+    """
+    cdef Tensor t, i
+    cdef Dims shape
+    t, axis, i = indexed("gather", x, dim, index)
+    shape = shape_gather("gather", dims_of(&t.d), dims_of(&i.d), axis)
+    return call(OP["gather"], (t, i), shape, dtype_id(t.d.dtype), (axis,), numel(i.d))
+
+
+cdef int scatter_add_into(Tensor x, object dim, object index, object src) except -1:
+    cdef Tensor i, s = need_tensor(src, "scatter_add_")
+    cdef int d
+    x, axis, i = indexed("scatter_add_", x, dim, index)
+    shape_scatter("scatter_add_", dims_of(&x.d), dims_of(&i.d), dims_of(&s.d), axis)
+    if s.dtype is not x.dtype:
+        raise DTypeError(f"scatter_add_: self {describe(x)} and src {describe(s)} must share one dtype")
+    for d in range(i.d.rank):
+        s = narrow_view(s, d, 0, 1, i.d.shape[d]) if s.d.shape[d] != i.d.shape[d] else s
+    return call_into(OP["scatter_add"], x, (i, s), (axis,))
+
+
+def scatter_add(x, dim, index, src):
+    """A copy of x with src added at the places that index names along `dim`, in row-major order of the index."""
+    out = need_tensor(x, "scatter_add").clone()
+    scatter_add_into(out, dim, index, src)
+    return out
+
+
+def index_select(x, dim, index):
+    """The slices of x along `dim` named by a 1-D index."""
+    cdef Tensor t, i
+    t, axis, i = indexed("index_select", x, dim, index)
+    i = view_reshape(i, (1,), "reshape") if i.d.rank == 0 else i
+    shape = shape_index_select("index_select", dims_of(&t.d), dims_of(&i.d), axis)
+    return call(OP["index_select"], (t, i), shape, dtype_id(t.d.dtype), (axis,), numel(t.d))
+
+
+cdef int index_add_into(Tensor x, object dim, object index, object source) except -1:
+    cdef Tensor i, s = need_tensor(source, "index_add_")
+    x, axis, i = indexed("index_add_", x, dim, index)
+    shape_index_add("index_add_", dims_of(&x.d), dims_of(&i.d), dims_of(&s.d), axis)
+    if s.dtype is not x.dtype:
+        raise DTypeError(f"index_add_: self {describe(x)} and source {describe(s)} must share one dtype")
+    return call_into(OP["index_add"], x, (i, s), (axis,))
+
+
+def index_add(x, dim, index, source):
+    """A copy of x with source's slices added to the slices that a 1-D index names, in ascending order."""
+    out = need_tensor(x, "index_add").clone()
+    index_add_into(out, dim, index, source)
+    return out
+
+
+# ---- composites with native kernels ----
+
+cdef Tensor along(str op, object x, object dim):
+    cdef Tensor t = one_float(op, x)
+    cdef int axis
+    if t.d.rank == 0:
+        return view_reshape(along(op, view_reshape(t, (1,), "reshape"), 0), (), "reshape")
+    axis = normalize_axis(op.encode(), clip_index(dim), t.d.rank)
+    return call(OP[op], (t,), dims_of(&t.d), dtype_id(t.d.dtype), (axis,), numel(t.d))
+
+
+cdef Tensor one_float(str op, object x):
+    cdef Tensor t = need_tensor(x, op)
+    return cast(t, default_float) if dtype_id(t.d.dtype) < F32 else t
+
+
+def softmax(x, dim):
+    """exp(x - max) / sum(exp(x - max)) along `dim`.
+
+    >>> neurlang.softmax(neurlang.zeros(4), 0).tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    return along("softmax", x, dim)
+
+
+def log_softmax(x, dim):
+    """(x - max) - log(sum(exp(x - max))) along `dim`."""
+    return along("log_softmax", x, dim)
+
+
+def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last len(normalized_shape) axes."""
+    cdef Tensor x = one_float("layer_norm", input), w, b, out
+    cdef int64_t n = 1
+    cdef uint64_t bits = scalar_bits(float(eps), F64)
+    normalized_shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+    shape = shape_tuple(&x.d)
+    if not normalized_shape or shape[len(shape) - len(normalized_shape):] != normalized_shape:
+        raise ShapeError(f"layer_norm: the last axes of the {describe(x)} must be {normalized_shape}")
+    for s in normalized_shape:
+        n *= s
+    kind = DTYPES[dtype_id(x.d.dtype)]
+    w = ones(n, dtype=kind) if weight is None else view_reshape(affine("weight", weight, normalized_shape), (n,), "reshape")
+    b = zeros(n, dtype=kind) if bias is None else view_reshape(affine("bias", bias, normalized_shape), (n,), "reshape")
+    x, w, b = same_float("layer_norm", (x, w, b))
+    x = view_reshape(x, (numel(x.d) // n if n else 0, n), "reshape")
+    out = call(OP["layer_norm"], (x, w, b), dims_of(&x.d), dtype_id(x.d.dtype), (<int64_t>bits,), numel(x.d))
+    return view_reshape(out, shape, "reshape")
+
+
+cdef Tensor affine(str what, object p, tuple shape):
+    cdef Tensor t = need_tensor(p, "layer_norm")
+    if shape_tuple(&t.d) != shape:
+        raise ShapeError(f"layer_norm: {what} must have shape {shape}, got {describe(t)}")
+    return t
