@@ -286,8 +286,8 @@ def adaptive_avg_pool2d(input, output_size):
 # ---- gather and scatter ----
 
 cdef tuple indexed(str op, object x, object dim, object index):
-    """(tensor, axis, int64 index) with dtypes checked."""
-    cdef Tensor t = need_tensor(x, op), i = need_tensor(index, op)
+    """(tensor, axis, int64 index) with dtypes checked and at least one axis each."""
+    cdef Tensor t = with_axis(need_tensor(x, op)), i = with_axis(need_tensor(index, op))
     if dtype_id(i.d.dtype) >= F32 or dtype_id(i.d.dtype) == B8:
         raise DTypeError(f"{op}: the index must hold integers, got {describe(i)}")
     return t, normalize_axis(op.encode(), clip_index(dim), t.d.rank), cast(i, I64)
@@ -303,11 +303,12 @@ def gather(x, dim, index):
     cdef Dims shape
     t, axis, i = indexed("gather", x, dim, index)
     shape = shape_gather("gather", dims_of(&t.d), dims_of(&i.d), axis)
-    return call(OP["gather"], (t, i), shape, dtype_id(t.d.dtype), (axis,), numel(i.d))
+    picked = call(OP["gather"], (t, i), shape, dtype_id(t.d.dtype), (axis,), numel(i.d))
+    return picked if (<Tensor>index).d.rank else view_reshape(picked, (), "reshape")
 
 
 cdef int scatter_add_into(Tensor x, object dim, object index, object src) except -1:
-    cdef Tensor i, s = need_tensor(src, "scatter_add_")
+    cdef Tensor i, s = with_axis(need_tensor(src, "scatter_add_"))
     cdef int d
     x, axis, i = indexed("scatter_add_", x, dim, index)
     shape_scatter("scatter_add_", dims_of(&x.d), dims_of(&i.d), dims_of(&s.d), axis)
@@ -329,13 +330,13 @@ def index_select(x, dim, index):
     """The slices of x along `dim` named by a 1-D index."""
     cdef Tensor t, i
     t, axis, i = indexed("index_select", x, dim, index)
-    i = view_reshape(i, (1,), "reshape") if i.d.rank == 0 else i
     shape = shape_index_select("index_select", dims_of(&t.d), dims_of(&i.d), axis)
-    return call(OP["index_select"], (t, i), shape, dtype_id(t.d.dtype), (axis,), numel(t.d))
+    picked = call(OP["index_select"], (t, i), shape, dtype_id(t.d.dtype), (axis,), numel(t.d))
+    return picked if (<Tensor>x).d.rank else view_reshape(picked, (), "reshape")
 
 
 cdef int index_add_into(Tensor x, object dim, object index, object source) except -1:
-    cdef Tensor i, s = need_tensor(source, "index_add_")
+    cdef Tensor i, s = with_axis(need_tensor(source, "index_add_"))
     x, axis, i = indexed("index_add_", x, dim, index)
     shape_index_add("index_add_", dims_of(&x.d), dims_of(&i.d), dims_of(&s.d), axis)
     if s.dtype is not x.dtype:
@@ -356,7 +357,7 @@ cdef Tensor along(str op, object x, object dim):
     cdef Tensor t = one_float(op, x)
     cdef int axis
     if t.d.rank == 0:
-        return view_reshape(along(op, view_reshape(t, (1,), "reshape"), 0), (), "reshape")
+        return view_reshape(along(op, with_axis(t), dim), (), "reshape")
     axis = normalize_axis(op.encode(), clip_index(dim), t.d.rank)
     return call(OP[op], (t,), dims_of(&t.d), dtype_id(t.d.dtype), (axis,), numel(t.d))
 

@@ -41,6 +41,11 @@ cdef Tensor view_reshape(Tensor x, object shape, str op):
     return v
 
 
+cdef Tensor with_axis(Tensor x):
+    """x, or the vector of its one element where it is 0-d: what an axis argument of 0 or -1 then means."""
+    return x if x.d.rank else view_reshape(x, (1,), "reshape")
+
+
 cdef Tensor view_permute(Tensor x, object dims):
     cdef int64_t wanted[MAX_RANK]
     cdef int i, axis, n = sizes_from(dims, "permute", wanted)
