@@ -63,20 +63,14 @@ def ops_header(rows: Rows, scalar: ModuleType, fingerprint: str) -> Iterator[str
     yield "namespace nl {"
     yield ""
     yield "enum class OpKind : uint8_t { " + ", ".join(KINDS) + " };"
-    yield "enum class Op : uint16_t {"
-    yield from (f"  {row.name}," for row in rows)
-    yield "};"
     yield f"constexpr uint16_t kNumOps = {len(rows)};"
     yield f'constexpr char kTableFingerprint[] = "{fingerprint}";'
     yield ""
     yield "struct OpInfo {"
     yield "  const char* name;"
     yield "  OpKind kind;"
-    yield "  uint8_t n_in, n_out;"
-    yield "  uint8_t key;         // the operand (inputs, then outputs) whose dtype is the compute dtype T"
-    yield "  uint8_t over;        // bit d: T may be DType(d)"
-    yield "  bool reads_index;    // depends on the element's row-major index"
-    yield "  int8_t types[kMaxOperands];  // of inputs, then outputs: a DType, or -1 for T"
+    yield "  uint8_t key;       // the operand (inputs, then outputs) whose dtype is the compute dtype T"
+    yield "  bool reads_index;  // depends on the element's row-major index"
     yield "};"
     yield "constexpr OpInfo kOps[kNumOps] = {"
     yield from (f"    {op_info(row, scalar)}," for row in rows)
@@ -96,13 +90,8 @@ def ops_header(rows: Rows, scalar: ModuleType, fingerprint: str) -> Iterator[str
 
 
 def op_info(row: Any, scalar: ModuleType) -> str:
-    types = ", ".join(str(DTYPES.index(t)) if t in DTYPES else "-1" for t in (*row.in_types, *row.out_types))
-    over = sum(1 << DTYPES.index(d) for d in row.dtypes)
     index = is_map(row) and scalar.reads_index(outputs_of(row, row.dtypes[-1], scalar))
-    return (
-        f'{{"{row.name}", OpKind::{row.kind}, {len(row.in_types)}, {row.outs}, {key_operand(row)}, {over}, '
-        f"{'true' if index else 'false'}, {{{types}}}}}"
-    )
+    return f'{{"{row.name}", OpKind::{row.kind}, {key_operand(row)}, {"true" if index else "false"}}}'
 
 
 # ---- map_kernels.gen.cpp ----------------------------------------------------------------------------------------

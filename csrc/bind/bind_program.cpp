@@ -1,7 +1,8 @@
 // bind_program.cpp: makes programs out of the compiler's plain Python lists, dictionaries and tuples.
 #include <pybind11/stl.h>
 
-#include <cstring>
+#include <algorithm>
+#include <memory>
 #include <stdexcept>
 
 #include "../runtime/program.hpp"
@@ -32,9 +33,8 @@ Ref::Kind kind_of(const std::string& name) {
 }
 
 DType dtype_of(const std::string& text) {
-  constexpr const char* kNames[kDTypes] = {"b8", "u8", "i32", "i64", "f32", "f64"};
   for (int i = 0; i < kDTypes; ++i)
-    if (text == kNames[i]) return DType(i);
+    if (text == kDTypeInfo[i].text) return DType(i);
   throw std::invalid_argument("Program: there is no dtype " + text);
 }
 

@@ -27,11 +27,14 @@ py::tuple tuple(const int64_t* d, int n) {
 py::tuple tuple(const Dims& x) { return tuple(x.d, x.rank); }
 
 py::object strides_of_reshape(const Ints& shape, const Ints& strides, const Ints& wanted) {
+  if (strides.size() != shape.size()) throw py::value_error("shape and strides differ in length");
   int64_t result[kMaxRank];
   const Dims to = dims(wanted);
   if (!reshape_strides(dims(shape), strides.data(), to, result)) return py::none();
   return tuple(result, to.rank);
 }
+
+int axis_of(const char* op, const Ints& x, int64_t axis) { return normalize_axis(op, axis, int(x.size())); }
 
 // A rule over one shape and a list of numbers.
 template <Dims (*rule)(const char*, const Dims&, const int64_t*, int)>
@@ -67,7 +70,7 @@ void bind_views(py::module_& m) {
   m.def("permute", &with_list<shape_permute>);
   m.def("reshape_strides", &strides_of_reshape);
   m.def("slice", [](const char* op, const Ints& x, int64_t axis, int64_t start, int64_t stop, int64_t step) {
-    return tuple(shape_slice(op, dims(x), normalize_axis(op, axis, int(x.size())), start, stop, step));
+    return tuple(shape_slice(op, dims(x), axis_of(op, x, axis), start, stop, step));
   });
   m.def("slice_span", [](const char* op, int64_t extent, int64_t start, int64_t stop, int64_t step) {
     const Span s = slice_span(op, extent, start, stop, step);
@@ -77,13 +80,13 @@ void bind_views(py::module_& m) {
 
 void bind_rows(py::module_& m) {
   m.def("reduce", [](const char* op, const Ints& x, int64_t axis) {
-    return tuple(shape_reduce(op, dims(x), normalize_axis(op, axis, int(x.size()))));
+    return tuple(shape_reduce(op, dims(x), axis_of(op, x, axis)));
   });
   m.def("matmul",
         [](const char* op, const Ints& a, const Ints& b) { return tuple(shape_matmul(op, dims(a), dims(b))); });
-  m.def("cat", [](const char* op, const std::vector<Ints>& shapes, int axis) {
+  m.def("cat", [](const char* op, const std::vector<Ints>& shapes, int64_t axis) {
     const std::vector<Dims> d = dims(shapes);
-    return tuple(shape_cat(op, d.data(), int(d.size()), axis));
+    return tuple(shape_cat(op, d.data(), int(d.size()), shapes.empty() ? 0 : axis_of(op, shapes[0], axis)));
   });
   m.def("pad", &with_list<shape_pad>);
   m.def("conv2d", &with_attr<7, shape_conv2d>);
@@ -94,17 +97,17 @@ void bind_rows(py::module_& m) {
 }
 
 void bind_indexing(py::module_& m) {
-  m.def("gather", [](const char* op, const Ints& x, const Ints& index, int axis) {
-    return tuple(shape_gather(op, dims(x), dims(index), axis));
+  m.def("gather", [](const char* op, const Ints& x, const Ints& index, int64_t axis) {
+    return tuple(shape_gather(op, dims(x), dims(index), axis_of(op, x, axis)));
   });
-  m.def("scatter", [](const char* op, const Ints& x, const Ints& index, const Ints& src, int axis) {
-    return tuple(shape_scatter(op, dims(x), dims(index), dims(src), axis));
+  m.def("scatter", [](const char* op, const Ints& x, const Ints& index, const Ints& src, int64_t axis) {
+    return tuple(shape_scatter(op, dims(x), dims(index), dims(src), axis_of(op, x, axis)));
   });
-  m.def("index_select", [](const char* op, const Ints& x, const Ints& index, int axis) {
-    return tuple(shape_index_select(op, dims(x), dims(index), axis));
+  m.def("index_select", [](const char* op, const Ints& x, const Ints& index, int64_t axis) {
+    return tuple(shape_index_select(op, dims(x), dims(index), axis_of(op, x, axis)));
   });
-  m.def("index_add", [](const char* op, const Ints& x, const Ints& index, const Ints& src, int axis) {
-    return tuple(shape_index_add(op, dims(x), dims(index), dims(src), axis));
+  m.def("index_add", [](const char* op, const Ints& x, const Ints& index, const Ints& src, int64_t axis) {
+    return tuple(shape_index_add(op, dims(x), dims(index), dims(src), axis_of(op, x, axis)));
   });
 }
 

@@ -1,4 +1,4 @@
-"""Element types as the compiler sees them: sizes, NumPy and C names, and values as bits."""
+"""Element types as the compiler sees them: sizes, NumPy names, and values as bits."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ class DTypeInfo:
 
     itemsize: int  # bytes of a block
     numpy: str
-    c: str
     pack: str  # the struct format of one element
     floating: bool
     block: int = 1  # elements of a block
 
 
 DTYPES: dict[str, DTypeInfo] = {
-    "b8": DTypeInfo(1, "bool", "uint8_t", "B", False),
-    "u8": DTypeInfo(1, "uint8", "uint8_t", "B", False),
-    "i32": DTypeInfo(4, "int32", "int32_t", "i", False),
-    "i64": DTypeInfo(8, "int64", "int64_t", "q", False),
-    "f32": DTypeInfo(4, "float32", "float", "f", True),
-    "f64": DTypeInfo(8, "float64", "double", "d", True),
+    "b8": DTypeInfo(1, "bool", "B", False),
+    "u8": DTypeInfo(1, "uint8", "B", False),
+    "i32": DTypeInfo(4, "int32", "i", False),
+    "i64": DTypeInfo(8, "int64", "q", False),
+    "f32": DTypeInfo(4, "float32", "f", True),
+    "f64": DTypeInfo(8, "float64", "d", True),
 }
 
 
