@@ -20,8 +20,11 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
 fi
 
 compiler=${CXX:-c++}
+shuffle='typedef int V __attribute__((vector_size(16))); V f(V v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2); }'
 if ! echo 'int main() {}' | "$compiler" -x c++ -std=c++17 -o /dev/null - 2>/dev/null; then
     need "a C++17 compiler, as '$compiler'" "g++"
+elif ! echo "$shuffle" | "$compiler" -x c++ -std=c++17 -c -o /dev/null - 2>/dev/null; then
+    need "gcc 12 or newer, or clang; '$compiler' is $("$compiler" --version | head -n 1)" "clang"
 fi
 
 if [ -n "$missing" ]; then
