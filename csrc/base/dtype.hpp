@@ -19,7 +19,7 @@ struct DTypeInfo {
 };
 
 constexpr DTypeInfo kDTypeInfo[kDTypes] = {
-    {"bool", "b8", 1, 1, 0}, {"uint8", "u8", 1, 1, 1},    {"int32", "i32", 1, 4, 1},
+    {"bool", "b8", 1, 1, 0},   {"uint8", "u8", 1, 1, 1},    {"int32", "i32", 1, 4, 1},
     {"int64", "i64", 1, 8, 1}, {"float32", "f32", 1, 4, 2}, {"float64", "f64", 1, 8, 2},
 };
 

@@ -9,9 +9,9 @@
 namespace nl {
 namespace {
 
-constexpr int64_t kGrain = 1 << 15;    // elements a thread takes at least: below, waking a thread costs more
-constexpr int64_t kBlock = 512;        // elements gathered at a time when an operand is not contiguous
-constexpr int64_t kShortRow = 16;      // rows shorter than this are gathered into blocks rather than called one by one
+constexpr int64_t kGrain = 1 << 15;  // elements a thread takes at least: below, waking a thread costs more
+constexpr int64_t kBlock = 512;      // elements gathered at a time when an operand is not contiguous
+constexpr int64_t kShortRow = 16;    // rows shorter than this are gathered into blocks rather than called one by one
 
 // All operands over one index space, outputs first; strides in bytes.
 struct Nest {
@@ -48,7 +48,8 @@ void swap_axes(Nest& nest, int a, int b) {
 // Walks memory in the output's order; kernels that read the element's index need the row-major order kept.
 void order_axes(Nest& nest) {
   for (int i = 1; i < nest.rank; ++i)
-    for (int j = i; j > 0 && std::abs(nest.strides[0][j - 1]) < std::abs(nest.strides[0][j]); --j) swap_axes(nest, j - 1, j);
+    for (int j = i; j > 0 && std::abs(nest.strides[0][j - 1]) < std::abs(nest.strides[0][j]); --j)
+      swap_axes(nest, j - 1, j);
 }
 
 bool mergeable(const Nest& nest, int outer, int inner) {
@@ -122,8 +123,10 @@ void move(const Nest& nest, int k, char* block, int64_t begin, int64_t count) {
     char* at = nest.data[k] + locate(nest, k, begin);
     for (int64_t i = 0; i < run; ++i) {
       T* element = reinterpret_cast<T*>(at + i * stride);
-      if (kGather) dense[i] = *element;
-      else *element = dense[i];
+      if (kGather)
+        dense[i] = *element;
+      else
+        *element = dense[i];
     }
     dense += run;
     begin += run;

@@ -1,8 +1,8 @@
 // conv.cpp: the rows conv2d and conv2d_input as implicit matrix products over staged images.
 //
 // Forward: weights [outputs, taps x channels] times windows [taps x channels, pixels]. The gradient for the input is
-// gathered: the positions of one residue modulo the stride see the same taps, so each residue is a product of its own, of
-// those taps only, and nothing is computed for taps that fall between strides.
+// gathered: the positions of one residue modulo the stride see the same taps, so each residue is a product of its own,
+// of those taps only, and nothing is computed for taps that fall between strides.
 #include "conv_depthwise.hpp"
 #include "conv_window.hpp"
 
@@ -121,10 +121,13 @@ struct Forward {
       stage.fill(first, count);
       auto windows = stage.windows(first, g.y.output, g.x.output, g.group_channels(), offset);
       PixelRectangles rectangles = {call.epilogue, first, g.group_outputs(), g.pixels()};
-      Output<T> out = {(T*)call.out[0].data + first * g.outputs * g.pixels(), g.group_outputs() * g.pixels(), g.pixels(),
-                       {1, g.pixels(), g.outputs * g.pixels(), 0, 1}};
-      contract({g.groups, g.group_outputs(), count * g.pixels(), 0, weights.depth, false, {weights.fetch, &weights},
-                {windows.fetch, &windows}, out, call.epilogue ? rectangles.finish : nullptr, &rectangles});
+      Grid columns = {1, g.pixels(), g.outputs * g.pixels(), 0, 1};
+      T* data = (T*)call.out[0].data + first * g.outputs * g.pixels();
+      Output<T> out = {data, g.group_outputs() * g.pixels(), g.pixels(), columns};
+      Operand<T> a = {weights.fetch, &weights}, b = {windows.fetch, &windows};
+      auto finish = call.epilogue ? rectangles.finish : nullptr;
+      int64_t pixels = count * g.pixels();
+      contract({g.groups, g.group_outputs(), pixels, 0, weights.depth, false, a, b, out, finish, &rectangles});
     }
   }
 
@@ -132,7 +135,7 @@ struct Forward {
     const T* w = contiguous<T>(call.in[1]);
     each_plane<T>(call, g.taps() * g.pixels(), [=](int64_t image, int64_t c, T* out) {
       PlaneSums<T>{offset, w + c * g.taps(), g.taps()}.run(stage.plane(image, c), stage.x.phase_size(), g.y.output,
-                                                            g.x.output, out, g.x.output, 1);
+                                                           g.x.output, out, g.x.output, 1);
     });
   }
 };
@@ -223,16 +226,18 @@ struct InputGradient {
   // The product for the positions of one residue, whose taps begin at `k`; returns their extent in k.
   int64_t multiply(const Residue& y, const Residue& x, int64_t k, int64_t first, int64_t count) const {
     const int64_t depth = y.taps() * x.taps() * g.group_outputs(), plane = g.y.input * g.x.input;
-    PackedWeights<T> a = weights;
-    a.first_k = k;
+    PackedWeights<T> taps = weights;
+    taps.first_k = k;
     auto windows = stage.windows(first, y.count, x.count, g.group_outputs(), offset + k);
     PixelRectangles rectangles = {call.epilogue, first, g.group_channels(), plane};
-    Output<T> out = {(T*)call.out[0].data + first * g.channels * plane + y.begin * g.x.input + x.begin,
-                     g.group_channels() * plane, plane,
-                     {y.count, x.count, g.channels * plane, g.y.stride * g.x.input, g.x.stride}};
-    if (whole()) out.columns = {1, plane, g.channels * plane, 0, 1};
-    contract({g.groups, g.group_channels(), count * y.count * x.count, 0, depth, false, {a.fetch, &a},
-              {windows.fetch, &windows}, out, call.epilogue && whole() ? rectangles.finish : nullptr, &rectangles});
+    Grid columns = {y.count, x.count, g.channels * plane, g.y.stride * g.x.input, g.x.stride};
+    if (whole()) columns = {1, plane, g.channels * plane, 0, 1};
+    T* data = (T*)call.out[0].data + first * g.channels * plane + y.begin * g.x.input + x.begin;
+    Output<T> out = {data, g.group_channels() * plane, plane, columns};
+    Operand<T> a = {taps.fetch, &taps}, b = {windows.fetch, &windows};
+    auto finish = call.epilogue && whole() ? rectangles.finish : nullptr;
+    int64_t pixels = count * y.count * x.count;
+    contract({g.groups, g.group_channels(), pixels, 0, depth, false, a, b, out, finish, &rectangles});
     return depth;
   }
 
@@ -257,14 +262,12 @@ struct InputGradient {
 }  // namespace
 
 int conv2d(const Call& call) {
-  if (call.out[0].dtype == DType::f32) Forward<float>(call).run();
-  else Forward<double>(call).run();
+  call.out[0].dtype == DType::f32 ? Forward<float>(call).run() : Forward<double>(call).run();
   return kOk;
 }
 
 int conv2d_input(const Call& call) {
-  if (call.out[0].dtype == DType::f32) InputGradient<float>(call).run();
-  else InputGradient<double>(call).run();
+  call.out[0].dtype == DType::f32 ? InputGradient<float>(call).run() : InputGradient<double>(call).run();
   return kOk;
 }
 

@@ -1,5 +1,5 @@
-// conv_depthwise.hpp: convolutions of single channels, straight from a staged plane: one product per tap and pixel is too
-// little to pay for packing.
+// conv_depthwise.hpp: convolutions of single channels, straight from a staged plane: one product per tap and pixel is
+// too little to pay for packing.
 #pragma once
 #include "gemm.hpp"
 #include "loops.hpp"
@@ -7,7 +7,8 @@
 namespace nl::NL_ISA {
 namespace {
 
-// Sums over taps at `rows` x `columns` pixels: to[i, j] = dot over k of weight[k] * plane[offset[k] + i * row_stride + j].
+// Sums over taps at `rows` x `columns` pixels:
+// to[i, j] = dot over k of weight[k] * plane[offset[k] + i * row_stride + j].
 template <class T>
 struct PlaneSums {
   using V = typename Simd<T>::V;

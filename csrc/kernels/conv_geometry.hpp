@@ -133,7 +133,7 @@ struct PaddedRow {
     for (int64_t i = 0; i < first; i++) to[i] = 0;
     row += from * stride;
     int64_t distance = step * stride, n = stop - first;
-    distance == 1 ? copy_adjacent(row, n, to + first)
+    distance == 1   ? copy_adjacent(row, n, to + first)
     : distance == 2 ? copy_even(row, n, to + first)
                     : gather_row(row, distance, n, to + first);
     for (int64_t i = stop; i < count; i++) to[i] = 0;

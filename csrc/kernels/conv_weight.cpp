@@ -27,7 +27,8 @@ struct ChannelsLast {
   void fill(const View& from, int64_t first, int64_t count) const {
     int64_t rows = extent(y);
     parallel_for(count * rows, grain_of(row_size()), [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) fill_row(image_of<T>(from, first + i / rows), i % rows - y.pad, data + i * row_size());
+      for (int64_t i = begin; i < end; i++)
+        fill_row(image_of<T>(from, first + i / rows), i % rows - y.pad, data + i * row_size());
     });
   }
 
@@ -76,11 +77,12 @@ struct DepthwiseSums {
   static constexpr int kTaps = 9;  // sums side by side
 
   ChannelsLast<T> maps;
-  const T* images;
-  const int64_t* offset;  // of each tap in the images
-  Grid pixels;
-  int64_t taps;
-  T* total;  // [channel vector][tap][lane]; begins with zeros, to which adding the first block changes nothing
+  const T* images = nullptr;
+  const int64_t* offset = nullptr;  // of each tap in the images
+  Grid pixels = {};
+  int64_t taps = 0;
+  // [channel vector][tap][lane]; begins with zeros, to which adding the first block changes nothing
+  T* total = nullptr;
 
   int64_t vectors() const { return ceil_div(maps.channels, kWidth<T>); }
 
@@ -142,7 +144,7 @@ struct WeightGradient {
       : call(c),
         g(geometry(c.in[0], c.out[0], c.in[1], c.attr)),
         stage(g.y, g.x, g.channels),
-        depthwise{ChannelsLast<T>(identity(g.y.output), identity(g.x.output), g.channels), nullptr, nullptr, {}, g.taps(), nullptr} {
+        depthwise{ChannelsLast<T>(identity(g.y.output), identity(g.x.output), g.channels)} {
     // A chunk ends where a block of k ends; one image more than a block takes lets every chunk complete one.
     int64_t fitting = kStageBytes / max_of(1, stage.image_size() * int64_t(sizeof(T)));
     chunk = min_of(g.images, max_of(fitting, 1 + ceil_div(kDepth, g.pixels())));
@@ -154,6 +156,7 @@ struct WeightGradient {
     depthwise.maps.data = memory + sizes[0] + kWidth<T>;
     depthwise.total = memory + sizes[0] + sizes[1];
     for (int64_t i = 0; i < sizes[2]; i++) depthwise.total[i] = 0;
+    depthwise.taps = g.taps();
     depthwise.images = stage.data;
     depthwise.offset = offset;
     depthwise.pixels = pixels();
@@ -168,7 +171,8 @@ struct WeightGradient {
   }
 
   void run() const {
-    const Maps<T> maps = {g.depthwise() ? nullptr : contiguous<T>(call.in[1]), g.outputs, g.group_outputs(), g.pixels()};
+    const Maps<T> maps = {g.depthwise() ? nullptr : contiguous<T>(call.in[1]), g.outputs, g.group_outputs(),
+                          g.pixels()};
     int64_t total = g.images * g.pixels(), k = 0;
     do {
       int64_t first = k / g.pixels(), last = min_of(g.images, first + chunk);
@@ -183,12 +187,12 @@ struct WeightGradient {
 
   // Adds pixels [k, stop) of all images; image `first` is the first one staged.
   void multiply(const Maps<T>& maps, int64_t first, int64_t k, int64_t stop) const {
-    Windows<T, Table, Grid> windows = {stage.data - first * stage.image_size(), g.group_channels(), {offset}, pixels(),
-                                       nullptr, (const T*)INTPTR_MAX};
-    Output<T> out = {(T*)call.out[0].data, g.group_outputs() * lines(), lines(),
-                     {g.taps(), g.group_channels(), 0, 1, g.taps()}};
-    contract({g.groups, g.group_outputs(), lines(), k, stop, k > 0, {maps.fetch, &maps}, {windows.fetch, &windows}, out,
-              nullptr, nullptr});
+    Windows<T, Table, Grid> windows = {
+        stage.data - first * stage.image_size(), g.group_channels(), {offset}, pixels(), nullptr, (const T*)INTPTR_MAX};
+    Grid columns = {g.taps(), g.group_channels(), 0, 1, g.taps()};
+    Output<T> out = {(T*)call.out[0].data, g.group_outputs() * lines(), lines(), columns};
+    Operand<T> a = {maps.fetch, &maps}, b = {windows.fetch, &windows};
+    contract({g.groups, g.group_outputs(), lines(), k, stop, k > 0, a, b, out, nullptr, nullptr});
   }
 
   void add_depthwise(int64_t first, int64_t count, int64_t k, int64_t stop) const {
@@ -200,8 +204,7 @@ struct WeightGradient {
 }  // namespace
 
 int conv2d_weight(const Call& call) {
-  if (call.out[0].dtype == DType::f32) WeightGradient<float>(call).run();
-  else WeightGradient<double>(call).run();
+  call.out[0].dtype == DType::f32 ? WeightGradient<float>(call).run() : WeightGradient<double>(call).run();
   return kOk;
 }
 

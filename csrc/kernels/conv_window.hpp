@@ -1,8 +1,8 @@
 // conv_window.hpp: images staged so that each tap sees a shifted window of them, and panels of such windows.
 //
-// Before the product, images are copied once, into planes padded with zeros. Every kernel tap of every output pixel then
-// reads data[line offset + step offset], with no test for borders, and neighbouring pixels (or channels) are adjacent.
-// Panels are gathered from there vector by vector; the matrix of patches (im2col) never exists.
+// Before the product, images are copied once, into planes padded with zeros. Every kernel tap of every output pixel
+// then reads data[line offset + step offset], with no test for borders, and neighbouring pixels (or channels) are
+// adjacent. Panels are gathered from there vector by vector; the matrix of patches (im2col) never exists.
 #pragma once
 #include "conv_geometry.hpp"
 
@@ -167,7 +167,8 @@ struct Stage {
 
   // One staged channel, in scratch of the calling thread, with room for vectors that run over its end.
   const T* plane(int64_t image, int64_t channel) const {
-    T* to = (T*)nl_scratch(1, (y.phases() * x.phases() * plane_size() + 4 * kWidth<T>) * sizeof(T));
+    constexpr int64_t kRoom = 4 * kWidth<T>;
+    T* to = (T*)nl_scratch(1, (y.phases() * x.phases() * plane_size() + kRoom) * sizeof(T));
     fill_channel((const T*)from.data + image * from.strides[0] + channel * from.strides[1], to);
     return to;
   }

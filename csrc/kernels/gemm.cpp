@@ -2,8 +2,8 @@
 //
 // A tile is computed by one thread from beginning to end: for each block of k it fetches the row panels of A once (they
 // stay in L2) and the column panels of B one by one (each stays in L1 while it meets all of A). Tiles share nothing, so
-// one fork and join is all the synchronisation, and a finished tile is still in cache for the epilogue. That A and B are
-// packed once per tile instead of once per product costs 1-2 % at tiles of this size.
+// one fork and join is all the synchronisation, and a finished tile is still in cache for the epilogue. That A and B
+// are packed once per tile instead of once per product costs 1-2 % at tiles of this size.
 #include "gemm.hpp"
 
 #include "loops.hpp"
@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kPanelBytesOfA = 256 << 10;  // half of a 1 MiB L2
 constexpr int64_t kMaxColumns = 1024;
-constexpr int64_t kMaxRowBlocks = 4;  // of kMaxRowPanels, that share a packed B
+constexpr int64_t kMaxRowBlocks = 4;         // of kMaxRowPanels, that share a packed B
 constexpr int64_t kGrainProducts = 1 << 19;  // fewer products than these (about 4 us) are not worth another thread
 
 template <class T>
@@ -35,13 +35,14 @@ int64_t threads_for(const Contraction<T>& job) {
   return max_of(1, min_of(nl_num_threads(), products / kGrainProducts));
 }
 
-// The cut of least cost: the products of the largest tile, its share of packing counted as kPacking lines more, times the
-// number of tiles that the busiest thread computes. Tried are cuts into a few tiles for each thread.
+// The cut of least cost: the products of the largest tile, its share of packing counted as kPacking lines more, times
+// the number of tiles that the busiest thread computes. Tried are cuts into a few tiles for each thread.
 template <class T>
 Tiles plan(const Contraction<T>& job, int64_t threads) {
   constexpr int64_t kPacking = 8, kTilesEach = 4;
   int64_t rows = row_panels(job.m), columns = ceil_div(job.n, kTileColumns<T>);
-  int64_t fewest_rows = ceil_div(rows, kMaxRowBlocks * kMaxRowPanels<T>), fewest_columns = ceil_div(columns, kMaxColumnPanels<T>);
+  int64_t fewest_rows = ceil_div(rows, kMaxRowBlocks * kMaxRowPanels<T>);
+  int64_t fewest_columns = ceil_div(columns, kMaxColumnPanels<T>);
   Tiles best = {rows, columns, fewest_rows, fewest_columns};
   if (threads == 1) return best;
   int64_t least = INT64_MAX;
@@ -162,8 +163,7 @@ struct Tile {
     const Columns<T>& c = columns[q - q0];
     T* to = c.direct ? row_of_c(row(p)) + c.offset[0] : row_of_block(q, row(p));
     int64_t row_stride = c.direct ? job.c.row_stride : kTileColumns<T>;
-    micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs())(depth, a, b, to, row_stride,
-                                                               job.add || k > job.k_begin);
+    micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs())(depth, a, b, to, row_stride, job.add || k > job.k_begin);
   }
 };
 
@@ -189,7 +189,7 @@ void run_tiles(const Contraction<T>& job, int64_t threads) {
   parallel_for(job.batch * per_batch, max_of(1, kGrainProducts / max_of(products, 1)), range);
 }
 
-// ---- a small C over a long k: threads compute blocks of k, which are then added in order ------------------------------
+// ---- a small C over a long k: threads compute blocks of k, which are then added in order ----------------------------
 
 constexpr int64_t kMaxBlockOutput = 1 << 16;
 
@@ -248,8 +248,10 @@ template <class T>
 void run(const Contraction<T>& job) {
   if (job.batch == 0 || job.m == 0 || job.n == 0) return;
   int64_t threads = threads_for(job);
-  if (splits_k(job, threads)) BlockSums<T>{job, nullptr}.run(threads);
-  else run_tiles(job, threads);
+  if (splits_k(job, threads))
+    BlockSums<T>{job, nullptr}.run(threads);
+  else
+    run_tiles(job, threads);
 }
 
 }  // namespace

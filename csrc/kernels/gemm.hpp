@@ -1,4 +1,4 @@
-// gemm.hpp: blocked matrix multiplication over operands that fetch their own panels; what matmul and convolutions share.
+// gemm.hpp: blocked matrix products over operands that fetch their own panels; what matmul and convolutions share.
 //
 // The bits are those of *dot*: k ascending in blocks of kDepth, a block is one FMA chain from +0, blocks are added in
 // ascending order. Tiles, panels and threads do not show in them.

@@ -67,7 +67,7 @@ void multiply_integers(const Product& p) {
 template <class T>
 struct VectorProduct {
   const Product& p;
-  bool row;  // a is the vector
+  bool row;                              // a is the vector
   int64_t outputs, tile, chunk, chunks;  // a unit of work is `tile` outputs over `chunk` of k
 
   explicit VectorProduct(const Product& product) : p(product), row(p.m == 1), outputs(row ? p.n : p.m), chunk(kBlock) {
@@ -186,8 +186,9 @@ void multiply_matrices(const Product& p) {
   }
   a.in_place = rows_in_place(a, b.lines);
   b.in_place = columns_in_place(b, a.lines, p.k);
-  contract({batch, a.lines, b.lines, 0, p.k, false, {a.fetch, &a}, {b.fetch, &b}, c,
-            p.call.epilogue ? map.finish : nullptr, &map});
+  Operand<T> rows = {a.fetch, &a}, columns = {b.fetch, &b};
+  auto finish = p.call.epilogue ? map.finish : nullptr;
+  contract({batch, a.lines, b.lines, 0, p.k, false, rows, columns, c, finish, &map});
 }
 
 template <class T>

@@ -46,7 +46,7 @@ template <class T>
 struct VectorSums {
   static constexpr int W = kWidth<T>;
   static constexpr int kVecs = kLanes / W;
-  static constexpr int kRows = kVecs <= 2 ? 4 : 2;       // rows side by side, to hide the latency of fma
+  static constexpr int kRows = kVecs <= 2 ? 4 : 2;        // rows side by side, to hide the latency of fma
   static constexpr int kColumns = 2048 / int(sizeof(T));  // long pieces of rows: 26 GB/s from memory, 20 with 512 bytes
   static constexpr int kAcross = 8;                       // vectors of columns side by side
   using V = typename Simd<T>::V;
@@ -162,7 +162,8 @@ struct VectorSums {
 
   T chain_of_one(const T* row, const T* factor, int steps) const {
     V sum = {};
-    for (int s = 0; s < steps; s++) sum = multiply_add(splat<V>(row[s * kLanes * step]), splat<V>(factor[s * kLanes]), sum);
+    for (int s = 0; s < steps; s++)
+      sum = multiply_add(splat<V>(row[s * kLanes * step]), splat<V>(factor[s * kLanes]), sum);
     return sum[0];
   }
 };

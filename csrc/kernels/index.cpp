@@ -105,12 +105,9 @@ struct Tag {
 template <template <class> class Op, class F>
 void by_size(DType dtype, const F& fn) {
   switch (itemsize(dtype)) {
-    case 1:
-      return fn(Tag<Op<uint8_t>>{});
-    case 4:
-      return fn(Tag<Op<int32_t>>{});
-    default:
-      return fn(Tag<Op<int64_t>>{});
+    case 1: return fn(Tag<Op<uint8_t>>{});
+    case 4: return fn(Tag<Op<int32_t>>{});
+    default: return fn(Tag<Op<int64_t>>{});
   }
 }
 
@@ -118,18 +115,12 @@ void by_size(DType dtype, const F& fn) {
 template <class F>
 void by_addition(DType dtype, const F& fn) {
   switch (dtype) {
-    case DType::b8:
-      return fn(Tag<Add<uint8_t, Or>>{});
-    case DType::u8:
-      return fn(Tag<Add<uint8_t, Plus>>{});
-    case DType::i32:
-      return fn(Tag<Add<int32_t, Plus>>{});
-    case DType::i64:
-      return fn(Tag<Add<int64_t, Plus>>{});
-    case DType::f32:
-      return fn(Tag<Add<float, Plus>>{});
-    case DType::f64:
-      return fn(Tag<Add<double, Plus>>{});
+    case DType::b8: return fn(Tag<Add<uint8_t, Or>>{});
+    case DType::u8: return fn(Tag<Add<uint8_t, Plus>>{});
+    case DType::i32: return fn(Tag<Add<int32_t, Plus>>{});
+    case DType::i64: return fn(Tag<Add<int64_t, Plus>>{});
+    case DType::f32: return fn(Tag<Add<float, Plus>>{});
+    case DType::f64: return fn(Tag<Add<double, Plus>>{});
   }
 }
 

@@ -19,8 +19,7 @@ inline int64_t grain_of(int64_t work) { return max_of(1, kGrain / max_of(work, 1
 template <class F>
 void parallel_for(int64_t n, int64_t grain, const F& body) {
   if (n <= 0) return;
-  nl_parallel_for(
-      n, grain, [](void* f, int64_t begin, int64_t end) { (*(const F*)f)(begin, end); }, (void*)&body);
+  nl_parallel_for(n, grain, [](void* f, int64_t begin, int64_t end) { (*(const F*)f)(begin, end); }, (void*)&body);
 }
 
 // The row-major index space of K views at once. Neighbouring axes are merged where all K views allow it.
@@ -66,10 +65,10 @@ struct Walk {
     for (int i = 0; i < rank; i++) total *= shape[i];
   }
 
-  // The position of the element with row-major number `i`.
+  // The position of the element with row-major number `i`; of number 0 also where there is no element.
   Cursor seek(int64_t i) const {
     Cursor c = {};
-    for (int d = rank - 1; d >= 0; d--) {
+    for (int d = rank - 1; d >= 0 && i > 0; d--) {
       c.index[d] = i % shape[d];
       i /= shape[d];
       for (int k = 0; k < K; k++) c.at[k] += c.index[d] * stride[k][d];

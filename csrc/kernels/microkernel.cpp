@@ -38,18 +38,12 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, b
   }
 }
 
-template <class T, int kVecs>
+template <class T, int kVecs, int kRows = kTileRows>
 MicroKernel<T> by_rows(int rows) {
-  switch (rows) {
-#define NL_ROWS(n) \
-  case n:          \
-    if constexpr (n <= kTileRows) return multiply_tile<T, n, kVecs>; \
-    break;
-    NL_ROWS(1) NL_ROWS(2) NL_ROWS(3) NL_ROWS(4) NL_ROWS(5) NL_ROWS(6) NL_ROWS(7)
-    NL_ROWS(8) NL_ROWS(9) NL_ROWS(10) NL_ROWS(11) NL_ROWS(12) NL_ROWS(13) NL_ROWS(14)
-#undef NL_ROWS
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return by_rows<T, kVecs, kRows - 1>(rows);
   }
-  return nullptr;
+  return multiply_tile<T, kRows, kVecs>;
 }
 
 template <class T>

@@ -8,9 +8,7 @@ namespace nl::NL_ISA {
 namespace {
 
 // The first tap of output o that lies inside the plane.
-int64_t first_tap(const Axis& a, int64_t o) {
-  return a.origin(o) >= 0 ? 0 : ceil_div(-a.origin(o), a.dilation);
-}
+int64_t first_tap(const Axis& a, int64_t o) { return a.origin(o) >= 0 ? 0 : ceil_div(-a.origin(o), a.dilation); }
 
 // `Offset` holds the distance of any element of a window from its origin, in the plane.
 template <class T, class Offset>

@@ -65,14 +65,10 @@ struct Program::Frame {
 
   char* base(const Ref& r) const {
     switch (r.kind) {
-      case Ref::Kind::slot:
-        return slots[r.index];
-      case Ref::Kind::arena:
-        return arena;
-      case Ref::Kind::scalar:
-        return reinterpret_cast<char*>(const_cast<uint64_t*>(scalars + r.index));
-      case Ref::Kind::constant:
-        return constants[r.index];
+      case Ref::Kind::slot: return slots[r.index];
+      case Ref::Kind::arena: return arena;
+      case Ref::Kind::scalar: return reinterpret_cast<char*>(const_cast<uint64_t*>(scalars + r.index));
+      case Ref::Kind::constant: return constants[r.index];
     }
     return nullptr;
   }

@@ -24,7 +24,7 @@ struct Storage {
   std::atomic<int32_t> exports{0};      // live NumPy arrays and buffers looking at this memory
   uint32_t version = 0;                 // in-place writes so far
   uint8_t flags = 0;
-  uint8_t device = 0;            // 0: CPU
+  uint8_t device = 0;        // 0: CPU
   std::exception_ptr error;  // why this storage never got its contents; thrown to whoever reads it
   void (*deleter)(void*) = nullptr;
   void* owner = nullptr;  // argument of `deleter`

@@ -50,14 +50,11 @@ NL_VEC(eu8, unsigned char, NL_VEC_BYTES / 8);
 #define NL_FN static inline __attribute__((always_inline, unused))
 
 #if NL_VEC_BYTES == 64
-#define NL_LANES8 \
-  { 0, 1, 2, 3, 4, 5, 6, 7 }
+#define NL_LANES8 {0, 1, 2, 3, 4, 5, 6, 7}
 #elif NL_VEC_BYTES == 32
-#define NL_LANES8 \
-  { 0, 1, 2, 3 }
+#define NL_LANES8 {0, 1, 2, 3}
 #else
-#define NL_LANES8 \
-  { 0, 1 }
+#define NL_LANES8 {0, 1}
 #endif
 
 // ---- fused multiply-add; a level without it rounds twice ----------------------------------------------------------
