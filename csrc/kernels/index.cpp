@@ -1,4 +1,4 @@
-// index.cpp: gather, scatter_add, index_select, index_add, index_get, index_put, nonzero, count_nonzero.
+// index.cpp: gather, scatter_add, index_select, index_add, index_get, index_put, nonzero.
 //
 // All indices are checked before anything is written. Writes to one place happen in row-major order of the index: the
 // work is split between threads along the other axes only.
@@ -317,14 +317,6 @@ int index_put(const Call& call) {
   int k = int(call.attr[0]);
   Indices indices{&call.in[2], &call.attr[1], k};
   return put(call.out[0], indices, call.in[1], int(call.attr[1 + k]), call.attr[2 + k] != 0, call.fault);
-}
-
-int count_nonzero(const Call& call) {
-  const View& mask = call.in[0];
-  int64_t count = 0;
-  for_each(mask, [&](int64_t, int64_t offset) { count += mask.data[offset] != 0; });
-  *(int64_t*)call.out[0].data = count;
-  return kOk;
 }
 
 // Writes as many rows as the output has: the count was taken before, and the mask may be shared memory.

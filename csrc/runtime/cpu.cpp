@@ -68,11 +68,11 @@ std::string joined(const std::vector<std::string>& names) {
 }
 
 int choose_level() {
-  const char* forced = std::getenv("NEURLANG_ISA");
-  const bool any = forced == nullptr || *forced == 0;
+  const char* text = std::getenv("NEURLANG_ISA");
+  const std::string forced = text != nullptr ? text : "";
   for (int i = kNumLevels - 1; i >= 0; --i)
-    if ((any || std::string(forced) == kLevels[i].name) && kLevels[i].supported()) return i;
-  throw std::invalid_argument(std::string("NEURLANG_ISA=") + forced + " is not an instruction level of this machine; " +
+    if ((forced.empty() || forced == kLevels[i].name) && kLevels[i].supported()) return i;
+  throw std::invalid_argument("NEURLANG_ISA=" + forced + " is not an instruction level of this machine; " +
                               "use one of " + joined(isa_supported()) + ", or unset it");
 }
 

@@ -570,8 +570,6 @@ TABLE: tuple[Row, ...] = (
     _kernel("index_put", "index", "T,T,i64->T", "value written (or added) at such positions; later ones win",
             "input value index", "k axes position accumulate", shape="checked", variadic=True, inplace=(0,),
             grad=d.index_put, numpy=ref.index_put, binding="internal", stablehlo="scatter"),
-    _kernel("count_nonzero", "index", "b8->i64", "How many elements hold", "mask", "", shape="checked",
-            numpy=lambda np, mask: np.asarray(np.count_nonzero(mask), np.int64), binding="internal"),
     _kernel("nonzero", "index", "b8->i64", "The indices of the elements that hold, one row each", "mask", "",
             shape="checked", numpy=lambda np, mask: np.argwhere(mask)),
 
