@@ -60,8 +60,9 @@ Tape*& current_tape() {
 void check_usable(const Storage* s, const Tape* mine) {
   const Tape* holder = s->pending.load(std::memory_order_acquire);
   if (holder != nullptr && holder != mine)
-    throw TraceError("a tensor is used that is still being traced by another thread; end that trace or read the tensor "
-                     "there first");
+    throw TraceError(
+        "a tensor is used that is still being traced by another thread; end that trace or read the tensor "
+        "there first");
   if (s->error != nullptr) std::rethrow_exception(s->error);
 }
 
@@ -107,6 +108,11 @@ uint32_t Tape::slot_of(Storage* s) {
   const uint32_t fresh = uint32_t(slots.size());
   const uint32_t slot = leaf_slots_.get_or_insert(uint64_t(uintptr_t(s)), 0, fresh);
   return slot == fresh ? add_slot(s, true) : slot;
+}
+
+void Tape::stand_in(Storage* s) {
+  s->pending.store(this, std::memory_order_release);
+  slot_of(s);
 }
 
 // Whether the view necessarily starts its storage: then its offset is a fact, not a run-time number.
@@ -247,8 +253,8 @@ void Tape::run() {
       for (int i = r.n_in; i < r.n_in + r.n_out; ++i) slots[r.operand[i].index].storage->materialize();
       for (int i = 0; i < r.n_in + r.n_out; ++i) prepare(r.operand[i], views[i], scalars);
       int64_t fault[3] = {0, 0, 0};
-      run_call({views, views + r.n_in, reinterpret_cast<const int64_t*>(r.attr), fault, nullptr, r.op,
-                uint8_t(r.n_in), uint8_t(r.n_out), uint8_t(r.n_attr)});
+      run_call({views, views + r.n_in, reinterpret_cast<const int64_t*>(r.attr), fault, nullptr, r.op, uint8_t(r.n_in),
+                uint8_t(r.n_out), uint8_t(r.n_attr)});
     } catch (...) {
       failed_op_ = n;
       poison(std::current_exception());
@@ -300,7 +306,7 @@ void Tape::finish() {
 void Tape::poison(const std::exception_ptr& error) {
   for (Slot& s : slots) {
     if (s.storage == nullptr) continue;
-    if (!s.leaf && !s.made) s.storage->error = error;
+    if (!s.made && (!s.leaf || s.storage->data == nullptr)) s.storage->error = error;
     s.storage->pending.store(nullptr, std::memory_order_release);
   }
 }

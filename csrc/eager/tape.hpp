@@ -46,9 +46,9 @@ class Tape {
  public:
   struct Slot {
     Storage* storage;
-    bool leaf;     // existed before the tape
-    bool written;  // by a record of this tape
-    bool made;     // a fresh storage whose contents are complete
+    bool leaf;          // existed before the tape
+    bool written;       // by a record of this tape
+    bool made;          // a fresh storage whose contents are complete
     uint64_t checksum;  // of a leaf that others may write, when it was first used (with `checked`)
   };
   // One operand as read back from the words.
@@ -74,6 +74,8 @@ class Tape {
   Tape& operator=(const Tape&) = delete;
 
   void record(uint16_t op, const Operand* in, int n_in, TensorData* out, int n_out, const int64_t* attr, int n_attr);
+  // Takes in a storage without memory as a leaf: what a program will be given when it runs. Reading it cuts.
+  void stand_in(Storage* s);
   // Appends the slots' descriptors to the words, after which `words` is the whole key, and returns its hash.
   uint64_t seal();
   // Decodes the record at word `at`, returns the position behind it.
@@ -109,7 +111,7 @@ class Tape {
   size_t n_ops = 0;
   size_t body_words = 0;  // words before the slots' descriptors
   int64_t leaf_bytes = 0;
-  bool checked = false;  // keep checksums of leaves that others may write
+  bool checked = false;         // keep checksums of leaves that others may write
   bool wrote_exported = false;  // a record wrote memory that NumPy also sees: the caller must run the tape now
   std::thread::id owner;
   void* recorder = nullptr;  // the Python object that wants to know each record's line, or null

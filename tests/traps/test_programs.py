@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import neurlang as nl
@@ -121,6 +122,39 @@ def test_frozen_program_refuses_another_signature() -> None:
     for wrong in (data(5), data(4, dtype="float64"), data(8)[::2], data(2, 2)):
         with pytest.raises((nl.ShapeError, nl.DTypeError, nl.TraceError)):
             program(wrong)
+
+
+def test_what_depends_on_an_input_s_value_cannot_be_frozen() -> None:
+    step = nl.trace(lambda x: x * 2.0 if x[0] > 0 else x)
+    step(data(4))
+    with pytest.raises(nl.TraceError, match="strict"):
+        step.freeze()
+
+
+def test_frozen_inputs_are_apart_from_what_is_captured() -> None:
+    base = data(10)
+    step = nl.trace(lambda x, y: x + y * base[7:])
+    program = step.freeze(base[:3], base[:3])  # one tensor twice, and a part of a captured one
+    x, y = data(3, seed=1), data(3, seed=2)
+    assert bits(program(x, y).numpy()) == bits((x + y * base[7:]).numpy())
+    assert bits(program(base[3:6], base[4:7]).numpy()) == bits((base[3:6] + base[4:7] * base[7:]).numpy())
+
+
+def test_frozen_program_writes_only_what_may_be_written() -> None:
+    captured = data(3)
+    program = nl.trace(lambda x, y: (x.add_(y), captured.mul_(2.0))).freeze(data(3), data(3))
+    x, y, before = data(3, seed=1), data(3, seed=2), captured.numpy().copy()
+    want, versions = (x + y).numpy().copy(), (x._version, captured._version)
+    program(x, y)
+    assert bits(x.numpy()) == bits(want) and bits(captured.numpy()) == bits(before * np.float32(2.0))
+    assert x._version > versions[0] and captured._version > versions[1]
+    constant = np.ones(3, np.float32)
+    constant.flags.writeable = False
+    long = data(5)
+    for args in ((nl.from_numpy(constant), y), (long[:3], long[1:4]), (captured, y), (x, captured)):
+        with pytest.raises(nl.AliasError):
+            program(*args)
+    assert (constant == 1).all()
 
 
 def test_frozen_program_called_in_a_block() -> None:

@@ -70,6 +70,8 @@ cdef extern from "runtime/storage.hpp" namespace "nl":
         @staticmethod
         Storage* allocate(int64_t) except +raise_python
         @staticmethod
+        Storage* deferred(int64_t) except +raise_python
+        @staticmethod
         Storage* borrow(void*, int64_t, uint8_t, void (*)(void*) noexcept, void*) except +raise_python
 
 cdef extern from "eager/eager.hpp" namespace "nl":
@@ -124,6 +126,7 @@ cdef extern from "eager/tape.hpp" namespace "nl":
         const uint64_t* attr
     cdef cppclass Tape:
         Tape() except +
+        void stand_in(Storage*) except +
         uint64_t seal() nogil
         size_t read(size_t, TapeRecord&) nogil
         void run() except +raise_python nogil

@@ -60,6 +60,25 @@ cdef class TapeRecorder:
         """Stops recording; what was recorded waits to be run."""
         set_current_tape(NULL)
 
+    def stand_in(self, dtype kind, tuple shape, tuple strides, bint requires_grad):
+        """A tensor in memory of its own that has no value: what a frozen program takes in a given tensor's place."""
+        cdef TensorData d
+        cdef int64_t lowest, highest
+        cdef int i
+        d.dtype = as_dtype(kind.id)
+        d.rank = len(shape)
+        d.offset = 0
+        for i in range(d.rank):
+            d.shape[i] = shape[i]
+            d.strides[i] = strides[i]
+        extent(d, &lowest, &highest)
+        d.offset = -lowest
+        d.storage = Storage.deferred((highest - lowest) * itemsize(d.dtype))
+        self.tape.stand_in(d.storage)
+        cdef Tensor x = wrap(&d)
+        x.requires_grad_(requires_grad)
+        return x
+
     @property
     def n_ops(self):
         return self.tape.n_ops
@@ -223,7 +242,9 @@ cdef class Frozen:
     cdef vector[int64_t] offsets
     cdef vector[uint64_t] scalars
     cdef vector[int64_t] bytes
-    cdef vector[TensorData] inputs  # as recorded; `storage` null when the program does not use the input
+    cdef vector[uint8_t] written  # per slot: by the program
+    cdef bint writes_leaves
+    cdef vector[TensorData] inputs  # as recorded
     cdef vector[int] input_slots
     cdef vector[TensorData] results
     cdef vector[int] result_slots
@@ -257,8 +278,11 @@ cdef class Frozen:
                 raise ShapeError(f"frozen program: input {i} must be {self.input_descriptions[i]}, got {describe(x)} "
                                  f"with strides {stride_tuple(&x.d)}")
             readable(x, "")
-            if self.input_slots[i] >= 0:
-                pointers[self.input_slots[i]] = x.d.storage.data + (x.d.offset - want.offset) * itemsize(want.dtype)
+            if self.written[self.input_slots[i]]:
+                check_writable(x, "frozen program")
+            pointers[self.input_slots[i]] = x.d.storage.data + (x.d.offset - want.offset) * itemsize(want.dtype)
+        if self.writes_leaves:
+            self.check_apart(pointers)
         made = []
         try:
             for i in range(slots.size()):
@@ -268,6 +292,7 @@ cdef class Frozen:
                     pointers[i] = slots[i].data
             with nogil:
                 program.run(pointers.data(), self.offsets.data(), self.scalars.data())
+            self.count_writes(tensors)
             results = []
             for i in range(self.results.size()):
                 if self.result_slots[i] < 0:
@@ -281,6 +306,29 @@ cdef class Frozen:
         finally:
             for i in made:
                 slots[i].release()
+
+    cdef int check_apart(self, const vector[char*]& pointers) except -1:
+        """Refuses inputs that lie over each other or over captured memory where one of the two is written."""
+        cdef size_t i, slot, k
+        for i in range(self.input_slots.size()):
+            slot = self.input_slots[i]
+            for k in range(pointers.size()):
+                if (k != slot and (self.written[k] or self.written[slot]) and pointers[k] != NULL
+                        and pointers[k] < pointers[slot] + self.bytes[slot]
+                        and pointers[slot] < pointers[k] + self.bytes[k]):
+                    raise AliasError(f"frozen program: input {i} shares memory with another input or with a captured "
+                                     "tensor, and one of them is written; give a clone()")
+        return 0
+
+    cdef void count_writes(self, tuple tensors):
+        """Raises the versions of what the program has written outside, as eager writes do."""
+        cdef size_t i
+        for i in range(self.inputs.size()):
+            if self.written[self.input_slots[i]]:
+                (<Tensor>tensors[i]).d.storage.version += 1
+        for i in range(self.storages.size()):
+            if self.storages[i] != NULL and self.written[i]:
+                self.storages[i].version += 1
 
 
 cdef bint same_layout(const TensorData* a, const TensorData* b):
@@ -310,7 +358,7 @@ cdef bint contains(const vector[int]& numbers, int x):
 
 
 def freeze_tape(TapeRecorder recorder, ProgramHandle handle, tuple inputs, tuple results):
-    """Binds a sealed tape's program: `inputs` are given anew at each call, every other leaf is captured."""
+    """Binds a sealed tape's program: tensors are given for `inputs`, its stand-ins, at each call; all else is captured."""
     cdef Frozen f = Frozen.__new__(Frozen)
     cdef Tape* tape = recorder.tape
     cdef Tensor x
@@ -319,18 +367,18 @@ def freeze_tape(TapeRecorder recorder, ProgramHandle handle, tuple inputs, tuple
     f.handle = handle
     f.offsets = tape.offsets
     f.scalars = tape.scalars
-    for i in range(tape.slots.size()):
-        f.bytes.push_back(tape.slots[i].storage.bytes)
-        f.storages.push_back(tape.slots[i].storage if tape.slots[i].leaf else NULL)
-        if tape.slots[i].leaf:
-            tape.slots[i].storage.retain()
     for i in range(<size_t>len(inputs)):
         x = inputs[i]
-        slot = slot_of(tape, x.d.storage)
-        if slot >= 0 and contains(f.input_slots, slot):
-            raise TraceError(f"freeze: inputs share one storage (the {describe(x)} is one of them); copy one of them")
         f.inputs.push_back(x.d)
-        f.input_slots.push_back(slot)
+        f.input_slots.push_back(slot_of(tape, x.d.storage))
+    for i in range(tape.slots.size()):
+        given = not tape.slots[i].leaf or contains(f.input_slots, i)
+        f.bytes.push_back(tape.slots[i].storage.bytes)
+        f.written.push_back(tape.slots[i].written)
+        f.writes_leaves |= tape.slots[i].leaf and tape.slots[i].written
+        f.storages.push_back(<Storage*>NULL if given else tape.slots[i].storage)
+        if not given:
+            tape.slots[i].storage.retain()
     for i in range(<size_t>len(results)):
         x = results[i]
         slot = slot_of(tape, x.d.storage)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,28 +23,27 @@ class TracedFunction:
         self._tracer = tracer
         self._fn = fn
         self._traced = traced
-        self._last_call: tuple[list[Any], Any] | None = None  # weak references to the tensors, and where they go
+        self._last_call: tuple[list[Likeness], Any] | None = None  # what the tensors looked like, and where they stood
         functools.update_wrapper(self, fn)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         tensors, layout = _flatten((args, kwargs))
-        self._last_call = ([weakref.ref(t) for t in tensors], layout)
+        self._last_call = ([_likeness(t) for t in tensors], layout)
         return self._traced(*args, **kwargs)
 
     def freeze(self, *args: Any, **kwargs: Any) -> FrozenFunction:
         """A callable without Python inside: the tensors among the arguments are its inputs, all else is captured.
 
-        Records the function once with example arguments (those of the last call when none are given; they must still be
-        alive). Numbers, random seeds and every tensor that is not an argument keep what they have now.
+        Records the function once, with arguments that look like the given ones (like those of the last call when none
+        are given) and have no values: what depends on a value cannot be frozen. Numbers, random seeds and every tensor
+        that is not an argument keep what they have now.
         """
-        if not args and not kwargs:
-            if self._last_call is None:
-                raise TraceError("freeze needs example arguments, or a call before it")
-            tensors = [r() for r in self._last_call[0]]
-            if any(t is None for t in tensors):
-                raise TraceError("the arguments of the last call are gone; give freeze example arguments")
-            args, kwargs = _rebuild(self._last_call[1], iter(tensors))
-        return _freeze(self._tracer, self._fn, args, kwargs)
+        if args or kwargs:
+            tensors, layout = _flatten((args, kwargs))
+            return _freeze(self._tracer, self._fn, [_likeness(t) for t in tensors], layout)
+        if self._last_call is None:
+            raise TraceError("freeze needs example arguments, or a call before it")
+        return _freeze(self._tracer, self._fn, *self._last_call)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -68,6 +66,14 @@ class FrozenFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         tensors, _ = _flatten((args, kwargs))
         return _rebuild(self._result_layout, iter(self._frozen.run(tuple(tensors))))
+
+
+Likeness = tuple[Any, tuple[int, ...], tuple[int, ...], bool]
+
+
+def _likeness(x: Any) -> Likeness:
+    """What a tensor looks like: dtype, shape, strides, whether it requires grad."""
+    return x.dtype, x.shape, x.stride(), x.requires_grad
 
 
 @dataclass(frozen=True)
@@ -107,25 +113,25 @@ def _rebuild(layout: Any, tensors: Any) -> Any:
     return layout
 
 
-def _freeze(owner: trace, fn: Callable[..., Any], args: Any, kwargs: Any) -> FrozenFunction:
+def _freeze(owner: trace, fn: Callable[..., Any], likenesses: list[Likeness], layout: Any) -> FrozenFunction:
     """Records fn once, compiles what it recorded, and binds the program."""
     if thread.open:
         raise TraceError("freeze cannot be called inside a trace")
-    inputs, _ = _flatten((args, kwargs))
     tape = thread.tape
     thread.open.append(owner)
     strict, owner.strict = owner.strict, True  # a cut would leave part of the function out of the program
     tape.open(True, False)
     try:
-        result = fn(*args, **kwargs)
-        results, layout = _flatten(result)
+        inputs = tuple(tape.stand_in(*likeness) for likeness in likenesses)
+        args, kwargs = _rebuild(layout, iter(inputs))
+        results, result_layout = _flatten(fn(*args, **kwargs))
         tape.close()
         tape.seal()
         compiled = compiler().compile_tape(tape.records(), tape.slots(), tape.outputs(), owner.backend)
-        frozen = _tensor.freeze_tape(tape, compiled.handle, tuple(inputs), tuple(results))
+        frozen = _tensor.freeze_tape(tape, compiled.handle, inputs, tuple(results))
     finally:
         owner.strict = strict
         thread.open.remove(owner)
         tape.close()
         tape.drop("this tensor was recorded to freeze a program and never computed")
-    return FrozenFunction(frozen, layout, frozen.input_descriptions, compiled)
+    return FrozenFunction(frozen, result_layout, frozen.input_descriptions, compiled)

@@ -165,11 +165,12 @@ class trace:
 
     def _know_lines(self, segment: Segment, tape: Any) -> None:
         """Keeps where the segment's operations stand, or asks for it once the segment has come a second time."""
-        segment.lines = segment.lines or tape.lines
-        if segment.lines:
-            self._without_lines.discard(segment)
-        elif segment.met:
-            self._without_lines.add(segment)
+        if not segment.lines:
+            segment.lines = tape.lines
+            if segment.lines:
+                self._without_lines.discard(segment)
+            elif segment.met:
+                self._without_lines.add(segment)
         self._want_lines = bool(self._without_lines)
 
 
