@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -257,3 +258,15 @@ def test_text() -> None:
         "  (2): Embedding(4, 2)\n"
         ")"
     )
+
+
+def test_a_pickled_module_keeps_its_parameters() -> None:
+    layer = nn.Linear(2, 3)
+    layer.bias.requires_grad_(False)
+    restored = pickle.loads(pickle.dumps(layer))
+    assert isinstance(restored.weight, nn.Parameter) and restored.weight.requires_grad
+    assert isinstance(restored.bias, nn.Parameter) and not restored.bias.requires_grad
+    assert restored.weight.tolist() == layer.weight.tolist()
+    restored.weight.detach().fill_(0.0)
+    assert layer.weight.tolist() != restored.weight.tolist()
+    assert isinstance(copy.copy(layer.weight), nn.Parameter)

@@ -12,5 +12,8 @@ class Parameter(Tensor):
         self.data = empty(0) if data is None else data
         self.requires_grad = requires_grad
 
+    def __reduce__(self) -> tuple[type[Parameter], tuple[Tensor, bool]]:
+        return type(self), (self.detach(), self.requires_grad)
+
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
