@@ -232,7 +232,7 @@ SPECIAL: dict[str, list[tuple[float, float]]] = {  # (argument, result)
     "erfc": [(INF, 0.0), (-INF, 2.0), (0.0, 1.0), (100.0, 0.0)],
     "erfinv": [(1.0, INF), (-1.0, -INF), (1.5, NAN), (-0.0, -0.0)],
     "sigmoid": [(INF, 1.0), (-INF, 0.0), (0.0, 0.5)],
-    "rsqrt": [(0.0, INF), (-0.0, -INF), (INF, 0.0), (-1.0, NAN), (4.0, 0.5)],
+    "rsqrt": [(0.0, INF), (-0.0, -INF), (INF, 0.0), (-INF, NAN), (-1.0, NAN), (4.0, 0.5)],
 }
 
 

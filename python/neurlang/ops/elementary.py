@@ -355,6 +355,7 @@ def rsqrt(x: E) -> E:
     below = absolute(x) < 1
     y = sqrt(1 / (x * select(below, const(4.0**power, x.dtype), 4.0**-power)))
     y = y * select(below, const(2.0**power, x.dtype), 2.0**-power)
+    y = select(eq(x, -math.inf), math.nan, y)  # whose reciprocal is -0, which has a square root
     return select(eq(x, 0), copysign(math.inf, x), y)
 
 
