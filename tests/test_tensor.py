@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import neurlang as nl
+from neurlang.nn import functional as F
 
 Use = Callable[[nl.Tensor], Any]
 
@@ -56,3 +58,93 @@ def test_a_0d_tensor_is_its_one_element(name: str) -> None:
 def test_a_0d_tensor_has_no_axis(name: str) -> None:
     with pytest.raises(nl.ShapeError, match=name):
         WITHOUT_AXIS[name](nl.tensor(3.5))
+
+
+# ---- arguments as in PyTorch ----
+
+
+def test_operands_have_pytorchs_names() -> None:
+    x, rows = nl.rand(3, 4), nl.tensor([2, 0])
+    assert nl.zeros_like(input=x).shape == (3, 4)
+    assert nl.softmax(input=x, dim=1).tolist() == x.softmax(1).tolist()
+    assert nl.matmul(input=x, other=x.t()).tolist() == (x @ x.t()).tolist()
+    assert nl.index_select(input=x, dim=0, index=rows).tolist() == x[rows].tolist()
+    assert nl.where(x > 0.5, input=x, other=0.0).tolist() == x.where(x > 0.5, 0.0).tolist()
+    assert nl.pow(input=x, exponent=3).tolist() == (x**3).tolist()
+    assert nl.div(input=x, other=2).tolist() == (x / 2).tolist()
+
+
+@pytest.mark.parametrize("function", [nl.mean, nl.var, nl.std, nl.sum])
+def test_no_axes_are_all_axes(function: Callable[..., nl.Tensor]) -> None:
+    x = nl.rand(3, 4)
+    assert function(x, ()).tolist() == function(x).tolist()
+    assert function(x, [], keepdim=True).tolist() == function(x, (0, 1), keepdim=True).tolist()
+
+
+def test_variance_takes_unbiased_by_place_and_by_name(rng: np.random.Generator) -> None:
+    a = rng.standard_normal((3, 4))
+    x = nl.from_numpy(a)
+    for got in (nl.var(x, 1, False), x.var(1, False), x.var(1, unbiased=False), x.var(1, correction=0)):
+        np.testing.assert_array_equal(got.numpy(), x.var(dim=1, correction=0).numpy())
+    assert x.var(False).item() == x.var(unbiased=False).item() == x.var(correction=0).item()
+    assert nl.std(x, 0, True, True).shape == (1, 4)
+    assert x.var(0, correction=5).isinf().all()
+
+
+def test_a_kept_axis_of_the_place_of_the_maximum() -> None:
+    x = nl.tensor([[1, 5], [7, 2]])
+    assert x.argmax(keepdim=True).tolist() == [[2]]
+    assert x.argmin(None, True).tolist() == [[0]]
+
+
+def test_numbers_may_be_tensors_of_one_element() -> None:
+    assert nl.arange(nl.tensor(3)).dtype is nl.int64
+    assert nl.arange(nl.tensor(1), nl.tensor([7]), nl.tensor(2.0)).tolist() == [1.0, 3.0, 5.0]
+    assert nl.full((2,), nl.tensor(4.0), requires_grad=True).requires_grad
+    assert 2 <= nl.empty(1).uniform_(nl.tensor(2), nl.tensor(3.0)).item() < 3
+
+
+@pytest.mark.parametrize("bounds", [(nl.ones(3), 2), (0, nl.zeros(0)), (None, 1), ("0", 1)])
+def test_a_bound_that_is_no_number(bounds: tuple[Any, Any]) -> None:
+    for draw in (nl.empty(2).uniform_, nl.empty(2).normal_):
+        with pytest.raises((TypeError, ValueError)):
+            draw(*bounds)
+
+
+def test_one_boolean_is_no_index() -> None:
+    with pytest.raises(IndexError, match="boolean"):
+        nl.ones(2)[nl.tensor(True)]
+
+
+def test_nan_to_num_of_integers_is_a_copy() -> None:
+    x = nl.tensor([1, 2])
+    y = nl.nan_to_num(x)
+    assert y.tolist() == [1, 2]
+    assert not nl.shares_memory(x, y)
+
+
+def test_an_f_string_shows_the_number_of_a_0d_tensor() -> None:
+    assert f"{nl.tensor(1.5)} {nl.tensor(3)} {nl.tensor(1.25):.1f}" == "1.5 3 1.2"
+    assert f"{nl.tensor([1, 2])}" == "tensor([1, 2])"
+
+
+# ---- arguments that make no sense ----
+
+LOGITS, CLASSES, HALVES = nl.zeros(3, 4), nl.tensor([0, 1, 2]), nl.full((3,), 0.5)
+SENSELESS: dict[str, Callable[[], Any]] = {
+    "cross_entropy: weight": lambda: F.cross_entropy(LOGITS, CLASSES, weight=nl.ones(3)),
+    "cross_entropy: label_smoothing": lambda: F.cross_entropy(LOGITS, CLASSES, label_smoothing=1.5),
+    "nll_loss: weight": lambda: F.nll_loss(LOGITS, CLASSES, weight=nl.ones(5)),
+    "binary_cross_entropy: target": lambda: F.binary_cross_entropy(HALVES, nl.ones(1)),
+    "binary_cross_entropy_with_logits: target": lambda: F.binary_cross_entropy_with_logits(HALVES, nl.ones(3, 1)),
+    "interpolate: .0": lambda: F.interpolate(nl.zeros(1, 2, 3, 4), size=0),
+    "interpolate: .nan": lambda: F.interpolate(nl.zeros(1, 2, 3, 4), scale_factor=float("nan")),
+    "interpolate: .2, 2, 2": lambda: F.interpolate(nl.zeros(1, 2, 3, 4), size=(2, 2, 2)),
+    "adaptive_avg_pool2d: output_size": lambda: F.adaptive_avg_pool2d(nl.zeros(1, 2, 3, 4), (1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("message", SENSELESS)
+def test_senseless_arguments_are_named(message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SENSELESS[message]()

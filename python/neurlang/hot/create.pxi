@@ -6,13 +6,18 @@ cdef int check_device(object device) except -1:
     raise ValueError(f"device {device!r} is not available; this build computes on 'cpu'")
 
 
+cdef object number(object x):
+    """A Python number; a tensor of one element gives its value."""
+    return x.item() if is_tensor(x) else as_operand(x)
+
+
 cdef Tensor source(int op, Dims shape, int t, tuple scalars, tuple scalar_types):
     """A map row without tensor operands."""
     cdef Operand ins[MAX_OPERANDS]
     cdef TensorData out
     cdef int i
     for i in range(len(scalars)):
-        operand(&ins[i], scalars[i], scalar_types[i])
+        operand(&ins[i], number(scalars[i]), scalar_types[i])
     set_shape(&out, &shape, t)
     run(op, ins, len(scalars), &out, 1, NULL, 0, numel(out))
     return wrap(&out)
@@ -45,10 +50,10 @@ def full(size, fill_value, *, dtype=None, device=None, bint requires_grad=False)
     cdef int t
     check_device(device)
     if is_tensor(fill_value):
-        return map1(OP["copy"], view_expand(cast(fill_value, dtype_arg(dtype, dtype_id((<Tensor>fill_value).d.dtype))),
-                                            dims_tuple(&shape)))
+        fill_value = cast(fill_value, dtype_arg(dtype, dtype_id((<Tensor>fill_value).d.dtype)))
+        return with_grad(map1(OP["copy"], view_expand(fill_value, dims_tuple(&shape))), requires_grad)
     t = dtype_arg(dtype, scalar_dtype(fill_value))
-    return with_grad(source(OP["full"], shape, t, (as_operand(fill_value),), (t,)), requires_grad)
+    return with_grad(source(OP["full"], shape, t, (fill_value,), (t,)), requires_grad)
 
 
 def zeros(*size, dtype=None, device=None, bint requires_grad=False):
@@ -67,24 +72,24 @@ def ones(*size, dtype=None, device=None, bint requires_grad=False):
                 requires_grad=requires_grad)
 
 
-def empty_like(x, *, dtype=None, device=None, bint requires_grad=False):
-    """A tensor of x's shape and dtype with unspecified contents."""
-    return empty(*x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+def empty_like(input, *, dtype=None, device=None, bint requires_grad=False):
+    """A tensor of input's shape and dtype with unspecified contents."""
+    return empty(*input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def zeros_like(x, *, dtype=None, device=None, bint requires_grad=False):
-    """Zeros of x's shape and dtype."""
-    return full(x.shape, 0, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+def zeros_like(input, *, dtype=None, device=None, bint requires_grad=False):
+    """Zeros of input's shape and dtype."""
+    return full(input.shape, 0, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def ones_like(x, *, dtype=None, device=None, bint requires_grad=False):
-    """Ones of x's shape and dtype."""
-    return full(x.shape, 1, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+def ones_like(input, *, dtype=None, device=None, bint requires_grad=False):
+    """Ones of input's shape and dtype."""
+    return full(input.shape, 1, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def full_like(x, fill_value, *, dtype=None, device=None, bint requires_grad=False):
-    """x's shape and dtype, filled with one value."""
-    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+def full_like(input, fill_value, *, dtype=None, device=None, bint requires_grad=False):
+    """input's shape and dtype, filled with one value."""
+    return full(input.shape, fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 def arange(start, end=None, step=1, *, dtype=None, device=None, bint requires_grad=False):
@@ -98,7 +103,7 @@ def arange(start, end=None, step=1, *, dtype=None, device=None, bint requires_gr
     check_device(device)
     if end is None:
         start, end = 0, start
-    start, end, step = as_operand(start), as_operand(end), as_operand(step)
+    start, end, step = number(start), number(end), number(step)
     if step == 0 or not py.all(math_isfinite(v) for v in (start, end, step)):
         raise ValueError(f"arange: start={start}, end={end}, step={step} must be finite and step not zero")
     t = dtype_arg(dtype, I64 if py.all(isinstance(v, int) for v in (start, end, step)) else default_float)
@@ -175,14 +180,14 @@ def randn(*size, dtype=None, device=None, bint requires_grad=False):
     return with_grad(draw("normal", dims_from(varargs(size), "randn"), dtype_arg(dtype, default_float), 0, 1), requires_grad)
 
 
-def rand_like(x, *, dtype=None):
-    """Uniform numbers in x's shape."""
-    return rand(*x.shape, dtype=dtype or x.dtype)
+def rand_like(input, *, dtype=None):
+    """Uniform numbers in input's shape."""
+    return rand(*input.shape, dtype=dtype or input.dtype)
 
 
-def randn_like(x, *, dtype=None):
-    """Normal numbers in x's shape."""
-    return randn(*x.shape, dtype=dtype or x.dtype)
+def randn_like(input, *, dtype=None):
+    """Normal numbers in input's shape."""
+    return randn(*input.shape, dtype=dtype or input.dtype)
 
 
 def randint(low, high=None, size=None, *, dtype=None, device=None):

@@ -57,13 +57,13 @@ def mean(self, dim=None, bint keepdim=False, *, dtype=None):
     """The mean over `dim` (None: all)."""
     return composite.mean(F, self if dtype is None else self.to(dtype), dim, keepdim)
 
-def var(self, dim=None, *, correction=1, bint keepdim=False, unbiased=None):
-    """The variance over `dim`, divided by n - correction."""
-    return composite.var(F, self, dim, correction=correction if unbiased is None else int(unbiased), keepdim=keepdim)
+def var(self, dim=None, unbiased=True, bint keepdim=False, *, correction=None):
+    """The variance over `dim`, divided by n - correction (unbiased: n - 1)."""
+    return composite.var(F, self, dim, unbiased, keepdim, correction=correction)
 
-def std(self, dim=None, *, correction=1, bint keepdim=False, unbiased=None):
+def std(self, dim=None, unbiased=True, bint keepdim=False, *, correction=None):
     """The square root of `var`."""
-    return composite.std(F, self, dim, correction=correction if unbiased is None else int(unbiased), keepdim=keepdim)
+    return composite.std(F, self, dim, unbiased, keepdim, correction=correction)
 
 def norm(self, p=2, dim=None, bint keepdim=False):
     """The vector p-norm over `dim` (None: all)."""

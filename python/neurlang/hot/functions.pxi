@@ -2,35 +2,35 @@
 
 # ---- elementwise functions with PyTorch's special arguments ----
 
-def div(x, y, *, rounding_mode=None):
-    """x / y; integers give floats. rounding_mode "floor" or "trunc" rounds the quotient.
+def div(input, other, *, rounding_mode=None):
+    """input / other; integers give floats. rounding_mode "floor" or "trunc" rounds the quotient.
 
     >>> neurlang.div(neurlang.tensor([7, -7]), 2, rounding_mode="floor").tolist()
     [3, -4]
     """
     if rounding_mode is None:
-        return map2(OP["div"], x, y)
+        return map2(OP["div"], input, other)
     if rounding_mode not in ("floor", "trunc"):
         raise ValueError(f"div: rounding_mode must be None, 'floor' or 'trunc', got {rounding_mode!r}")
-    return map2(OP["floor_divide"] if rounding_mode == "floor" else OP["div_trunc"], x, y)
+    return map2(OP["floor_divide"] if rounding_mode == "floor" else OP["div_trunc"], input, other)
 
 
 divide = true_divide = div
 
 
-def tensor_pow(x, y):
-    """x to the power y; the exponents 1, 2, 0.5 and -1 are the exact x, x*x, sqrt and reciprocal."""
-    if is_tensor(x) and is_scalar(y) and (isinstance(y, int) or dtype_id((<Tensor>x).d.dtype) >= F32):
-        if y == 2:
-            return map1(OP["square"], x)
-        if y == 1:
-            return map1(OP["copy"], x)
-        if dtype_id((<Tensor>x).d.dtype) >= F32:
-            if y == 0.5:
-                return map1(OP["sqrt"], x)
-            if y == -1:
-                return map1(OP["reciprocal"], x)
-    return map2(OP["pow"], x, y)
+def tensor_pow(input, exponent):
+    """input to the power exponent; the exponents 1, 2, 0.5 and -1 are the exact input, input*input, sqrt and reciprocal."""
+    if is_tensor(input) and is_scalar(exponent) and (isinstance(exponent, int) or dtype_id((<Tensor>input).d.dtype) >= F32):
+        if exponent == 2:
+            return map1(OP["square"], input)
+        if exponent == 1:
+            return map1(OP["copy"], input)
+        if dtype_id((<Tensor>input).d.dtype) >= F32:
+            if exponent == 0.5:
+                return map1(OP["sqrt"], input)
+            if exponent == -1:
+                return map1(OP["reciprocal"], input)
+    return map2(OP["pow"], input, exponent)
 
 
 cdef Tensor pow_into(Tensor x, object exponent):
@@ -39,26 +39,28 @@ cdef Tensor pow_into(Tensor x, object exponent):
     return map_into(OP["pow"], x, (exponent,))
 
 
-def where(condition, x=None, y=None):
-    """x where the condition holds, else y; with the condition alone, the coordinates where it holds."""
-    if x is None and y is None:
+def where(condition, input=None, other=None):
+    """input where the condition holds, else other; with the condition alone, the coordinates where it holds."""
+    if input is None and other is None:
         return nonzero(condition, as_tuple=True)
-    return map3(OP["where"], condition, x, y)
+    return map3(OP["where"], condition, input, other)
 
 
-def tensor_round(x, *, decimals=0):
+def tensor_round(input, *, decimals=0):
     """The nearest integer (or multiple of 10^-decimals), ties to even."""
     if decimals == 0:
-        return map1(OP["round"], x)
+        return map1(OP["round"], input)
     scale = 10.0 ** decimals
-    return map1(OP["round"], x * scale) / scale
+    return map1(OP["round"], input * scale) / scale
 
 
-def nan_to_num(x, nan=0.0, posinf=None, neginf=None):
-    """x with NaN and the infinities replaced (by default 0 and the largest finite numbers)."""
-    cdef dtype kind = need_tensor(x, "nan_to_num").dtype
+def nan_to_num(input, nan=0.0, posinf=None, neginf=None):
+    """input with NaN and the infinities replaced (by default 0 and the largest finite numbers)."""
+    cdef dtype kind = need_tensor(input, "nan_to_num").dtype
+    if not kind.is_floating_point:
+        return clone(input)
     limit = float(np.finfo(kind.numpy).max)
-    return mapn(OP["nan_to_num"], (x, nan, limit if posinf is None else posinf, -limit if neginf is None else neginf))
+    return mapn(OP["nan_to_num"], (input, nan, limit if posinf is None else posinf, -limit if neginf is None else neginf))
 
 
 # ---- maxima and minima with PyTorch's overloads ----
@@ -75,55 +77,56 @@ cdef object extremum(str reduce_row, str arg_row, str map_row, object x, object 
 
 
 cdef Tensor arg_extremum(str row, object x, object dim, bint keepdim):
-    cdef Tensor t = need_tensor(x, row).detach()
+    cdef Tensor t = need_tensor(x, row).detach(), index
     if dim is None:
-        return reduce1(OP[row], view_reshape(t, (-1 if numel(t.d) else 0,), "reshape"), 0, False)
+        index = reduce1(OP[row], view_reshape(t, (-1 if numel(t.d) else 0,), "reshape"), 0, False)
+        return view_reshape(index, (1,) * t.d.rank, "reshape") if keepdim else index
     return reduce1(OP[row], t, dim, keepdim)
 
 
-def tensor_max(x, dim=None, bint keepdim=False):
+def tensor_max(input, dim=None, bint keepdim=False):
     """The maximum; (values, indices) along one axis; elementwise with a tensor."""
-    return extremum("amax", "argmax", "maximum", x, dim, keepdim)
+    return extremum("amax", "argmax", "maximum", input, dim, keepdim)
 
 
-def tensor_min(x, dim=None, bint keepdim=False):
+def tensor_min(input, dim=None, bint keepdim=False):
     """The minimum; (values, indices) along one axis; elementwise with a tensor."""
-    return extremum("amin", "argmin", "minimum", x, dim, keepdim)
+    return extremum("amin", "argmin", "minimum", input, dim, keepdim)
 
 
-def argmax(x, dim=None, bint keepdim=False):
+def argmax(input, dim=None, bint keepdim=False):
     """The index of the first maximum; a NaN counts as the maximum."""
-    return arg_extremum("argmax", x, dim, keepdim)
+    return arg_extremum("argmax", input, dim, keepdim)
 
 
-def argmin(x, dim=None, bint keepdim=False):
+def argmin(input, dim=None, bint keepdim=False):
     """The index of the first minimum; a NaN counts as the minimum."""
-    return arg_extremum("argmin", x, dim, keepdim)
+    return arg_extremum("argmin", input, dim, keepdim)
 
 
 # ---- functions that are methods too ----
 
-def clone(x):
+def clone(input):
     """A copy in its own memory; gradients flow through."""
-    return need_tensor(x, "clone").clone()
+    return need_tensor(input, "clone").clone()
 
 
-def reshape(x, shape):
+def reshape(input, shape):
     """The same elements in row-major order in another shape."""
-    return view_reshape(need_tensor(x, "reshape"), tuple(shape), "reshape")
+    return view_reshape(need_tensor(input, "reshape"), tuple(shape), "reshape")
 
 
-def permute(x, dims):
+def permute(input, dims):
     """The axes in another order."""
-    return view_permute(need_tensor(x, "permute"), tuple(dims))
+    return view_permute(need_tensor(input, "permute"), tuple(dims))
 
 
 permute_dims = permute
 
 
-def transpose(x, dim0, dim1):
+def transpose(input, dim0, dim1):
     """Two axes exchanged."""
-    return need_tensor(x, "transpose").transpose(dim0, dim1)
+    return need_tensor(input, "transpose").transpose(dim0, dim1)
 
 
 def matrix_transpose(x):
@@ -131,32 +134,32 @@ def matrix_transpose(x):
     return need_tensor(x, "matrix_transpose").mT
 
 
-def flatten(x, start_dim=0, end_dim=-1):
+def flatten(input, start_dim=0, end_dim=-1):
     """Axes start_dim … end_dim merged into one."""
-    return need_tensor(x, "flatten").flatten(start_dim, end_dim)
+    return need_tensor(input, "flatten").flatten(start_dim, end_dim)
 
 
-def squeeze(x, dim=None):
+def squeeze(input, dim=None):
     """Without the axes of extent 1 (all, or those named)."""
-    return need_tensor(x, "squeeze").squeeze(dim)
+    return need_tensor(input, "squeeze").squeeze(dim)
 
 
-def unsqueeze(x, dim):
+def unsqueeze(input, dim):
     """A new axis of extent 1."""
-    return need_tensor(x, "unsqueeze").unsqueeze(dim)
+    return need_tensor(input, "unsqueeze").unsqueeze(dim)
 
 
 expand_dims = unsqueeze
 
 
-def broadcast_to(x, shape):
-    """x expanded to a shape, a view."""
-    return view_expand(need_tensor(x, "broadcast_to"), tuple(shape))
+def broadcast_to(input, shape):
+    """input expanded to a shape, a view."""
+    return view_expand(need_tensor(input, "broadcast_to"), tuple(shape))
 
 
-def flip(x, dims):
+def flip(input, dims):
     """The order along the axes reversed, a view."""
-    return need_tensor(x, "flip").flip(dims)
+    return need_tensor(input, "flip").flip(dims)
 
 
 def is_tensor_public(x):

@@ -87,6 +87,8 @@ cdef list index_tensors(Tensor x, list arrays):
             have = shape_tuple(&x.d)[axis:axis + t.d.rank]
             if shape_tuple(&t.d) != have:
                 raise IndexError(f"a boolean index of shape {shape_tuple(&t.d)} does not match axes of shape {have}")
+            if t.d.rank == 0:
+                raise IndexError("a single boolean is not an index here; use an array of booleans")
             for i, column in enumerate(unbind(nonzero(t), 1)):
                 result.append((axis + i, column))
         elif dtype_id(t.d.dtype) >= F32:
@@ -172,15 +174,15 @@ cdef bint is_bool(object k):
         or (isinstance(k, list) and np.asarray(k).dtype == np.bool_)
 
 
-def nonzero(x, *, bint as_tuple=False):
-    """The coordinates of the non-zero elements, int64 of shape [count, x.ndim], in row-major order.
+def nonzero(input, *, bint as_tuple=False):
+    """The coordinates of the non-zero elements, int64 of shape [count, input.ndim], in row-major order.
 
     Its shape depends on values, so inside a trace it cuts.
 
     >>> neurlang.nonzero(neurlang.tensor([0, 3, 0, 5])).tolist()
     [[1], [3]]
     """
-    cdef Tensor t = need_tensor(x, "nonzero"), mask, out
+    cdef Tensor t = need_tensor(input, "nonzero"), mask, out
     cdef Operand ins[1]
     cdef TensorData d
     cdef Dims shape

@@ -144,7 +144,7 @@ def __repr__(self):
     return format_tensor(self)
 
 def __format__(self, spec):
-    return format(self.item(), spec) if self.d.rank == 0 and spec else repr(self)
+    return format(self.item(), spec) if self.d.rank == 0 else format(repr(self), spec)
 
 def __contains__(self, x):
     return bool((self == x).any())

@@ -31,7 +31,7 @@ cdef tuple pair(object value, str what):
     return (clip_index(value),) * 2
 
 
-def matmul(a, b):
+def matmul(input, other):
     """The matrix product of the last two axes; leading axes broadcast, vectors count as a row or a column.
 
     Each element is the `dot` of a row and a column: the order of its additions is fixed (see ARCHITECTURE.md, section 3).
@@ -41,7 +41,7 @@ def matmul(a, b):
     """
     cdef Tensor x, y, out
     cdef Dims shape
-    x, y = one_dtype("matmul", (a, b), OVER_NUMBER)
+    x, y = one_dtype("matmul", (input, other), OVER_NUMBER)
     if x.d.rank == 0 or y.d.rank == 0:
         raise ShapeError(f"matmul: operands need at least one axis, got {describe(x)} and {describe(y)}")
     if x.d.rank == 1 and y.d.rank == 1:
@@ -277,6 +277,8 @@ def adaptive_avg_pool2d(input, output_size):
     x = as_images("adaptive_avg_pool2d", input)
     if not isinstance(output_size, (tuple, list)):
         output_size = (output_size, output_size)
+    if len(output_size) != 2:
+        raise ShapeError(f"adaptive_avg_pool2d: output_size must be one size or two, got {output_size}")
     size = [x.d.shape[2 + i] if output_size[i] is None else clip_index(output_size[i]) for i in range(2)]
     attributes(tuple(size), attr)
     shape = shape_adaptive_pool2d("adaptive_avg_pool2d", dims_of(&x.d), attr)
@@ -293,15 +295,15 @@ cdef tuple indexed(str op, object x, object dim, object index):
     return t, normalize_axis(op.encode(), clip_index(dim), t.d.rank), cast(i, I64)
 
 
-def gather(x, dim, index):
-    """out[i][j][k] = x[index[i][j][k]][j][k] (for dim 0); index has x's number of axes.
+def gather(input, dim, index):
+    """out[i][j][k] = input[index[i][j][k]][j][k] (for dim 0); index has input's number of axes.
 
     >>> neurlang.gather(neurlang.tensor([[1, 2], [3, 4]]), 1, neurlang.tensor([[1], [0]])).tolist()
     [[2], [3]]
     """
     cdef Tensor t, i
     cdef Dims shape
-    t, axis, i = indexed("gather", x, dim, index)
+    t, axis, i = indexed("gather", input, dim, index)
     shape = shape_gather("gather", dims_of(&t.d), dims_of(&i.d), axis)
     picked = call(OP["gather"], (t, i), shape, dtype_id(t.d.dtype), (axis,), numel(i.d))
     return picked if (<Tensor>index).d.rank else view_reshape(picked, (), "reshape")
@@ -319,20 +321,20 @@ cdef int scatter_add_into(Tensor x, object dim, object index, object src) except
     return call_into(OP["scatter_add"], x, (i, s), (axis,))
 
 
-def scatter_add(x, dim, index, src):
-    """A copy of x with src added at the places that index names along `dim`, in row-major order of the index."""
-    out = need_tensor(x, "scatter_add").clone()
+def scatter_add(input, dim, index, src):
+    """A copy of input with src added at the places that index names along `dim`, in row-major order of the index."""
+    out = need_tensor(input, "scatter_add").clone()
     scatter_add_into(out, dim, index, src)
     return out
 
 
-def index_select(x, dim, index):
-    """The slices of x along `dim` named by a 1-D index."""
+def index_select(input, dim, index):
+    """The slices of input along `dim` named by a 1-D index."""
     cdef Tensor t, i
-    t, axis, i = indexed("index_select", x, dim, index)
+    t, axis, i = indexed("index_select", input, dim, index)
     shape = shape_index_select("index_select", dims_of(&t.d), dims_of(&i.d), axis)
     picked = call(OP["index_select"], (t, i), shape, dtype_id(t.d.dtype), (axis,), numel(t.d))
-    return picked if (<Tensor>x).d.rank else view_reshape(picked, (), "reshape")
+    return picked if (<Tensor>input).d.rank else view_reshape(picked, (), "reshape")
 
 
 cdef int index_add_into(Tensor x, object dim, object index, object source) except -1:
@@ -344,9 +346,9 @@ cdef int index_add_into(Tensor x, object dim, object index, object source) excep
     return call_into(OP["index_add"], x, (i, s), (axis,))
 
 
-def index_add(x, dim, index, source):
-    """A copy of x with source's slices added to the slices that a 1-D index names, in ascending order."""
-    out = need_tensor(x, "index_add").clone()
+def index_add(input, dim, index, source):
+    """A copy of input with source's slices added to the slices that a 1-D index names, in ascending order."""
+    out = need_tensor(input, "index_add").clone()
     index_add_into(out, dim, index, source)
     return out
 
@@ -367,18 +369,18 @@ cdef Tensor one_float(str op, object x):
     return cast(t, default_float) if dtype_id(t.d.dtype) < F32 else t
 
 
-def softmax(x, dim):
-    """exp(x - max) / sum(exp(x - max)) along `dim`.
+def softmax(input, dim):
+    """exp(input - max) / sum(exp(input - max)) along `dim`.
 
     >>> neurlang.softmax(neurlang.zeros(4), 0).tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
-    return along("softmax", x, dim)
+    return along("softmax", input, dim)
 
 
-def log_softmax(x, dim):
-    """(x - max) - log(sum(exp(x - max))) along `dim`."""
-    return along("log_softmax", x, dim)
+def log_softmax(input, dim):
+    """(input - max) - log(sum(exp(input - max))) along `dim`."""
+    return along("log_softmax", input, dim)
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):

@@ -131,12 +131,12 @@ cdef Tensor view_select(Tensor x, int axis, int64_t index):
     return drop_axis(narrow_view(x, axis, index, 1, 1), axis)
 
 
-def as_strided(x, size, stride, storage_offset=None):
-    """A view of x's storage with the given shape, strides and offset in elements (relative to x's own start).
+def as_strided(input, size, stride, storage_offset=None):
+    """A view of input's storage with the given shape, strides and offset in elements (relative to input's own start).
 
     Raises ShapeError when the view would reach outside the storage.
     """
-    cdef Tensor t = need_tensor(x, "as_strided"), v
+    cdef Tensor t = need_tensor(input, "as_strided"), v
     cdef Dims shape = dims_from(size, "as_strided")
     cdef int i
     if len(stride) != shape.rank:
@@ -167,13 +167,13 @@ cdef tuple varargs(tuple args):
     return args
 
 
-def split(x, split_size_or_sections, dim=0):
-    """Views of x cut along `dim` into pieces of one size (the last may be shorter) or of the given sizes.
+def split(tensor, split_size_or_sections, dim=0):
+    """Views of the tensor cut along `dim` into pieces of one size (the last may be shorter) or of the given sizes.
 
     >>> [p.shape for p in neurlang.arange(5).split(2)]
     [(2,), (2,), (1,)]
     """
-    cdef Tensor t = need_tensor(x, "split"), v
+    cdef Tensor t = need_tensor(tensor, "split"), v
     cdef int axis = own_axis("split", t, dim)
     cdef int64_t n = t.d.shape[axis], at = 0
     if isinstance(split_size_or_sections, int):
@@ -206,18 +206,18 @@ def split(x, split_size_or_sections, dim=0):
     return tuple(pieces)
 
 
-def chunk(x, chunks, dim=0):
-    """At most `chunks` views of x along `dim`, as equal as they can be."""
-    cdef Tensor t = need_tensor(x, "chunk")
+def chunk(input, chunks, dim=0):
+    """At most `chunks` views of input along `dim`, as equal as they can be."""
+    cdef Tensor t = need_tensor(input, "chunk")
     cdef int axis = own_axis("chunk", t, dim)
     if chunks <= 0:
         raise ShapeError(f"chunk: the number of chunks must be positive, got {chunks}")
     return split(t, py.max(1, -(-t.d.shape[axis] // chunks)), axis)
 
 
-def unbind(x, dim=0):
-    """The slices of x along `dim`, without that axis."""
-    cdef Tensor t = need_tensor(x, "unbind")
+def unbind(input, dim=0):
+    """The slices of input along `dim`, without that axis."""
+    cdef Tensor t = need_tensor(input, "unbind")
     cdef int axis = own_axis("unbind", t, dim)
     return tuple([drop_axis(p, axis) for p in split(t, 1, axis)]) if t.d.shape[axis] else ()
 

@@ -64,8 +64,8 @@ def gelu(F: Any, input: Tensor, approximate: str = "none") -> Tensor:
 
 
 def _axes(x: Tensor, dim: Axes) -> list[int]:
-    """The axes that `dim` names, counted from the front."""
-    if dim is None:
+    """The axes that `dim` names (None or empty: all), counted from the front."""
+    if dim is None or (not isinstance(dim, int) and not dim):
         return list(range(x.ndim))
     return [d % x.ndim if x.ndim else 0 for d in ([dim] if isinstance(dim, int) else dim)]
 
@@ -77,21 +77,37 @@ def _count(x: Tensor, dim: Axes) -> int:
 
 def mean(F: Any, input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """The sum over `dim` (None: all axes) divided by the number of elements."""
-    total = F.sum(input, dim, keepdim)
-    return F.div(total, _count(input, dim)) if _count(input, dim) else total * math.nan
+    return F.div(F.sum(input, dim, keepdim), _count(input, dim))
 
 
-def var(F: Any, input: Tensor, dim: Axes = None, *, correction: int = 1, keepdim: bool = False) -> Tensor:
-    """The mean squared distance from the mean, with n - correction for n; two passes."""
+def var(
+    F: Any,
+    input: Tensor,
+    dim: Axes = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """The mean squared distance from the mean, with n - correction for n (unbiased: n - 1); two passes."""
+    if isinstance(dim, bool):  # PyTorch's var(x, unbiased)
+        unbiased, dim = dim, None
     centred = input - mean(F, input, dim, True)
-    free = max(_count(input, dim) - correction, 0)
-    total = F.sum(F.square(centred), dim, keepdim)
-    return F.div(total, free) if free else total * math.nan
+    free = _count(input, dim) - (int(unbiased) if correction is None else correction)
+    return F.div(F.sum(F.square(centred), dim, keepdim), max(free, 0))
 
 
-def std(F: Any, input: Tensor, dim: Axes = None, *, correction: int = 1, keepdim: bool = False) -> Tensor:
+def std(
+    F: Any,
+    input: Tensor,
+    dim: Axes = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
     """The square root of the variance."""
-    return F.sqrt(var(F, input, dim, correction=correction, keepdim=keepdim))
+    return F.sqrt(var(F, input, dim, unbiased, keepdim, correction=correction))
 
 
 def logsumexp(F: Any, input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
@@ -264,6 +280,12 @@ def huber_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", d
     return _reduced(F, F.where(F.lt(d, delta), F.square(d) * 0.5, (d - 0.5 * delta) * delta), reduction)
 
 
+def _check_equal(op: str, input: Tensor, target: Tensor) -> None:
+    """Probabilities and targets of two shapes would broadcast to a loss that nobody meant."""
+    if input.shape != target.shape:
+        raise ValueError(f"{op}: target of shape {list(target.shape)} for input {list(input.shape)}; expected the same")
+
+
 _SMALLEST_LOG = -100.0  # PyTorch's limit, so that a probability of 0 costs much but not infinitely much
 _SMALLEST = 3e-44  # its logarithm is below the limit, and float32 can still represent it
 
@@ -272,6 +294,8 @@ def binary_cross_entropy(
     F: Any, input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
     """-(t log p + (1 - t) log(1 - p)), logarithms limited to -100."""
+
+    _check_equal("binary_cross_entropy", input, target)
 
     def limited_log(p: Tensor) -> Tensor:
         return F.maximum(F.log(F.maximum(p, _SMALLEST)), _SMALLEST_LOG)
@@ -289,6 +313,7 @@ def binary_cross_entropy_with_logits(
     pos_weight: Tensor | None = None,
 ) -> Tensor:
     """binary_cross_entropy of sigmoid(input), without overflow."""
+    _check_equal("binary_cross_entropy_with_logits", input, target)
     factor = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
     losses = (1 - target) * input - factor * F.logsigmoid(input)
     return _reduced(F, losses if weight is None else losses * weight, reduction)
@@ -315,6 +340,7 @@ def nll_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """-input at the target class, input holding log probabilities [N, C, …] or [C]."""
+    _check_classes("nll_loss", weight, input.shape[_class_axis(input)])
     return _class_loss(F, input, target, weight, ignore_index, reduction, 0.0)
 
 
@@ -328,7 +354,10 @@ def cross_entropy(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """-log softmax(input) at the target class, or weighed by target probabilities when `target` holds floats."""
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing}")
     axis = _class_axis(input)
+    _check_classes("cross_entropy", weight, input.shape[axis])
     log_p = F.log_softmax(input, axis)
     if target.dtype.is_floating_point:
         return _probability_loss(F, log_p, target, weight, reduction, label_smoothing)
@@ -337,6 +366,11 @@ def cross_entropy(
 
 def _class_axis(x: Tensor) -> int:
     return 0 if x.ndim == 1 else 1
+
+
+def _check_classes(op: str, weight: Tensor | None, classes: int) -> None:
+    if weight is not None and tuple(weight.shape) != (classes,):
+        raise ValueError(f"{op}: weight must have shape ({classes},), one for each class, got {list(weight.shape)}")
 
 
 def _along(weight: Tensor, like: Tensor, axis: int) -> Tensor:
@@ -575,6 +609,9 @@ def interpolate(
         raise ValueError("interpolate: give size or scale_factor, and not both")
     given: Any = size if size is not None else scale_factor
     per_axis = list(given) if isinstance(given, (list, tuple)) else [given] * (input.ndim - 2)
+    if len(per_axis) != input.ndim - 2 or not all(0 < wanted < math.inf for wanted in per_axis):
+        raise ValueError(f"interpolate: {per_axis} does not give a positive extent for each axis but two of "
+                         f"an input of shape {list(input.shape)}")
     for axis, wanted in enumerate(per_axis, 2):
         n = input.shape[axis]
         if size is not None:
