@@ -196,7 +196,7 @@ def near_quarter_turns(dtype: str) -> Any:
     return np.array(found, NUMPY[dtype])
 
 
-@pytest.mark.parametrize(("function", "dtype"), itertools.product(("sin", "cos", "tan"), FLOATS))
+@pytest.mark.parametrize(("function", "dtype"), list(itertools.product(("sin", "cos", "tan"), FLOATS)))
 def test_arguments_close_to_quarter_turns(function: str, dtype: str, functions: tuple[str, Run]) -> None:
     _, run = functions
     with mp.workprec(1400):
@@ -236,7 +236,7 @@ SPECIAL: dict[str, list[tuple[float, float]]] = {  # (argument, result)
 }
 
 
-@pytest.mark.parametrize(("function", "dtype"), itertools.product(SPECIAL, FLOATS))
+@pytest.mark.parametrize(("function", "dtype"), list(itertools.product(SPECIAL, FLOATS)))
 def test_functions_at_special_values(function: str, dtype: str, functions: tuple[str, Run]) -> None:
     _, run = functions
     x, want = (np.array(column, NUMPY[dtype]) for column in zip(*SPECIAL[function], (NAN, NAN), strict=True))
@@ -244,7 +244,7 @@ def test_functions_at_special_values(function: str, dtype: str, functions: tuple
     assert same_bits(got, want).all(), f"{function} at {x}: {got}, expected {want}"
 
 
-@pytest.mark.parametrize(("function", "dtype"), itertools.product(BINARY, FLOATS))
+@pytest.mark.parametrize(("function", "dtype"), list(itertools.product(BINARY, FLOATS)))
 def test_binary_functions_at_special_values(function: str, dtype: str, functions: tuple[str, Run]) -> None:
     """C's rules for signed zeros, infinities, NaN and fractional exponents, which NumPy follows."""
     _, run = functions

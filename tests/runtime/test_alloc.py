@@ -176,7 +176,7 @@ def test_more_than_the_machine_has_fails_before_anything_is_touched() -> None:
             start = time.perf_counter()
             blocks.append(_tensor.Block(512 * MIB))
     assert time.perf_counter() - start < 0.5
-    assert len(blocks) * 512 * MIB <= available
+    assert len(blocks) * 512 * MIB <= max(available, memory_available())  # others may have freed some meanwhile
     del blocks
     _tensor.release_cached_memory()
     _tensor.Block(64 * MIB)
