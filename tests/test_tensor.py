@@ -144,6 +144,29 @@ SENSELESS: dict[str, Callable[[], Any]] = {
 }
 
 
+NO_TENSORS: dict[str, Callable[[], Any]] = {
+    "cross_entropy: target must be a Tensor, got int": lambda: F.cross_entropy(LOGITS, 3),
+    "cross_entropy: input must be a Tensor, got str": lambda: F.cross_entropy("a", CLASSES),
+    "mse_loss: target must be a Tensor, got list": lambda: F.mse_loss(HALVES, target=[1, 2, 3]),
+    "linear: weight must be a Tensor, got NoneType": lambda: F.linear(LOGITS, None),
+    "batch_norm: weight must be a Tensor, got int": lambda: F.batch_norm(LOGITS, None, None, 2, training=True),
+    "cumsum: input must be a Tensor, got tuple": lambda: nl.cumsum((1, 2), 0),
+}
+
+
+@pytest.mark.parametrize("message", NO_TENSORS)
+def test_an_argument_that_had_to_be_a_tensor_is_named(message: str) -> None:
+    with pytest.raises(nl.DTypeError, match=message):
+        NO_TENSORS[message]()
+
+
+def test_other_errors_of_functions_stay_what_they_are() -> None:
+    with pytest.raises(TypeError, match="target"):
+        F.mse_loss(HALVES)
+    with pytest.raises(TypeError, match="foo"):
+        F.mse_loss(HALVES, HALVES, foo=1)
+
+
 @pytest.mark.parametrize("message", SENSELESS)
 def test_senseless_arguments_are_named(message: str) -> None:
     with pytest.raises(ValueError, match=message):

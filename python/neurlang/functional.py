@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import _tensor as F
@@ -25,6 +25,7 @@ from ._tensor import (
     tanh,
 )
 from .autograd import no_grad
+from .errors import DTypeError
 from .ops import composite
 
 __all__ = [
@@ -88,14 +89,31 @@ __all__ = [
 def _bind(define: Callable[..., Any]) -> Callable[..., Any]:
     """The composite as a function of eager tensors: its namespace argument is filled in."""
 
-    @functools.wraps(define)
-    def function(*args: Any, **kwargs: Any) -> Any:
-        return define(F, *args, **kwargs)
-
     signature = inspect.signature(define)
     parameters = list(signature.parameters.values())[1:]
+
+    @functools.wraps(define)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return define(F, *args, **kwargs)
+        except (AttributeError, TypeError):
+            _check_tensors(define.__name__, parameters, args, kwargs)
+            raise
+
     function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return function
+
+
+def _check_tensors(
+    op: str, parameters: Sequence[inspect.Parameter], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Names the argument that had to be a tensor. It is asked once a call has failed, so that calls need no checks."""
+    given = {**dict(zip((p.name for p in parameters), args, strict=False)), **kwargs}
+    for p in parameters:
+        value = given.get(p.name, p.default)
+        fits = isinstance(value, Tensor) or (value is None and p.annotation == "Tensor | None")
+        if p.annotation in ("Tensor", "Tensor | None") and not fits:
+            raise DTypeError(f"{op}: {p.name} must be a Tensor, got {type(value).__name__}") from None
 
 
 # ---- statistics, scans, shapes ----
