@@ -140,6 +140,14 @@ SENSELESS: dict[str, Callable[[], Any]] = {
     "interpolate: .0": lambda: F.interpolate(nl.zeros(1, 2, 3, 4), size=0),
     "interpolate: .nan": lambda: F.interpolate(nl.zeros(1, 2, 3, 4), scale_factor=float("nan")),
     "interpolate: .2, 2, 2": lambda: F.interpolate(nl.zeros(1, 2, 3, 4), size=(2, 2, 2)),
+    "tril: at least 2": lambda: nl.zeros(3).tril(),
+    "triu: at least 2": lambda: nl.triu(nl.tensor(1.0)),
+    "cross_entropy: at least 1": lambda: F.cross_entropy(nl.tensor(1.0), nl.tensor(0)),
+    "nll_loss: at least 1": lambda: F.nll_loss(nl.tensor(1.0), nl.tensor(0)),
+    "group_norm: at least 2": lambda: F.group_norm(nl.zeros(3), 1),
+    "pixel_shuffle: at least 3": lambda: F.pixel_shuffle(nl.zeros(4, 4), 2),
+    "pixel_shuffle: 4 channels": lambda: F.pixel_shuffle(nl.zeros(4, 4, 4), 0),
+    "scaled_dot_product_attention: at least 2": lambda: F.scaled_dot_product_attention(LOGITS, LOGITS, nl.zeros(4)),
     "adaptive_avg_pool2d: output_size": lambda: F.adaptive_avg_pool2d(nl.zeros(1, 2, 3, 4), (1, 2, 3)),
 }
 

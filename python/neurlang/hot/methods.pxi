@@ -143,7 +143,7 @@ def __repr__(self):
     readable(self, "print: values are read")
     return format_tensor(self)
 
-def __format__(self, spec):
+def __format__(self, str spec):
     return format(self.item(), spec) if self.d.rank == 0 else format(repr(self), spec)
 
 def __contains__(self, x):

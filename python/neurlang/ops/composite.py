@@ -70,6 +70,11 @@ def _axes(x: Tensor, dim: Axes) -> list[int]:
     return [d % x.ndim if x.ndim else 0 for d in ([dim] if isinstance(dim, int) else dim)]
 
 
+def _need_axes(F: Any, op: str, x: Tensor, least: int) -> None:
+    if x.ndim < least:
+        raise F.ShapeError(f"{op}: at least {least} axes are needed, got shape {list(x.shape)}")
+
+
 def _count(x: Tensor, dim: Axes) -> int:
     """How many elements a reduction over `dim` joins."""
     return math.prod(x.shape[d] for d in _axes(x, dim)) if x.ndim else 1
@@ -231,6 +236,7 @@ def group_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """The channels of each group scaled to mean 0 and variance 1 per image, then each channel by weight and bias."""
+    _need_axes(F, "group_norm", input, 2)
     channels = input.shape[1]
     if num_groups < 1 or channels % num_groups:
         raise ValueError(f"group_norm: {channels} channels do not split into {num_groups} groups")
@@ -280,10 +286,10 @@ def huber_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", d
     return _reduced(F, F.where(F.lt(d, delta), F.square(d) * 0.5, (d - 0.5 * delta) * delta), reduction)
 
 
-def _check_equal(op: str, input: Tensor, target: Tensor) -> None:
+def _check_equal(F: Any, op: str, input: Tensor, target: Tensor) -> None:
     """Probabilities and targets of two shapes would broadcast to a loss that nobody meant."""
     if input.shape != target.shape:
-        raise ValueError(f"{op}: target of shape {list(target.shape)} for input {list(input.shape)}; expected the same")
+        raise F.ShapeError(f"{op}: target of shape {list(target.shape)} but input of shape {list(input.shape)}")
 
 
 _SMALLEST_LOG = -100.0  # PyTorch's limit, so that a probability of 0 costs much but not infinitely much
@@ -295,7 +301,7 @@ def binary_cross_entropy(
 ) -> Tensor:
     """-(t log p + (1 - t) log(1 - p)), logarithms limited to -100."""
 
-    _check_equal("binary_cross_entropy", input, target)
+    _check_equal(F, "binary_cross_entropy", input, target)
 
     def limited_log(p: Tensor) -> Tensor:
         return F.maximum(F.log(F.maximum(p, _SMALLEST)), _SMALLEST_LOG)
@@ -313,7 +319,7 @@ def binary_cross_entropy_with_logits(
     pos_weight: Tensor | None = None,
 ) -> Tensor:
     """binary_cross_entropy of sigmoid(input), without overflow."""
-    _check_equal("binary_cross_entropy_with_logits", input, target)
+    _check_equal(F, "binary_cross_entropy_with_logits", input, target)
     factor = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
     losses = (1 - target) * input - factor * F.logsigmoid(input)
     return _reduced(F, losses if weight is None else losses * weight, reduction)
@@ -340,7 +346,8 @@ def nll_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """-input at the target class, input holding log probabilities [N, C, …] or [C]."""
-    _check_classes("nll_loss", weight, input.shape[_class_axis(input)])
+    _need_axes(F, "nll_loss", input, 1)
+    _check_classes(F, "nll_loss", weight, input.shape[_class_axis(input)])
     return _class_loss(F, input, target, weight, ignore_index, reduction, 0.0)
 
 
@@ -356,8 +363,9 @@ def cross_entropy(
     """-log softmax(input) at the target class, or weighed by target probabilities when `target` holds floats."""
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing}")
+    _need_axes(F, "cross_entropy", input, 1)
     axis = _class_axis(input)
-    _check_classes("cross_entropy", weight, input.shape[axis])
+    _check_classes(F, "cross_entropy", weight, input.shape[axis])
     log_p = F.log_softmax(input, axis)
     if target.dtype.is_floating_point:
         return _probability_loss(F, log_p, target, weight, reduction, label_smoothing)
@@ -368,9 +376,9 @@ def _class_axis(x: Tensor) -> int:
     return 0 if x.ndim == 1 else 1
 
 
-def _check_classes(op: str, weight: Tensor | None, classes: int) -> None:
+def _check_classes(F: Any, op: str, weight: Tensor | None, classes: int) -> None:
     if weight is not None and tuple(weight.shape) != (classes,):
-        raise ValueError(f"{op}: weight must have shape ({classes},), one for each class, got {list(weight.shape)}")
+        raise F.ShapeError(f"{op}: weight must have shape ({classes},), one for each class, got {list(weight.shape)}")
 
 
 def _along(weight: Tensor, like: Tensor, axis: int) -> Tensor:
@@ -476,7 +484,9 @@ def scaled_dot_product_attention(
     """softmax(query keyᵀ scale + mask) value; a boolean mask keeps where it holds, `is_causal` keeps the past."""
     if is_causal and attn_mask is not None:
         raise ValueError("scaled_dot_product_attention: give attn_mask or is_causal, not both")
-    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    for operand in (query, key, value):
+        _need_axes(F, "scaled_dot_product_attention", operand, 2)
+    factor = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
     scores = F.matmul(query * factor, key.transpose(-2, -1))
     if is_causal:
         attn_mask = _lower_triangle(F, query.shape[-2], key.shape[-2], 0)
@@ -502,11 +512,13 @@ def _zero(F: Any, x: Tensor) -> int | bool:
 
 def tril(F: Any, input: Tensor, diagonal: int = 0) -> Tensor:
     """Zero above the diagonal of the last two axes."""
+    _need_axes(F, "tril", input, 2)
     return F.where(_lower_triangle(F, input.shape[-2], input.shape[-1], diagonal), input, _zero(F, input))
 
 
 def triu(F: Any, input: Tensor, diagonal: int = 0) -> Tensor:
     """Zero below the diagonal of the last two axes."""
+    _need_axes(F, "triu", input, 2)
     return F.where(_lower_triangle(F, input.shape[-2], input.shape[-1], diagonal - 1), _zero(F, input), input)
 
 
@@ -632,9 +644,10 @@ def _nearest(F: Any, x: Tensor, axis: int, extent: int, scale: float) -> Tensor:
 
 def pixel_shuffle(F: Any, input: Tensor, upscale_factor: int) -> Tensor:
     """[…, C r², H, W] to […, C, H r, W r]."""
+    _need_axes(F, "pixel_shuffle", input, 3)
     *lead, channels, h, w = input.shape
     r = upscale_factor
-    if channels % (r * r):
+    if r < 1 or channels % (r * r):
         raise F.ShapeError(f"pixel_shuffle: {channels} channels are no multiple of {r}²")
     n = len(lead)
     split = input.reshape(*lead, channels // (r * r), r, r, h, w)
