@@ -130,6 +130,14 @@ def test_an_f_string_shows_the_number_of_a_0d_tensor() -> None:
 
 # ---- arguments that make no sense ----
 
+
+def test_a_list_that_holds_itself_is_refused() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(nl.ShapeError, match="nested"):
+        nl.tensor(endless)
+
+
 LOGITS, CLASSES, HALVES = nl.zeros(3, 4), nl.tensor([0, 1, 2]), nl.full((3,), 0.5)
 SENSELESS: dict[str, Callable[[], Any]] = {
     "cross_entropy: weight": lambda: F.cross_entropy(LOGITS, CLASSES, weight=nl.ones(3)),

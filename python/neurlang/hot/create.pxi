@@ -291,12 +291,14 @@ cdef Tensor own_copy(object array):
     return wrap(&d)
 
 
-cdef object plain_data(object data):
-    """Nested sequences with tensors inside become plain numbers."""
+cdef object plain_data(object data, int depth=0):
+    """Nested sequences with tensors inside become plain numbers; a list may hold itself."""
     if is_tensor(data):
         return data.tolist()
     if isinstance(data, (list, tuple)):
-        return [plain_data(v) for v in data]
+        if depth == MAX_RANK:
+            raise ShapeError(f"tensor: the data is nested deeper than the {MAX_RANK} axes supported")
+        return [plain_data(v, depth + 1) for v in data]
     return data
 
 
