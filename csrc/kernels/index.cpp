@@ -12,6 +12,12 @@ namespace {
 inline int64_t from_start(int64_t index, int64_t extent) { return index < 0 ? index + extent : index; }
 inline bool valid(int64_t index, int64_t extent) { return (uint64_t)from_start(index, extent) < (uint64_t)extent; }
 
+// Where a checked index leads. It is read once more, and somebody who shares the memory may have written it since.
+inline int64_t place_of(const int64_t* checked, int64_t extent) {
+  int64_t index = __atomic_load_n(checked, __ATOMIC_RELAXED);
+  return valid(index, extent) ? from_start(index, extent) : 0;
+}
+
 // Calls fn(i, offset) for the elements of a view, in row-major order.
 template <class F>
 void for_each(const View& v, const F& fn) {
@@ -151,7 +157,7 @@ void along_axis(const View& there, const View& index, const View& here, int axis
         T* from = (T*)here.data + c.at[2] + j * here.strides[axis];
         const int64_t* at = (const int64_t*)index.data + c.at[1] + j * index.strides[axis];
         for (int64_t k = first; k < stop; k++) {
-          int64_t place = from_start(at[k * column_step(index)], extent) * there.strides[axis];
+          int64_t place = place_of(at + k * column_step(index), extent) * there.strides[axis];
           Op::one(to + place + k * column_step(there), from + k * column_step(here));
         }
       }
@@ -217,7 +223,7 @@ Points points_of(const View& there, const View& here, const Indices& indices, in
     const int64_t* index = (const int64_t*)indices.views[k].data;
     int64_t extent = there.shape[indices.axes[k]], stride = there.strides[indices.axes[k]];
     for_each(indices.views[k],
-             [&](int64_t i, int64_t offset) { p.data[i].there += from_start(index[offset], extent) * stride; });
+             [&](int64_t i, int64_t offset) { p.data[i].there += place_of(index + offset, extent) * stride; });
   }
   return p;
 }

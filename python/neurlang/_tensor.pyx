@@ -94,7 +94,14 @@ cdef extern from "bind/bind.hpp":
 
 nl_bind_into(<PyObject*>F)
 
+# What the package calls here and users do not.
+INTERNAL = {
+    "Block", "Frozen", "Geometry", "Library", "Loan", "Node", "Program", "ProgramHandle", "Stale", "TapeRecorder",
+    "adopt_row", "fma_f32", "fma_f64", "freeze_tape", "index_get", "index_put_", "is_tensor_public", "load_library",
+    "native_address", "python_node", "rebuild", "set_hooks", "simd_header", "slice_axis", "sum_to", "tensor_max",
+    "tensor_min", "tensor_pow", "tensor_round", "user_line",
+}
 # What `from neurlang._tensor import *` means: the functions and types of this file, without its imports.
 F.__all__ = [name for name, value in vars(F).items()
              if not name.startswith("_") and getattr(value, "__module__", __name__) == __name__
-             and not isinstance(value, type(F)) and name not in ("F", "np", "py")]
+             and not isinstance(value, type(F)) and name not in {"F", "np", "py", "INTERNAL", *INTERNAL}]

@@ -27,7 +27,7 @@ cdef int readable(Tensor x, str reason) except -1:
     return 0
 
 
-cdef object user_line():
+def user_line():
     """(code, instruction offset) of the nearest frame outside the package."""
     frame = sys_getframe(0)
     while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == "neurlang":

@@ -192,7 +192,7 @@ class OneCycleLR(LRScheduler):
         """The value at this step of a curve that goes from `first` over `top` to `last`."""
         peak = self.pct_start * self.total_steps - 1
         anneal = _cosine if self.anneal_strategy == "cos" else _line
-        if self.last_epoch <= peak:
+        if self.last_epoch <= peak and peak > 0:
             return anneal(first, top, self.last_epoch / peak)
         return anneal(top, last, (self.last_epoch - peak) / (self.total_steps - 1 - peak))
 

@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from .. import _tensor
 from ..errors import TraceError
-from ..lines import line_text, user_line
+from ..lines import line_text
 from .frozen import TracedFunction
 from .recording import Segment, compiler, programs, thread
 
@@ -178,10 +178,10 @@ def _flush(reason: str) -> None:
     """The hot door's way up: values are needed now, so what was recorded runs and recording goes on."""
     owner = thread.open[0]
     if any(t.strict for t in thread.open):
-        raise TraceError(f"{reason}, at {user_line()}: a strict trace is not cut")
+        raise TraceError(f"{reason}, at {line_text(_tensor.user_line())}: a strict trace is not cut")
     thread.block_cut = True
     owner.counts.cut += 1
-    owner._note(f"cut at {user_line()}: {reason}")
+    owner._note(f"cut at {line_text(_tensor.user_line())}: {reason}")
     _run_segment(owner, reason, last=False)
 
 
