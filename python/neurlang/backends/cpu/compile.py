@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +110,20 @@ def _start(command: list[str], text: str, path: Path) -> tuple[subprocess.Popen[
 
 
 def _finish(process: subprocess.Popen[bytes], path: Path) -> bytes:
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        _stop(process)
+
+    limit = threading.Timer(TIMEOUT_SECONDS, stop)  # Popen's own limit polls, and sleeps up to 50 ms past the end
+    limit.start()
     try:
-        process.wait(timeout=TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise CompileError(f"the C compiler did not end within {TIMEOUT_SECONDS} s") from error
+        process.wait()
+    finally:
+        limit.cancel()
+    if late.is_set():
+        raise CompileError(f"the C compiler did not end within {TIMEOUT_SECONDS} s")
     if process.returncode != 0 or not path.exists():
         printed = path.with_suffix(".err").read_text(errors="replace")
         raise CompileError(f"the C compiler failed ({process.returncode}): {printed[:2000]}")
