@@ -13,11 +13,12 @@ ARGS ?=# of pytest or the benchmarks
 PEERS ?=# libraries that the tests also compare with, as in PEERS=torch
 PYTEST := $(RUN) $(BIN)/python -m pytest
 
-.PHONY: help venv build demo test sanitize lint bench clean test-once
+.PHONY: help venv build demo test smoke sanitize lint bench clean test-once
 
 help:
 	@echo "make demo      train on handwritten digits, eager and traced; writes demo.html"
 	@echo "make test      run the tests, on the machine's instruction level and on the lowest one"
+	@echo "make smoke     five seconds of tests that touch every part"
 	@echo "make build     (re)build the package into .venv, editable"
 	@echo "make sanitize  build with ASan and UBSan and run the tests under them"
 	@echo "make lint      ruff, mypy, clang-format"
@@ -58,6 +59,9 @@ demo: build $(VENV)/.demo
 
 test: test-once
 	NEURLANG_ISA=$$($(BIN)/python -c "from neurlang import _tensor; print(_tensor.isa_supported()[0])") $(PYTEST) $(ARGS)
+
+smoke: build $(VENV)/.test
+	$(PYTEST) -q tests/test_smoke.py
 
 test-once: build $(VENV)/.test
 	$(PYTEST) $(ARGS)
