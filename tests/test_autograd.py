@@ -581,3 +581,10 @@ def test_random_programs_agree_with_torch(number: int, rng: np.random.Generator,
         results.append((total.detach().numpy(), g.detach().numpy(), h.numpy()))
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())
+
+
+def test_the_power_0_has_the_gradient_0(torch: Any) -> None:
+    for lib in (nl, torch):
+        x = lib.tensor([1.0, 0.0, -2.0], requires_grad=True)
+        (x**0).sum().backward()
+        assert x.grad.tolist() == [0.0, 0.0, 0.0]

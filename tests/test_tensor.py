@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -166,6 +167,13 @@ NO_TENSORS: dict[str, Callable[[], Any]] = {
     "mse_loss: target must be a Tensor, got list": lambda: F.mse_loss(HALVES, target=[1, 2, 3]),
     "linear: weight must be a Tensor, got NoneType": lambda: F.linear(LOGITS, None),
     "batch_norm: weight must be a Tensor, got int": lambda: F.batch_norm(LOGITS, None, None, 2, training=True),
+    "clamp: expected a Tensor, got int": lambda: nl.clamp(3, 1),
+    "full_like: expected a Tensor, got int": lambda: nl.full_like(3, 1),
+    "rand_like: expected a Tensor, got tuple": lambda: nl.rand_like((2, 3)),
+    "view_as: expected a Tensor, got tuple": lambda: LOGITS.view_as((4, 3)),
+    "reshape_as: expected a Tensor, got int": lambda: LOGITS.reshape_as(3),
+    "expand_as: expected a Tensor, got int": lambda: LOGITS.expand_as(3),
+    "expected a Tensor or a number, got object": lambda: object() in LOGITS,
     "cumsum: input must be a Tensor, got tuple": lambda: nl.cumsum((1, 2), 0),
 }
 
@@ -181,6 +189,85 @@ def test_other_errors_of_functions_stay_what_they_are() -> None:
         F.mse_loss(HALVES)
     with pytest.raises(TypeError, match="foo"):
         F.mse_loss(HALVES, HALVES, foo=1)
+
+
+NO_INTEGERS: dict[str, Callable[[], Any]] = {
+    "sum: expected an integer, got None": lambda: LOGITS.sum([None]),
+    "reshape: expected an integer, got 1.5": lambda: LOGITS.reshape(1.5, 8),
+    "softmax: expected an integer, got 'a'": lambda: LOGITS.softmax("a"),
+    "transpose: expected an integer, got None": lambda: LOGITS.transpose(0, None),
+}
+
+
+@pytest.mark.parametrize("message", NO_INTEGERS)
+def test_an_argument_that_had_to_be_an_integer_is_named(message: str) -> None:
+    with pytest.raises(nl.DTypeError, match=message):
+        NO_INTEGERS[message]()
+
+
+ABSURD: dict[str, Callable[[], Any]] = {
+    "interpolate": lambda: F.interpolate(nl.ones(1, 1, 3, 3), size=2**40),
+    "interpolate to a multiple": lambda: F.interpolate(nl.ones(1, 1, 4, 4), size=2**40),
+    "pad": lambda: F.pad(nl.ones(3), (2**40, 0), mode="replicate"),
+    "repeat_interleave": lambda: nl.repeat_interleave(nl.ones(3), 2**50),
+    "arange": lambda: nl.arange(0, 1e300, 1e-300),
+    "linspace": lambda: nl.linspace(0, 1, 2**60),
+    "randperm": lambda: nl.randperm(-1),
+    "one_hot": lambda: F.one_hot(nl.tensor([0]), 2**45),
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_absurd_sizes_are_refused_at_once(name: str) -> None:
+    with pytest.raises((nl.ShapeError, MemoryError)):
+        ABSURD[name]()
+
+
+def test_numbers_beyond_64_bits_index_as_in_numpy() -> None:
+    x, far = nl.arange(5), 10**30
+    for key in (slice(None, None, far), slice(None, None, -far), slice(1, far), slice(-far, 3, far), slice(far, None)):
+        assert x[key].tolist() == x.numpy()[key].tolist()
+    for index in (far, -far):
+        with pytest.raises(IndexError, match="axis 0"):
+            x[index]
+
+
+def test_counts_of_integers_are_exact() -> None:
+    assert nl.arange(2**62, 2**62 + 3).tolist() == [2**62, 2**62 + 1, 2**62 + 2]
+    assert nl.arange(5, -4, -3).tolist() == list(range(5, -4, -3))
+    assert nl.arange(5, 9, -1).shape == (0,)
+
+
+@pytest.mark.parametrize("name", ["mm", "bmm", "mv", "dot"])
+def test_products_by_rank(name: str, torch: Any, rng: np.random.Generator) -> None:
+    shapes = [(2,), (2, 2), (3, 2, 2), (1, 2, 2)]
+    for a in shapes:
+        for b in shapes:
+            x, y = (rng.integers(-9, 9, shape) for shape in (a, b))
+            try:
+                expected = getattr(torch, name)(torch.from_numpy(x), torch.from_numpy(y))
+            except RuntimeError:
+                for call in (getattr(nl, name), getattr(nl.Tensor, name)):
+                    with pytest.raises(nl.ShapeError, match=name):
+                        call(nl.from_numpy(x), nl.from_numpy(y))
+            else:
+                got = getattr(nl, name)(nl.from_numpy(x), nl.from_numpy(y))
+                np.testing.assert_array_equal(got.numpy(), expected.numpy())
+
+
+def test_empty_parts_of_cat_promote(torch: Any) -> None:
+    for lib in (nl, torch):
+        joined = lib.cat([lib.ones(2, 2, dtype=lib.int64), lib.zeros(0)])
+        assert joined.dtype is lib.float32 and tuple(joined.shape) == (2, 2)
+
+
+def test_a_shallow_copy_shares_memory(torch: Any) -> None:
+    for lib in (nl, torch):
+        x = lib.ones(2, requires_grad=True)
+        for y in (copy.copy(x), copy.copy(x * 1), copy.copy(lib.nn.Parameter(x.detach()))):
+            assert y.requires_grad and y.is_leaf
+        assert copy.copy(x).data_ptr() == x.data_ptr()
+        assert isinstance(copy.copy(lib.nn.Parameter(x.detach())), lib.nn.Parameter)
 
 
 @pytest.mark.parametrize("message", SENSELESS)

@@ -131,6 +131,8 @@ def composite_parameters(function: Any) -> tuple[list[str], list[str]]:
 def composite_function(row: Any, composite: Any) -> str:
     function = getattr(composite, row.name)
     declared, passed = composite_parameters(function)
+    if declared[0] == "input":
+        passed[0] = f'need_tensor(input, "{row.name}")'
     return definition(row.name, declared, function.__doc__, f"return composite.{row.name}(F, {', '.join(passed)})\n")
 
 

@@ -96,9 +96,11 @@ def _bind(define: Callable[..., Any]) -> Callable[..., Any]:
     def function(*args: Any, **kwargs: Any) -> Any:
         try:
             return define(F, *args, **kwargs)
-        except (AttributeError, TypeError):
+        except (AttributeError, TypeError) as error:
             _check_tensors(define.__name__, parameters, args, kwargs)
-            raise
+            if define.__name__ in str(error):
+                raise
+            raise DTypeError(f"{define.__name__}: {error}") from error
 
     function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return function
@@ -155,12 +157,28 @@ scaled_dot_product_attention = _bind(composite.scaled_dot_product_attention)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """In training, zeros with probability p, the rest scaled by 1 / (1 - p)."""
+    """In training, zeros with probability p, the rest scaled by 1 / (1 - p).
+
+    `inplace` overwrites the input; ValueError where p is not in [0, 1]. Srivastava et al. 2014.
+
+    >>> x = neurlang.ones(1000)
+    >>> sorted(set(neurlang.dropout(x, 0.75).tolist()))
+    [0.0, 4.0]
+    >>> neurlang.dropout(x, 0.75, training=False) is x
+    True
+    """
     return _apply(_dropout, input, inplace, p, training)
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """`dropout` of whole channels of [N, C, H, W]."""
+    """`dropout` of whole channels of [N, C, H, W].
+
+    Tompson et al. 2015.
+
+    >>> y = neurlang.dropout2d(neurlang.ones(1, 8, 2, 2))
+    >>> bool((y == y[:, :, :1, :1]).all())
+    True
+    """
     return _apply(_dropout2d, input, inplace, p, training)
 
 
@@ -189,8 +207,18 @@ def batch_norm(
     momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Channels (axis 1) scaled to mean 0 and variance 1, by the batch's statistics in training, which then also move
-    the running ones in place, else by the running ones.
+    """Channels (axis 1) scaled: (x - mean) / sqrt(var + eps) * weight + bias, by the batch's statistics or running ones.
+
+    In training mean and variance (divided by n) are the batch's, and the running ones move to them in place by
+    `momentum`, the variance to its unbiased estimate. Else the running ones are used. ValueError where they are missing
+    then, and where a batch to train on has one value per channel. Input [N, C, …], the others [C].
+    Ioffe & Szegedy 2015.
+
+    >>> x, mean, var = neurlang.tensor([[1.0], [3.0]]), neurlang.zeros(1), neurlang.ones(1)
+    >>> neurlang.batch_norm(x, mean, var, training=True, momentum=0.5, eps=0.0).tolist()
+    [[-1.0], [1.0]]
+    >>> mean.tolist(), var.tolist()
+    ([1.0], [1.5])
     """
     output, new_mean, new_var = _batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if training:

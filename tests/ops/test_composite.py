@@ -34,6 +34,7 @@ CASES: dict[str, Case] = {
     "var without correction": (lambda T, x: T.var(x, (0, 1), correction=0, keepdim=True), (X,)),
     "std": (lambda T, x: x.std(-1), (X,)),
     "logsumexp": (lambda T, x: T.logsumexp(x * 300, 1), (X,)),
+    "logsumexp of nothing": (lambda T, x: T.logsumexp(x, 1), (X[:, :0],)),
     "logsumexp keepdim": (lambda T, x: T.logsumexp(x, (0, 2), True), (X,)),
     "norm": (lambda T, x: T.norm(x), (X,)),
     "norm 1": (lambda T, x: T.norm(x, 1, 1), (X,)),
@@ -102,10 +103,12 @@ CASES: dict[str, Case] = {
     "pad": (lambda T, x: F(T).pad(x, (1, 2, 0, 3), value=0.5), (X,)),
     "pad crop": (lambda T, x: F(T).pad(x, (-1, 2, 1, -3, 0, -1)), (X,)),
     "pad reflect": (lambda T, x: F(T).pad(x, (2, 1, 3, 0), mode="reflect"), (IMAGE,)),
+    "pad reflect and crop": (lambda T, x: F(T).pad(x, (-2, 3, 4, -1), mode="reflect"), (IMAGE,)),
     "pad replicate": (lambda T, x: F(T).pad(x, (2, 1, 0, 3), mode="replicate"), (IMAGE,)),
     "pad circular": (lambda T, x: F(T).pad(x, (2, 1, 0, 3), mode="circular"), (IMAGE,)),
     "interpolate": (lambda T, x: F(T).interpolate(x, scale_factor=2), (IMAGE,)),
     "interpolate size": (lambda T, x: F(T).interpolate(x, size=(7, 4)), (IMAGE,)),
+    "interpolate to less": (lambda T, x: F(T).interpolate(x, size=(3, 1)), (IMAGE,)),
     "interpolate factors": (lambda T, x: F(T).interpolate(x, scale_factor=(1.5, 0.5)), (IMAGE,)),
     "pixel_shuffle": (lambda T, x: F(T).pixel_shuffle(x, 2), (IMAGE,)),
     "repeat": (lambda T, x: x.repeat(2, 1, 3, 2), (X,)),
@@ -166,6 +169,7 @@ def test_one_hot() -> None:
     x = nl.tensor([[0, 2], [1, 1]])
     np.testing.assert_array_equal(nl.nn.functional.one_hot(x).numpy(), np.eye(3, dtype=int)[x.numpy()])
     assert nl.nn.functional.one_hot(x, 5).shape == (2, 2, 5)
+    assert nl.nn.functional.one_hot(x[:0], 3).shape == (0, 2, 3)
 
 
 def test_tril_keeps_the_dtype() -> None:
@@ -199,6 +203,9 @@ Refusal = tuple[Callable[[], Any], type[Exception], str]
 REFUSALS: dict[str, Refusal] = {
     "class": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0, 3])), IndexError, "3"),
     "negative class": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0, -1])), IndexError, "range"),
+    "one_hot class": (lambda: nl.nn.functional.one_hot(nl.tensor([0, 2]), 2), IndexError, "index 2"),
+    "one_hot negative class": (lambda: nl.nn.functional.one_hot(nl.tensor([0, -1]), 3), IndexError, "index 3"),
+    "nll_loss target": (lambda: nl.nn.functional.nll_loss(nl.zeros(2, 3), nl.tensor([0])), nl.ShapeError, "nll_loss"),
     "target shape": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0])), ValueError, "target"),
     "soft shape": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.zeros(2, 4)), ValueError, "probabilities"),
     "reduction": (lambda: nl.nn.functional.mse_loss(nl.zeros(2), nl.zeros(2), "max"), ValueError, "reduction"),
@@ -216,6 +223,9 @@ REFUSALS: dict[str, Refusal] = {
     "pad mode": (lambda: nl.nn.functional.pad(nl.zeros(2, 2), (1, 1), "mirror"), ValueError, "mode"),
     "pad too long": (lambda: nl.nn.functional.pad(nl.zeros(2), (1, 1, 1, 1)), ValueError, "axes"),
     "pad reflect": (lambda: nl.nn.functional.pad(nl.zeros(1, 2), (2, 0), "reflect"), ValueError, "reflect"),
+    "pad circular": (lambda: nl.nn.functional.pad(nl.zeros(1, 2), (0, 3), "circular"), nl.ShapeError, "axis 1"),
+    "pad nothing": (lambda: nl.nn.functional.pad(nl.zeros(1, 0), (0, 3), "replicate"), nl.ShapeError, "axis 1"),
+    "pad numbers": (lambda: nl.nn.functional.pad(nl.zeros(2), (1, None)), nl.DTypeError, "pad"),
     "pad crop": (lambda: nl.nn.functional.pad(nl.zeros(2), (-2, -1)), ValueError, "crops"),
     "interpolate": (lambda: nl.nn.functional.interpolate(nl.zeros(1, 1, 2, 2)), ValueError, "size"),
     "interpolate mode": (
@@ -223,6 +233,9 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "pixel_shuffle": (lambda: nl.nn.functional.pixel_shuffle(nl.zeros(1, 3, 2, 2), 2), ValueError, "channels"),
     "clamp": (lambda: nl.clamp(nl.zeros(2)), ValueError, "min"),
+    "cumsum axis": (lambda: nl.cumsum(nl.zeros(2), 1), nl.ShapeError, "cumsum: axis 1"),
+    "cumprod axis": (lambda: nl.cumprod(nl.zeros(2), None), nl.DTypeError, "cumprod"),
+    "repeats": (lambda: nl.repeat_interleave(nl.zeros(2), -1), nl.ShapeError, "repeat_interleave"),
     "gelu": (lambda: nl.nn.functional.gelu(nl.zeros(2), approximate="fast"), ValueError, "approximate"),
     "repeat": (lambda: nl.zeros(2, 2).repeat(3), ValueError, "fewer"),
 }

@@ -37,7 +37,7 @@ cdef int sizes_from(object shape, str what, int64_t* sizes) except -1:
     if n > MAX_RANK:
         raise ShapeError(f"{what}: {n} axes are more than the {MAX_RANK} supported")
     for i in range(n):
-        sizes[i] = clip_index(shape[i])
+        sizes[i] = integer(what, shape[i])
     return n
 
 
@@ -50,12 +50,29 @@ cdef Dims dims_from(object shape, str what) except *:
 
 cdef int64_t clip_index(object x) except? -9223372036854775807:
     """An integer argument; numbers beyond 64 bits become the nearest that the checks then refuse."""
-    x = operator_index(x)
-    if x > 9223372036854775807:
-        return 9223372036854775807
-    if x < -9223372036854775806:
-        return -9223372036854775806
-    return x
+    cdef int beyond = 0
+    cdef int64_t i = PyLong_AsLongLongAndOverflow(operator_index(x), &beyond)
+    if beyond or i == -9223372036854775807 - 1:
+        return 9223372036854775807 if beyond > 0 else -9223372036854775806
+    return i
+
+
+cdef int64_t integer(str op, object x) except? -9223372036854775807:
+    """`clip_index` for a call's argument: what is no integer is refused with the call's name."""
+    try:
+        return clip_index(x)
+    except TypeError:
+        raise DTypeError(f"{op}: expected an integer, got {x!r}") from None
+
+
+cdef int axis_of(str op, object dim, int rank) except -1:
+    """An axis argument, checked and counted from the front."""
+    return normalize_axis(op.encode(), integer(op, dim), rank)
+
+
+def _axis(str op, Tensor x, dim):
+    """`axis_of` for the functions of ops/composite.py."""
+    return axis_of(op, dim, x.d.rank)
 
 
 cdef tuple dims_tuple(const Dims* a):
@@ -500,7 +517,7 @@ cdef int own_axis(str op, Tensor x, object dim) except -1:
     """An axis that x has, counted from the front; a 0-d tensor has none, though 0 and -1 name it elsewhere."""
     if x.d.rank == 0:
         raise ShapeError(f"{op}: the {describe(x)} has no axis {dim}")
-    return normalize_axis(op.encode(), clip_index(dim), x.d.rank)
+    return axis_of(op, dim, x.d.rank)
 
 
 cdef list axes_of(str op, object dim, int rank):
@@ -509,7 +526,7 @@ cdef list axes_of(str op, object dim, int rank):
         return list(range(rank))
     if not isinstance(dim, (tuple, list)):
         dim = (dim,)
-    axes = [normalize_axis(op.encode(), clip_index(a), rank) for a in dim]
+    axes = [axis_of(op, a, rank) for a in dim]
     if len(set(axes)) != len(axes):
         raise ShapeError(f"{op}: axis {py.max(axes, key=axes.count)} is named twice in dim={tuple(dim)}")
     return sorted(a for a in axes if rank > 0)

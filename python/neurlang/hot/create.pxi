@@ -67,29 +67,53 @@ def zeros(*size, dtype=None, device=None, bint requires_grad=False):
 
 
 def ones(*size, dtype=None, device=None, bint requires_grad=False):
-    """A tensor of ones."""
+    """A tensor of ones.
+
+    >>> neurlang.ones(2, dtype=neurlang.int64).tolist()
+    [1, 1]
+    """
     return full(varargs(size), 1, dtype=DTYPES[dtype_arg(dtype, default_float)], device=device,
                 requires_grad=requires_grad)
 
 
 def empty_like(input, *, dtype=None, device=None, bint requires_grad=False):
-    """A tensor of input's shape and dtype with unspecified contents."""
-    return empty(*input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    """A tensor of input's shape and dtype with unspecified contents.
+
+    >>> neurlang.empty_like(neurlang.zeros(2, 3)).shape
+    (2, 3)
+    """
+    cdef Tensor x = need_tensor(input, "empty_like")
+    return empty(*x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 def zeros_like(input, *, dtype=None, device=None, bint requires_grad=False):
-    """Zeros of input's shape and dtype."""
-    return full(input.shape, 0, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    """Zeros of input's shape and dtype.
+
+    >>> neurlang.zeros_like(neurlang.tensor([1, 2]))
+    tensor([0, 0])
+    """
+    cdef Tensor x = need_tensor(input, "zeros_like")
+    return full(x.shape, 0, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 def ones_like(input, *, dtype=None, device=None, bint requires_grad=False):
-    """Ones of input's shape and dtype."""
-    return full(input.shape, 1, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    """Ones of input's shape and dtype.
+
+    >>> neurlang.ones_like(neurlang.tensor([1, 2]), dtype=neurlang.float32)
+    tensor([1., 1.])
+    """
+    cdef Tensor x = need_tensor(input, "ones_like")
+    return full(x.shape, 1, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 def full_like(input, fill_value, *, dtype=None, device=None, bint requires_grad=False):
-    """input's shape and dtype, filled with one value."""
-    return full(input.shape, fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    """input's shape and dtype, filled with one value.
+
+    >>> neurlang.full_like(neurlang.tensor([1, 2]), 7)
+    tensor([7, 7])
+    """
+    cdef Tensor x = need_tensor(input, "full_like")
+    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 def arange(start, end=None, step=1, *, dtype=None, device=None, bint requires_grad=False):
@@ -107,8 +131,16 @@ def arange(start, end=None, step=1, *, dtype=None, device=None, bint requires_gr
     if step == 0 or not py.all(math_isfinite(v) for v in (start, end, step)):
         raise ValueError(f"arange: start={start}, end={end}, step={step} must be finite and step not zero")
     t = dtype_arg(dtype, I64 if py.all(isinstance(v, int) for v in (start, end, step)) else default_float)
-    shape = dims_from((py.max(0, math_ceil((end - start) / step)),), "arange")
+    shape = dims_from((steps_between(start, end, step),), "arange")
     return with_grad(source(OP["arange"], shape, t, (start, step), (t, t)), requires_grad)
+
+
+cdef object steps_between(object start, object end, object step):
+    """How many of start, start + step, … come before end; no number of them fits memory if it is beyond floats."""
+    if isinstance(start, int) and isinstance(end, int) and isinstance(step, int):
+        return py.max(0, -((start - end) // step))
+    count = (end - start) / step
+    return py.max(0, math_ceil(count)) if count < 2.0 ** 63 else 1 << 63
 
 
 def linspace(start, end, steps, *, dtype=None, device=None, bint requires_grad=False):
@@ -118,13 +150,20 @@ def linspace(start, end, steps, *, dtype=None, device=None, bint requires_grad=F
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     kind = DTYPES[dtype_arg(dtype, default_float)]
-    values = np.linspace(float(start), float(end), clip_index(steps)).astype(kind.numpy)
+    cdef Dims shape = dims_from((steps,), "linspace")
     check_device(device)
+    values = np.linspace(float(start), float(end), shape.d[0]).astype(kind.numpy)
     return with_grad(tensor(values), requires_grad)
 
 
 def eye(n, m=None, *, dtype=None, device=None, bint requires_grad=False):
-    """Ones on the diagonal, zeros elsewhere."""
+    """Ones on the diagonal, zeros elsewhere.
+
+    n rows and m columns (m left out: n).
+
+    >>> neurlang.eye(2, 3, dtype=neurlang.int64).tolist()
+    [[1, 0, 0], [0, 1, 0]]
+    """
     rows_, columns = arange(n), arange(n if m is None else m)
     return with_grad((rows_.unsqueeze(1) == columns).to(DTYPES[dtype_arg(dtype, default_float)]), requires_grad)
 
@@ -136,19 +175,39 @@ cdef int64_t random_draws = 0
 
 
 def manual_seed(int64_t seed):
-    """Restarts the random stream; the same seed gives the same numbers, traced or not, on any number of threads."""
+    """Restarts the random stream; the same seed gives the same numbers, traced or not, on any number of threads.
+
+    >>> neurlang.manual_seed(0)
+    >>> x = neurlang.rand(3)
+    >>> neurlang.manual_seed(0)
+    >>> bool((neurlang.rand(3) == x).all())
+    True
+    """
     global random_seed, random_draws
     random_seed = seed
     random_draws = 0
 
 
 def get_rng_state():
-    """The (seed, draws so far) of the random stream."""
+    """The (seed, draws so far) of the random stream.
+
+    >>> neurlang.manual_seed(7)
+    >>> x = neurlang.rand(3)
+    >>> neurlang.get_rng_state()
+    (7, 1)
+    """
     return random_seed, random_draws
 
 
 def set_rng_state(state):
-    """Continues the random stream from a state of `get_rng_state`."""
+    """Continues the random stream from a state of `get_rng_state`.
+
+    >>> state = neurlang.get_rng_state()
+    >>> x = neurlang.rand(3)
+    >>> neurlang.set_rng_state(state)
+    >>> bool((neurlang.rand(3) == x).all())
+    True
+    """
     global random_seed, random_draws
     random_seed, random_draws = state
 
@@ -165,7 +224,7 @@ cdef Tensor draw(str row, Dims shape, int t, object a, object b):
 
 
 def rand(*size, dtype=None, device=None, bint requires_grad=False):
-    """Uniform numbers from [0, 1).
+    """Uniform numbers from [0, 1), float32 or float64 (Philox, Salmon et al. 2011).
 
     >>> neurlang.rand(2, 3).shape
     (2, 3)
@@ -175,23 +234,44 @@ def rand(*size, dtype=None, device=None, bint requires_grad=False):
 
 
 def randn(*size, dtype=None, device=None, bint requires_grad=False):
-    """Normal numbers of mean 0 and variance 1 (Box–Muller)."""
+    """Normal numbers of mean 0 and variance 1 (Philox, Salmon et al. 2011; Box & Muller 1958).
+
+    >>> neurlang.randn(2, 3).shape
+    (2, 3)
+    """
     check_device(device)
     return with_grad(draw("normal", dims_from(varargs(size), "randn"), dtype_arg(dtype, default_float), 0, 1), requires_grad)
 
 
 def rand_like(input, *, dtype=None):
-    """Uniform numbers in input's shape."""
-    return rand(*input.shape, dtype=dtype or input.dtype)
+    """Uniform numbers in input's shape.
+
+    >>> neurlang.rand_like(neurlang.zeros(2, 3)).shape
+    (2, 3)
+    """
+    cdef Tensor x = need_tensor(input, "rand_like")
+    return rand(*x.shape, dtype=dtype or x.dtype)
 
 
 def randn_like(input, *, dtype=None):
-    """Normal numbers in input's shape."""
-    return randn(*input.shape, dtype=dtype or input.dtype)
+    """Normal numbers in input's shape.
+
+    >>> neurlang.randn_like(neurlang.zeros(2, 3)).shape
+    (2, 3)
+    """
+    cdef Tensor x = need_tensor(input, "randn_like")
+    return randn(*x.shape, dtype=dtype or x.dtype)
 
 
 def randint(low, high=None, size=None, *, dtype=None, device=None):
-    """Integers from [low, high); `randint(high, size)` starts at 0."""
+    """Integers from [low, high); `randint(high, size)` starts at 0.
+
+    int64 unless `dtype` says otherwise; ValueError where high is not above low.
+
+    >>> x = neurlang.randint(-2, 3, (100,))
+    >>> x.dtype, bool((x >= -2).all()), bool((x < 3).all())
+    (neurlang.int64, True, True)
+    """
     if size is None:
         low, high, size = 0, low, high
     if high <= low:
@@ -201,9 +281,16 @@ def randint(low, high=None, size=None, *, dtype=None, device=None):
 
 
 def randperm(n, *, dtype=None, device=None):
-    """A random permutation of 0 … n-1."""
+    """A random permutation of 0 … n-1.
+
+    int64 unless `dtype` says otherwise.
+
+    >>> sorted(neurlang.randperm(4).tolist())
+    [0, 1, 2, 3]
+    """
     global random_draws
-    values = np.random.Generator(np.random.Philox(key=[random_seed, random_draws])).permutation(clip_index(n))
+    cdef Dims shape = dims_from((n,), "randperm")
+    values = np.random.Generator(np.random.Philox(key=[random_seed, random_draws])).permutation(shape.d[0])
     random_draws += 1
     return tensor(values.astype(np.int64), dtype=dtype)
 
@@ -218,6 +305,13 @@ def from_numpy(array):
     """A tensor over the array's memory, without copying; writes to one are seen in the other.
 
     The dtype must be one of neurlang's, strides whole elements. A read-only array gives a read-only tensor.
+
+    >>> import numpy as np
+    >>> array = np.zeros(2)
+    >>> x = neurlang.from_numpy(array)
+    >>> array[0] = 1
+    >>> x.tolist()
+    [1.0, 0.0]
     """
     cdef TensorData d
     cdef int64_t lo, hi
@@ -303,7 +397,12 @@ cdef object plain_data(object data, int depth=0):
 
 
 def as_tensor(data, *, dtype=None, device=None):
-    """`data` as a tensor, sharing memory where it can."""
+    """`data` as a tensor, sharing memory where it can.
+
+    >>> x = neurlang.zeros(2)
+    >>> neurlang.as_tensor(x) is x, neurlang.as_tensor([1, 2]).dtype
+    (True, neurlang.int64)
+    """
     check_device(device)
     if is_tensor(data):
         return cast(data, dtype_arg(dtype, dtype_id((<Tensor>data).d.dtype)))

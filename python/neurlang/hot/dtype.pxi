@@ -66,7 +66,15 @@ cdef int dtype_arg(object t, int otherwise) except -2:
 
 
 def set_default_dtype(t):
-    """Sets the dtype of float literals and of integers turned to floats: `float32` (at start) or `float64`."""
+    """Sets the dtype of float literals and of integers turned to floats: `float32` (at start) or `float64`.
+
+    Raises DTypeError for other dtypes.
+
+    >>> neurlang.set_default_dtype(neurlang.float64)
+    >>> neurlang.tensor(1.5).dtype
+    neurlang.float64
+    >>> neurlang.set_default_dtype(neurlang.float32)
+    """
     global default_float
     cdef int id = dtype_arg(t, F32)
     if id < F32:
@@ -75,7 +83,11 @@ def set_default_dtype(t):
 
 
 def get_default_dtype():
-    """The dtype of float literals."""
+    """The dtype of float literals.
+
+    >>> neurlang.get_default_dtype()
+    neurlang.float32
+    """
     return DTYPES[default_float]
 
 
@@ -255,12 +267,24 @@ cdef int promote(const OpSpec* s, list args, int op) except -2:
 
 
 def promote_types(a, b):
-    """The dtype that holds both: the larger of the two in bool < uint8 < int32 < int64 < float32 < float64."""
+    """The dtype that holds both: the larger of the two in bool < uint8 < int32 < int64 < float32 < float64.
+
+    >>> neurlang.promote_types(neurlang.int64, neurlang.float32)
+    neurlang.float32
+    """
     return DTYPES[py.max(dtype_arg(a, B8), dtype_arg(b, B8))]
 
 
 def result_type(*args):
-    """The dtype in which an operation on these tensors and numbers computes."""
+    """The dtype in which an operation on these tensors and numbers computes.
+
+    Tensors with axes decide; 0-d tensors and numbers count only where their category (bool, integer, float) is higher.
+
+    >>> neurlang.result_type(neurlang.zeros(2, dtype=neurlang.uint8), 1000)
+    neurlang.uint8
+    >>> neurlang.result_type(neurlang.arange(2), 0.5)
+    neurlang.float32
+    """
     cdef int dims = -1, rest = -1
     for x in args:
         if isinstance(x, Tensor) and (<Tensor>x).d.rank > 0:

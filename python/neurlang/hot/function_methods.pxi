@@ -4,7 +4,21 @@ def matmul(self, other):
     """The matrix product."""
     return matmul(self, other)
 
-mm = bmm = dot = mv = matmul
+def mm(self, mat2):
+    """The product of two matrices."""
+    return mm(self, mat2)
+
+def bmm(self, mat2):
+    """The products of two equally long batches of matrices."""
+    return bmm(self, mat2)
+
+def mv(self, vec):
+    """The product of a matrix and a vector."""
+    return mv(self, vec)
+
+def dot(self, tensor):
+    """The sum of the products of two vectors' elements."""
+    return dot(self, tensor)
 
 def __matmul__(self, other):
     return matmul(self, other) if is_tensor(other) else NotImplemented
@@ -82,7 +96,11 @@ def triu(self, diagonal=0):
     return composite.triu(F, self, diagonal)
 
 def repeat(self, *sizes):
-    """self laid out several times along each axis."""
+    """self laid out several times along each axis.
+
+    >>> neurlang.tensor([1, 2]).repeat(2, 2).tolist()
+    [[1, 2, 1, 2], [1, 2, 1, 2]]
+    """
     return composite.repeat(F, self, varargs(sizes))
 
 def where(self, condition, other):

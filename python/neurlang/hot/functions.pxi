@@ -19,7 +19,11 @@ divide = true_divide = div
 
 
 def tensor_pow(input, exponent):
-    """input to the power exponent; the exponents 1, 2, 0.5 and -1 are the exact input, input*input, sqrt and reciprocal."""
+    """input to the power exponent; the exponents 1, 2, 0.5 and -1 are the exact input, input*input, sqrt and reciprocal.
+
+    >>> neurlang.pow(neurlang.tensor([2.0, 3.0]), 2).tolist(), neurlang.pow(neurlang.tensor([4.0, 9.0]), 0.5).tolist()
+    ([4.0, 9.0], [2.0, 3.0])
+    """
     if is_tensor(input) and is_scalar(exponent) and (isinstance(exponent, int) or dtype_id((<Tensor>input).d.dtype) >= F32):
         if exponent == 2:
             return map1(OP["square"], input)
@@ -40,14 +44,23 @@ cdef Tensor pow_into(Tensor x, object exponent):
 
 
 def where(condition, input=None, other=None):
-    """input where the condition holds, else other; with the condition alone, the coordinates where it holds."""
+    """input where the condition holds, else other; with the condition alone, the coordinates where it holds.
+
+    >>> x = neurlang.tensor([1, -2, 3])
+    >>> neurlang.where(x > 0, x, 0).tolist(), neurlang.where(x > 0)
+    ([1, 0, 3], (tensor([0, 2]),))
+    """
     if input is None and other is None:
         return nonzero(condition, as_tuple=True)
     return map3(OP["where"], condition, input, other)
 
 
 def tensor_round(input, *, decimals=0):
-    """The nearest integer (or multiple of 10^-decimals), ties to even."""
+    """The nearest integer (or multiple of 10^-decimals), ties to even.
+
+    >>> neurlang.round(neurlang.tensor([0.5, 1.5, 2.25])).tolist()
+    [0.0, 2.0, 2.0]
+    """
     if decimals == 0:
         return map1(OP["round"], input)
     scale = 10.0 ** decimals
@@ -55,7 +68,11 @@ def tensor_round(input, *, decimals=0):
 
 
 def nan_to_num(input, nan=0.0, posinf=None, neginf=None):
-    """input with NaN and the infinities replaced (by default 0 and the largest finite numbers)."""
+    """input with NaN and the infinities replaced (by default 0 and the largest finite numbers).
+
+    >>> neurlang.nan_to_num(neurlang.tensor([1.0, neurlang.nan, neurlang.inf]), posinf=9.0).tolist()
+    [1.0, 0.0, 9.0]
+    """
     cdef dtype kind = need_tensor(input, "nan_to_num").dtype
     if not kind.is_floating_point:
         return clone(input)
@@ -85,39 +102,88 @@ cdef Tensor arg_extremum(str row, object x, object dim, bint keepdim):
 
 
 def tensor_max(input, dim=None, bint keepdim=False):
-    """The maximum; (values, indices) along one axis; elementwise with a tensor."""
+    """The maximum; (values, indices) along one axis; elementwise with a tensor.
+
+    Along one axis the first of equal maxima is chosen and gets the gradient; a NaN counts as the maximum.
+
+    >>> neurlang.max(neurlang.tensor([[1, 5], [7, 3]])).item()
+    7
+    >>> values, indices = neurlang.max(neurlang.tensor([[1, 5], [7, 3]]), 1)
+    >>> values.tolist(), indices.tolist()
+    ([5, 7], [1, 0])
+    >>> neurlang.max(neurlang.tensor([1, 5]), neurlang.tensor([2, 4])).tolist()
+    [2, 5]
+    """
     return extremum("amax", "argmax", "maximum", input, dim, keepdim)
 
 
 def tensor_min(input, dim=None, bint keepdim=False):
-    """The minimum; (values, indices) along one axis; elementwise with a tensor."""
+    """The minimum; (values, indices) along one axis; elementwise with a tensor.
+
+    Along one axis the first of equal minima is chosen and gets the gradient; a NaN counts as the minimum.
+
+    >>> neurlang.min(neurlang.tensor([[1, 5], [7, 3]])).item()
+    1
+    >>> values, indices = neurlang.min(neurlang.tensor([[1, 5], [7, 3]]), 1)
+    >>> values.tolist(), indices.tolist()
+    ([1, 3], [0, 1])
+    """
     return extremum("amin", "argmin", "minimum", input, dim, keepdim)
 
 
 def argmax(input, dim=None, bint keepdim=False):
-    """The index of the first maximum; a NaN counts as the maximum."""
+    """The index of the first maximum; a NaN counts as the maximum.
+
+    int64; along `dim`, or of the flattened tensor.
+
+    >>> x = neurlang.tensor([[1, 5], [7, 3]])
+    >>> neurlang.argmax(x).item(), neurlang.argmax(x, 1).tolist()
+    (2, [1, 0])
+    """
     return arg_extremum("argmax", input, dim, keepdim)
 
 
 def argmin(input, dim=None, bint keepdim=False):
-    """The index of the first minimum; a NaN counts as the minimum."""
+    """The index of the first minimum; a NaN counts as the minimum.
+
+    int64; along `dim`, or of the flattened tensor.
+
+    >>> x = neurlang.tensor([[1, 5], [7, 3]])
+    >>> neurlang.argmin(x).item(), neurlang.argmin(x, 1).tolist()
+    (0, [0, 1])
+    """
     return arg_extremum("argmin", input, dim, keepdim)
 
 
 # ---- functions that are methods too ----
 
 def clone(input):
-    """A copy in its own memory; gradients flow through."""
+    """A copy in its own memory; gradients flow through.
+
+    >>> x = neurlang.zeros(2)
+    >>> neurlang.shares_memory(neurlang.clone(x), x)
+    False
+    """
     return need_tensor(input, "clone").clone()
 
 
 def reshape(input, shape):
-    """The same elements in row-major order in another shape."""
+    """The same elements in row-major order in another shape.
+
+    One size may be -1. A view where the strides allow it, else a copy; ShapeError where the numbers of elements differ.
+
+    >>> neurlang.reshape(neurlang.arange(6), (2, -1)).tolist()
+    [[0, 1, 2], [3, 4, 5]]
+    """
     return view_reshape(need_tensor(input, "reshape"), tuple(shape), "reshape")
 
 
 def permute(input, dims):
-    """The axes in another order."""
+    """The axes in another order.
+
+    >>> neurlang.permute(neurlang.zeros(2, 3, 4), (2, 0, 1)).shape
+    (4, 2, 3)
+    """
     return view_permute(need_tensor(input, "permute"), tuple(dims))
 
 
@@ -125,27 +191,47 @@ permute_dims = permute
 
 
 def transpose(input, dim0, dim1):
-    """Two axes exchanged."""
+    """Two axes exchanged.
+
+    >>> neurlang.transpose(neurlang.tensor([[1, 2], [3, 4]]), 0, 1).tolist()
+    [[1, 3], [2, 4]]
+    """
     return need_tensor(input, "transpose").transpose(dim0, dim1)
 
 
 def matrix_transpose(x):
-    """The last two axes exchanged."""
+    """The last two axes exchanged.
+
+    >>> neurlang.matrix_transpose(neurlang.zeros(2, 3, 4)).shape
+    (2, 4, 3)
+    """
     return need_tensor(x, "matrix_transpose").mT
 
 
 def flatten(input, start_dim=0, end_dim=-1):
-    """Axes start_dim … end_dim merged into one."""
+    """Axes start_dim … end_dim merged into one.
+
+    >>> neurlang.flatten(neurlang.zeros(2, 3, 4), 1).shape
+    (2, 12)
+    """
     return need_tensor(input, "flatten").flatten(start_dim, end_dim)
 
 
 def squeeze(input, dim=None):
-    """Without the axes of extent 1 (all, or those named)."""
+    """Without the axes of extent 1 (all, or those named).
+
+    >>> neurlang.squeeze(neurlang.zeros(1, 3, 1)).shape, neurlang.squeeze(neurlang.zeros(1, 3, 1), 0).shape
+    ((3,), (3, 1))
+    """
     return need_tensor(input, "squeeze").squeeze(dim)
 
 
 def unsqueeze(input, dim):
-    """A new axis of extent 1."""
+    """A new axis of extent 1.
+
+    >>> neurlang.unsqueeze(neurlang.zeros(3), 0).shape, neurlang.unsqueeze(neurlang.zeros(3), -1).shape
+    ((1, 3), (3, 1))
+    """
     return need_tensor(input, "unsqueeze").unsqueeze(dim)
 
 
@@ -153,22 +239,39 @@ expand_dims = unsqueeze
 
 
 def broadcast_to(input, shape):
-    """input expanded to a shape, a view."""
+    """input expanded to a shape, a view.
+
+    >>> neurlang.broadcast_to(neurlang.tensor([1, 2]), (2, 2)).tolist()
+    [[1, 2], [1, 2]]
+    """
     return view_expand(need_tensor(input, "broadcast_to"), tuple(shape))
 
 
 def flip(input, dims):
-    """The order along the axes reversed, a view."""
+    """The order along the axes reversed, a view.
+
+    >>> neurlang.flip(neurlang.tensor([[1, 2], [3, 4]]), (0,)).tolist()
+    [[3, 4], [1, 2]]
+    """
     return need_tensor(input, "flip").flip(dims)
 
 
 def is_tensor_public(x):
-    """Whether x is a Tensor."""
+    """Whether x is a Tensor.
+
+    >>> neurlang.is_tensor(neurlang.zeros(2)), neurlang.is_tensor([0.0, 0.0])
+    (True, False)
+    """
     return is_tensor(x)
 
 
 def shares_memory(a, b):
-    """Whether two tensors look at the same storage."""
+    """Whether two tensors look at the same storage.
+
+    >>> x = neurlang.zeros(4)
+    >>> neurlang.shares_memory(x, x[1:]), neurlang.shares_memory(x, x + 0)
+    (True, False)
+    """
     return need_tensor(a, "shares_memory").d.storage == need_tensor(b, "shares_memory").d.storage
 
 
@@ -206,6 +309,13 @@ cdef str format_tensor(Tensor x):
     elif x.leaf_grad:
         extra += ", requires_grad=True"
     return f"tensor({body}{extra})"
+
+
+cdef Tensor copied(Tensor x, Tensor memory):
+    """A leaf of x's class over other memory: what `copy` means by a copy."""
+    cdef Tensor result = memory if type(x) is Tensor else type(x)._wrap(memory)
+    result.leaf_grad = wants_grad(x)
+    return result
 
 
 def rebuild(array, bint requires_grad):

@@ -53,7 +53,8 @@ cdef Tensor basic_index(Tensor x, tuple key, list arrays):
                 axis += 1
                 continue
             start, stop, step = k.indices(n)
-            x = narrow_view(x, axis, start, step, len(range(start, stop, step)))
+            count = len(range(start, stop, step))
+            x = narrow_view(x, axis, start, step if count > 1 else 1, count)  # one element is no steps away from another
             axis += 1
         elif is_array_index(k):
             arrays.append((axis, k))
@@ -116,7 +117,7 @@ cdef object get_item(Tensor x, object key):
     cdef int64_t n, i
     if type(key) is int and x.d.rank > 0:
         n = x.d.shape[0]
-        i = key
+        i = clip_index(key)
         if not -n <= i < n:
             raise IndexError(f"index {i} is out of range for axis 0 of the {describe(x)}")
         return view_select(x, 0, i + n if i < 0 else i)
@@ -204,7 +205,11 @@ def nonzero(input, *, bint as_tuple=False):
 
 
 def broadcast_tensors(*tensors):
-    """Views of the tensors, all expanded to their common shape."""
+    """Views of the tensors, all expanded to their common shape.
+
+    >>> [x.shape for x in neurlang.broadcast_tensors(neurlang.zeros(3, 1), neurlang.zeros(2))]
+    [(3, 2), (3, 2)]
+    """
     cdef list parts = [need_tensor(t, "broadcast_tensors") for t in tensors]
     cdef Dims shapes[MAX_OPERANDS]
     cdef Dims shape

@@ -4,72 +4,135 @@
 
 @property
 def shape(self):
-    """The sizes of the axes, a tuple."""
+    """The sizes of the axes, a tuple.
+
+    >>> neurlang.zeros(2, 3).shape
+    (2, 3)
+    """
     return shape_tuple(&self.d)
 
 @property
 def dtype(self):
-    """The element type."""
+    """The element type.
+
+    >>> neurlang.zeros(2).dtype
+    neurlang.float32
+    """
     return DTYPES[dtype_id(self.d.dtype)]
 
 @property
 def ndim(self):
-    """The number of axes."""
+    """The number of axes.
+
+    >>> neurlang.zeros(2, 3).ndim
+    2
+    """
     return self.d.rank
 
 @property
 def device(self):
-    """Where the memory is; always "cpu" here."""
+    """Where the memory is; always "cpu" here.
+
+    >>> neurlang.zeros(2).device
+    'cpu'
+    """
     return "cpu"
 
 @property
 def nbytes(self):
-    """Bytes of the elements, as if they lay densely."""
+    """Bytes of the elements, as if they lay densely.
+
+    >>> neurlang.zeros(2, 3).nbytes
+    24
+    """
     return numel(self.d) * itemsize(self.d.dtype)
 
 @property
 def itemsize(self):
-    """Bytes of one element."""
+    """Bytes of one element.
+
+    >>> neurlang.zeros(2).itemsize
+    4
+    """
     return itemsize(self.d.dtype)
 
 def element_size(self):
-    """Bytes of one element."""
+    """Bytes of one element.
+
+    >>> neurlang.zeros(2).element_size()
+    4
+    """
     return itemsize(self.d.dtype)
 
 def dim(self):
-    """The number of axes."""
+    """The number of axes.
+
+    >>> neurlang.zeros(2, 3).dim()
+    2
+    """
     return self.d.rank
 
 def size(self, dim=None):
-    """The shape, or the extent of one axis."""
+    """The shape, or the extent of one axis.
+
+    >>> neurlang.zeros(2, 3).size(), neurlang.zeros(2, 3).size(-1)
+    ((2, 3), 3)
+    """
     if dim is None:
         return shape_tuple(&self.d)
     return self.d.shape[own_axis("size", self, dim)]
 
 def numel(self):
-    """The number of elements."""
+    """The number of elements.
+
+    >>> neurlang.zeros(2, 3).numel()
+    6
+    """
     return numel(self.d)
 
 def stride(self, dim=None):
-    """Steps between neighbours along each axis (or one), in elements."""
+    """Steps between neighbours along each axis (or one), in elements.
+
+    >>> neurlang.zeros(2, 3).stride(), neurlang.zeros(2, 3).T.stride()
+    ((3, 1), (1, 3))
+    """
     if dim is None:
         return stride_tuple(&self.d)
     return self.d.strides[own_axis("stride", self, dim)]
 
 def storage_offset(self):
-    """The first element's place in the storage, in elements."""
+    """The first element's place in the storage, in elements.
+
+    >>> neurlang.arange(4)[1:].storage_offset()
+    1
+    """
     return self.d.offset
 
 def is_contiguous(self):
-    """Whether the elements lie in row-major order without gaps."""
+    """Whether the elements lie in row-major order without gaps.
+
+    >>> neurlang.zeros(2, 3).is_contiguous(), neurlang.zeros(2, 3).T.is_contiguous()
+    (True, False)
+    """
     return is_contiguous(self.d)
 
 def is_floating_point(self):
-    """Whether the dtype is a float."""
+    """Whether the dtype is a float.
+
+    >>> neurlang.zeros(2).is_floating_point(), neurlang.arange(2).is_floating_point()
+    (True, False)
+    """
     return dtype_id(self.d.dtype) >= F32
 
 def data_ptr(self):
-    """The address of the first element."""
+    """The address of the first element.
+
+    Inside a trace this cuts.
+
+    >>> x = neurlang.zeros(4)
+    >>> x[1:].data_ptr() - x.data_ptr()
+    4
+    """
     readable(self, "data_ptr()")
     return <uintptr_t>(self.d.storage.data + self.d.offset * itemsize(self.d.dtype))
 
@@ -94,19 +157,39 @@ def __iter__(self):
 # ---- reading values ----
 
 def item(self):
-    """The only element as a Python number. Inside a trace this cuts."""
+    """The only element as a Python number. Inside a trace this cuts.
+
+    ValueError where there is not exactly one.
+
+    >>> neurlang.tensor([2.5]).item()
+    2.5
+    """
     if numel(self.d) != 1:
         raise ValueError(f"item: the {describe(self)} has {numel(self.d)} elements, not one")
     readable(self, "item(): a value is read")
     return read_number(self.d.storage.data + self.d.offset * itemsize(self.d.dtype), dtype_id(self.d.dtype))
 
 def tolist(self):
-    """Nested lists of Python numbers (a number for a 0-d tensor)."""
+    """Nested lists of Python numbers (a number for a 0-d tensor).
+
+    Inside a trace this cuts.
+
+    >>> neurlang.tensor([[1, 2], [3, 4]]).tolist()
+    [[1, 2], [3, 4]]
+    """
     readable(self, "tolist(): values are read")
     return to_numpy(self).tolist()
 
 def numpy(self, *, bint force=False):
-    """The tensor's memory as a NumPy array, without copying; tensors that require grad must be detached first."""
+    """The tensor's memory as a NumPy array, without copying; tensors that require grad must be detached first.
+
+    `force=True` takes them as they are. Inside a trace this cuts.
+
+    >>> x = neurlang.zeros(2)
+    >>> x.numpy()[0] = 1
+    >>> x.tolist()
+    [1.0, 0.0]
+    """
     if wants_grad(self) and not force:
         raise RuntimeError("numpy(): the tensor requires grad; call detach().numpy()")
     readable(self, "numpy(): values are read")
@@ -147,26 +230,33 @@ def __format__(self, str spec):
     return format(self.item(), spec) if self.d.rank == 0 else format(repr(self), spec)
 
 def __contains__(self, x):
-    return bool((self == x).any())
+    return bool(map2(OP["eq"], self, x).any())
 
 def __reduce__(self):
     array = self.detach().numpy()
     return rebuild, (array.copy(), self.leaf_grad)
 
+def __copy__(self):
+    return copied(self, alias(self))
+
 def __deepcopy__(self, memo):
     if self.node is not None:
         raise RuntimeError("only leaf tensors can be deep-copied; detach first")
-    copy = alias(map1(OP["copy"], self.detach()))
-    result = copy if type(self) is Tensor else type(self)._wrap(copy)
-    (<Tensor>result).leaf_grad = self.leaf_grad
-    memo[id(self)] = result
+    memo[id(self)] = result = copied(self, map1(OP["copy"], self.detach()))
     return result
 
 # ---- gradients ----
 
 @property
 def requires_grad(self):
-    """Whether gradients flow to this tensor."""
+    """Whether gradients flow to this tensor.
+
+    Only float tensors can (else DTypeError); a result of an operation cannot stop (RuntimeError).
+
+    >>> x = neurlang.ones(2, requires_grad=True)
+    >>> x.requires_grad, (x * 2).requires_grad, x.detach().requires_grad
+    (True, True, False)
+    """
     return wants_grad(self)
 
 @requires_grad.setter
@@ -178,28 +268,52 @@ def requires_grad(self, bint value):
     self.leaf_grad = value and self.node is None
 
 def requires_grad_(self, bint requires_grad=True):
-    """Sets `requires_grad` in place and returns self."""
+    """Sets `requires_grad` in place and returns self.
+
+    >>> neurlang.ones(2).requires_grad_()
+    tensor([1., 1.], requires_grad=True)
+    """
     self.requires_grad = requires_grad
     return self
 
 @property
 def is_leaf(self):
-    """Whether the tensor is not the result of a recorded operation."""
+    """Whether the tensor is not the result of a recorded operation.
+
+    >>> x = neurlang.ones(2, requires_grad=True)
+    >>> x.is_leaf, (x * 2).is_leaf
+    (True, False)
+    """
     return not wants_grad(self) or self.node is None
 
 @property
 def grad_fn(self):
-    """The node that made this tensor, or None."""
+    """The node that made this tensor, or None.
+
+    >>> x = neurlang.ones(2, requires_grad=True)
+    >>> x.grad_fn, (x * 2).grad_fn
+    (None, <mul backward>)
+    """
     return self.node if wants_grad(self) else None
 
 @property
 def output_nr(self):
-    """Which output of `grad_fn` this is."""
+    """Which output of `grad_fn` this is.
+
+    >>> [part.output_nr for part in neurlang.ones(2, requires_grad=True).split(1)]
+    [0, 1]
+    """
     return self.node_output
 
 @property
 def grad(self):
-    """The gradient accumulated by `backward`, or None."""
+    """The gradient accumulated by `backward`, or None.
+
+    >>> x = neurlang.tensor(3.0, requires_grad=True)
+    >>> (x * x).backward()
+    >>> x.grad
+    tensor(6.)
+    """
     return self.grad_
 
 @grad.setter
@@ -209,15 +323,34 @@ def grad(self, value):
     self.grad_ = value
 
 def backward(self, gradient=None, retain_graph=None, bint create_graph=False):
-    """Adds d self / d leaf to the `.grad` of every leaf that requires grad; `gradient` defaults to 1 for one element."""
+    """Adds d self / d leaf to the `.grad` of every leaf that requires grad; `gradient` defaults to 1 for one element.
+
+    More elements need `gradient`, of self's shape. The graph is freed unless `retain_graph` or `create_graph` is set; a
+    second backward through it is a RuntimeError, as is one where nothing requires grad.
+
+    >>> x = neurlang.tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).backward(neurlang.tensor([1.0, 10.0]))
+    >>> x.grad.tolist()
+    [2.0, 40.0]
+    """
     backward_hook(self, gradient, retain_graph, create_graph)
 
 def detach(self):
-    """A view of the same memory without history."""
+    """A view of the same memory without history.
+
+    >>> x = neurlang.ones(2, requires_grad=True)
+    >>> x.detach().requires_grad, neurlang.shares_memory(x.detach(), x)
+    (False, True)
+    """
     return alias(self)
 
 def detach_(self):
-    """Forgets the history in place."""
+    """Forgets the history in place.
+
+    >>> x = neurlang.ones(2, requires_grad=True) * 2
+    >>> x.detach_().is_leaf
+    True
+    """
     self.node = None
     self.base = None
     self.leaf_grad = False
@@ -225,7 +358,15 @@ def detach_(self):
 
 @property
 def data(self):
-    """A view of the same memory without history."""
+    """A view of the same memory without history.
+
+    Assigning makes self look at the given tensor's memory.
+
+    >>> x = neurlang.ones(2, requires_grad=True)
+    >>> x.data = neurlang.zeros(2)
+    >>> x
+    tensor([0., 0.], requires_grad=True)
+    """
     return alias(self)
 
 @data.setter
@@ -251,23 +392,39 @@ def reshape(self, *shape):
     return view_reshape(self, varargs(shape), "reshape")
 
 def view(self, *shape):
-    """`reshape` that never copies."""
+    """`reshape` that never copies.
+
+    ShapeError where the strides do not allow a view.
+
+    >>> x = neurlang.arange(4)
+    >>> x.view(2, 2)[0, 0] = 7
+    >>> x.tolist()
+    [7, 1, 2, 3]
+    """
     return view_reshape(self, varargs(shape), "view")
 
 def view_as(self, other):
-    """`view` in other's shape."""
-    return view_reshape(self, other.shape, "view")
+    """`view` in other's shape.
+
+    >>> neurlang.arange(4).view_as(neurlang.zeros(2, 2)).tolist()
+    [[0, 1], [2, 3]]
+    """
+    return view_reshape(self, need_tensor(other, "view_as").shape, "view")
 
 def reshape_as(self, other):
-    """`reshape` in other's shape."""
-    return view_reshape(self, other.shape, "reshape")
+    """`reshape` in other's shape.
+
+    >>> neurlang.arange(4).reshape_as(neurlang.zeros(2, 2)).tolist()
+    [[0, 1], [2, 3]]
+    """
+    return view_reshape(self, need_tensor(other, "reshape_as").shape, "reshape")
 
 def flatten(self, start_dim=0, end_dim=-1):
     """Axes start_dim … end_dim merged into one."""
     if self.d.rank == 0:
         return view_reshape(self, (1,), "flatten")
-    cdef int a = normalize_axis("flatten", clip_index(start_dim), self.d.rank)
-    cdef int b = normalize_axis("flatten", clip_index(end_dim), self.d.rank)
+    cdef int a = axis_of("flatten", start_dim, self.d.rank)
+    cdef int b = axis_of("flatten", end_dim, self.d.rank)
     if b < a:
         raise ShapeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
     s = shape_tuple(&self.d)
@@ -277,7 +434,11 @@ def flatten(self, start_dim=0, end_dim=-1):
     return view_reshape(self, s[:a] + (merged,) + s[b + 1:], "flatten")
 
 def unflatten(self, dim, sizes):
-    """One axis split into several; one size may be -1."""
+    """One axis split into several; one size may be -1.
+
+    >>> neurlang.zeros(2, 6).unflatten(1, (3, -1)).shape
+    (2, 3, 2)
+    """
     cdef int a = own_axis("unflatten", self, dim)
     s = shape_tuple(&self.d)
     sizes = list(sizes)
@@ -299,8 +460,8 @@ def transpose(self, dim0, dim1):
     cdef int a, b
     if self.d.rank == 0:
         return view_permute(self, ())
-    a = normalize_axis("transpose", clip_index(dim0), self.d.rank)
-    b = normalize_axis("transpose", clip_index(dim1), self.d.rank)
+    a = axis_of("transpose", dim0, self.d.rank)
+    b = axis_of("transpose", dim1, self.d.rank)
     axes = list(range(self.d.rank))
     axes[a], axes[b] = b, a
     return view_permute(self, axes)
@@ -308,30 +469,50 @@ def transpose(self, dim0, dim1):
 swapaxes = transpose
 
 def t(self):
-    """The transpose of a matrix (a vector is its own)."""
+    """The transpose of a matrix (a vector is its own).
+
+    >>> neurlang.tensor([[1, 2], [3, 4]]).t().tolist()
+    [[1, 3], [2, 4]]
+    """
     if self.d.rank > 2:
         raise ShapeError(f"t: expected at most 2 axes, got the {describe(self)}")
     return view_permute(self, list(reversed(range(self.d.rank))))
 
 @property
 def T(self):
-    """The axes reversed."""
+    """The axes reversed.
+
+    >>> neurlang.zeros(2, 3).T.shape
+    (3, 2)
+    """
     return view_permute(self, list(reversed(range(self.d.rank))))
 
 @property
 def mT(self):
-    """The last two axes exchanged."""
+    """The last two axes exchanged.
+
+    >>> neurlang.zeros(2, 3, 4).mT.shape
+    (2, 4, 3)
+    """
     if self.d.rank < 2:
         raise ShapeError(f"mT: needs at least 2 axes, got the {describe(self)}")
     return self.transpose(-2, -1)
 
 def expand(self, *shape):
-    """Axes of extent 1 (and new leading ones) stretched without copying; -1 keeps an axis."""
+    """Axes of extent 1 (and new leading ones) stretched without copying; -1 keeps an axis.
+
+    >>> neurlang.tensor([[1], [2]]).expand(-1, 3).tolist()
+    [[1, 1, 1], [2, 2, 2]]
+    """
     return view_expand(self, varargs(shape))
 
 def expand_as(self, other):
-    """`expand` to other's shape."""
-    return view_expand(self, other.shape)
+    """`expand` to other's shape.
+
+    >>> neurlang.tensor([1, 2]).expand_as(neurlang.zeros(2, 2)).tolist()
+    [[1, 2], [1, 2]]
+    """
+    return view_expand(self, need_tensor(other, "expand_as").shape)
 
 def broadcast_to(self, shape):
     """`expand` to a shape."""
@@ -345,12 +526,18 @@ def squeeze(self, dim=None):
 
 def unsqueeze(self, dim):
     """A new axis of extent 1 at `dim`."""
-    cdef int a = normalize_axis("unsqueeze", clip_index(dim), self.d.rank + 1)
+    cdef int a = axis_of("unsqueeze", dim, self.d.rank + 1)
     s = shape_tuple(&self.d)
     return view_reshape(self, s[:a] + (1,) + s[a:], "unsqueeze")
 
 def narrow(self, dim, start, length):
-    """`length` elements from `start` along one axis."""
+    """`length` elements from `start` along one axis.
+
+    A view; IndexError where it does not lie within the axis.
+
+    >>> neurlang.arange(5).narrow(0, 1, 3).tolist()
+    [1, 2, 3]
+    """
     cdef int a = own_axis("narrow", self, dim)
     cdef int64_t at = clip_index(start), n = clip_index(length)
     if at < 0:
@@ -360,7 +547,13 @@ def narrow(self, dim, start, length):
     return narrow_view(self, a, at, 1, n)
 
 def select(self, dim, index):
-    """One slice along `dim`, without that axis."""
+    """One slice along `dim`, without that axis.
+
+    A view; IndexError where the index is out of range.
+
+    >>> neurlang.tensor([[1, 2], [3, 4]]).select(1, -1).tolist()
+    [2, 4]
+    """
     cdef int a = own_axis("select", self, dim)
     cdef int64_t n = self.d.shape[a], i = clip_index(index)
     if not -n <= i < n:
@@ -375,7 +568,11 @@ def flip(self, *dims):
     return x
 
 def diagonal(self):
-    """The diagonal of a matrix, a view."""
+    """The diagonal of a matrix, a view.
+
+    >>> neurlang.tensor([[1, 2], [3, 4]]).diagonal().tolist()
+    [1, 4]
+    """
     if self.d.rank != 2:
         raise ShapeError(f"diagonal: expected a matrix, got the {describe(self)}")
     return as_strided(self, (py.min(self.d.shape[0], self.d.shape[1]),), (self.d.strides[0] + self.d.strides[1],))
@@ -403,7 +600,11 @@ def __setitem__(self, key, value):
     set_item(self, key, value)
 
 def contiguous(self):
-    """self when it is row-major, else a copy that is."""
+    """self when it is row-major, else a copy that is.
+
+    >>> neurlang.zeros(2, 3).T.contiguous().stride()
+    (2, 1)
+    """
     return self if is_contiguous(self.d) else map1(OP["copy"], self)
 
 def clone(self):
@@ -413,7 +614,13 @@ def clone(self):
 # ---- dtype ----
 
 def to(self, *args, dtype=None, device=None, bint copy=False):
-    """x in another dtype (`to(float64)`, `to(other)`, `to("cpu")`); itself when nothing changes."""
+    """x in another dtype (`to(float64)`, `to(other)`, `to("cpu")`); itself when nothing changes.
+
+    Floats become integers by truncation, saturating; NaN becomes 0.
+
+    >>> neurlang.tensor([1.5, -1.5, 1e30]).to(neurlang.int32).tolist()
+    [1, -1, 2147483647]
+    """
     for a in args:
         if is_tensor(a):
             dtype = a.dtype
@@ -426,74 +633,140 @@ def to(self, *args, dtype=None, device=None, bint copy=False):
     return map1(OP["copy"], self) if copy and result is self else result
 
 def type(self, dtype=None):
-    """The dtype's name, or x in another dtype."""
+    """The dtype's name, or x in another dtype.
+
+    >>> neurlang.arange(2).type(), neurlang.arange(2).type(neurlang.float32)
+    ('neurlang.int64', tensor([0., 1.]))
+    """
     return repr(self.dtype) if dtype is None else cast(self, dtype_arg(dtype, F32))
 
 def astype(self, dtype, *, bint copy=True):
-    """x in another dtype (the Array API's spelling); a copy unless `copy=False`."""
+    """x in another dtype (the Array API's spelling); a copy unless `copy=False`.
+
+    >>> neurlang.arange(2).astype(neurlang.float64).dtype
+    neurlang.float64
+    """
     return self.to(dtype=dtype, copy=copy)
 
 def type_as(self, other):
-    """x in other's dtype."""
+    """x in other's dtype.
+
+    >>> neurlang.arange(2).type_as(neurlang.zeros(1)).tolist()
+    [0.0, 1.0]
+    """
     return cast(self, dtype_id(need_tensor(other, "type_as").d.dtype))
 
 def float(self):
-    """x as float32."""
+    """x as float32.
+
+    >>> neurlang.arange(2).float().dtype
+    neurlang.float32
+    """
     return cast(self, F32)
 
 def double(self):
-    """x as float64."""
+    """x as float64.
+
+    >>> neurlang.arange(2).double().dtype
+    neurlang.float64
+    """
     return cast(self, F64)
 
 def int(self):
-    """x as int32."""
+    """x as int32.
+
+    >>> neurlang.tensor([1.5, -1.5]).int().tolist()
+    [1, -1]
+    """
     return cast(self, I32)
 
 def long(self):
-    """x as int64."""
+    """x as int64.
+
+    >>> neurlang.tensor([1.5, -1.5]).long().tolist()
+    [1, -1]
+    """
     return cast(self, I64)
 
 def bool(self):
-    """x as bool."""
+    """x as bool.
+
+    >>> neurlang.tensor([0, 2]).bool().tolist()
+    [False, True]
+    """
     return cast(self, B8)
 
 def byte(self):
-    """x as uint8."""
+    """x as uint8.
+
+    >>> neurlang.tensor([1.5, 300.0]).byte().tolist()
+    [1, 255]
+    """
     return cast(self, U8)
 
 def cpu(self):
-    """self: the memory is the CPU's."""
+    """self: the memory is the CPU's.
+
+    >>> x = neurlang.zeros(2)
+    >>> x.cpu() is x
+    True
+    """
     return self
 
 # ---- writing ----
 
 def copy_(self, source):
-    """Overwrites the elements with source's, broadcast and converted."""
+    """Overwrites the elements with source's, broadcast and converted.
+
+    >>> neurlang.zeros(2, 2).copy_(neurlang.tensor([1, 2])).tolist()
+    [[1.0, 2.0], [1.0, 2.0]]
+    """
     copy_into(self, source)
     return self
 
 def fill_(self, value):
-    """Overwrites every element with one value."""
+    """Overwrites every element with one value.
+
+    >>> neurlang.zeros(2).fill_(7).tolist()
+    [7.0, 7.0]
+    """
     copy_into(self, value)
     return self
 
 def zero_(self):
-    """Overwrites every element with 0."""
+    """Overwrites every element with 0.
+
+    >>> neurlang.ones(2).zero_().tolist()
+    [0.0, 0.0]
+    """
     copy_into(self, 0)
     return self
 
 def uniform_(self, a=0, b=1):
-    """Overwrites with uniform numbers from [a, b)."""
+    """Overwrites with uniform numbers from [a, b).
+
+    >>> x = neurlang.zeros(100).uniform_(2, 4)
+    >>> bool((x >= 2).all()), bool((x < 4).all())
+    (True, True)
+    """
     copy_into(self, draw("uniform", dims_of(&self.d), dtype_id(self.d.dtype), a, b))
     return self
 
 def normal_(self, mean=0, std=1):
-    """Overwrites with normal numbers."""
+    """Overwrites with normal numbers of the given mean and standard deviation.
+
+    >>> neurlang.zeros(2).normal_(5, 0).tolist()
+    [5.0, 5.0]
+    """
     copy_into(self, draw("normal", dims_of(&self.d), dtype_id(self.d.dtype), mean, std))
     return self
 
 def bernoulli_(self, p=0.5):
-    """Overwrites with ones of probability p, else zeros."""
+    """Overwrites with ones of probability p, else zeros.
+
+    >>> neurlang.zeros(2).bernoulli_(1).tolist()
+    [1.0, 1.0]
+    """
     copy_into(self, draw("uniform", dims_of(&self.d), F32, 0, 1) < p)
     return self
 
@@ -508,21 +781,41 @@ def index_add_(self, dim, index, source):
     return self
 
 def new_zeros(self, *size, dtype=None):
-    """Zeros of self's dtype."""
+    """Zeros of self's dtype.
+
+    >>> neurlang.arange(2).new_zeros(3)
+    tensor([0, 0, 0])
+    """
     return zeros(*size, dtype=dtype or self.dtype)
 
 def new_ones(self, *size, dtype=None):
-    """Ones of self's dtype."""
+    """Ones of self's dtype.
+
+    >>> neurlang.arange(2).new_ones(3)
+    tensor([1, 1, 1])
+    """
     return ones(*size, dtype=dtype or self.dtype)
 
 def new_empty(self, *size, dtype=None):
-    """Unspecified contents, self's dtype."""
+    """Unspecified contents, self's dtype.
+
+    >>> neurlang.arange(2).new_empty(3).dtype
+    neurlang.int64
+    """
     return empty(*size, dtype=dtype or self.dtype)
 
 def new_full(self, size, fill_value, dtype=None):
-    """One value, self's dtype."""
+    """One value, self's dtype.
+
+    >>> neurlang.arange(2).new_full((2,), 7)
+    tensor([7, 7])
+    """
     return full(size, fill_value, dtype=dtype or self.dtype)
 
 def new_tensor(self, data, dtype=None):
-    """A copy of `data` in self's dtype."""
+    """A copy of `data` in self's dtype.
+
+    >>> neurlang.arange(2).new_tensor([1.5, 2.5])
+    tensor([1, 2])
+    """
     return tensor(data, dtype=dtype or self.dtype)

@@ -62,7 +62,33 @@ def matmul(input, other):
                 numel(x.d) * y.d.shape[y.d.rank - 1])
 
 
-mm = bmm = matmul
+cdef Tensor ranked_matmul(str op, object x, object y, int x_rank, int y_rank):
+    """matmul of operands of just these ranks."""
+    if need_tensor(x, op).d.rank != x_rank or need_tensor(y, op).d.rank != y_rank:
+        raise ShapeError(f"{op}: operands must have {x_rank} and {y_rank} axes, got {describe(x)} and {describe(y)}")
+    if x_rank == 3 and (<Tensor>x).d.shape[0] != (<Tensor>y).d.shape[0]:
+        raise ShapeError(f"{op}: {describe(x)} and {describe(y)} are not batches of one size")
+    return matmul(x, y)
+
+
+def mm(input, mat2):
+    """The product of two matrices."""
+    return ranked_matmul("mm", input, mat2, 2, 2)
+
+
+def bmm(input, mat2):
+    """The products of two equally long batches of matrices."""
+    return ranked_matmul("bmm", input, mat2, 3, 3)
+
+
+def mv(input, vec):
+    """The product of a matrix and a vector."""
+    return ranked_matmul("mv", input, vec, 2, 1)
+
+
+def dot(input, tensor):
+    """The sum of the products of two vectors' elements."""
+    return ranked_matmul("dot", input, tensor, 1, 1)
 
 
 cdef tuple conv_attrs(object stride, object padding, object dilation, object groups):
@@ -70,7 +96,15 @@ cdef tuple conv_attrs(object stride, object padding, object dilation, object gro
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """2-D cross-correlation of input [N, C, H, W] with weight [O, C/groups, kh, kw]; `padding="same"` or "valid" too."""
+    """2-D cross-correlation of input [N, C, H, W] with weight [O, C/groups, kh, kw]; `padding="same"` or "valid" too.
+
+    The result is [N, O, H', W'] with H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1; each element is
+    a `dot` over the window (see ARCHITECTURE.md, section 3). A single image [C, H, W] gives [O, H', W']. ShapeError
+    where channels, groups and bias do not fit, DTypeError where the operands do not share one float dtype.
+
+    >>> neurlang.conv2d(neurlang.ones(1, 1, 3, 3), neurlang.ones(1, 1, 2, 2), stride=1, padding=1)[0, 0].tolist()
+    [[1.0, 2.0, 2.0, 1.0], [2.0, 4.0, 4.0, 2.0], [2.0, 4.0, 4.0, 2.0], [1.0, 2.0, 2.0, 1.0]]
+    """
     cdef Tensor x, w, out
     cdef int64_t attr[MAX_ATTRS]
     cdef Dims shape
@@ -105,7 +139,14 @@ cdef Tensor channel_bias(str op, object bias, int64_t channels):
 
 
 def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-    """The gradient of `conv2d` with respect to its input, as a layer: weight is [C, O/groups, kh, kw]."""
+    """The gradient of `conv2d` with respect to its input, as a layer: weight is [C, O/groups, kh, kw].
+
+    The result's height is (H - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1. ShapeError where
+    channels do not fit or output_padding is not smaller than stride or dilation.
+
+    >>> neurlang.conv_transpose2d(neurlang.ones(1, 1, 2, 2), neurlang.ones(1, 1, 2, 2))[0, 0].tolist()
+    [[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]
+    """
     cdef Tensor x, w, out
     x, w = same_float("conv_transpose2d", (input, weight))
     if x.d.rank == 3:
@@ -221,7 +262,17 @@ cdef Tensor as_images(str op, object input):
 
 
 def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, bint ceil_mode=False, bint return_indices=False):
-    """The maximum of each window; with `return_indices` also its flat place in the H×W plane."""
+    """The maximum of each window; with `return_indices` also its flat place in the H×W plane.
+
+    Input [N, C, H, W] or [C, H, W]; `stride` left out is the kernel's size; padding counts as -∞. The first of equals
+    wins, a NaN beats every number.
+
+    >>> x = neurlang.arange(16.0).reshape(1, 1, 4, 4)
+    >>> neurlang.max_pool2d(x, 2)[0, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
+    >>> neurlang.max_pool2d(x, 2, return_indices=True)[1][0, 0].tolist()
+    [[5, 7], [13, 15]]
+    """
     cdef Tensor x, values, indices
     cdef Operand ins[1]
     cdef TensorData outs[2]
@@ -251,7 +302,14 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, bint ceil
 
 def avg_pool2d(input, kernel_size, stride=None, padding=0, bint ceil_mode=False, bint count_include_pad=True,
                divisor_override=None):
-    """The mean of each window."""
+    """The mean of each window.
+
+    Input [N, C, H, W] or [C, H, W]; `stride` left out is the kernel's size. Padding counts as zeros, which
+    `count_include_pad=False` leaves out of the divisor; `divisor_override` replaces it.
+
+    >>> neurlang.avg_pool2d(neurlang.arange(16.0).reshape(1, 1, 4, 4), 2)[0, 0].tolist()
+    [[2.5, 4.5], [10.5, 12.5]]
+    """
     cdef Tensor x
     cdef int64_t attr[MAX_ATTRS]
     if is_tensor(input) and (<Tensor>input).d.rank == 3:
@@ -269,7 +327,13 @@ def avg_pool2d(input, kernel_size, stride=None, padding=0, bint ceil_mode=False,
 
 
 def adaptive_avg_pool2d(input, output_size):
-    """Means over a grid of output_size windows that cover the image."""
+    """Means over a grid of output_size windows that cover the image.
+
+    Window i of n over an extent h goes from floor(i h / n) to ceil((i + 1) h / n); a None keeps the extent.
+
+    >>> neurlang.adaptive_avg_pool2d(neurlang.arange(16.0).reshape(1, 1, 4, 4), (2, 1))[0, 0].tolist()
+    [[3.5], [11.5]]
+    """
     cdef Tensor x
     cdef int64_t attr[MAX_ATTRS]
     if is_tensor(input) and (<Tensor>input).d.rank == 3:
@@ -292,7 +356,7 @@ cdef tuple indexed(str op, object x, object dim, object index):
     cdef Tensor t = with_axis(need_tensor(x, op)), i = with_axis(need_tensor(index, op))
     if dtype_id(i.d.dtype) >= F32 or dtype_id(i.d.dtype) == B8:
         raise DTypeError(f"{op}: the index must hold integers, got {describe(i)}")
-    return t, normalize_axis(op.encode(), clip_index(dim), t.d.rank), cast(i, I64)
+    return t, axis_of(op, dim, t.d.rank), cast(i, I64)
 
 
 def gather(input, dim, index):
@@ -322,14 +386,27 @@ cdef int scatter_add_into(Tensor x, object dim, object index, object src) except
 
 
 def scatter_add(input, dim, index, src):
-    """A copy of input with src added at the places that index names along `dim`, in row-major order of the index."""
+    """A copy of input with src added at the places that index names along `dim`, in row-major order of the index.
+
+    Index and src have input's number of axes; both tensors share one dtype. An index out of range raises IndexError.
+
+    >>> index, src = neurlang.tensor([0, 2, 0]), neurlang.tensor([1, 2, 4])
+    >>> neurlang.scatter_add(neurlang.tensor([0, 0, 0]), 0, index, src).tolist()
+    [5, 0, 2]
+    """
     out = need_tensor(input, "scatter_add").clone()
     scatter_add_into(out, dim, index, src)
     return out
 
 
 def index_select(input, dim, index):
-    """The slices of input along `dim` named by a 1-D index."""
+    """The slices of input along `dim` named by a 1-D index.
+
+    Negative indices count from the end; one out of range raises IndexError.
+
+    >>> neurlang.index_select(neurlang.tensor([[1, 2, 3], [4, 5, 6]]), 1, neurlang.tensor([2, 0])).tolist()
+    [[3, 1], [6, 4]]
+    """
     cdef Tensor t, i
     t, axis, i = indexed("index_select", input, dim, index)
     shape = shape_index_select("index_select", dims_of(&t.d), dims_of(&i.d), axis)
@@ -347,7 +424,14 @@ cdef int index_add_into(Tensor x, object dim, object index, object source) excep
 
 
 def index_add(input, dim, index, source):
-    """A copy of input with source's slices added to the slices that a 1-D index names, in ascending order."""
+    """A copy of input with source's slices added to the slices that a 1-D index names, in ascending order.
+
+    An index out of range raises IndexError.
+
+    >>> x, rows = neurlang.zeros(2, 2), neurlang.ones(3, 2)
+    >>> neurlang.index_add(x, 0, neurlang.tensor([1, 1, 0]), rows).tolist()
+    [[1.0, 1.0], [2.0, 2.0]]
+    """
     out = need_tensor(input, "index_add").clone()
     index_add_into(out, dim, index, source)
     return out
@@ -360,7 +444,7 @@ cdef Tensor along(str op, object x, object dim):
     cdef int axis
     if t.d.rank == 0:
         return view_reshape(along(op, with_axis(t), dim), (), "reshape")
-    axis = normalize_axis(op.encode(), clip_index(dim), t.d.rank)
+    axis = axis_of(op, dim, t.d.rank)
     return call(OP[op], (t,), dims_of(&t.d), dtype_id(t.d.dtype), (axis,), numel(t.d))
 
 
@@ -379,12 +463,23 @@ def softmax(input, dim):
 
 
 def log_softmax(input, dim):
-    """(input - max) - log(sum(exp(input - max))) along `dim`."""
+    """(input - max) - log(sum(exp(input - max))) along `dim`.
+
+    >>> neurlang.log_softmax(neurlang.tensor([0.0, -200.0]), 0).tolist()
+    [0.0, -200.0]
+    """
     return along("log_softmax", input, dim)
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
-    """(x - mean) / sqrt(var + eps) * weight + bias over the last len(normalized_shape) axes."""
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last len(normalized_shape) axes.
+
+    Mean and variance (divided by n) are of those axes; weight and bias have shape `normalized_shape`, else ShapeError.
+    Ba, Kiros & Hinton 2016.
+
+    >>> neurlang.layer_norm(neurlang.tensor([[1.0, 3.0], [8.0, 4.0]]), 2, eps=0.0).tolist()
+    [[-1.0, 1.0], [1.0, -1.0]]
+    """
     cdef Tensor x = one_float("layer_norm", input), w, b, out
     cdef int64_t n = 1
     cdef uint64_t bits = scalar_bits(float(eps), F64)

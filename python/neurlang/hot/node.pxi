@@ -6,7 +6,12 @@ cdef extern from "eager/mode.hpp" namespace "nl":
 
 
 def is_grad_enabled():
-    """Whether operations on this thread are recorded for backward."""
+    """Whether operations on this thread are recorded for backward.
+
+    >>> with neurlang.no_grad():
+    ...     neurlang.is_grad_enabled()
+    False
+    """
     return grad_enabled()
 
 

@@ -51,7 +51,7 @@ cdef Tensor view_permute(Tensor x, object dims):
     cdef int i, axis, n = sizes_from(dims, "permute", wanted)
     cdef Tensor v
     shape_permute("permute", dims_of(&x.d), wanted, n)
-    axes = [normalize_axis("permute", wanted[i], n) for i in range(n)]
+    axes = [axis_of("permute", wanted[i], n) for i in range(n)]
     v = alias(x)
     for i in range(n):
         axis = axes[i]
@@ -135,6 +135,9 @@ def as_strided(input, size, stride, storage_offset=None):
     """A view of input's storage with the given shape, strides and offset in elements (relative to input's own start).
 
     Raises ShapeError when the view would reach outside the storage.
+
+    >>> neurlang.as_strided(neurlang.arange(4), (3, 2), (1, 1)).tolist()
+    [[0, 1], [1, 2], [2, 3]]
     """
     cdef Tensor t = need_tensor(input, "as_strided"), v
     cdef Dims shape = dims_from(size, "as_strided")
@@ -207,7 +210,11 @@ def split(tensor, split_size_or_sections, dim=0):
 
 
 def chunk(input, chunks, dim=0):
-    """At most `chunks` views of input along `dim`, as equal as they can be."""
+    """At most `chunks` views of input along `dim`, as equal as they can be.
+
+    >>> neurlang.chunk(neurlang.arange(5), 2)
+    (tensor([0, 1, 2]), tensor([3, 4]))
+    """
     cdef Tensor t = need_tensor(input, "chunk")
     cdef int axis = own_axis("chunk", t, dim)
     if chunks <= 0:
@@ -216,7 +223,11 @@ def chunk(input, chunks, dim=0):
 
 
 def unbind(input, dim=0):
-    """The slices of input along `dim`, without that axis."""
+    """The slices of input along `dim`, without that axis.
+
+    >>> neurlang.unbind(neurlang.tensor([[1, 2], [3, 4]]))
+    (tensor([1, 2]), tensor([3, 4]))
+    """
     cdef Tensor t = need_tensor(input, "unbind")
     cdef int axis = own_axis("unbind", t, dim)
     return tuple([drop_axis(p, axis) for p in split(t, 1, axis)]) if t.d.shape[axis] else ()
@@ -236,11 +247,12 @@ def cat(tensors, dim=0):
     cdef int64_t at = 0
     if not parts:
         raise ValueError("cat: no tensors given")
-    parts = [p for p in parts if p.shape != (0,)] or parts[:1]  # as PyTorch: empty 1-d tensors join anything
     for part in parts:
         t = larger(t, dtype_id(part.d.dtype))
+    parts = [p for p in parts if p.shape != (0,)] or parts[:1]  # as PyTorch: empty 1-d tensors join anything
+    for part in parts:
         shapes.push_back(dims_of(&part.d))
-    axis = normalize_axis("cat", clip_index(dim), shapes[0].rank)
+    axis = axis_of("cat", dim, shapes[0].rank)
     shape = shape_cat("cat", shapes.data(), <int>shapes.size(), axis)
     was = set_grad_enabled(False)
     try:
@@ -262,12 +274,18 @@ concat = concatenate = cat
 
 
 def stack(tensors, dim=0):
-    """The tensors, all of one shape, joined along a new axis `dim`."""
+    """The tensors, all of one shape, joined along a new axis `dim`.
+
+    Raises ShapeError where the shapes differ.
+
+    >>> neurlang.stack([neurlang.tensor([1, 2]), neurlang.tensor([3, 4])], 1).tolist()
+    [[1, 3], [2, 4]]
+    """
     parts = [need_tensor(t, "stack") for t in tensors]
     if not parts:
         raise ValueError("stack: no tensors given")
     for p in parts:
         if p.shape != parts[0].shape:
             raise ShapeError(f"stack: shapes {parts[0].shape} and {p.shape} differ; all must be equal")
-    axis = normalize_axis("stack", clip_index(dim), len(parts[0].shape) + 1)
+    axis = axis_of("stack", dim, len(parts[0].shape) + 1)
     return cat([p.unsqueeze(axis) for p in parts], axis)

@@ -44,7 +44,13 @@ def define_layer_norm(F: Any, x: Tensor, weight: Tensor, bias: Tensor, eps_bits:
 
 
 def clamp(F: Any, input: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """input limited to [min, max]; either may be left out."""
+    """input limited to [min, max]; either may be left out.
+
+    ValueError where neither is given.
+
+    >>> neurlang.clamp(neurlang.tensor([-2, 1, 5]), min=0, max=3).tolist()
+    [0, 1, 3]
+    """
     if min is None and max is None:
         raise ValueError("clamp: give min, max, or both")
     if not input.dtype.is_floating_point:
@@ -54,7 +60,13 @@ def clamp(F: Any, input: Tensor, min: Any = None, max: Any = None) -> Tensor:
 
 
 def gelu(F: Any, input: Tensor, approximate: str = "none") -> Tensor:
-    """x Φ(x), Φ the normal distribution; `approximate="tanh"` takes the formula with tanh."""
+    """x Φ(x), Φ the normal distribution; `approximate="tanh"` takes x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))).
+
+    Hendrycks & Gimpel 2016.
+
+    >>> neurlang.gelu(neurlang.tensor([-100.0, 0.0, 100.0])).tolist()
+    [-0.0, 0.0, 100.0]
+    """
     if approximate not in ("none", "tanh"):
         raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
     return F._gelu_tanh(input) if approximate == "tanh" else F._gelu(input)
@@ -81,7 +93,12 @@ def _count(x: Tensor, dim: Axes) -> int:
 
 
 def mean(F: Any, input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    """The sum over `dim` (None: all axes) divided by the number of elements."""
+    """The sum over `dim` (None: all axes) divided by the number of elements; integers give the default float dtype.
+
+    >>> x = neurlang.tensor([[1, 2], [3, 6]])
+    >>> neurlang.mean(x).item(), neurlang.mean(x, 0).tolist()
+    (3.0, [2.0, 4.0])
+    """
     return F.div(F.sum(input, dim, keepdim), _count(input, dim))
 
 
@@ -94,7 +111,12 @@ def var(
     *,
     correction: float | None = None,
 ) -> Tensor:
-    """The mean squared distance from the mean, with n - correction for n (unbiased: n - 1); two passes."""
+    """The mean squared distance from the mean, with n - correction for n (unbiased: n - 1); two passes.
+
+    >>> x = neurlang.tensor([1.0, 5.0])
+    >>> neurlang.var(x).item(), neurlang.var(x, unbiased=False).item()
+    (8.0, 4.0)
+    """
     if isinstance(dim, bool):  # PyTorch's var(x, unbiased)
         unbiased, dim = dim, None
     centred = input - mean(F, input, dim, True)
@@ -111,20 +133,37 @@ def std(
     *,
     correction: float | None = None,
 ) -> Tensor:
-    """The square root of the variance."""
+    """The square root of the variance.
+
+    >>> neurlang.std(neurlang.tensor([1.0, 2.0, 3.0])).item()
+    1.0
+    """
     return F.sqrt(var(F, input, dim, unbiased, keepdim, correction=correction))
 
 
 def logsumexp(F: Any, input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
-    """log Σ exp x without overflow."""
-    largest = F.amax(input.detach(), dim, True)
-    shift = F.where(F.isfinite(largest), largest, 0.0)
+    """log Σ exp x without overflow.
+
+    >>> neurlang.logsumexp(neurlang.tensor([1000.0, 0.0]), 0).item()
+    1000.0
+    """
+    shift: Any = 0.0
+    if _count(input, dim):  # no elements have no largest one; the logarithm of their sum is -inf
+        largest = F.amax(input.detach(), dim, True)
+        shift = F.where(F.isfinite(largest), largest, 0.0)
     result = F.log(F.sum(F.exp(input - shift), dim, True)) + shift
     return result if keepdim else result.squeeze(tuple(_axes(input, dim)))
 
 
 def norm(F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    """The vector p-norm; its gradient at 0 is 0."""
+    """The vector p-norm (Σ |x|^p)^(1/p) over `dim` (None: all axes); its gradient at 0 is 0.
+
+    p may be "fro" (2), ±∞ (the largest, the smallest |x|) and 0 (how many are not zero).
+
+    >>> x = neurlang.tensor([3.0, -4.0])
+    >>> neurlang.norm(x).item(), neurlang.norm(x, 1).item(), neurlang.norm(x, neurlang.inf).item()
+    (5.0, 7.0, 4.0)
+    """
     size = F.abs(input)
     if p in (2, "fro"):
         return _root(F, F.sum(F.square(input), dim, keepdim), 2)
@@ -146,15 +185,21 @@ def _root(F: Any, x: Tensor, p: float) -> Tensor:
 
 
 def normalize(F: Any, input: Tensor, p: float = 2.0, dim: Axes = 1, eps: float = 1e-12) -> Tensor:
-    """input divided by its p-norm along `dim`, or by eps where the norm is smaller."""
+    """input divided by its p-norm along `dim`, or by eps where the norm is smaller.
+
+    >>> neurlang.normalize(neurlang.tensor([[2.0, 0.0], [0.0, -4.0]])).tolist()
+    [[1.0, 0.0], [0.0, -1.0]]
+    """
     return input / F.maximum(norm(F, input, p, dim, True), eps)
 
 
 # ---- scans ----
 
 
-def _scan(combine: Callable[[Tensor, Tensor], Tensor], F: Any, x: Tensor, dim: int) -> Tensor:
+def _scan(op: str, combine: Callable[[Tensor, Tensor], Tensor], F: Any, x: Tensor, dim: int) -> Tensor:
     """Inclusive prefix results in log2(n) steps, each doubling the distance that a value has reached."""
+    dim = F._axis(op, x, dim)
+    x = F._copy(x) if x.dtype.is_floating_point else x.to(F.int64)
     n, step = x.shape[dim] if x.ndim else 1, 1
     while step < n:
         head, tail, before = x.narrow(dim, 0, step), x.narrow(dim, step, n - step), x.narrow(dim, 0, n - step)
@@ -164,13 +209,23 @@ def _scan(combine: Callable[[Tensor, Tensor], Tensor], F: Any, x: Tensor, dim: i
 
 
 def cumsum(F: Any, input: Tensor, dim: int) -> Tensor:
-    """The sums of all elements up to each one."""
-    return _scan(F.add, F, F._copy(input) if input.dtype.is_floating_point else input.to(F.int64), dim)
+    """The sums of all elements up to each one along `dim`; integers give int64.
+
+    Hillis & Steele 1986: log2(n) steps, each adding what lies 1, 2, 4, … places before.
+
+    >>> neurlang.cumsum(neurlang.tensor([1, 2, 3]), 0).tolist()
+    [1, 3, 6]
+    """
+    return _scan("cumsum", F.add, F, input, dim)
 
 
 def cumprod(F: Any, input: Tensor, dim: int) -> Tensor:
-    """The products of all elements up to each one."""
-    return _scan(F.mul, F, F._copy(input) if input.dtype.is_floating_point else input.to(F.int64), dim)
+    """The products of all elements up to each one along `dim`; integers give int64.
+
+    >>> neurlang.cumprod(neurlang.tensor([1, 2, 3]), 0).tolist()
+    [1, 2, 6]
+    """
+    return _scan("cumprod", F.mul, F, input, dim)
 
 
 # ---- normalisation ----
@@ -235,7 +290,13 @@ def group_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """The channels of each group scaled to mean 0 and variance 1 per image, then each channel by weight and bias."""
+    """The channels of each group scaled to mean 0 and variance 1 per image, then each channel by weight and bias.
+
+    Input [N, C, …], weight and bias [C]; ValueError where C does not split into `num_groups`. Wu & He 2018.
+
+    >>> neurlang.group_norm(neurlang.tensor([[1.0, 3.0, 8.0, 4.0]]), 2, eps=0.0).tolist()
+    [[-1.0, 1.0, 1.0, -1.0]]
+    """
     _need_axes(F, "group_norm", input, 2)
     channels = input.shape[1]
     if num_groups < 1 or channels % num_groups:
@@ -263,17 +324,31 @@ def _reduced(F: Any, losses: Tensor, reduction: str) -> Tensor:
 
 
 def mse_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """(input - target)²."""
+    """(input - target)², averaged ("mean"), added ("sum") or as it is ("none").
+
+    >>> neurlang.mse_loss(neurlang.tensor([1.0, 2.0]), neurlang.tensor([1.0, 4.0])).item()
+    2.0
+    """
     return _reduced(F, F.square(input - target), reduction)
 
 
 def l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """|input - target|."""
+    """|input - target|, averaged ("mean"), added ("sum") or as it is ("none").
+
+    >>> neurlang.l1_loss(neurlang.tensor([1.0, 2.0]), neurlang.tensor([1.0, 4.0])).item()
+    1.0
+    """
     return _reduced(F, F.abs(input - target), reduction)
 
 
 def smooth_l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """d²/(2 beta) where d = |input - target| is below beta, else d - beta/2."""
+    """d²/(2 beta) where d = |input - target| is below beta, else d - beta/2.
+
+    Girshick 2015 (beta 1).
+
+    >>> neurlang.smooth_l1_loss(neurlang.tensor([0.5, 3.0]), neurlang.zeros(2), reduction="none").tolist()
+    [0.125, 2.5]
+    """
     if beta == 0:
         return l1_loss(F, input, target, reduction)
     d = F.abs(input - target)
@@ -281,7 +356,13 @@ def smooth_l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean
 
 
 def huber_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """d²/2 where d = |input - target| is below delta, else delta (d - delta/2)."""
+    """d²/2 where d = |input - target| is below delta, else delta (d - delta/2).
+
+    Huber 1964.
+
+    >>> neurlang.huber_loss(neurlang.tensor([1.0, 4.0]), neurlang.zeros(2), reduction="none", delta=2.0).tolist()
+    [0.5, 6.0]
+    """
     d = F.abs(input - target)
     return _reduced(F, F.where(F.lt(d, delta), F.square(d) * 0.5, (d - 0.5 * delta) * delta), reduction)
 
@@ -299,7 +380,13 @@ _SMALLEST = 3e-44  # its logarithm is below the limit, and float32 can still rep
 def binary_cross_entropy(
     F: Any, input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
-    """-(t log p + (1 - t) log(1 - p)), logarithms limited to -100."""
+    """-(t log p + (1 - t) log(1 - p)), logarithms limited to -100.
+
+    Input and target of one shape (else ShapeError) hold probabilities; `weight` multiplies the elements' losses.
+
+    >>> neurlang.binary_cross_entropy(neurlang.tensor([1.0, 0.0]), neurlang.ones(2), reduction="sum").item()
+    100.0
+    """
 
     _check_equal(F, "binary_cross_entropy", input, target)
 
@@ -318,7 +405,13 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
 ) -> Tensor:
-    """binary_cross_entropy of sigmoid(input), without overflow."""
+    """binary_cross_entropy of sigmoid(input), without overflow.
+
+    `pos_weight` multiplies the losses of targets 1.
+
+    >>> neurlang.binary_cross_entropy_with_logits(neurlang.tensor([-200.0, 200.0]), neurlang.ones(2)).item()
+    100.0
+    """
     _check_equal(F, "binary_cross_entropy_with_logits", input, target)
     factor = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
     losses = (1 - target) * input - factor * F.logsigmoid(input)
@@ -326,7 +419,13 @@ def binary_cross_entropy_with_logits(
 
 
 def kl_div(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
-    """target (log target - input), input holding log probabilities; "batchmean" divides by the batch size."""
+    """target (log target - input), input holding log probabilities; "batchmean" divides by the batch size.
+
+    Kullback & Leibler 1951.
+
+    >>> neurlang.kl_div(neurlang.tensor([[-2.0, -4.0]]), neurlang.tensor([[1.0, 0.0]]), reduction="batchmean").item()
+    2.0
+    """
     if log_target:
         losses = F.exp(target) * (target - input)
     else:
@@ -345,10 +444,17 @@ def nll_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """-input at the target class, input holding log probabilities [N, C, …] or [C]."""
+    """-input at the target class, input holding log probabilities [N, C, …] or [C].
+
+    Target [N, …] or [] holds integers; positions of `ignore_index` do not count, another class out of range is an
+    IndexError. "mean" divides by the sum of the targets' weights; `weight` has shape [C], else ShapeError.
+
+    >>> neurlang.nll_loss(neurlang.tensor([[-1.0, -2.0], [-3.0, -4.0]]), neurlang.tensor([0, 1])).item()
+    2.5
+    """
     _need_axes(F, "nll_loss", input, 1)
     _check_classes(F, "nll_loss", weight, input.shape[_class_axis(input)])
-    return _class_loss(F, input, target, weight, ignore_index, reduction, 0.0)
+    return _class_loss(F, "nll_loss", input, target, weight, ignore_index, reduction, 0.0)
 
 
 def cross_entropy(
@@ -360,7 +466,15 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """-log softmax(input) at the target class, or weighed by target probabilities when `target` holds floats."""
+    """-log softmax(input) at the target class, or weighed by target probabilities when `target` holds floats.
+
+    Input [N, C, …] or [C]; the target is [N, …] or [] of integers, or floats of input's shape. Positions of
+    `ignore_index` do not count, another class out of range is an IndexError. "mean" divides by the sum of the targets'
+    weights. `label_smoothing` spreads that share of every target evenly over the classes (Szegedy et al. 2016).
+
+    >>> neurlang.cross_entropy(neurlang.tensor([[0.0, -200.0], [0.0, -200.0]]), neurlang.tensor([0, 1])).item()
+    100.0
+    """
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing}")
     _need_axes(F, "cross_entropy", input, 1)
@@ -369,7 +483,7 @@ def cross_entropy(
     log_p = F.log_softmax(input, axis)
     if target.dtype.is_floating_point:
         return _probability_loss(F, log_p, target, weight, reduction, label_smoothing)
-    return _class_loss(F, log_p, target, weight, ignore_index, reduction, label_smoothing)
+    return _class_loss(F, "cross_entropy", log_p, target, weight, ignore_index, reduction, label_smoothing)
 
 
 def _class_axis(x: Tensor) -> int:
@@ -403,6 +517,7 @@ def _probability_loss(
 
 def _class_loss(
     F: Any,
+    op: str,
     log_p: Tensor,
     target: Tensor,
     weight: Tensor | None,
@@ -414,8 +529,8 @@ def _class_loss(
     axis = _class_axis(log_p)
     expected = log_p.shape[:axis] + log_p.shape[axis + 1 :]
     if target.shape != expected:
-        raise ValueError(f"cross_entropy: target of shape {list(target.shape)} for input {list(log_p.shape)}; "
-                         f"expected {list(expected)}")
+        raise F.ShapeError(f"{op}: target of shape {list(target.shape)} for input {list(log_p.shape)}; "
+                           f"expected {list(expected)}")
     ignored = F.eq(target, ignore_index)
     # A negative class must not count from the end: it is sent out of range, where gather refuses it.
     place = F.where(ignored, 0, F.where(F.lt(target, 0), log_p.shape[axis], target))
@@ -438,13 +553,26 @@ def _class_loss(
 
 
 def linear(F: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """input @ weightᵀ + bias."""
+    """input @ weightᵀ + bias.
+
+    Input […, in], weight [out, in], bias [out]; the result is […, out].
+
+    >>> weight, bias = neurlang.tensor([[1.0, 2.0], [3.0, 4.0]]), neurlang.tensor([0.0, 10.0])
+    >>> neurlang.linear(neurlang.tensor([1.0, 1.0]), weight, bias).tolist()
+    [3.0, 17.0]
+    """
     output = F.matmul(input, weight.t())
     return output if bias is None else output + bias
 
 
 def embedding(F: Any, input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
-    """The rows of `weight` that `input` names; the row `padding_idx` gets no gradient."""
+    """The rows of `weight` that `input` names; the row `padding_idx` gets no gradient.
+
+    Weight [n, d] and integers of any shape give […, d]; an integer out of range is an IndexError.
+
+    >>> neurlang.embedding(neurlang.tensor([2, 0]), neurlang.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).tolist()
+    [[5.0, 6.0], [1.0, 2.0]]
+    """
     rows = F.index_select(weight, 0, input.reshape(-1))
     if padding_idx is not None:
         padding = F.eq(input.reshape(-1, 1), padding_idx % weight.shape[0])
@@ -481,7 +609,15 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
-    """softmax(query keyᵀ scale + mask) value; a boolean mask keeps where it holds, `is_causal` keeps the past."""
+    """softmax(query keyᵀ scale + mask) value; a boolean mask keeps where it holds, `is_causal` keeps the past.
+
+    Query […, L, d], key […, S, d], value […, S, e] give […, L, e]; the scale is 1/√d unless given; a float mask is
+    added to the scores. ValueError where both mask and `is_causal` are given. Vaswani et al. 2017.
+
+    >>> q, v = neurlang.zeros(2, 4), neurlang.tensor([[2.0], [4.0]])
+    >>> neurlang.scaled_dot_product_attention(q, q, v, is_causal=True).tolist()
+    [[2.0], [3.0]]
+    """
     if is_causal and attn_mask is not None:
         raise ValueError("scaled_dot_product_attention: give attn_mask or is_causal, not both")
     for operand in (query, key, value):
@@ -511,21 +647,36 @@ def _zero(F: Any, x: Tensor) -> int | bool:
 
 
 def tril(F: Any, input: Tensor, diagonal: int = 0) -> Tensor:
-    """Zero above the diagonal of the last two axes."""
+    """Zero above the diagonal of the last two axes.
+
+    >>> neurlang.tril(neurlang.tensor([[1, 2], [3, 4]])).tolist()
+    [[1, 0], [3, 4]]
+    """
     _need_axes(F, "tril", input, 2)
     return F.where(_lower_triangle(F, input.shape[-2], input.shape[-1], diagonal), input, _zero(F, input))
 
 
 def triu(F: Any, input: Tensor, diagonal: int = 0) -> Tensor:
-    """Zero below the diagonal of the last two axes."""
+    """Zero below the diagonal of the last two axes.
+
+    >>> neurlang.triu(neurlang.tensor([[1, 2], [3, 4]]), 1).tolist()
+    [[0, 2], [0, 0]]
+    """
     _need_axes(F, "triu", input, 2)
     return F.where(_lower_triangle(F, input.shape[-2], input.shape[-1], diagonal - 1), _zero(F, input), input)
 
 
 def one_hot(F: Any, tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """int64 vectors with a 1 at the class; `num_classes=-1` reads the largest class."""
-    classes = int(F.amax(tensor).item()) + 1 if num_classes < 0 else num_classes
-    return F.eq(tensor.unsqueeze(-1), F.arange(classes)).to(F.int64)
+    """int64 vectors with a 1 at the class; `num_classes=-1` reads the largest class.
+
+    >>> neurlang.one_hot(neurlang.tensor([2, 0]), 3).tolist()
+    [[0, 0, 1], [1, 0, 0]]
+    """
+    classes = F.arange(int(F.amax(tensor).item()) + 1 if num_classes < 0 else num_classes)
+    # Looked up, a class out of range is an IndexError; a negative one must not count from the end.
+    place = F.where(F.lt(tensor, 0), classes.shape[0], tensor).reshape(-1)
+    found = F.index_select(classes, 0, place).reshape(*tensor.shape, 1)
+    return F.eq(found, classes).to(F.int64)
 
 
 def repeat(F: Any, input: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -539,10 +690,16 @@ def repeat(F: Any, input: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def repeat_interleave(F: Any, input: Tensor, repeats: int, dim: int | None = None) -> Tensor:
-    """Every element (slice along `dim`) `repeats` times in a row; without `dim`, of the flattened tensor."""
+    """Every element (slice along `dim`) `repeats` times in a row; without `dim`, of the flattened tensor.
+
+    >>> neurlang.repeat_interleave(neurlang.tensor([1, 2]), 2).tolist()
+    [1, 1, 2, 2]
+    """
     if dim is None:
         input, dim = input.reshape(-1), 0
-    axis = _axes(input, dim)[0]
+    if repeats < 0:
+        raise F.ShapeError(f"repeat_interleave: repeats must not be negative, got {repeats}")
+    axis = F._axis("repeat_interleave", input, dim)
     head, n, tail = input.shape[:axis], input.shape[axis], input.shape[axis + 1 :]
     return input.unsqueeze(axis + 1).expand(*head, n, repeats, *tail).reshape(*head, n * repeats, *tail)
 
@@ -551,7 +708,14 @@ def pad(F: Any, input: Tensor, pad: Sequence[int], mode: str = "constant", value
     """`pad` holds (before, after) for the last axis, then the one before it, …; negative numbers crop.
 
     Modes: "constant", "reflect", "replicate", "circular".
+
+    >>> neurlang.pad(neurlang.tensor([[1, 2, 3]]), (1, 2)).tolist()
+    [[0, 1, 2, 3, 0, 0]]
+    >>> neurlang.pad(neurlang.tensor([[1, 2, 3]]), (1, 2), mode="reflect").tolist()
+    [[2, 1, 2, 3, 2, 1]]
     """
+    if not isinstance(pad, (list, tuple)) or not all(isinstance(n, int) for n in pad):
+        raise F.DTypeError(f"pad: expected a list of integers, got {pad!r}")
     if len(pad) % 2 or len(pad) > 2 * input.ndim:
         raise F.ShapeError(f"pad: {list(pad)} must hold two numbers for each of at most {input.ndim} axes")
     sides = [(0, 0)] * (input.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
@@ -561,21 +725,23 @@ def pad(F: Any, input: Tensor, pad: Sequence[int], mode: str = "constant", value
         raise ValueError(f"pad: mode must be 'constant', 'reflect', 'replicate' or 'circular', got {mode!r}")
     for axis, (before, after) in enumerate(sides):
         if before or after:
-            places = [_PLACES[mode](i, input.shape[axis]) for i in range(-before, input.shape[axis] + after)]
-            input = F.index_select(input, axis, F.tensor(places, dtype=F.int64))
+            n = input.shape[axis]
+            place, most = _PLACES[mode]
+            if max(before, after) > most(n):
+                raise F.ShapeError(f"pad: ({before}, {after}) is too much along axis {axis} of extent {n} in mode {mode!r}")
+            input = F.index_select(input, axis, place(F, F.arange(-before, n + after), n))
     return input
 
 
-def _reflected(i: int, n: int) -> int:
-    if not -n < i < 2 * n - 1:
-        raise ValueError(f"pad: mode 'reflect' needs padding smaller than the extent {n}")
-    return -i if i < 0 else i if i < n else 2 * (n - 1) - i
+def _reflected(F: Any, i: Tensor, n: int) -> Tensor:
+    return (n - 1) - F.abs((n - 1) - F.abs(i))
 
 
-_PLACES: dict[str, Callable[[int, int], int]] = {
-    "reflect": _reflected,
-    "replicate": lambda i, n: min(max(i, 0), n - 1),
-    "circular": lambda i, n: i % n,
+# mode -> where a place beyond the edge lies inside, and how far beyond an extent's edges it may be.
+_PLACES: dict[str, tuple[Callable[[Any, Tensor, int], Tensor], Callable[[int], float]]] = {
+    "reflect": (_reflected, lambda n: n - 1),
+    "replicate": (lambda F, i, n: F.clamp(i, 0, n - 1), lambda n: math.inf if n else 0),
+    "circular": (lambda F, i, n: F.remainder(i, n), lambda n: n),
 }
 
 
@@ -614,7 +780,13 @@ def interpolate(
     scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
 ) -> Tensor:
-    """[N, C, …] resized to `size`, or by `scale_factor`, each output taking its nearest input."""
+    """[N, C, …] resized to `size`, or by `scale_factor`; each output i takes the input floor(i n / size).
+
+    Only `mode="nearest"`.
+
+    >>> neurlang.interpolate(neurlang.tensor([[[1, 2]]]), scale_factor=2).tolist()
+    [[[1, 1, 2, 2]]]
+    """
     if mode != "nearest":
         raise ValueError(f"interpolate: mode must be 'nearest', got {mode!r}")
     if (size is None) == (scale_factor is None):
@@ -638,12 +810,18 @@ def _nearest(F: Any, x: Tensor, axis: int, extent: int, scale: float) -> Tensor:
     n = x.shape[axis]
     if n and extent % n == 0 and scale == n / extent:
         return repeat_interleave(F, x, extent // n, axis)
-    places = [min(math.floor(i * scale), n - 1) for i in range(extent)]
-    return F.index_select(x, axis, F.tensor(places, dtype=F.int64))
+    places = F.floor(F.arange(extent, dtype=F.float64) * scale).to(F.int64)
+    return F.index_select(x, axis, F.clamp(places, max=n - 1))
 
 
 def pixel_shuffle(F: Any, input: Tensor, upscale_factor: int) -> Tensor:
-    """[…, C r², H, W] to […, C, H r, W r]."""
+    """[…, C r², H, W] to […, C, H r, W r].
+
+    Shi et al. 2016.
+
+    >>> neurlang.pixel_shuffle(neurlang.arange(4).reshape(4, 1, 1), 2).tolist()
+    [[[0, 1], [2, 3]]]
+    """
     _need_axes(F, "pixel_shuffle", input, 3)
     *lead, channels, h, w = input.shape
     r = upscale_factor

@@ -43,7 +43,7 @@ def hypot(F: Any, g: Any, x: Any, y: Any, out: Any) -> tuple:
 def pow(F: Any, g: Any, x: Any, y: Any, out: Any) -> tuple:
     gx = gy = None
     if isinstance(y, (int, float)):
-        gx = None if y == 0 else g * (y * x ** (y - 1))
+        gx = _zeros(F, x, g) if y == 0 else g * (y * x ** (y - 1))
     elif wanted(x):
         gx = F.where(F.eq(y, 0), 0.0, g * (y * x ** (y - 1)))
     if isinstance(x, (int, float)):
