@@ -21,7 +21,13 @@ Roots = list[tuple[Edge, int, Tensor]]  # edges, the number of the node's output
 
 
 class set_grad_enabled:
-    """Turns the recording of gradients on or off for this thread: from now on, or for a `with` block."""
+    """Turns the recording of gradients on or off for this thread: from now on, or for a `with` block.
+
+    >>> x = neurlang.ones(2, requires_grad=True)
+    >>> with neurlang.set_grad_enabled(False):
+    ...     (x * 2).requires_grad
+    False
+    """
 
     def __init__(self, mode: bool) -> None:
         self.mode = mode
@@ -75,7 +81,13 @@ class no_grad(_Mode):
 
 
 class enable_grad(_Mode):
-    """Records gradients in the block or function, also inside `no_grad`."""
+    """Records gradients in the block or function, also inside `no_grad`.
+
+    >>> x = neurlang.ones(2, requires_grad=True)
+    >>> with neurlang.no_grad(), neurlang.enable_grad():
+    ...     (x * 2).requires_grad
+    True
+    """
 
     mode = True
 
@@ -221,7 +233,17 @@ def backward(
     create_graph: bool = False,
     inputs: Tensor | Sequence[Tensor] | None = None,
 ) -> None:
-    """Adds the gradients of `tensors` to the `.grad` of the leaves (or of `inputs` only)."""
+    """Adds the gradients of `tensors` to the `.grad` of the leaves (or of `inputs` only).
+
+    A gradient may be left out (1) where a tensor has one element. The graph is freed unless `retain_graph` or
+    `create_graph` (which records the gradient itself) is set. RuntimeError where nothing requires grad, a gradient is
+    missing or has another shape, or the graph is gone or was overwritten.
+
+    >>> x = neurlang.tensor(3.0, requires_grad=True)
+    >>> neurlang.autograd.backward([x * x, 2 * x])
+    >>> x.grad
+    tensor(8.)
+    """
     outputs = _as_tuple(tensors)
     gradients = (None,) * len(outputs) if grad_tensors is None else _as_tuple(grad_tensors)
     retain = create_graph if retain_graph is None else retain_graph
@@ -269,7 +291,14 @@ F.set_hooks(backward=backward)
 
 
 def zero_grads(tensors: Iterable[Tensor], set_to_none: bool) -> None:
-    """Drops the gradients, or overwrites them with zeros."""
+    """Drops the gradients, or overwrites them with zeros.
+
+    >>> x = neurlang.ones(2, requires_grad=True)
+    >>> x.sum().backward()
+    >>> neurlang.autograd.zero_grads([x], set_to_none=False)
+    >>> x.grad.tolist()
+    [0.0, 0.0]
+    """
     for tensor in tensors:
         if set_to_none:
             tensor.grad = None
@@ -281,7 +310,20 @@ def zero_grads(tensors: Iterable[Tensor], set_to_none: bool) -> None:
 
 
 class FunctionContext:
-    """What a Function's `forward` leaves for its `backward`; any attribute may be set on it."""
+    """What a Function's `forward` leaves for its `backward`; any attribute may be set on it.
+
+    >>> class Cube(neurlang.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return x * x * x
+    ...     @staticmethod
+    ...     def backward(ctx, grad):
+    ...         return grad * 3 * ctx.saved_tensors[0].square()
+    >>> x = neurlang.tensor(2.0, requires_grad=True)
+    >>> neurlang.grad(Cube.apply(x), x)
+    (tensor(12.),)
+    """
 
     def __init__(self, needs_input_grad: tuple[bool, ...]) -> None:
         self.needs_input_grad = needs_input_grad
@@ -296,6 +338,7 @@ class FunctionContext:
 
     @property
     def saved_tensors(self) -> tuple[Tensor | None, ...]:
+        """What was saved; RuntimeError if one was modified in place meanwhile."""
         for tensor, version in self._saved:
             if tensor is not None and tensor._version != version:
                 raise RuntimeError(
@@ -305,15 +348,54 @@ class FunctionContext:
         return tuple(tensor for tensor, _ in self._saved)
 
     def mark_dirty(self, *tensors: Tensor) -> None:
-        """Says which inputs `forward` overwrote and returns."""
+        """Says which inputs `forward` overwrote and returns.
+
+        >>> class Doubled(neurlang.autograd.Function):
+        ...     @staticmethod
+        ...     def forward(ctx, x):
+        ...         ctx.mark_dirty(x)
+        ...         return x.mul_(2)
+        ...     @staticmethod
+        ...     def backward(ctx, grad):
+        ...         return grad * 2
+        >>> x = neurlang.tensor(3.0, requires_grad=True)
+        >>> neurlang.grad(Doubled.apply(x.clone()), x)
+        (tensor(2.),)
+        """
         self._dirty = {id(t) for t in tensors}
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None:
-        """Says which results have no gradient."""
+        """Says which results have no gradient.
+
+        >>> class Halves(neurlang.autograd.Function):
+        ...     @staticmethod
+        ...     def forward(ctx, x):
+        ...         whole = x.floor()
+        ...         ctx.mark_non_differentiable(whole)
+        ...         return whole, x - whole
+        ...     @staticmethod
+        ...     def backward(ctx, _, grad):
+        ...         return grad
+        >>> [part.requires_grad for part in Halves.apply(neurlang.tensor(1.5, requires_grad=True))]
+        [False, True]
+        """
         self._constant = {id(t) for t in tensors}
 
     def set_materialize_grads(self, value: bool) -> None:
-        """Whether `backward` gets zeros (default) or None for results that no gradient reached."""
+        """Whether `backward` gets zeros (default) or None for results that no gradient reached.
+
+        >>> class Both(neurlang.autograd.Function):
+        ...     @staticmethod
+        ...     def forward(ctx, x):
+        ...         ctx.set_materialize_grads(False)
+        ...         return x * 1, x * 2
+        ...     @staticmethod
+        ...     def backward(ctx, first, second):
+        ...         return first if second is None else second * 2
+        >>> x = neurlang.tensor(1.0, requires_grad=True)
+        >>> neurlang.grad(Both.apply(x)[0], x)
+        (tensor(1.),)
+        """
         self.materialize_grads = value
 
 
@@ -331,10 +413,12 @@ class Function:
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Any:
+        """The results; `ctx` (a FunctionContext) takes what `backward` needs."""
         raise NotImplementedError("a Function needs a static forward(ctx, *args)")
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
+        """A gradient, or None, for every argument of `forward`, given one for every result."""
         raise NotImplementedError("a Function needs a static backward(ctx, *grads) to be differentiated")
 
     @classmethod
@@ -381,7 +465,21 @@ class Function:
 
 
 class GradcheckError(RuntimeError):
-    """An analytic gradient that finite differences do not confirm."""
+    """An analytic gradient that finite differences do not confirm.
+
+    >>> class Wrong(neurlang.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         return x * 2
+    ...     @staticmethod
+    ...     def backward(ctx, grad):
+    ...         return grad
+    >>> x = neurlang.ones(1, dtype=neurlang.float64, requires_grad=True)
+    >>> neurlang.autograd.gradcheck(Wrong.apply, x)
+    Traceback (most recent call last):
+        ...
+    neurlang.autograd.GradcheckError: gradcheck: d output 0 / d input 0 differs from finite ...
+    """
 
 
 def _numeric_jacobian(fn: Callable[[], list[np.ndarray]], x: Tensor, eps: float) -> list[np.ndarray]:
@@ -424,7 +522,15 @@ def gradcheck(
     rtol: float = 1e-3,
     raise_exception: bool = True,
 ) -> bool:
-    """Compares the gradients of `func(*inputs)` with central differences, for all float64 inputs that require grad."""
+    """Compares the gradients of `func(*inputs)` with central differences, for all float64 inputs that require grad.
+
+    |analytic - numeric| must be at most atol + rtol |numeric|, with (f(x + eps) - f(x - eps)) / (2 eps) for the numeric
+    one; else GradcheckError, or False. ValueError where no input requires grad or one that does is no float64 leaf.
+
+    >>> x = neurlang.tensor([1.0, 2.0], dtype=neurlang.float64, requires_grad=True)
+    >>> neurlang.autograd.gradcheck(lambda x: x * x, x)
+    True
+    """
     inputs = _as_tuple(inputs)
     checked = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
     if not checked:
@@ -463,7 +569,12 @@ def gradgradcheck(
     grad_outputs: Sequence[Tensor] | None = None,
     **tolerances: Any,
 ) -> bool:
-    """`gradcheck` of the gradient itself, as a function of the inputs and of (random) output gradients."""
+    """`gradcheck` of the gradient itself, as a function of the inputs and of (random) output gradients.
+
+    >>> x = neurlang.tensor([1.0, 2.0], dtype=neurlang.float64, requires_grad=True)
+    >>> neurlang.autograd.gradgradcheck(lambda x: x * x * x, x)
+    True
+    """
     inputs = _as_tuple(inputs)
     random = np.random.default_rng(0)
 

@@ -241,6 +241,12 @@ def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     They are read-only views of the mapped file, so loading costs no memory; `clone()` one to write to it. The file must
     not be truncated while they are in use. A damaged file raises FormatError, with `.offset` and `.field`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     neurlang.save({"x": neurlang.tensor([1, 2])}, f"{folder}/a.safetensors")
+    ...     neurlang.load(f"{folder}/a.safetensors")
+    {'x': tensor([1, 2])}
     """
     mapped = _map(path)
     start, entries, _ = _read_header(mapped)
@@ -267,7 +273,16 @@ def _header(arrays: dict[str, np.ndarray], metadata: Mapping[str, str] | None) -
 def save(
     tensors: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Saves named tensors as a safetensors file. The file appears whole or not at all."""
+    """Saves named tensors as a safetensors file. The file appears whole or not at all.
+
+    ValueError where something has no name that the format allows.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     neurlang.save({"x": neurlang.tensor([1, 2])}, f"{folder}/a.safetensors")
+    ...     list(neurlang.load(f"{folder}/a.safetensors"))
+    ['x']
+    """
     for name in tensors:
         if not isinstance(name, str) or name == "__metadata__":
             raise ValueError(f"a tensor cannot be named {name!r}")

@@ -16,7 +16,11 @@ class _Activation(Module):
 
 
 class ReLU(_Activation):
-    """max(x, 0)."""
+    """max(x, 0).
+
+    >>> neurlang.nn.ReLU()(neurlang.tensor([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -27,7 +31,11 @@ class ReLU(_Activation):
 
 
 class ReLU6(_Activation):
-    """min(max(x, 0), 6)."""
+    """min(max(x, 0), 6).
+
+    >>> neurlang.nn.ReLU6()(neurlang.tensor([-1.0, 2.0, 9.0])).tolist()
+    [0.0, 2.0, 6.0]
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -38,7 +46,11 @@ class ReLU6(_Activation):
 
 
 class LeakyReLU(_Activation):
-    """x where x > 0, else negative_slope * x."""
+    """x where x > 0, else negative_slope * x.
+
+    >>> neurlang.nn.LeakyReLU(0.5)(neurlang.tensor([-2.0, 4.0])).tolist()
+    [-1.0, 4.0]
+    """
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
@@ -50,7 +62,11 @@ class LeakyReLU(_Activation):
 
 
 class ELU(_Activation):
-    """x where x > 0, else alpha * (exp(x) - 1)."""
+    """x where x > 0, else alpha * (exp(x) - 1).
+
+    >>> neurlang.nn.ELU(2.0)(neurlang.tensor([-1000.0, 4.0])).tolist()
+    [-2.0, 4.0]
+    """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
@@ -62,7 +78,11 @@ class ELU(_Activation):
 
 
 class SELU(_Activation):
-    """The self-normalising scaled ELU."""
+    """The self-normalising scaled ELU λ (x where x > 0, else α (exp(x) - 1)).
+
+    >>> neurlang.nn.SELU()(neurlang.tensor([0.0])).tolist()
+    [0.0]
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -73,7 +93,11 @@ class SELU(_Activation):
 
 
 class GELU(_Activation):
-    """x times the normal distribution function at x, exact or by its tanh approximation."""
+    """x times the normal distribution function at x, exact or by its tanh approximation.
+
+    >>> neurlang.nn.GELU()(neurlang.tensor([0.0, 100.0])).tolist()
+    [0.0, 100.0]
+    """
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
@@ -84,7 +108,11 @@ class GELU(_Activation):
 
 
 class SiLU(_Activation):
-    """x * sigmoid(x)."""
+    """x * sigmoid(x).
+
+    >>> neurlang.nn.SiLU()(neurlang.tensor([0.0, 100.0])).tolist()
+    [0.0, 100.0]
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -95,7 +123,11 @@ class SiLU(_Activation):
 
 
 class Mish(_Activation):
-    """x * tanh(softplus(x))."""
+    """x * tanh(softplus(x)).
+
+    >>> neurlang.nn.Mish()(neurlang.tensor([0.0, 100.0])).tolist()
+    [0.0, 100.0]
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -106,7 +138,11 @@ class Mish(_Activation):
 
 
 class Hardswish(_Activation):
-    """x * relu6(x + 3) / 6."""
+    """x * relu6(x + 3) / 6.
+
+    >>> neurlang.nn.Hardswish()(neurlang.tensor([0.0, 3.0, 100.0])).tolist()
+    [0.0, 3.0, 100.0]
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -117,7 +153,11 @@ class Hardswish(_Activation):
 
 
 class Hardsigmoid(_Activation):
-    """relu6(x + 3) / 6."""
+    """relu6(x + 3) / 6.
+
+    >>> neurlang.nn.Hardsigmoid()(neurlang.tensor([-3.0, 0.0, 3.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -128,7 +168,11 @@ class Hardsigmoid(_Activation):
 
 
 class Hardtanh(_Activation):
-    """x limited to [min_val, max_val]."""
+    """x limited to [min_val, max_val].
+
+    >>> neurlang.nn.Hardtanh(-2.0, 2.0)(neurlang.tensor([-3.0, 0.5])).tolist()
+    [-2.0, 0.5]
+    """
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
@@ -141,7 +185,11 @@ class Hardtanh(_Activation):
 
 
 class Softplus(_Activation):
-    """log(1 + exp(beta * x)) / beta, and x itself where beta * x > threshold."""
+    """log(1 + exp(beta * x)) / beta, and x itself where beta * x > threshold.
+
+    >>> neurlang.nn.Softplus()(neurlang.tensor([-200.0, 100.0])).tolist()
+    [0.0, 100.0]
+    """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
@@ -153,28 +201,44 @@ class Softplus(_Activation):
 
 
 class Sigmoid(_Activation):
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    >>> neurlang.nn.Sigmoid()(neurlang.tensor([0.0])).tolist()
+    [0.5]
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.sigmoid(input)
 
 
 class LogSigmoid(_Activation):
-    """log(sigmoid(x))."""
+    """log(sigmoid(x)).
+
+    >>> neurlang.nn.LogSigmoid()(neurlang.tensor([-100.0])).tolist()
+    [-100.0]
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.logsigmoid(input)
 
 
 class Tanh(_Activation):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    >>> neurlang.nn.Tanh()(neurlang.tensor([0.0, 100.0])).tolist()
+    [0.0, 1.0]
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.tanh(input)
 
 
 class Softmax(_Activation):
-    """exp(x) / sum(exp(x)) along `dim`."""
+    """exp(x) / sum(exp(x)) along `dim`.
+
+    >>> neurlang.nn.Softmax(1)(neurlang.zeros(1, 4)).tolist()
+    [[0.25, 0.25, 0.25, 0.25]]
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -185,7 +249,11 @@ class Softmax(_Activation):
 
 
 class LogSoftmax(_Activation):
-    """The logarithm of the softmax along `dim`."""
+    """The logarithm of the softmax along `dim`.
+
+    >>> neurlang.nn.LogSoftmax(0)(neurlang.tensor([0.0, -200.0])).tolist()
+    [0.0, -200.0]
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()

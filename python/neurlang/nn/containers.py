@@ -39,10 +39,12 @@ class _Indexed(Module):
         setattr(self, self._position(index), module)
 
     def append(self, module: Module) -> Any:
+        """Adds a module at the end; returns self."""
         self.add_module(str(len(self)), module)
         return self
 
     def extend(self, modules: Iterable[Module]) -> Any:
+        """Adds modules at the end; returns self."""
         for module in modules:
             self.append(module)
         return self
@@ -52,7 +54,19 @@ class _Indexed(Module):
 
 
 class Sequential(_Indexed):
-    """Feeds each module's result to the next; takes modules, or one dictionary of named ones."""
+    """Feeds each module's result to the next; takes modules, or one dictionary of named ones.
+
+    An index gives a module, a slice a Sequential.
+
+    >>> net = neurlang.nn.Sequential(neurlang.nn.Linear(2, 4), neurlang.nn.ReLU()).append(neurlang.nn.Linear(4, 1))
+    >>> net.extend([neurlang.nn.ReLU()])(neurlang.zeros(3, 2)).shape
+    (3, 1)
+    >>> net[1:3]
+    Sequential(
+      (0): ReLU()
+      (1): Linear(4, 1, bias=True)
+    )
+    """
 
     def __init__(self, *args: Any) -> None:
         super().__init__()
@@ -67,13 +81,20 @@ class Sequential(_Indexed):
 
 
 class ModuleList(_Indexed):
-    """A list of modules whose parameters are found."""
+    """A list of modules whose parameters are found.
+
+    >>> layers = neurlang.nn.ModuleList([neurlang.nn.Linear(2, 2) for _ in range(3)])
+    >>> layers.insert(0, neurlang.nn.ReLU())
+    >>> len(layers.append(neurlang.nn.Tanh()).extend([])), layers[0]
+    (5, ReLU())
+    """
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__()
         self.extend(modules)
 
     def insert(self, index: int, module: Module) -> None:
+        """Puts a module before the one of number `index`."""
         modules = list(self)
         modules.insert(index, module)
         for position, item in enumerate(modules):
@@ -81,13 +102,22 @@ class ModuleList(_Indexed):
 
 
 class ModuleDict(Module):
-    """A dictionary of modules whose parameters are found."""
+    """A dictionary of modules whose parameters are found.
+
+    >>> heads = neurlang.nn.ModuleDict({"a": neurlang.nn.ReLU()})
+    >>> heads.update({"b": neurlang.nn.Tanh()})
+    >>> heads["b"], list(heads.keys()), list(heads.values())
+    (Tanh(), ['a', 'b'], [ReLU(), Tanh()])
+    >>> list(heads.items())[0]
+    ('a', ReLU())
+    """
 
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
         super().__init__()
         self.update(modules or {})
 
     def update(self, modules: Mapping[str, Module]) -> None:
+        """Adds modules, in place of those of the same names."""
         for name, module in modules.items():
             self[name] = module
 
@@ -110,10 +140,13 @@ class ModuleDict(Module):
         return name in self._of_kind(MODULE)
 
     def keys(self) -> KeysView[str]:
+        """The names, in the order of addition."""
         return self._of_kind(MODULE).keys()
 
     def values(self) -> ValuesView[Module]:
+        """The modules, in the order of addition."""
         return self._of_kind(MODULE).values()
 
     def items(self) -> Any:
+        """(name, module), in the order of addition."""
         return self._of_kind(MODULE).items()

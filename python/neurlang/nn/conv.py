@@ -46,6 +46,7 @@ class _Conv(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Draws weight and bias anew, evenly from ±1 / sqrt(fan_in)."""
         init.fan_in_uniform_(self.weight, self.bias)
 
     def extra_repr(self) -> str:
@@ -54,7 +55,15 @@ class _Conv(Module):
 
 
 class Conv2d(_Conv):
-    """Two-dimensional convolution; the weight is [out_channels, in_channels / groups, kh, kw]."""
+    """Two-dimensional convolution; the weight is [out_channels, in_channels / groups, kh, kw].
+
+    Images [N, in_channels, H, W] to [N, out_channels, H', W'], H' as in `functional.conv2d`; `padding` may be "same".
+    ValueError where the channels do not divide into `groups`.
+
+    >>> layer = neurlang.nn.Conv2d(3, 8, kernel_size=3, stride=2, padding=1)
+    >>> layer(neurlang.zeros(1, 3, 32, 32)).shape, layer.weight.shape
+    ((1, 8, 16, 16), (8, 3, 3, 3))
+    """
 
     def __init__(
         self,
@@ -82,7 +91,14 @@ class Conv2d(_Conv):
 
 
 class ConvTranspose2d(_Conv):
-    """The transpose of a convolution; the weight is [in_channels, out_channels / groups, kh, kw]."""
+    """The transpose of a convolution; the weight is [in_channels, out_channels / groups, kh, kw].
+
+    Images [N, in_channels, H, W] to [N, out_channels, H', W'], H' as in `functional.conv_transpose2d`.
+
+    >>> layer = neurlang.nn.ConvTranspose2d(8, 3, kernel_size=4, stride=2, padding=1)
+    >>> layer(neurlang.zeros(1, 8, 16, 16)).shape, layer.weight.shape
+    ((1, 3, 32, 32), (8, 3, 4, 4))
+    """
 
     def __init__(
         self,

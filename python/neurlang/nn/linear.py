@@ -12,7 +12,11 @@ from .parameter import Parameter
 
 
 class Identity(Module):
-    """Returns its argument; takes and ignores any arguments of the layer it stands for."""
+    """Returns its argument; takes and ignores any arguments of the layer it stands for.
+
+    >>> neurlang.nn.Identity(3)(neurlang.tensor([1, 2])).tolist()
+    [1, 2]
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -22,7 +26,14 @@ class Identity(Module):
 
 
 class Linear(Module):
-    """``y = x @ weight.T + bias`` over the last axis; the weight is [out_features, in_features]."""
+    """``y = x @ weight.T + bias`` over the last axis; the weight is [out_features, in_features].
+
+    Input […, in_features], result […, out_features]; both parameters start evenly in ±1 / sqrt(in_features).
+
+    >>> layer = neurlang.nn.Linear(3, 2)
+    >>> layer(neurlang.zeros(5, 3)).shape, layer.weight.shape
+    ((5, 2), (2, 3))
+    """
 
     bias: Parameter | None
 
@@ -37,6 +48,7 @@ class Linear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Draws weight and bias anew."""
         init.fan_in_uniform_(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -47,7 +59,14 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A table of vectors, looked up by integer; the row `padding_idx` starts at zero and is never trained."""
+    """A table of vectors, looked up by integer; the row `padding_idx` starts at zero and is never trained.
+
+    Integers of any shape give […, embedding_dim]; one out of range is an IndexError. The other rows start normal.
+
+    >>> table = neurlang.nn.Embedding(10, 4, padding_idx=0)
+    >>> table(neurlang.tensor([[1, 2, 0]])).shape, table(neurlang.tensor(0)).tolist()
+    ((1, 3, 4), [0.0, 0.0, 0.0, 0.0])
+    """
 
     def __init__(
         self,
@@ -67,6 +86,7 @@ class Embedding(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Draws the rows anew; the padding's is zero."""
         init.normal_(self.weight)
         if self.padding_idx is not None:
             init.zeros_(self.weight.detach()[self.padding_idx])
@@ -80,7 +100,14 @@ class Embedding(Module):
 
 
 class Dropout(Module):
-    """While training, zeroes each element with probability `p` and scales the others by 1 / (1 - p)."""
+    """While training, zeroes each element with probability `p` and scales the others by 1 / (1 - p).
+
+    ValueError where p is not in [0, 1]. Srivastava et al. 2014.
+
+    >>> layer = neurlang.nn.Dropout(0.75)
+    >>> sorted(set(layer(neurlang.ones(1000)).tolist())), layer.eval()(neurlang.ones(2)).tolist()
+    ([0.0, 4.0], [1.0, 1.0])
+    """
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
@@ -97,7 +124,11 @@ class Dropout(Module):
 
 
 class Flatten(Module):
-    """Joins the axes `start_dim` to `end_dim` into one."""
+    """Joins the axes `start_dim` to `end_dim` into one.
+
+    >>> neurlang.nn.Flatten()(neurlang.zeros(2, 3, 4)).shape
+    (2, 12)
+    """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()

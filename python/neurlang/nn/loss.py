@@ -26,7 +26,13 @@ class _WeightedLoss(_Loss):
 
 
 class CrossEntropyLoss(_WeightedLoss):
-    """The cross entropy between logits and class indices or probabilities."""
+    """The cross entropy between logits and class indices or probabilities.
+
+    Shapes and arguments as in `functional.cross_entropy`.
+
+    >>> neurlang.nn.CrossEntropyLoss()(neurlang.tensor([[0.0, -200.0]]), neurlang.tensor([1])).item()
+    200.0
+    """
 
     def __init__(
         self,
@@ -51,7 +57,13 @@ class CrossEntropyLoss(_WeightedLoss):
 
 
 class NLLLoss(_WeightedLoss):
-    """The negative log likelihood of class indices, given log probabilities."""
+    """The negative log likelihood of class indices, given log probabilities.
+
+    Shapes and arguments as in `functional.nll_loss`.
+
+    >>> neurlang.nn.NLLLoss()(neurlang.tensor([[-1.0, -2.0]]), neurlang.tensor([1])).item()
+    2.0
+    """
 
     def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> None:
         super().__init__(weight, reduction)
@@ -62,21 +74,33 @@ class NLLLoss(_WeightedLoss):
 
 
 class MSELoss(_Loss):
-    """(x - y)²."""
+    """(x - y)².
+
+    >>> neurlang.nn.MSELoss()(neurlang.tensor([1.0, 2.0]), neurlang.tensor([1.0, 4.0])).item()
+    2.0
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.mse_loss(input, target, reduction=self.reduction)
 
 
 class L1Loss(_Loss):
-    """|x - y|."""
+    """|x - y|.
+
+    >>> neurlang.nn.L1Loss()(neurlang.tensor([1.0, 2.0]), neurlang.tensor([1.0, 4.0])).item()
+    1.0
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.l1_loss(input, target, reduction=self.reduction)
 
 
 class SmoothL1Loss(_Loss):
-    """Quadratic for errors below `beta`, linear beyond."""
+    """d²/(2 beta) where the error d is below `beta`, else d - beta/2.
+
+    >>> neurlang.nn.SmoothL1Loss("none")(neurlang.tensor([0.5, 3.0]), neurlang.zeros(2)).tolist()
+    [0.125, 2.5]
+    """
 
     def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
         super().__init__(reduction)
@@ -87,14 +111,22 @@ class SmoothL1Loss(_Loss):
 
 
 class BCELoss(_WeightedLoss):
-    """The binary cross entropy of probabilities."""
+    """The binary cross entropy -(t log p + (1 - t) log(1 - p)) of probabilities.
+
+    >>> neurlang.nn.BCELoss()(neurlang.tensor([0.0]), neurlang.tensor([1.0])).item()
+    100.0
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy(input, target, weight=self.weight, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(_WeightedLoss):
-    """The binary cross entropy of logits."""
+    """The binary cross entropy of logits, without overflow; `pos_weight` multiplies the losses of targets 1.
+
+    >>> neurlang.nn.BCEWithLogitsLoss()(neurlang.tensor([-200.0]), neurlang.tensor([1.0])).item()
+    200.0
+    """
 
     pos_weight: Tensor | None
 
@@ -109,7 +141,13 @@ class BCEWithLogitsLoss(_WeightedLoss):
 
 
 class KLDivLoss(_Loss):
-    """The Kullback-Leibler divergence of `target` from the log probabilities `input`."""
+    """The Kullback-Leibler divergence of `target` from the log probabilities `input`.
+
+    "batchmean" divides the sum by the batch size, which is the definition; "mean" by the number of elements.
+
+    >>> neurlang.nn.KLDivLoss("batchmean")(neurlang.tensor([[-2.0, -4.0]]), neurlang.tensor([[1.0, 0.0]])).item()
+    2.0
+    """
 
     def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
         super().__init__(reduction)

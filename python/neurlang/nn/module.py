@@ -26,6 +26,15 @@ class Module:
 
     The values are ordinary instance attributes, so reading one costs nothing extra; `_kinds` remembers, in the order of
     registration, which attributes belong to the tree.
+
+    >>> class Double(neurlang.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.weight = neurlang.nn.Parameter(neurlang.tensor(2.0))
+    ...     def forward(self, x):
+    ...         return self.weight * x
+    >>> Double()(neurlang.tensor(3.0)).item(), [name for name, _ in Double().named_parameters()]
+    (6.0, ['weight'])
     """
 
     training: bool
@@ -36,6 +45,7 @@ class Module:
         object.__setattr__(self, "training", True)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What calling the module computes; subclasses write it."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -71,17 +81,37 @@ class Module:
         self.__dict__[name] = value
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Makes `name` an attribute and a parameter; None keeps the name without one.
+
+        >>> module = neurlang.nn.Module()
+        >>> module.register_parameter("weight", neurlang.nn.Parameter(neurlang.zeros(2)))
+        >>> list(module.state_dict())
+        ['weight']
+        """
         if not isinstance(param, Parameter | None):
             raise TypeError(f"{name!r} must be a Parameter or None, got {type(param).__name__}")
         self._register(name, param, PARAMETER)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Adds a tensor that is state but not trained; if not `persistent`, the state dict leaves it out."""
+        """Adds a tensor that is state but not trained; if not `persistent`, the state dict leaves it out.
+
+        >>> module = neurlang.nn.Module()
+        >>> module.register_buffer("mean", neurlang.zeros(2))
+        >>> list(module.state_dict()), list(module.parameters())
+        (['mean'], [])
+        """
         if not isinstance(tensor, Tensor | None):
             raise TypeError(f"{name!r} must be a Tensor or None, got {type(tensor).__name__}")
         self._register(name, tensor, BUFFER if persistent else TRANSIENT)
 
     def add_module(self, name: str, module: Module | None) -> None:
+        """Makes `name` an attribute and a submodule; None keeps the name without one.
+
+        >>> module = neurlang.nn.Module()
+        >>> module.add_module("act", neurlang.nn.ReLU())
+        >>> module.act
+        ReLU()
+        """
         if not isinstance(module, Module | None):
             raise TypeError(f"{name!r} must be a Module or None, got {type(module).__name__}")
         self._register(name, module, MODULE)
@@ -96,6 +126,11 @@ class Module:
     # Walks over the tree. What is reached twice (shared weights) is met once.
 
     def named_modules(self, memo: set[Module] | None = None, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(path, module) of this module, whose path is `prefix`, and of all below it.
+
+        >>> [name for name, _ in neurlang.nn.Sequential(neurlang.nn.ReLU()).named_modules()]
+        ['', '0']
+        """
         memo = set() if memo is None else memo
         if self in memo:
             return
@@ -105,15 +140,35 @@ class Module:
             yield from module.named_modules(memo, _join(prefix, name))
 
     def modules(self) -> Iterator[Module]:
+        """This module and all below it.
+
+        >>> len(list(neurlang.nn.Sequential(neurlang.nn.ReLU()).modules()))
+        2
+        """
         return (module for _, module in self.named_modules())
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(name, module) of the direct submodules.
+
+        >>> list(neurlang.nn.Sequential(neurlang.nn.ReLU()).named_children())
+        [('0', ReLU())]
+        """
         return _distinct(self._of_kind(MODULE).items())
 
     def children(self) -> Iterator[Module]:
+        """The direct submodules.
+
+        >>> list(neurlang.nn.Sequential(neurlang.nn.ReLU()).children())
+        [ReLU()]
+        """
         return (module for _, module in self.named_children())
 
     def get_submodule(self, target: str) -> Module:
+        """The module at a path such as "body.0"; AttributeError where there is none.
+
+        >>> neurlang.nn.Sequential(neurlang.nn.ReLU()).get_submodule("0")
+        ReLU()
+        """
         module = self
         for name in target.split(".") if target else ():
             parts = module._of_kind(MODULE)
@@ -129,15 +184,35 @@ class Module:
         )
 
     def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """(path, parameter) of the whole tree, or of this module only.
+
+        >>> [name for name, _ in neurlang.nn.Sequential(neurlang.nn.Linear(2, 3)).named_parameters()]
+        ['0.weight', '0.bias']
+        """
         return self._named_parts(prefix, recurse, PARAMETER)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """The parameters of the whole tree, or of this module only.
+
+        >>> [p.shape for p in neurlang.nn.Linear(2, 3).parameters()]
+        [(3, 2), (3,)]
+        """
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """(path, buffer) of the whole tree, or of this module only.
+
+        >>> [name for name, _ in neurlang.nn.BatchNorm1d(2).named_buffers()]
+        ['running_mean', 'running_var', 'num_batches_tracked']
+        """
         return self._named_parts(prefix, recurse, BUFFER, TRANSIENT)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The buffers of the whole tree, or of this module only.
+
+        >>> [b.shape for b in neurlang.nn.BatchNorm1d(2).buffers()]
+        [(2,), (2,), ()]
+        """
         return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
     # State.
@@ -151,12 +226,22 @@ class Module:
             yield from module._state(f"{prefix}{name}.")
 
     def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
-        """Returns the parameters and persistent buffers by name; they share memory with the module."""
+        """Returns the parameters and persistent buffers by name; they share memory with the module.
+
+        >>> neurlang.nn.LayerNorm(2).state_dict()
+        {'weight': tensor([1., 1.]), 'bias': tensor([0., 0.])}
+        """
         return {name: value.detach() for name, value in self._state(prefix)}
 
     @no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> IncompatibleKeys:
-        """Copies values into this module by name. If a name or a shape does not fit, nothing is copied."""
+        """Copies values into this module by name. If a name or a shape does not fit, nothing is copied.
+
+        RuntimeError then, and with `strict` (default) also for names missing or unexpected.
+
+        >>> neurlang.nn.LayerNorm(2).load_state_dict({"weight": neurlang.ones(2)}, strict=False)
+        IncompatibleKeys(missing_keys=['bias'], unexpected_keys=[])
+        """
         own = dict(self._state(""))
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
@@ -177,45 +262,90 @@ class Module:
     # Changes of the whole tree.
 
     def apply(self: Self, fn: Callable[[Module], object]) -> Self:
-        """Calls `fn` on every submodule, children first, then on this module."""
+        """Calls `fn` on every submodule, children first, then on this module.
+
+        >>> net = neurlang.nn.Sequential(neurlang.nn.ReLU(), neurlang.nn.Tanh())
+        >>> net = net.apply(lambda module: print(type(module).__name__))
+        ReLU
+        Tanh
+        Sequential
+        """
         for module in self.children():
             module.apply(fn)
         fn(self)
         return self
 
     def train(self: Self, mode: bool = True) -> Self:
+        """Sets `training` of the whole tree; returns self.
+
+        >>> neurlang.nn.Dropout().eval().train().training
+        True
+        """
         for module in self.modules():
             module.training = mode
         return self
 
     def eval(self: Self) -> Self:
+        """`train(False)`.
+
+        >>> neurlang.nn.Dropout().eval().training
+        False
+        """
         return self.train(False)
 
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
+        """Sets `requires_grad` of all parameters; returns self.
+
+        >>> neurlang.nn.Linear(2, 3).requires_grad_(False).weight.requires_grad
+        False
+        """
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients of all parameters, or overwrites them with zeros.
+
+        >>> layer = neurlang.nn.Linear(2, 1)
+        >>> layer(neurlang.ones(2)).sum().backward()
+        >>> layer.zero_grad()
+        >>> layer.weight.grad is None
+        True
+        """
         zero_grads(self.parameters(), set_to_none)
 
     @no_grad()
     def to(self: Self, *args: Any, **kwargs: Any) -> Self:
-        """Converts floating-point parameters and buffers in place, as `Tensor.to` would; CPU is the only device."""
+        """Converts floating-point parameters and buffers in place, as `Tensor.to` would; CPU is the only device.
+
+        >>> neurlang.nn.Linear(2, 3).to(neurlang.float64).weight.dtype
+        neurlang.float64
+        """
         for value in (*self.parameters(), *self.buffers()):
             if value.dtype.is_floating_point:
                 value.data = value.data.to(*args, **kwargs)
         return self
 
     def float(self: Self) -> Self:
+        """`to(float32)`.
+
+        >>> neurlang.nn.Linear(2, 3).double().float().weight.dtype
+        neurlang.float32
+        """
         return self.to(float32)
 
     def double(self: Self) -> Self:
+        """`to(float64)`.
+
+        >>> neurlang.nn.Linear(2, 3).double().weight.dtype
+        neurlang.float64
+        """
         return self.to(float64)
 
     # Text.
 
     def extra_repr(self) -> str:
+        """The arguments shown in the module's text; subclasses may write it."""
         return ""
 
     def __repr__(self) -> str:

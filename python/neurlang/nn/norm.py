@@ -23,6 +23,7 @@ class _Affine(Module):
         self.register_parameter("bias", Parameter(zeros(*shape, **factory)) if bias else None)
 
     def reset_parameters(self) -> None:
+        """Weight one and bias zero, as at the start."""
         if self.weight is not None:
             init.ones_(self.weight)
         if self.bias is not None:
@@ -60,12 +61,14 @@ class _BatchNorm(_Affine):
         self.register_buffer("num_batches_tracked", tensor(0, dtype=int64) if track_running_stats else None)
 
     def reset_running_stats(self) -> None:
+        """Running mean zero, variance one, no batches counted."""
         if self.track_running_stats:
             self.running_mean.zero_()
             self.running_var.fill_(1.0)
             self.num_batches_tracked.zero_()
 
     def reset_parameters(self) -> None:
+        """The running statistics and the parameters as at the start."""
         self.reset_running_stats()
         super().reset_parameters()
 
@@ -105,19 +108,40 @@ class _BatchNorm(_Affine):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Batch normalisation of [N, C] or [N, C, L]."""
+    """Batch normalisation of [N, C] or [N, C, L].
+
+    By the batch's mean and variance while training, which also move the running ones by `momentum` (None: plain
+    averages), afterwards by those. ValueError for other ranks, and in training for one value per channel.
+    Ioffe & Szegedy 2015.
+
+    >>> layer = neurlang.nn.BatchNorm1d(1, momentum=0.5, eps=0.0)
+    >>> layer(neurlang.tensor([[1.0], [3.0]])).tolist(), layer.running_mean.tolist()
+    ([[-1.0], [1.0]], [1.0])
+    """
 
     ranks = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    """Batch normalisation of images [N, C, H, W]."""
+    """Batch normalisation of images [N, C, H, W].
+
+    As `BatchNorm1d`, every channel over N, H and W. Ioffe & Szegedy 2015.
+
+    >>> neurlang.nn.BatchNorm2d(3)(neurlang.zeros(2, 3, 4, 4)).shape
+    (2, 3, 4, 4)
+    """
 
     ranks = (4,)
 
 
 class LayerNorm(_Affine):
-    """Normalises each sample over its last axes, which have shape `normalized_shape`."""
+    """Normalises each sample over its last axes, which have shape `normalized_shape`.
+
+    Ba, Kiros & Hinton 2016.
+
+    >>> neurlang.nn.LayerNorm(2, eps=0.0)(neurlang.tensor([[1.0, 3.0], [8.0, 4.0]])).tolist()
+    [[-1.0, 1.0], [1.0, -1.0]]
+    """
 
     def __init__(
         self,
@@ -143,7 +167,13 @@ class LayerNorm(_Affine):
 
 
 class GroupNorm(_Affine):
-    """Normalises each sample over groups of channels."""
+    """Normalises each sample over groups of channels.
+
+    Input [N, num_channels, …]. Wu & He 2018.
+
+    >>> neurlang.nn.GroupNorm(2, 4, eps=0.0)(neurlang.tensor([[1.0, 3.0, 8.0, 4.0]])).tolist()
+    [[-1.0, 1.0, 1.0, -1.0]]
+    """
 
     def __init__(
         self,

@@ -6,7 +6,11 @@ from .._tensor import Tensor, empty
 
 
 class Parameter(Tensor):
-    """A leaf over the memory of `data` that requires grad; a module it is assigned to registers it."""
+    """A leaf over the memory of `data` that requires grad; a module it is assigned to registers it.
+
+    >>> neurlang.nn.Parameter(neurlang.zeros(2)).requires_grad
+    True
+    """
 
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:
         self.data = empty(0) if data is None else data

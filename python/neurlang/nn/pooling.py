@@ -9,7 +9,13 @@ from .module import Module
 
 
 class MaxPool2d(Module):
-    """The largest element of each window."""
+    """The largest element of each window.
+
+    Arguments as in `functional.max_pool2d`.
+
+    >>> neurlang.nn.MaxPool2d(2)(neurlang.arange(16.0).reshape(1, 1, 4, 4))[0, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
+    """
 
     def __init__(
         self,
@@ -38,7 +44,13 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """The average of each window."""
+    """The average of each window.
+
+    Arguments as in `functional.avg_pool2d`.
+
+    >>> neurlang.nn.AvgPool2d(2)(neurlang.arange(16.0).reshape(1, 1, 4, 4))[0, 0].tolist()
+    [[2.5, 4.5], [10.5, 12.5]]
+    """
 
     def __init__(
         self,
@@ -73,7 +85,11 @@ class AvgPool2d(Module):
 
 
 class AdaptiveAvgPool2d(Module):
-    """Averages over windows chosen so that the result has `output_size`."""
+    """Averages over windows chosen so that the result has `output_size`.
+
+    >>> neurlang.nn.AdaptiveAvgPool2d(1)(neurlang.arange(16.0).reshape(1, 1, 4, 4)).item()
+    7.5
+    """
 
     def __init__(self, output_size: int | tuple[int | None, int | None]) -> None:
         super().__init__()
@@ -87,7 +103,13 @@ class AdaptiveAvgPool2d(Module):
 
 
 class Upsample(Module):
-    """Enlarges images by repeating the nearest pixel."""
+    """Enlarges images by repeating the nearest pixel.
+
+    Give `size` or `scale_factor`; `mode` can only be "nearest".
+
+    >>> neurlang.nn.Upsample(scale_factor=2)(neurlang.tensor([[[[1.0, 2.0]]]]))[0, 0].tolist()
+    [[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]
+    """
 
     def __init__(
         self, size: Size | None = None, scale_factor: float | tuple[float, float] | None = None, mode: str = "nearest"

@@ -15,6 +15,13 @@ def clip_grad_norm_(
     """Scales all gradients in place so that their joint norm is at most `max_norm`; returns the norm before.
 
     Nothing is read unless `error_if_nonfinite` asks for it, so inside a trace this does not cut.
+
+    Pascanu, Mikolov & Bengio 2013.
+
+    >>> x = neurlang.zeros(2, requires_grad=True)
+    >>> x.grad = neurlang.tensor([30.0, 40.0])
+    >>> neurlang.nn.utils.clip_grad_norm_(x, 5.0).item(), round(x.grad.norm().item(), 4)
+    (50.0, 5.0)
     """
     grads = _grads(parameters)
     if not grads:
@@ -31,7 +38,14 @@ def clip_grad_norm_(
 
 @no_grad()
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
-    """Limits every element of the gradients to [-clip_value, clip_value], in place."""
+    """Limits every element of the gradients to [-clip_value, clip_value], in place.
+
+    >>> x = neurlang.zeros(2, requires_grad=True)
+    >>> x.grad = neurlang.tensor([30.0, -0.5])
+    >>> neurlang.nn.utils.clip_grad_value_(x, 1.0)
+    >>> x.grad.tolist()
+    [1.0, -0.5]
+    """
     for grad in _grads(parameters):
         grad.clamp_(-clip_value, clip_value)
 

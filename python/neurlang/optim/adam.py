@@ -12,7 +12,17 @@ from .optimizer import Optimizer
 
 
 class Adam(Optimizer):
-    """Steps scaled by running means of the gradient and of its square; `weight_decay` is added to the gradient."""
+    """Steps scaled by running means of the gradient and of its square; `weight_decay` is added to the gradient.
+
+    m += (1 - β1) (g - m); v += (1 - β2) (g² - v); p -= lr m / (1 - β1ᵗ) / (√(v / (1 - β2ᵗ)) + eps) at step t.
+    Kingma & Ba 2015.
+
+    >>> p = neurlang.tensor([1.0, 2.0], requires_grad=True)
+    >>> p.grad = neurlang.tensor([3.0, -0.25])
+    >>> neurlang.optim.Adam([p], lr=0.5).step()
+    >>> [round(x, 4) for x in p.tolist()]
+    [0.5, 2.5]
+    """
 
     def __init__(
         self,
@@ -42,13 +52,23 @@ class Adam(Optimizer):
         return group["weight_decay"]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As `Optimizer.load_state_dict`; step counts that are tensors, as PyTorch's, become integers."""
         super().load_state_dict(state_dict)
         for state in self.state.values():
             state["step"] = int(state["step"])  # PyTorch's is a tensor
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks the parameter directly, by lr * weight_decay."""
+    """Adam whose weight decay shrinks the parameter directly, by lr * weight_decay.
+
+    Loshchilov & Hutter 2019.
+
+    >>> p = neurlang.tensor([4.0], requires_grad=True)
+    >>> p.grad = neurlang.zeros(1)
+    >>> neurlang.optim.AdamW([p], lr=0.5, weight_decay=0.5).step()
+    >>> p.tolist()
+    [3.0]
+    """
 
     def __init__(
         self,

@@ -11,7 +11,18 @@ from .optimizer import Optimizer
 
 
 class LRScheduler:
-    """Base of all schedules: subclasses give `_rate(base)` at step `last_epoch`; construction sets the first rate."""
+    """Base of all schedules: subclasses give `_rate(base)` at step `last_epoch`; construction sets the first rate.
+
+    KeyError where a schedule is resumed (`last_epoch` given) and a group has no "initial_lr".
+
+    >>> class Halved(neurlang.optim.lr_scheduler.LRScheduler):
+    ...     def _rate(self, base):
+    ...         return base / 2**self.last_epoch
+    >>> schedule = Halved(neurlang.optim.SGD([neurlang.ones(1)], lr=1.0))
+    >>> schedule.step()
+    >>> schedule.get_last_lr()
+    [0.5]
+    """
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.optimizer = optimizer
@@ -27,29 +38,66 @@ class LRScheduler:
         raise NotImplementedError(f"{type(self).__name__} has no rate")
 
     def get_lr(self) -> list[float]:
-        """The rate of every group at this step."""
+        """The rate of every group at this step.
+
+        >>> optimizer = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0)
+        >>> neurlang.optim.lr_scheduler.ExponentialLR(optimizer, 0.5).get_lr()
+        [1.0]
+        """
         return [self._rate(base) for base in self.base_lrs]
 
     def get_last_lr(self) -> list[float]:
+        """The rate that every group has now.
+
+        >>> optimizer = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0)
+        >>> neurlang.optim.lr_scheduler.ExponentialLR(optimizer, 0.5).get_last_lr()
+        [1.0]
+        """
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def step(self) -> None:
-        """Goes on to the next step; call it after the optimiser's."""
+        """Goes on to the next step; call it after the optimiser's.
+
+        >>> optimizer = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0)
+        >>> neurlang.optim.lr_scheduler.ExponentialLR(optimizer, 0.5).step()
+        >>> optimizer.param_groups[0]["lr"]
+        0.5
+        """
         self.jump(self.last_epoch + 1)
 
     def jump(self, epoch: int) -> None:
-        """Sets the rates of step `epoch`."""
+        """Sets the rates of step `epoch`.
+
+        >>> optimizer = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0)
+        >>> neurlang.optim.lr_scheduler.ExponentialLR(optimizer, 0.5).jump(3)
+        >>> optimizer.param_groups[0]["lr"]
+        0.125
+        """
         self.last_epoch = epoch
         for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
-        """What changes with the steps and what was passed in numbers; functions are not kept."""
+        """What changes with the steps and what was passed in numbers; functions are not kept.
+
+        >>> optimizer = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0)
+        >>> neurlang.optim.lr_scheduler.ExponentialLR(optimizer, 0.5).state_dict()
+        {'gamma': 0.5, 'last_epoch': 0, 'base_lrs': [1.0]}
+        """
         return {
             name: value for name, value in vars(self).items() if name != "optimizer" and not _holds_functions(value)
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from where `state_dict` was taken; the optimiser's rates come with its own state.
+
+        >>> optimizer = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0)
+        >>> schedule = neurlang.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        >>> schedule.load_state_dict({"last_epoch": 3})
+        >>> schedule.step()
+        >>> schedule.get_last_lr()
+        [0.0625]
+        """
         vars(self).update(state_dict)
 
 
@@ -58,7 +106,14 @@ def _holds_functions(value: Any) -> bool:
 
 
 class LambdaLR(LRScheduler):
-    """The first rate times a function of the step (one for all groups, or one for each)."""
+    """The first rate times a function of the step (one for all groups, or one for each).
+
+    >>> optimizer = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0)
+    >>> schedule = neurlang.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    >>> schedule.step()
+    >>> schedule.get_last_lr()
+    [0.5]
+    """
 
     def __init__(
         self,
@@ -73,11 +128,21 @@ class LambdaLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
+        """The rate of every group at this step, each by its own function."""
         return [base * factor(self.last_epoch) for base, factor in zip(self.base_lrs, self.lr_lambdas, strict=True)]
 
 
 class StepLR(LRScheduler):
-    """The rate is multiplied by `gamma` every `step_size` steps."""
+    """The rate is multiplied by `gamma` every `step_size` steps.
+
+    >>> optimizer, rates = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0), []
+    >>> schedule = neurlang.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5)
+    >>> for _ in range(5):
+    ...     rates += schedule.get_last_lr()
+    ...     schedule.step()
+    >>> rates
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         self.step_size = step_size
@@ -89,7 +154,16 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """The rate is multiplied by `gamma` at each of the milestones."""
+    """The rate is multiplied by `gamma` at each of the milestones.
+
+    >>> optimizer, rates = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0), []
+    >>> schedule = neurlang.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[1, 4], gamma=0.5)
+    >>> for _ in range(5):
+    ...     rates += schedule.get_last_lr()
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.5, 0.5, 0.25]
+    """
 
     def __init__(
         self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1, last_epoch: int = -1
@@ -103,7 +177,16 @@ class MultiStepLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """The rate is multiplied by `gamma` at every step."""
+    """The rate is multiplied by `gamma` at every step.
+
+    >>> optimizer, rates = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0), []
+    >>> schedule = neurlang.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+    >>> for _ in range(4):
+    ...     rates += schedule.get_last_lr()
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.25, 0.125]
+    """
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = gamma
@@ -114,7 +197,18 @@ class ExponentialLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """The rate's factor goes from `start_factor` to `end_factor` in `total_iters` steps: a warm-up."""
+    """The rate's factor goes from `start_factor` to `end_factor` in `total_iters` steps: a warm-up.
+
+    ValueError where the factors are not in (0, 1] and [0, 1].
+
+    >>> optimizer, rates = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0), []
+    >>> schedule = neurlang.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.25, total_iters=3)
+    >>> for _ in range(5):
+    ...     rates += schedule.get_last_lr()
+    ...     schedule.step()
+    >>> rates
+    [0.25, 0.5, 0.75, 1.0, 1.0]
+    """
 
     def __init__(
         self,
@@ -137,7 +231,17 @@ class LinearLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """The rate follows half a cosine from the first one to `eta_min` in `T_max` steps."""
+    """The rate follows half a cosine from the first one to `eta_min` in `T_max` steps.
+
+    eta_min + (lr - eta_min) (1 + cos(π t / T_max)) / 2 at step t. Loshchilov & Hutter 2017.
+
+    >>> optimizer = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0)
+    >>> schedule = neurlang.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=4)
+    >>> for _ in range(4):
+    ...     schedule.step()
+    >>> schedule.get_last_lr()
+    [0.0]
+    """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         self.T_max = T_max
@@ -152,6 +256,19 @@ class OneCycleLR(LRScheduler):
     """The rate rises from max_lr / div_factor to max_lr and falls to its first value / final_div_factor.
 
     With `cycle_momentum`, the momentum (or Adam's first beta) falls and rises the other way round.
+
+    It rises during `pct_start` of the `total_steps` (or epochs * steps_per_epoch), along half a cosine or a line. A
+    step past the last one is a ValueError. Smith & Topin 2017.
+
+    >>> optimizer, rates = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0), []
+    >>> schedule = neurlang.optim.lr_scheduler.OneCycleLR(
+    ...     optimizer, 1.0, total_steps=5, pct_start=0.6, anneal_strategy="linear", div_factor=4, final_div_factor=1
+    ... )
+    >>> for _ in range(4):
+    ...     rates += schedule.get_last_lr()
+    ...     schedule.step()
+    >>> rates
+    [0.25, 0.625, 1.0, 0.625]
     """
 
     def __init__(
@@ -200,6 +317,7 @@ class OneCycleLR(LRScheduler):
         return self._between(base, base * self.div_factor, base / self.final_div_factor)
 
     def jump(self, epoch: int) -> None:
+        """Sets the rates and momenta of step `epoch`; ValueError past the last one."""
         if epoch >= self.total_steps:
             raise ValueError(f"step {epoch} is past the {self.total_steps} steps of this schedule")
         super().jump(epoch)
@@ -213,7 +331,20 @@ class OneCycleLR(LRScheduler):
 
 
 class SequentialLR(LRScheduler):
-    """Schedules one after the other; each milestone is the step at which the next one begins."""
+    """Schedules one after the other; each milestone is the step at which the next one begins.
+
+    ValueError where there is not one milestone fewer than there are schedules.
+
+    >>> optimizer, rates = neurlang.optim.SGD([neurlang.ones(1)], lr=1.0), []
+    >>> warm = neurlang.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.5, total_iters=2)
+    >>> decay = neurlang.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+    >>> schedule = neurlang.optim.lr_scheduler.SequentialLR(optimizer, [warm, decay], milestones=[2])
+    >>> for _ in range(5):
+    ...     rates += schedule.get_last_lr()
+    ...     schedule.step()
+    >>> rates
+    [0.5, 0.75, 1.0, 0.5, 0.25]
+    """
 
     def __init__(
         self,
@@ -231,14 +362,17 @@ class SequentialLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def jump(self, epoch: int) -> None:
+        """Sets the rates of step `epoch`, by the schedule whose turn it is then."""
         self.last_epoch = epoch
         current = bisect_right(self._milestones, epoch)
         self._schedulers[current].jump(epoch - (self._milestones[current - 1] if current else 0))
 
     def state_dict(self) -> dict[str, Any]:
+        """The step, and the state of every schedule."""
         return {"last_epoch": self.last_epoch, "schedulers": [s.state_dict() for s in self._schedulers]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from where `state_dict` was taken; the optimiser's rates come with its own state."""
         self.last_epoch = state_dict["last_epoch"]
         for scheduler, state in zip(self._schedulers, state_dict["schedulers"], strict=True):
             scheduler.load_state_dict(state)

@@ -14,6 +14,14 @@ class Optimizer:
 
     `param_groups` holds the settings, which may change between steps; inside a trace they are run-time operands, so
     a change compiles nothing anew.
+
+    Groups are dictionaries with "params" and settings of their own. ValueError for settings out of range, no
+    parameters, one given twice or one that is no leaf.
+
+    >>> p, q = neurlang.ones(2, requires_grad=True), neurlang.ones(2, requires_grad=True)
+    >>> optimizer = neurlang.optim.SGD([{"params": [p]}, {"params": [q], "lr": 0.5}], lr=1.0)
+    >>> [group["lr"] for group in optimizer.param_groups]
+    [1.0, 0.5]
     """
 
     def __init__(self, params: Iterable[Tensor] | Iterable[dict[str, Any]], defaults: dict[str, Any]) -> None:
@@ -27,7 +35,13 @@ class Optimizer:
             self.add_param_group(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds parameters with settings of their own; what they leave out is the optimiser's default."""
+        """Adds parameters with settings of their own; what they leave out is the optimiser's default.
+
+        >>> optimizer = neurlang.optim.SGD([neurlang.ones(2, requires_grad=True)], lr=1.0)
+        >>> optimizer.add_param_group({"params": neurlang.ones(3, requires_grad=True), "lr": 0.5})
+        >>> [group["lr"] for group in optimizer.param_groups]
+        [1.0, 0.5]
+        """
         params = param_group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
         known = {id(p) for group in self.param_groups for p in group["params"]}
@@ -53,7 +67,16 @@ class Optimizer:
                 raise ValueError(f"betas must lie in [0, 1), got {group['betas']}")
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Updates every parameter that has a gradient; `closure`, if given, computes the loss first."""
+        """Updates every parameter that has a gradient; `closure`, if given, computes the loss first.
+
+        Returns the closure's loss, or None.
+
+        >>> p = neurlang.tensor([1.0, 2.0], requires_grad=True)
+        >>> p.grad = neurlang.tensor([1.0, 1.0])
+        >>> neurlang.optim.SGD([p], lr=0.5).step()
+        >>> p.tolist()
+        [0.5, 1.5]
+        """
         loss = None
         if closure is not None:
             with enable_grad():
@@ -69,17 +92,39 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients of all parameters, or overwrites them with zeros.
+
+        >>> p = neurlang.ones(2, requires_grad=True)
+        >>> p.sum().backward()
+        >>> neurlang.optim.SGD([p]).zero_grad()
+        >>> p.grad is None
+        True
+        """
         zero_grads((p for group in self.param_groups for p in group["params"]), set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns settings and state, parameters numbered in the order of the groups, as in PyTorch."""
+        """Returns settings and state, parameters numbered in the order of the groups, as in PyTorch.
+
+        >>> neurlang.optim.SGD([neurlang.ones(2, requires_grad=True)], lr=0.5).state_dict()["param_groups"][0]["lr"]
+        0.5
+        """
         numbers = {id(p): n for n, p in enumerate(p for group in self.param_groups for p in group["params"])}
         groups = [{**group, "params": [numbers[id(p)] for p in group["params"]]} for group in self.param_groups]
         return {"state": {numbers[id(p)]: dict(state) for p, state in self.state.items()}, "param_groups": groups}
 
     @no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over settings and (copies of) the state of an optimiser with the same groups."""
+        """Takes over settings and (copies of) the state of an optimiser with the same groups.
+
+        ValueError where the groups have other numbers of parameters.
+
+        >>> p = neurlang.ones(2, requires_grad=True)
+        >>> state = neurlang.optim.SGD([p], lr=0.5).state_dict()
+        >>> optimizer = neurlang.optim.SGD([p], lr=0.25)
+        >>> optimizer.load_state_dict(state)
+        >>> optimizer.param_groups[0]["lr"]
+        0.5
+        """
         groups = state_dict["param_groups"]
         sizes = [len(group["params"]) for group in groups]
         if sizes != [len(group["params"]) for group in self.param_groups]:

@@ -11,7 +11,19 @@ from .optimizer import Optimizer
 
 
 class SGD(Optimizer):
-    """p -= lr * d with d = grad + weight_decay * p, or its running sum when there is a momentum."""
+    """p -= lr * d with d = grad + weight_decay * p, or its running sum when there is a momentum.
+
+    With a momentum the sum is b = momentum b + (1 - dampening) d, at first d itself (Polyak 1964); `nesterov` steps by
+    d + momentum b (Sutskever et al. 2013), and needs a momentum and no dampening, else ValueError.
+
+    >>> p = neurlang.tensor([1.0, 2.0], requires_grad=True)
+    >>> optimizer = neurlang.optim.SGD([p], lr=0.5, momentum=0.5)
+    >>> for _ in range(2):
+    ...     p.grad = neurlang.ones(2)
+    ...     optimizer.step()
+    >>> p.tolist()
+    [-0.25, 0.75]
+    """
 
     def __init__(
         self,

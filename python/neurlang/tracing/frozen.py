@@ -37,6 +37,11 @@ class TracedFunction:
         Records the function once, with arguments that look like the given ones (like those of the last call when none
         are given) and have no values: what depends on a value cannot be frozen. Numbers, random seeds and every tensor
         that is not an argument keep what they have now.
+
+        >>> double = neurlang.trace(lambda x: x * 2)
+        >>> frozen = double.freeze(neurlang.zeros(2))
+        >>> frozen(neurlang.tensor([1.0, 2.0])).tolist(), frozen.inputs
+        ([2.0, 4.0], ('float32[2]',))
         """
         if args or kwargs:
             tensors, layout = _flatten((args, kwargs))

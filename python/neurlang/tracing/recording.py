@@ -68,7 +68,14 @@ programs = Programs()
 
 
 def reset_programs() -> None:
-    """Forgets every compiled program of the process (the on-disk cache stays)."""
+    """Forgets every compiled program of the process (the on-disk cache stays).
+
+    >>> double = neurlang.trace(lambda x: x * 2)
+    >>> neurlang.reset_programs()
+    >>> y = double(neurlang.ones(2))
+    >>> double.counts.compiled
+    1
+    """
     programs.clear()
 
 

@@ -26,7 +26,15 @@ Fn = TypeVar("Fn", bound=Callable[..., Any])
 
 @dataclass
 class Counts:
-    """How often a trace compiled a program, replayed one, was cut, and ran a segment op by op."""
+    """How often a trace compiled a program, replayed one, was cut, and ran a segment op by op.
+
+    >>> step = neurlang.trace()
+    >>> for n in range(3):
+    ...     with step:
+    ...         y = neurlang.zeros(2) + n
+    >>> step.counts.replayed, step.counts.cut
+    (3, 0)
+    """
 
     compiled: int = 0
     replayed: int = 0
@@ -117,43 +125,104 @@ class trace:
     # ---- what happened ----
 
     def why(self) -> list[str]:
-        """Why the trace was cut, ran op by op, or kept what: one line each, with how often."""
+        """Why the trace was cut, ran op by op, or kept what: one line each, with how often.
+
+        >>> step = neurlang.trace()
+        >>> with step:
+        ...     value = (neurlang.zeros(1) + 1).item()
+        >>> step.why()[0]
+        'cut at ...: item(): a value is read'
+        """
         kept = self._last[0].notes(self._last[1].lines) if self._last is not None else []
         return [f"{text} ({n} times)" if n > 1 else text for text, n in self._reasons.items()] + kept
 
     @property
     def program(self) -> Compiled:
-        """The program that ran last: its graph, kernels, source and memory plan."""
+        """The program that ran last: its graph, kernels, source and memory plan.
+
+        TraceError where nothing was compiled yet; so with what is taken from it.
+
+        >>> double = neurlang.trace(lambda x: x * 2)
+        >>> y = double(neurlang.ones(2))
+        >>> len(double.program.kernels)
+        1
+        """
         if self._last is None:
             raise TraceError("nothing was compiled yet; run the block first" + "".join(f"\n  {w}" for w in self.why()))
         return self._last[0]
 
     @property
     def graph(self) -> Any:
-        """The optimised graph of the last program; prints as text."""
+        """The optimised graph of the last program; prints as text.
+
+        >>> double = neurlang.trace(lambda x: x * 2)
+        >>> y = double(neurlang.ones(2))
+        >>> [node.op for node in double.graph.nodes]
+        ['mul']
+        """
         return self.program.graph
 
     @property
     def kernels(self) -> Any:
-        """The kernels of the last program; each prints as text."""
+        """The kernels of the last program; each prints as text.
+
+        >>> double = neurlang.trace(lambda x: (x * 2).relu())
+        >>> y = double(neurlang.ones(2))
+        >>> print(double.kernels[0])
+        // mul, relu
+        kernel k0 [i0: 2] {
+          in a0: f32[i0]
+          scalar c1: f32
+          out o2: f32[i0]
+          v0 = mul(a0, c1)
+          v1 = relu(v0)
+          o2 = v1
+        }
+        """
         return self.program.kernels
 
     @property
     def memory(self) -> Any:
-        """The arena of the last program: peak bytes, lower bound, who lies where and when."""
+        """The arena of the last program: peak bytes, lower bound, who lies where and when.
+
+        >>> chain = neurlang.trace(lambda x: (x @ x @ x).sum())
+        >>> y = chain(neurlang.ones(4, 4))
+        >>> chain.memory.peak_bytes
+        128
+        """
         return self.program.memory
 
     @property
     def inputs(self) -> Any:
-        """The storages from outside that the last program reads or writes."""
+        """The storages from outside that the last program reads or writes.
+
+        >>> double = neurlang.trace(lambda x: x * 2)
+        >>> y = double(neurlang.ones(2))
+        >>> len(double.inputs)
+        1
+        """
         return self.program.inputs
 
     def source(self) -> str:
-        """The C text of the last program."""
+        """The C text of the last program.
+
+        >>> double = neurlang.trace(lambda x: x * 2)
+        >>> y = double(neurlang.ones(2))
+        >>> "void k0" in double.source()
+        True
+        """
         return self.program.source
 
     def show(self, path: str = "trace.html") -> str:
-        """Writes one self-contained page with the graph, the kernels and the arena; returns the path."""
+        """Writes one self-contained page with the graph, the kernels and the arena; returns the path.
+
+        >>> import tempfile
+        >>> double = neurlang.trace(lambda x: x * 2)
+        >>> y = double(neurlang.ones(2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     double.show(f"{folder}/trace.html")
+        '...trace.html'
+        """
         from .. import view  # only who wants a picture pays for it
 
         return view.show(self, path)
