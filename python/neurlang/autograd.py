@@ -409,6 +409,9 @@ class Function:
     ...     @staticmethod
     ...     def backward(ctx, grad):
     ...         return grad * 2
+    >>> x = neurlang.tensor(3.0, requires_grad=True)
+    >>> neurlang.grad(Double.apply(x), x)
+    (tensor(2.),)
     """
 
     @staticmethod

@@ -46,7 +46,10 @@ class _Conv(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws weight and bias anew, evenly from ±1 / sqrt(fan_in)."""
+        """Draws weight and bias anew, evenly from ±1 / sqrt(fan_in).
+
+        >>> neurlang.nn.Conv2d(3, 8, 3).reset_parameters()
+        """
         init.fan_in_uniform_(self.weight, self.bias)
 
     def extra_repr(self) -> str:

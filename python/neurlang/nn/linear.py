@@ -48,7 +48,10 @@ class Linear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws weight and bias anew."""
+        """Draws weight and bias anew.
+
+        >>> neurlang.nn.Linear(1, 2).reset_parameters()
+        """
         init.fan_in_uniform_(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -86,7 +89,10 @@ class Embedding(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the rows anew; the padding's is zero."""
+        """Draws the rows anew; the padding's is zero.
+
+        >>> neurlang.nn.Embedding(10, 4).reset_parameters()
+        """
         init.normal_(self.weight)
         if self.padding_idx is not None:
             init.zeros_(self.weight.detach()[self.padding_idx])

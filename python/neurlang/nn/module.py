@@ -345,7 +345,11 @@ class Module:
     # Text.
 
     def extra_repr(self) -> str:
-        """The arguments shown in the module's text; subclasses may write it."""
+        """The arguments shown in the module's text; subclasses may write it.
+
+        >>> neurlang.nn.Linear(2, 3).extra_repr()
+        '2, 3, bias=True'
+        """
         return ""
 
     def __repr__(self) -> str:

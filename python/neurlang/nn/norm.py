@@ -23,7 +23,10 @@ class _Affine(Module):
         self.register_parameter("bias", Parameter(zeros(*shape, **factory)) if bias else None)
 
     def reset_parameters(self) -> None:
-        """Weight one and bias zero, as at the start."""
+        """Weight one and bias zero, as at the start.
+
+        >>> neurlang.nn.LayerNorm(2).reset_parameters()
+        """
         if self.weight is not None:
             init.ones_(self.weight)
         if self.bias is not None:
@@ -61,14 +64,24 @@ class _BatchNorm(_Affine):
         self.register_buffer("num_batches_tracked", tensor(0, dtype=int64) if track_running_stats else None)
 
     def reset_running_stats(self) -> None:
-        """Running mean zero, variance one, no batches counted."""
+        """Running mean zero, variance one, no batches counted.
+
+        >>> layer = neurlang.nn.BatchNorm1d(1)
+        >>> y = layer(neurlang.tensor([[1.0], [3.0]]))
+        >>> layer.reset_running_stats()
+        >>> layer.running_mean.item(), layer.running_var.item()
+        (0.0, 1.0)
+        """
         if self.track_running_stats:
             self.running_mean.zero_()
             self.running_var.fill_(1.0)
             self.num_batches_tracked.zero_()
 
     def reset_parameters(self) -> None:
-        """The running statistics and the parameters as at the start."""
+        """The running statistics and the parameters as at the start.
+
+        >>> neurlang.nn.BatchNorm1d(1).reset_parameters()
+        """
         self.reset_running_stats()
         super().reset_parameters()
 
