@@ -110,6 +110,31 @@ def test_map_in_every_layout(case: tuple[Row, str], rng: np.random.Generator) ->
         check(row, got, reference(row, arrays))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "bool"])
+@pytest.mark.parametrize("case", range(12))
+def test_maps_of_permuted_operands(case: int, dtype: str, rng: np.random.Generator) -> None:
+    """Tiles of memory that runs along another axis, whole and cut off, beside operands that do not."""
+    rank = int(rng.integers(2, 5))
+    shape = [int(n) for n in rng.integers(1, (300, 60, 20)[rank - 2], rank)]
+    order, other = rng.permutation(rank), rng.permutation(rank)
+    arrays = [(rng.standard_normal([shape[d] for d in o]) * 50).astype(dtype) for o in (order, other)]
+    a, b = (x.transpose(np.argsort(o)) for x, o in zip(arrays, (order, other), strict=True))
+    x, y = (nl.from_numpy(m).permute(*np.argsort(o).tolist()) for m, o in zip(arrays, (order, other), strict=True))
+    np.testing.assert_array_equal(x.clone().contiguous().numpy(), a)
+    np.testing.assert_array_equal((x == y).numpy(), a == b)
+    np.testing.assert_array_equal(nl.where(y > x, x, y[..., :1]).numpy(), np.where(b > a, a, b[..., :1]))
+    np.testing.assert_array_equal(x.to(nl.int32).numpy(), a.astype(np.int32))
+    np.testing.assert_array_equal(nl.empty(shape, dtype=x.dtype).copy_(x).numpy(), a)
+
+
+def test_random_numbers_of_permuted_operands_go_by_the_index() -> None:
+    x = nl.ones(70, 90)
+    nl.manual_seed(3)
+    want = nl.nn.functional.dropout(x, 0.5)
+    nl.manual_seed(3)
+    assert nl.nn.functional.dropout(nl.ones(90, 70).t(), 0.5).tolist() == want.tolist()
+
+
 @pytest.mark.parametrize("row", [r for r in MAPS if len(r.ins) > 1 and "b8" not in r.in_types], ids=ids)
 def test_map_with_numbers(row: Row, rng: np.random.Generator) -> None:
     dtype = row.dtypes[-1]
