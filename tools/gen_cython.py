@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent / "python" / "neurlang"
 ARITHMETIC = ("add", "sub", "mul", "floordiv", "mod", "and", "or", "xor", "lshift", "rshift")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-FOREIGN = "if not (isinstance(other, Tensor) or is_scalar(other)):\n    return NotImplemented\n"
+FOREIGN = "if not is_operand(other):\n    return NotImplemented\n"
 REDUCE_ARGUMENTS = ("dim=None", "bint keepdim=False")
 
 
@@ -35,15 +35,49 @@ def definition(name: str, parameters: Iterable[str], doc: str, body: str) -> str
 # ---- rows to text ----
 
 
-def documentation(row: Any, example: bool) -> str:
-    """The row's line, and an example that can be run."""
+def documentation(row: Any, full: bool) -> str:
+    """The row's line; the full text also says what it takes and has an example that can be run."""
     doc = f"{row.doc}."
-    arguments, result = row.example
-    if not example or not result:
+    if not full:
         return doc
+    if facts := operand_facts(row):
+        doc += f"\n\n{facts}"
+    arguments, result = row.example
+    if not result:
+        return f"{doc}\n"
     call = re.sub(r"\[[^]]*\]", lambda found: f"neurlang.tensor({found.group()})", arguments)
     read = "item" if row.kind == "reduce" else "tolist"
     return f"{doc}\n\n>>> neurlang.{row.name}({call}).{read}()\n{result}\n"
+
+
+TAKES = {
+    "all": "", "number": "Takes numbers but no bools, else DTypeError.", "float": "Takes floats, else DTypeError.",
+    "int": "Takes integers and bools, else DTypeError.", "integer": "Takes integers, else DTypeError.",
+}
+CONVERTS = {
+    "float": "Integers and bools become the default float dtype first.",
+    "int64": "Integers and bools become int64 first.",
+    "first": "The result has the first operand's dtype.",
+}
+
+
+def operand_facts(row: Any) -> str:
+    """What the row does to its operands before it computes, and which it refuses."""
+    facts = [CONVERTS.get(row.promote) or TAKES[row.over]]
+    if len(row.ins) > 1:
+        facts.append("Operands are promoted to one dtype and broadcast.")
+    return " ".join(fact for fact in facts if fact)
+
+
+def full_text(function: Any) -> str:
+    """The docstring of a composite, to be put into another function."""
+    doc = inspect.getdoc(function) or ""
+    return f"{doc}\n" if "\n" in doc else doc
+
+
+def summary(function: Any) -> str:
+    """The first paragraph of a docstring: a method's example is that of its function."""
+    return full_text(function).split("\n\n")[0]
 
 
 def parameters(row: Any) -> list[str]:
@@ -133,7 +167,7 @@ def composite_function(row: Any, composite: Any) -> str:
     declared, passed = composite_parameters(function)
     if declared[0] == "input":
         passed[0] = f'need_tensor(input, "{row.name}")'
-    return definition(row.name, declared, function.__doc__, f"return composite.{row.name}(F, {', '.join(passed)})\n")
+    return definition(row.name, declared, full_text(function), f"return composite.{row.name}(F, {', '.join(passed)})\n")
 
 
 def composite_methods(row: Any, composite: Any) -> str:
@@ -143,9 +177,9 @@ def composite_methods(row: Any, composite: Any) -> str:
     if declared[0] != "input":
         return ""
     call = f"composite.{row.name}(F, {', '.join(['self', *passed[1:]])})"
-    text = definition(row.name, ["self", *declared[1:]], function.__doc__, f"return {call}\n")
+    text = definition(row.name, ["self", *declared[1:]], summary(function), f"return {call}\n")
     if row.inplace_method:
-        doc = f"In place: {function.__doc__}"
+        doc = f"In place: {summary(function)}"
         text += definition(f"{row.name}_", ["self", *declared[1:]], doc, f"copy_into(self, {call})\nreturn self\n")
     return text
 

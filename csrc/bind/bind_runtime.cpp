@@ -65,24 +65,40 @@ Library load_library(const py::object& source) {
 
 void bind_threads(py::module_& m) {
   m.def("set_num_threads", &set_num_threads, py::arg("n"),
-        "Sets how many threads, the calling one included, an operation may use. Results do not depend on it.");
-  m.def("get_num_threads", &nl_num_threads, "How many threads an operation may use.");
+        "Sets how many threads, the calling one included, an operation may use. Results do not depend on it.\n\n"
+        ">>> threads = neurlang.get_num_threads()\n>>> neurlang.set_num_threads(1)\n"
+        ">>> neurlang.get_num_threads()\n1\n>>> neurlang.set_num_threads(threads)");
+  m.def("get_num_threads", &nl_num_threads,
+        "How many threads an operation may use.\n\n>>> neurlang.get_num_threads() >= 1\nTrue");
 }
 
 void bind_memory(py::module_& m) {
   py::class_<Block>(m, "Block", "Memory of the allocator, uninitialised, for as long as this object lives.")
       .def(py::init<int64_t>(), py::arg("nbytes"))
       .def_property_readonly("address", &Block::address);
-  m.def("memory_stats", &memory, "Bytes of the allocator: in use, cached, mapped (their sum), and the peak of that.");
-  m.def("release_cached_memory", &release_cached_memory, "Gives memory that waits for reuse back to the system.");
-  m.def("allocation_count", &allocation_count, "Requests for memory (malloc, new, mmap) of this module so far.");
+  m.def("memory_stats", &memory,
+        "Bytes of the allocator: in use, cached, mapped (their sum), and the peak of that.\n\n"
+        ">>> stats = neurlang.memory_stats()\n"
+        ">>> stats['mapped'] == stats['in_use'] + stats['cached']\nTrue");
+  m.def("release_cached_memory", &release_cached_memory,
+        "Gives memory that waits for reuse back to the system.\n\n"
+        ">>> x = neurlang.empty(1 << 20)\n>>> del x\n>>> cached = neurlang.memory_stats()['cached']\n"
+        ">>> neurlang.release_cached_memory()\n>>> neurlang.memory_stats()['cached'] < cached\nTrue");
+  m.def("allocation_count", &allocation_count,
+        "Requests for memory (malloc, new, mmap) of this module so far.\n\n"
+        ">>> before = neurlang.allocation_count()\n>>> x = neurlang.empty(1000)\n"
+        ">>> neurlang.allocation_count() >= before\nTrue");
 }
 
 void bind_cpu(py::module_& m) {
-  m.def("isa", &isa, "The instruction level in use.");
-  m.def("isa_supported", &isa_supported, "The instruction levels that this machine can use, lowest first.");
+  m.def("isa", &isa, "The instruction level in use.\n\n>>> neurlang.isa() in neurlang.isa_supported()\nTrue");
+  m.def("isa_supported", &isa_supported,
+        "The instruction levels that this machine can use, lowest first.\n\n"
+        ">>> neurlang.isa() in neurlang.isa_supported()\nTrue");
   m.def("simd_header", &simd_header, "The text with which every generated kernel file begins.");
-  m.def("available_cpus", &available_cpus, "Processors that affinity and cgroup limits leave to this process.");
+  m.def("available_cpus", &available_cpus,
+        "Processors that affinity and cgroup limits leave to this process.\n\n"
+        ">>> neurlang.available_cpus() >= 1\nTrue");
 }
 
 void bind_code(py::module_& m) {

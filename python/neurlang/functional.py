@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from . import _tensor as F
 from ._tensor import (
@@ -27,6 +27,8 @@ from ._tensor import (
 from .autograd import no_grad
 from .errors import DTypeError
 from .ops import composite
+
+Fn = TypeVar("Fn", bound=Callable[..., Tensor])
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -207,7 +209,8 @@ def batch_norm(
     momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Channels (axis 1) scaled: (x - mean) / sqrt(var + eps) * weight + bias, by the batch's statistics or running ones.
+    """Channels (axis 1) scaled: (x - mean) / sqrt(var + eps) * weight + bias, by the batch's statistics or the
+    running ones.
 
     In training mean and variance (divided by n) are the batch's, and the running ones move to them in place by
     `momentum`, the variance to its unbiased estimate. Else the running ones are used. ValueError where they are missing
@@ -232,51 +235,59 @@ def batch_norm(
 # ---- activations that may overwrite their input ----
 
 
+def _as_row(function: Fn) -> Fn:
+    """Gives the function the text of its row."""
+    _, _, text = getattr(F, function.__name__).__doc__.partition("\n\n")
+    summary, *rest = text.split("\n\n")
+    function.__doc__ = "\n\n".join([f"{summary} `inplace` overwrites the input.", *rest])
+    return function
+
+
+@_as_row
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """max(x, 0)."""
     return input.relu_() if inplace else F.relu(input)
 
 
+@_as_row
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
-    """min(max(x, 0), 6)."""
     return _apply(F.relu6, input, inplace)
 
 
+@_as_row
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    """x where x > 0, else negative_slope * x."""
     return _apply(F.leaky_relu, input, inplace, negative_slope)
 
 
+@_as_row
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """x where x > 0, else alpha * (exp(x) - 1)."""
     return _apply(F.elu, input, inplace, alpha)
 
 
+@_as_row
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
-    """The self-normalising scaled ELU."""
     return _apply(F.selu, input, inplace)
 
 
+@_as_row
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """x * sigmoid(x)."""
     return _apply(F.silu, input, inplace)
 
 
+@_as_row
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
-    """x * tanh(softplus(x))."""
     return _apply(F.mish, input, inplace)
 
 
+@_as_row
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    """x * relu6(x + 3) / 6."""
     return _apply(F.hardswish, input, inplace)
 
 
+@_as_row
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    """relu6(x + 3) / 6."""
     return _apply(F.hardsigmoid, input, inplace)
 
 
+@_as_row
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
-    """x limited to [min_val, max_val]."""
     return _apply(F.hardtanh, input, inplace, min_val, max_val)

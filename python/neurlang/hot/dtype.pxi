@@ -1,10 +1,14 @@
 # dtype.pxi: dtype objects, the op specifications read from the table, and promotion.
 
 cdef class dtype:
-    """An element type: `neurlang.float32`, `int64`, `bool` …; `itemsize` is in bytes.
+    """An element type: `neurlang.float32`, `int64`, `bool` …
 
-    >>> neurlang.float32.itemsize, neurlang.int64.is_floating_point
-    (4, False)
+    Its fields: `name`; `text`, the name in graphs; `id`, its place in the order of promotion; `itemsize` in bytes;
+    `is_floating_point`; `numpy`, NumPy's dtype.
+
+    >>> t = neurlang.float32
+    >>> t.name, t.text, t.id, t.itemsize, t.is_floating_point, t.numpy
+    ('float32', 'f32', 4, 4, True, dtype('float32'))
     """
     cdef readonly int id
     cdef readonly str name

@@ -72,22 +72,46 @@ cdef Tensor ranked_matmul(str op, object x, object y, int x_rank, int y_rank):
 
 
 def mm(input, mat2):
-    """The product of two matrices."""
+    """The product of two matrices.
+
+    ShapeError for other numbers of axes.
+
+    >>> neurlang.mm(neurlang.tensor([[1, 2], [3, 4]]), neurlang.tensor([[1, 0], [0, 2]])).tolist()
+    [[1, 4], [3, 8]]
+    """
     return ranked_matmul("mm", input, mat2, 2, 2)
 
 
 def bmm(input, mat2):
-    """The products of two equally long batches of matrices."""
+    """The products of two equally long batches of matrices.
+
+    [B, M, K] and [B, K, N] give [B, M, N]; ShapeError for other shapes.
+
+    >>> neurlang.bmm(neurlang.ones(5, 2, 3), neurlang.ones(5, 3, 4)).shape
+    (5, 2, 4)
+    """
     return ranked_matmul("bmm", input, mat2, 3, 3)
 
 
 def mv(input, vec):
-    """The product of a matrix and a vector."""
+    """The product of a matrix and a vector.
+
+    ShapeError for other numbers of axes.
+
+    >>> neurlang.mv(neurlang.tensor([[1, 2], [3, 4]]), neurlang.tensor([1, 10])).tolist()
+    [21, 43]
+    """
     return ranked_matmul("mv", input, vec, 2, 1)
 
 
 def dot(input, tensor):
-    """The sum of the products of two vectors' elements."""
+    """The sum of the products of two vectors' elements.
+
+    ShapeError for other numbers of axes.
+
+    >>> neurlang.dot(neurlang.tensor([1, 2]), neurlang.tensor([3, 4])).item()
+    11
+    """
     return ranked_matmul("dot", input, tensor, 1, 1)
 
 

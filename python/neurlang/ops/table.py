@@ -58,6 +58,12 @@ class Row:
     (internal; the public function and method of its name, with PyTorch's special arguments, are those of
     ops/composite.py), ``manual`` (written by hand in hot/). `ins` and `defaults` are PyTorch's argument names and
     defaults.
+
+    >>> row = neurlang.Row("triple", "map", ("input",), "T->T", "3 x", over="float", expr=lambda x: 3 * x)
+    >>> row.in_types, row.out_types, row.outs, row.dtypes
+    (('T',), ('T',), 1, ('f32', 'f64'))
+    >>> row.function, row.interval(0)
+    ('triple', (-8.0, 8.0))
     """
 
     name: str
@@ -91,14 +97,17 @@ class Row:
 
     @property
     def in_types(self) -> tuple[str, ...]:
+        """The types of the operands."""
         return tuple(t for t in self.types.split("->")[0].split(",") if t)
 
     @property
     def out_types(self) -> tuple[str, ...]:
+        """The types of the results."""
         return tuple(self.types.split("->")[1].split(","))
 
     @property
     def outs(self) -> int:
+        """The number of results."""
         return len(self.out_types)
 
     @property
@@ -343,42 +352,47 @@ TABLE: tuple[Row, ...] = (
                  ulp=2.0, example=("[0.0]", "[0.5]"), stablehlo="logistic"),
     _activation("logsigmoid", "log sigmoid(x), without overflow", expr=ex.logsigmoid,
                 grad=lambda F, g, x: (g * F.sigmoid(-x),), numpy=lambda np, x: -np.logaddexp(0, -x), ulp=3.0,
-                binding="function"),
-    _activation("softplus", "log(1 + e^(βx)) / β; x itself where βx exceeds the threshold", "beta", "threshold",
-                expr=ex.softplus, grad=d.softplus,
+                binding="function", example=("[-100.0]", "[-100.0]")),
+    _activation("softplus", "log(1 + e^(βx)) / β; x itself where βx exceeds the threshold (Dugas et al. 2001)",
+                "beta", "threshold", expr=ex.softplus, grad=d.softplus,
                 numpy=lambda np, x, b, t: np.where(x * b > t, x, np.logaddexp(0, x * b) / b),
                 domain=((-8, 8), (0.5, 2), (15, 25)), ulp=12.0, defaults={"beta": 1.0, "threshold": 20.0},
-                binding="function"),
-    _activation("silu", "x sigmoid(x)", expr=lambda x: x * el.sigmoid(x), grad=lambda F, g, x: (F._silu_grad(g, x),),
-                numpy=lambda np, x: x / (1 + np.exp(-x)), ulp=3.0, binding="function", example=("[0.0]", "[0.0]")),
-    _activation("mish", "x tanh(softplus(x))", expr=ex.mish, grad=d.mish,
-                numpy=lambda np, x: x * np.tanh(np.logaddexp(0, x)), ulp=5.0, binding="function"),
+                binding="function", example=("[-200.0, 100.0]", "[0.0, 100.0]")),
+    _activation("silu", "x sigmoid(x) (Elfwing et al. 2018)", expr=lambda x: x * el.sigmoid(x),
+                grad=lambda F, g, x: (F._silu_grad(g, x),), numpy=lambda np, x: x / (1 + np.exp(-x)), ulp=3.0,
+                binding="function", example=("[0.0]", "[0.0]")),
+    _activation("mish", "x tanh(softplus(x)) (Misra 2019)", expr=ex.mish, grad=d.mish,
+                numpy=lambda np, x: x * np.tanh(np.logaddexp(0, x)), ulp=5.0, binding="function",
+                example=("[0.0, 100.0]", "[0.0, 100.0]")),
     _activation("gelu", "x Φ(x), Φ the normal distribution", expr=ex.gelu, grad=lambda F, g, x: (F._gelu_grad(g, x),),
                 numpy=lambda np, x: x * 0.5 * np.vectorize(math.erfc, otypes=[float])(-x * math.sqrt(0.5)), ulp=4.0,
                 slack=8.0, binding="composite"),
     _activation("gelu_tanh", "x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))", expr=ex.gelu_tanh,
                 grad=lambda F, g, x: (F._gelu_tanh_grad(g, x),), numpy=ref.gelu_tanh, ulp=4.0, slack=8.0,
                 binding="internal"),
-    _activation("relu", "max(x, 0)", over="number", inplace_method=True, expr=ex.relu,
+    _activation("relu", "max(x, 0) (Nair & Hinton 2010)", over="number", inplace_method=True, expr=ex.relu,
                 grad=lambda F, g, _x, out: (F._relu_grad(g, out),), numpy=lambda np, x: np.maximum(x, 0),
                 example=("[-1.0, 2.0]", "[0.0, 2.0]"), stablehlo="maximum"),
     _activation("relu6", "min(max(x, 0), 6)", over="number",
                 expr=lambda x: ex.clamp(x, s.const(0, x.dtype), s.const(6, x.dtype)),
                 grad=lambda F, g, x: d.hardtanh(F, g, x, 0, 6)[:1], numpy=lambda np, x: np.clip(x, 0, 6),
                 binding="function", example=("[-1.0, 2.0, 9.0]", "[0.0, 2.0, 6.0]"), stablehlo="clamp"),
-    _activation("leaky_relu", "x, or slope x where x is negative", "negative_slope", grad=d.leaky_relu,
-                expr=lambda x, slope: s.select(x > 0, x, x * slope), numpy=lambda np, x, a: np.where(x > 0, x, a * x),
+    _activation("leaky_relu", "x, or slope x where x is negative (Maas et al. 2013)", "negative_slope",
+                grad=d.leaky_relu, expr=lambda x, slope: s.select(x > 0, x, x * slope),
+                numpy=lambda np, x, a: np.where(x > 0, x, a * x),
                 domain=((-8, 8), (0.1, 0.5)), defaults={"negative_slope": 0.01}, binding="function",
                 example=("[-2.0, 4.0], 0.5", "[-1.0, 4.0]")),
-    _activation("elu", "x, or α (eˣ - 1) where x is negative", "alpha", expr=ex.elu, grad=d.elu,
+    _activation("elu", "x, or α (eˣ - 1) where x is negative (Clevert et al. 2016)", "alpha", expr=ex.elu, grad=d.elu,
                 numpy=lambda np, x, a: np.where(x > 0, x, a * np.expm1(np.minimum(x, 0))), domain=((-8, 8), (0.5, 2)),
-                ulp=3.0, defaults={"alpha": 1.0}, binding="function"),
-    _activation("selu", "λ (x, or α (eˣ - 1) where x is negative)", expr=ex.selu, grad=d.selu, numpy=ref.selu, ulp=4.0,
-                binding="function"),
-    _activation("hardswish", "x min(max(x + 3, 0), 6) / 6", expr=lambda x: x * ex.hardsigmoid(x), grad=d.hardswish,
-                numpy=lambda np, x: x * np.clip(x + 3, 0, 6) / 6, ulp=4.0, slack=8.0, binding="function"),
-    _activation("hardsigmoid", "min(max(x + 3, 0), 6) / 6", expr=ex.hardsigmoid, grad=d.hardsigmoid,
-                numpy=lambda np, x: np.clip(x + 3, 0, 6) / 6, ulp=2.0, slack=2.0, binding="function"),
+                ulp=3.0, defaults={"alpha": 1.0}, binding="function", example=("[-1000.0, 4.0], 2.0", "[-2.0, 4.0]")),
+    _activation("selu", "λ (x, or α (eˣ - 1) where x is negative), λ ≈ 1.0507, α ≈ 1.6733 (Klambauer et al. 2017)",
+                expr=ex.selu, grad=d.selu, numpy=ref.selu, ulp=4.0, binding="function", example=("[0.0]", "[0.0]")),
+    _activation("hardswish", "x min(max(x + 3, 0), 6) / 6 (Howard et al. 2019)", expr=lambda x: x * ex.hardsigmoid(x),
+                grad=d.hardswish, numpy=lambda np, x: x * np.clip(x + 3, 0, 6) / 6, ulp=4.0, slack=8.0,
+                binding="function", example=("[0.0, 3.0, 100.0]", "[0.0, 3.0, 100.0]")),
+    _activation("hardsigmoid", "min(max(x + 3, 0), 6) / 6 (Howard et al. 2019)", expr=ex.hardsigmoid,
+                grad=d.hardsigmoid, numpy=lambda np, x: np.clip(x + 3, 0, 6) / 6, ulp=2.0, slack=2.0,
+                binding="function", example=("[-3.0, 0.0, 3.0]", "[0.0, 0.5, 1.0]")),
     _activation("hardtanh", "min(max(x, min_val), max_val)", "min_val", "max_val", over="number", expr=ex.clamp,
                 grad=d.hardtanh, numpy=lambda np, x, lo, hi: np.clip(x, lo, hi), domain=((-8, 8), (-4, -1), (1, 4)),
                 defaults={"min_val": -1.0, "max_val": 1.0}, binding="function", example=("[-3.0, 0.5]", "[-1.0, 0.5]"),
@@ -613,7 +627,15 @@ def check(row: Row) -> None:
 
 
 def register(row: Row) -> None:
-    """Adds a row from outside, at run time; it works at once, its kernels are compiled when first used."""
+    """Adds a row from outside, at run time; it works at once, its kernels are compiled when first used.
+
+    ValueError where the name is taken or the row's fields do not fit together.
+
+    >>> double = neurlang.Row("double_it", "map", ("input",), "T->T", "2 x", over="float", expr=lambda x: x + x)
+    >>> neurlang.register(double)
+    >>> neurlang.double_it(neurlang.tensor([1.5])).tolist()
+    [3.0]
+    """
     check(row)
     if row.name in ROWS:
         raise ValueError(f"there is an op {row.name!r} already")

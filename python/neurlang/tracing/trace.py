@@ -168,7 +168,7 @@ class trace:
 
         >>> double = neurlang.trace(lambda x: (x * 2).relu())
         >>> y = double(neurlang.ones(2))
-        >>> print(double.kernels[0])
+        >>> print(double.kernels[0], end="")
         // mul, relu
         kernel k0 [i0: 2] {
           in a0: f32[i0]
