@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bounds import GRADCHECK
+from bounds import GRADCHECK, assert_close
 
 import neurlang as nl
 from neurlang import autograd
@@ -588,3 +588,63 @@ def test_the_power_0_has_the_gradient_0(torch: Any) -> None:
         x = lib.tensor([1.0, 0.0, -2.0], requires_grad=True)
         (x**0).sum().backward()
         assert x.grad.tolist() == [0.0, 0.0, 0.0]
+
+
+WINDOWS = [((2,), (0,), 0), ((2, 3), (1, 1), 1), ((3, 2), (-1, 2), 2), ((2, 2), (2, 1), 0), ((0, 2), (1, 1), 0)]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_strided_windows_add_the_gradients_of_what_they_show_twice(
+    window: tuple[Any, ...], transposed: bool, rng: np.random.Generator, torch: Any
+) -> None:
+    values, weights = rng.standard_normal((2, 4)), rng.standard_normal(window[0])
+    grads = []
+    for lib in (nl, torch):
+        x = lib.tensor(values)
+        x = (x.t() if transposed else x).requires_grad_()
+        if lib is nl or min(window[1]) >= 0:
+            y = x.as_strided(*window)
+            (y * y * lib.tensor(weights)).sum().backward()
+        else:  # PyTorch has no negative strides
+            ((x.as_strided((3, 2), (1, 2), 0).flip(0)) ** 2 * lib.tensor(weights)).sum().backward()
+        grads.append(x.grad.numpy())
+    assert_close(grads[0], grads[1], "chain of ops", n=4, scale=np.abs(grads[1]).max() + 1)
+
+
+def test_strided_windows_that_overlap_pass_gradcheck() -> None:
+    x = nl.rand(7, dtype=nl.float64, requires_grad=True)
+    assert gradcheck(lambda x: x.as_strided((3, 3), (2, 1)).square(), (x,))
+    assert gradgradcheck(lambda x: x.as_strided((3, 3), (2, 1)) ** 3, (x,))
+
+
+@pytest.mark.parametrize("write", ["fill_(5.0)", "zero_()", "copy_(c)", "uniform_()", "__setitem__(..., c)"])
+def test_what_a_constant_overwrites_gets_the_gradient_0(write: str, torch: Any) -> None:
+    for lib in (nl, torch):
+        x = lib.ones(3, requires_grad=True)
+        y = x * 2
+        eval(f"y.{write}", {"y": y, "c": lib.zeros(3)})
+        assert y.requires_grad
+        (y * 3).sum().backward()
+        assert x.grad.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("write", [lambda v: v.fill_(5.0), lambda v: v.mul_(2), lambda v: v.__setitem__(0, 3.0)])
+def test_a_view_of_a_leaf_cannot_be_written(write: Any, torch: Any) -> None:
+    for lib in (nl, torch):
+        x = lib.ones(3, requires_grad=True)
+        for view in (x[1:], x.view(3, 1), x.split(2)[0]):
+            with pytest.raises(RuntimeError, match="leaf|multiple views|view"):
+                write(view)
+        with lib.no_grad():
+            write(x[1:])
+        assert x.is_leaf and x.tolist() != [1.0, 1.0, 1.0]
+
+
+def test_a_leaf_that_is_a_view_keeps_its_gradient() -> None:
+    w = nl.ones(2, 3)
+    x = w.t().requires_grad_()
+    first, rest = x[0], x.split(1)[1]
+    w.mul_(2)  # the views' history is the leaf's, not its memory's
+    (first.sum() + rest.sum() * 2).backward()
+    assert x.grad.tolist() == [[1, 1], [2, 2], [0, 0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -274,3 +275,60 @@ def test_a_shallow_copy_shares_memory(torch: Any) -> None:
 def test_senseless_arguments_are_named(message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SENSELESS[message]()
+
+
+# ---- numbers and arrays beside tensors ----
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+@pytest.mark.parametrize("value", [2.7, 0.5, 9.5])
+def test_an_integer_tensor_takes_numbers_rounded_towards_zero(dtype: str, value: float, torch: Any) -> None:
+    results = []
+    for lib in (nl, torch):
+        kind = getattr(lib, dtype)
+        x = lib.zeros(4, dtype=kind)
+        x[2] = value
+        mask = lib.tensor([True, False, False, True])
+        made = lib.full((2,), value, dtype=kind)
+        filled = lib.zeros(2, dtype=kind).fill_(value)
+        x[mask] = value
+        results.append([t.tolist() for t in (x, x.masked_fill(~mask, value), filled, made)])
+    assert results[0] == results[1]
+    assert nl.arange(0, 5, 1.5, dtype=nl.int64).tolist() == torch.arange(0, 5, 1.5, dtype=torch.int64).tolist()
+
+
+def test_a_number_that_an_integer_tensor_cannot_hold_is_refused() -> None:
+    x = nl.tensor([1], dtype=nl.uint8)
+    for call in (lambda: x + 300, lambda: nl.full((2,), -1, dtype=nl.uint8), lambda: x.fill_(256), lambda: x * -1,
+                 lambda: x.to(nl.int32) + 2**31, lambda: x.to(nl.int64) + 2**63):
+        with pytest.raises(OverflowError, match="does not fit"):
+            call()
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(nl.DTypeError, match="integer"):
+            x.fill_(value)
+
+
+@pytest.mark.parametrize("number", [300, -1, 2**40, -(2**40), 7])
+def test_comparisons_with_numbers_of_any_size(number: int) -> None:
+    for dtype in ("uint8", "int32", "int64"):
+        for compare in ("eq", "ne", "lt", "le", "gt", "ge"):
+            got = getattr(nl.tensor([0, 7, 255], dtype=getattr(nl, dtype)), compare)(number)
+            assert got.tolist() == [getattr(operator, compare)(x, number) for x in (0, 7, 255)], (dtype, compare)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, np.bool_])
+def test_arrays_beside_tensors_are_tensors(kind: Any, rng: np.random.Generator, torch: Any) -> None:
+    values, array = rng.random((2, 3), np.float32), (rng.random(3) * 9).astype(kind)
+    x, theirs = nl.from_numpy(values), torch.from_numpy(values)
+    for op in (lambda a, b: a + b, lambda a, b: a * b, lambda a, b: a / (b + 1), lambda a, b: a < b):
+        got, expected = op(x, array), op(theirs, torch.from_numpy(array))
+        assert isinstance(got, nl.Tensor) and str(got.dtype).split(".")[1] == str(expected.dtype).split(".")[1]
+        np.testing.assert_array_equal(got.numpy(), expected.numpy())
+    assert isinstance(array + x, nl.Tensor) and (array - x).tolist() == (nl.from_numpy(array) - x).tolist()
+
+
+def test_plus() -> None:
+    x = nl.tensor([1.0, -2.0], requires_grad=True)
+    assert (+x).tolist() == [1.0, -2.0] and (+x).requires_grad
+    with pytest.raises(nl.DTypeError, match="bool"):
+        +(x > 0)

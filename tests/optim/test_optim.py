@@ -57,6 +57,23 @@ def test_sgd_by_hand() -> None:
     assert p.tolist() == [0.75, 2.5]
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_rate_may_be_a_tensor_of_one_element(name: str, shape: tuple[int, ...]) -> None:
+    ends = []
+    for lr in (0.25, nl.full(shape, 0.25)):
+        p = nl.nn.Parameter(nl.tensor([1.0, 2.0]))
+        optimizer = getattr(nl.optim, name)([p], lr=lr)
+        with nl.trace():
+            for _ in range(3):
+                p.grad = p.detach() * 2
+                optimizer.step()
+        ends.append(p.tolist())
+    assert ends[0] == ends[1]
+    with pytest.raises(ValueError, match="2 elements"):
+        getattr(nl.optim, name)([p], lr=nl.ones(2))
+
+
 def test_transposed_parameters_and_gradients(rng: np.random.Generator) -> None:
     values, grads = rng.standard_normal((4, 3)), rng.standard_normal((4, 3))
     p = nl.nn.Parameter(nl.from_numpy(values.T.copy()).t())
@@ -196,6 +213,7 @@ SCHEDULES = {
     "linear": lambda lib, o: lib.optim.lr_scheduler.LinearLR(o, start_factor=0.1, total_iters=6),
     "cosine": lambda lib, o: lib.optim.lr_scheduler.CosineAnnealingLR(o, T_max=15, eta_min=0.001),
     "one cycle": lambda lib, o: lib.optim.lr_scheduler.OneCycleLR(o, max_lr=[0.5, 1.0], total_steps=21),
+    "one cycle and a step": lambda lib, o: lib.optim.lr_scheduler.OneCycleLR(o, max_lr=0.5, total_steps=20),
     "one cycle linear": lambda lib, o: lib.optim.lr_scheduler.OneCycleLR(
         o, max_lr=0.5, epochs=3, steps_per_epoch=7, anneal_strategy="linear", pct_start=0.5
     ),
@@ -251,6 +269,11 @@ def test_schedules_resume(name: str) -> None:
 
 def test_bad_schedules() -> None:
     optimizer = two_groups(nl)
+    schedule = nl.optim.lr_scheduler.OneCycleLR(two_groups(nl), 0.1, total_steps=2)
+    schedule.step()
+    schedule.step()
+    with pytest.raises(ValueError, match="past the 2 steps"):
+        schedule.step()
     with pytest.raises(ValueError):
         nl.optim.lr_scheduler.OneCycleLR(optimizer, 0.1)
     with pytest.raises(ValueError):

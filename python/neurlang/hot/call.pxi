@@ -288,7 +288,7 @@ cdef Tensor map2(int op, object x, object y):
                     return out if not (wants_grad(a) or wants_grad(b)) else with_node(op, out, (x, y), ())
         elif type(y) is float or type(y) is int:
             t = dtype_id(a.d.dtype)
-            if t >= F32 or (t > U8 and type(y) is int):
+            if t >= F32 or (t > U8 and type(y) is int and fits(y, t)):
                 second.tensor = NULL
                 second.bits = scalar_bits(y, t)
                 second.dtype = a.d.dtype
@@ -309,7 +309,7 @@ cdef Tensor mapn(int op, tuple operands):
 
 
 cdef object as_operand(object x):
-    """Tensors and Python numbers pass; NumPy scalars become numbers; all else is a TypeError."""
+    """Tensors and Python numbers pass; NumPy's scalars become numbers, its arrays tensors; all else is a TypeError."""
     if isinstance(x, Stale):
         x.refuse()
     if is_tensor(x) or type(x) is float or type(x) is int or type(x) is bool:
@@ -318,7 +318,9 @@ cdef object as_operand(object x):
         return x.item()
     if isinstance(x, (int, float)):
         return x
-    raise DTypeError(f"expected a Tensor or a number, got {type(x).__name__}; use neurlang.tensor or from_numpy for arrays")
+    if isinstance(x, np.ndarray):
+        return as_tensor(x)
+    raise DTypeError(f"expected a Tensor or a number, got {type(x).__name__}; use neurlang.tensor")
 
 
 # ---- in place ----
@@ -328,8 +330,9 @@ cdef int check_writable(Tensor x, str what) except -1:
         raise AliasError(f"{what}: the tensor's memory is read-only; write to a clone()")
     if overlaps_itself(x.d):
         raise AliasError(f"{what}: several elements of the {describe(x)} share memory (it is expanded); write to a clone()")
-    if grad_enabled() and x.leaf_grad:
-        raise RuntimeError(f"{what}: a leaf tensor that requires grad cannot be written in place; use no_grad() or detach()")
+    if grad_enabled() and (x.leaf_grad or (x.base is not None and x.base.leaf_grad)):
+        raise RuntimeError(f"{what}: a leaf tensor that requires grad cannot be written in place, nor a view of one; "
+                           "use no_grad() or detach()")
     return 0
 
 
@@ -338,11 +341,17 @@ cdef int written(Tensor x, Node node) except -1:
     if node is not None:
         attach(x, node)
     elif x.node is not None and grad_enabled():
-        x.node = None
+        forget(x)
     if x.base is not None and (node is not None or wants_grad(x.base)) and grad_enabled():
         rebase(x)
     elif x.base is None:
         x.writes += 1
+    return 0
+
+
+cdef int forget(Tensor x) except -1:
+    """x was overwritten by what has no history: zeros flow to what it was. A view's base sends them itself."""
+    x.node = None if x.base is not None else overwritten(x)
     return 0
 
 

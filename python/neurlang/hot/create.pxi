@@ -43,6 +43,8 @@ def empty(*size, dtype=None, device=None, bint requires_grad=False):
 def full(size, fill_value, *, dtype=None, device=None, bint requires_grad=False):
     """A tensor filled with one value; the dtype is the value's (float: the default dtype, int: int64, bool).
 
+    An integer dtype takes the number rounded towards zero; OverflowError where it cannot hold it (PyTorch wraps it).
+
     >>> neurlang.full((2,), 7).tolist()
     [7, 7]
     """
@@ -128,9 +130,13 @@ def arange(start, end=None, step=1, *, dtype=None, device=None, bint requires_gr
     if end is None:
         start, end = 0, start
     start, end, step = number(start), number(end), number(step)
-    if step == 0 or not py.all(math_isfinite(v) for v in (start, end, step)):
-        raise ValueError(f"arange: start={start}, end={end}, step={step} must be finite and step not zero")
+    if not py.all(isinstance(v, int) or math_isfinite(v) for v in (start, end, step)):
+        raise ValueError(f"arange: start={start}, end={end}, step={step} must be finite")
     t = dtype_arg(dtype, I64 if py.all(isinstance(v, int) for v in (start, end, step)) else default_float)
+    if t < F32:
+        start, end, step = int(start), int(end), int(step)
+    if step == 0:
+        raise ValueError(f"arange: start={start}, end={end}, step={step}: the step must not be zero")
     shape = dims_from((steps_between(start, end, step),), "arange")
     return with_grad(source(OP["arange"], shape, t, (start, step), (t, t)), requires_grad)
 

@@ -112,6 +112,7 @@ cdef struct OpSpec:
     int over
     bint promote_float
     bint promote_int64
+    bint promote_first
     bint differentiable
     bint saves_out
     bint saved[MAX_OPERANDS]  # which inputs the gradient rule reads; a variadic row's last flag holds for the rest
@@ -141,6 +142,7 @@ cdef int add_row(object row) except -1:
     s.over = ("all", "number", "float", "int", "integer").index(row.over)
     s.promote_float = row.promote == "float"
     s.promote_int64 = row.promote == "int64"
+    s.promote_first = row.promote == "first"
     s.differentiable = row.grad is not None
     if s.differentiable:
         code = row.grad.__code__
@@ -202,6 +204,22 @@ cdef inline bint is_scalar(object x):
     return isinstance(x, (int, float, np.generic))
 
 
+cdef inline bint is_operand(object x):
+    """What an operator takes on its other side."""
+    return isinstance(x, (Tensor, int, float, np.generic, np.ndarray))
+
+
+cdef bint fits(object x, int t) except -1:
+    """Whether the integer x is a value of the integer dtype t."""
+    cdef int beyond = 0
+    cdef int64_t i = PyLong_AsLongLongAndOverflow(x, &beyond)
+    if beyond:
+        return False
+    if t == U8:
+        return 0 <= i <= 255
+    return t != I32 or -2147483648 <= i <= 2147483647
+
+
 cdef int scalar_dtype(object x) except -2:
     """The dtype a Python number stands for when nothing else decides."""
     if isinstance(x, np.generic):
@@ -220,7 +238,6 @@ cdef uint64_t scalar_bits(object x, int t) except? 0xFFFFFFFFFFFFFFFF:
     cdef uint64_t bits = 0
     cdef float f
     cdef double g
-    cdef int64_t i
     if t == F32:
         f = <float><double>x
         memcpy(&bits, &f, 4)
@@ -230,12 +247,12 @@ cdef uint64_t scalar_bits(object x, int t) except? 0xFFFFFFFFFFFFFFFF:
     elif t == B8:
         bits = 1 if x else 0
     else:
-        if isinstance(x, (float, np.floating)) and x != int(x):
+        if isinstance(x, (float, np.floating)) and not math_isfinite(x):
             raise DTypeError(f"{x!r} is not an integer, as dtype {DTYPES[t].name} needs")
-        i = int(x)
-        if t == U8 and not 0 <= i <= 255 or t == I32 and not -2147483648 <= i <= 2147483647:
+        whole = int(x)  # towards zero, as in PyTorch
+        if not fits(whole, t):
             raise OverflowError(f"{x!r} does not fit {DTYPES[t].name}")
-        bits = <uint64_t>i if t == I64 else (<uint64_t>i & 0xFFFFFFFF)
+        bits = <uint64_t><int64_t>whole if t == I64 else (<uint64_t><int64_t>whole & 0xFFFFFFFF)
     return bits
 
 
@@ -262,12 +279,25 @@ cdef int promote(const OpSpec* s, list args, int op) except -2:
         t = zero
     if number >= 0 and (t < 0 or category(number) > category(t)):
         t = number
-    if s.promote_float and t < F32:
+    if s.promote_first and isinstance(args[0], Tensor):
+        t = dtype_id((<Tensor>args[0]).d.dtype)
+    elif s.promote_float and t < F32:
         t = default_float
+    if number == I64 and s.out_type[0] == B8 and (t == U8 or t == I32) and not all_fit(s, args, t):
+        t = I64  # a comparison with a number that no element can equal
     if not allowed(s.over, t):
         raise DTypeError(f"{rows[op].name} is not defined for {DTYPES[t].name}; operands are "
                          + ", ".join(describe(args[i]) for i in range(s.n_in)))
     return t
+
+
+cdef bint all_fit(const OpSpec* s, list args, int t) except -1:
+    """Whether the integers among the operands are values of dtype t."""
+    cdef int i
+    for i in range(s.n_in):
+        if isinstance(args[i], int) and not fits(args[i], t):
+            return False
+    return True
 
 
 def promote_types(a, b):

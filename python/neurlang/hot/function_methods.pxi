@@ -123,11 +123,16 @@ def pow(self, exponent):
     """The power; see neurlang.pow."""
     return tensor_pow(self, exponent)
 
+def __pos__(self):
+    if dtype_id(self.d.dtype) == B8:
+        raise DTypeError(f"+x is not defined for bool; the operand is {describe(self)}")
+    return self
+
 def __truediv__(self, other):
-    return map2(OP["div"], self, other) if is_tensor(other) or is_scalar(other) else NotImplemented
+    return map2(OP["div"], self, other) if is_operand(other) else NotImplemented
 
 def __rtruediv__(self, other):
-    return map2(OP["div"], other, self) if is_scalar(other) else NotImplemented
+    return map2(OP["div"], other, self) if is_operand(other) else NotImplemented
 
 def __itruediv__(self, other):
     return map_into(OP["div"], self, (other,))
@@ -137,10 +142,10 @@ def div_(self, other):
     return map_into(OP["div"], self, (other,))
 
 def __pow__(self, exponent, modulo):
-    return tensor_pow(self, exponent) if is_tensor(exponent) or is_scalar(exponent) else NotImplemented
+    return tensor_pow(self, exponent) if is_operand(exponent) else NotImplemented
 
 def __rpow__(self, base, modulo):
-    return map2(OP["pow"], base, self) if is_scalar(base) else NotImplemented
+    return map2(OP["pow"], base, self) if is_operand(base) else NotImplemented
 
 def __ipow__(self, exponent):
     return pow_into(self, exponent)

@@ -245,22 +245,36 @@ cdef bint any_wants_grad(tuple operands) except -1:
 
 cdef int refresh_view(Tensor v) except -1:
     """Re-derives the history of view `v` from its base, which was written through another alias."""
-    cdef TensorData geometry = v.d
     cdef Tensor base = v.base
+    cdef int64_t low, high, base_low, base_high
     v.base_writes = base.writes
     if not wants_grad(base):
         v.node = None
         return 0
-    shape, strides, offset = shape_tuple(&v.d), stride_tuple(&v.d), v.d.offset - base.d.offset
-    base_shape = shape_tuple(&base.d)
+    extent(v.d, &low, &high)
+    extent(base.d, &base_low, &base_high)
+    low, room = py.min(low, base_low), py.max(high, base_high) - py.min(low, base_low)
+    shape, strides, offset = shape_tuple(&v.d), stride_tuple(&v.d), v.d.offset - low
+    base_shape, base_strides, base_offset = shape_tuple(&base.d), stride_tuple(&base.d), base.d.offset - low
+    overlaps = overlaps_itself(v.d)
 
     def rule(F, g):
-        z = F.zeros(base_shape, dtype=g.dtype)
-        z.as_strided(shape, strides, offset).copy_(g)
-        return (z,)
+        memory = F.zeros(room, dtype=g.dtype)  # from the lowest to the highest element of both
+        if overlaps:
+            places = F.arange(room).as_strided(shape, strides, offset)
+            memory = F.index_add(memory, 0, places.reshape(-1), g.reshape(-1))
+        else:
+            memory.as_strided(shape, strides, offset).copy_(g)
+        return (memory.as_strided(base_shape, base_strides, base_offset),)
 
     python_node("view", rule, (base,), (v,))
     return 0
+
+
+cdef Node overwritten(Tensor x):
+    """The history of x after a write that nothing flows through: zeros to what it was."""
+    shape = shape_tuple(&x.d)
+    return python_node("overwrite", lambda F, g: (F.zeros(shape, dtype=g.dtype),), (x,), (x,))
 
 
 cdef int rebase(Tensor v) except -1:

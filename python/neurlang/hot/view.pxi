@@ -6,11 +6,16 @@ cdef Tensor alias(Tensor x):
     return wrap(&x.d)
 
 
+cdef inline Tensor base_of(Tensor x):
+    """What a view of x is a view of: the tensor whose history its own one follows."""
+    return x if x.base is None or x.leaf_grad else x.base
+
+
 cdef int link(Tensor v, Tensor x, str name, object rule) except -1:
     """Makes v a view of x for autograd; `rule(F, g)` maps the gradient of v to x's shape."""
     if not grad_enabled():
         return 0
-    v.base = x.base if x.base is not None else x
+    v.base = base_of(x)
     v.base_writes = v.base.writes
     if wants_grad(x):
         python_node(name, rule, (x,), (v,))
@@ -158,7 +163,7 @@ def as_strided(input, size, stride, storage_offset=None):
         raise ShapeError(f"as_strided: elements {low} to {high} reach outside the storage of {room}")
     v.d.offset = start
     if grad_enabled():
-        v.base = t.base if t.base is not None else t
+        v.base = base_of(t)
         refresh_view(v)
     return v
 
@@ -195,7 +200,7 @@ def split(tensor, split_size_or_sections, dim=0):
         at += size
     if grad_enabled():
         for v in pieces:
-            v.base = t.base if t.base is not None else t
+            v.base = base_of(t)
             v.base_writes = v.base.writes
         if wants_grad(t):
             shapes = [p.shape for p in pieces]

@@ -728,7 +728,7 @@ def pad(F: Any, input: Tensor, pad: Sequence[int], mode: str = "constant", value
             n = input.shape[axis]
             place, most = _PLACES[mode]
             if max(before, after) > most(n):
-                raise F.ShapeError(f"pad: ({before}, {after}) is too much along axis {axis} of extent {n} in mode {mode!r}")
+                raise F.ShapeError(f"pad: ({before}, {after}) is too much along axis {axis} of extent {n}, mode {mode!r}")
             input = F.index_select(input, axis, place(F, F.arange(-before, n + after), n))
     return input
 

@@ -26,7 +26,7 @@ OVER = {
     "int": ("b8", "u8", "i32", "i64"),
     "integer": ("u8", "i32", "i64"),
 }
-PROMOTE = ("same", "float", "int64")
+PROMOTE = ("same", "float", "int64", "first")
 BINDINGS = ("method", "function", "composite", "internal", "manual")
 SHAPES = (
     "broadcast", "reduce", "matmul", "conv2d", "conv2d_input", "conv2d_weight", "pool2d", "adaptive_pool2d", "gather",
@@ -44,7 +44,7 @@ class Row:
     that promotion chose, other letters are fixed dtypes. `over` says which dtypes `T` may be: ``all``, ``number`` (not
     bool), ``float``, ``int`` (integers and bool), ``integer`` (no bool). With ``promote="float"`` integer and bool
     operands become the default float dtype first (as PyTorch's `exp`, `/`, `mean` do), with ``promote="int64"`` they
-    become int64 (`sum`).
+    become int64 (`sum`), with ``promote="first"`` the first operand's dtype is the others' too (`masked_fill`).
 
     `inplace[k]` is the index of the operand that output `k` overwrites, for rows that exist only in place. The last
     operand of a `variadic` row may repeat.
@@ -459,7 +459,7 @@ TABLE: tuple[Row, ...] = (
     Row("where", "map", ("condition", "input", "other"), "b8,T,T->T", "x where the condition holds, else y",
         expr=s.select, grad=d.where, numpy=lambda np, c, x, y: np.where(c, x, y), binding="manual", stablehlo="select"),
     Row("masked_fill", "map", ("input", "mask", "value"), "T,b8,T->T", "x, but value where the mask holds",
-        expr=lambda x, mask, value: s.select(mask, value, x), grad=d.masked_fill, inplace_method=True,
+        expr=lambda x, mask, value: s.select(mask, value, x), grad=d.masked_fill, promote="first", inplace_method=True,
         numpy=lambda np, x, mask, value: np.where(mask, value, x), stablehlo="select",
         example=("[1, 2], [True, False], 0", "[0, 2]")),
     Row("nan_to_num", "map", ("input", "nan", "posinf", "neginf"), "T,T,T,T->T", "x with NaN and infinities replaced",

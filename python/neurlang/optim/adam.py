@@ -41,7 +41,7 @@ class Adam(Optimizer):
         beta1, beta2 = group["betas"]
         # The bias corrections of both means, moved out of the element's formula: lr m / c1 / (sqrt(v / c2) + eps).
         root = math.sqrt(1.0 - beta2 ** state["step"])
-        step_size = group["lr"] * root / (1.0 - beta1 ** state["step"])
+        step_size = float(group["lr"]) * root / (1.0 - beta1 ** state["step"])
         moments = state["exp_avg"], state["exp_avg_sq"]
         self._row(p, grad, *moments, step_size, 1.0 - beta1, 1.0 - beta2, group["eps"] * root, self._decay(group))
 
@@ -84,4 +84,4 @@ class AdamW(Adam):
 
     @staticmethod
     def _decay(group: dict[str, Any]) -> float:
-        return group["lr"] * group["weight_decay"]
+        return float(group["lr"]) * group["weight_decay"]

@@ -318,7 +318,7 @@ class OneCycleLR(LRScheduler):
 
     def jump(self, epoch: int) -> None:
         """Sets the rates and momenta of step `epoch`; ValueError past the last one."""
-        if epoch >= self.total_steps:
+        if epoch > self.total_steps:  # as in PyTorch, which lets one step more pass than there are rates
             raise ValueError(f"step {epoch} is past the {self.total_steps} steps of this schedule")
         super().jump(epoch)
         if self.cycle_momentum:

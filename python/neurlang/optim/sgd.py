@@ -51,7 +51,7 @@ class SGD(Optimizer):
             raise ValueError("nesterov needs a momentum and no dampening")
 
     def _update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        lr, momentum, weight_decay = group["lr"], group["momentum"], group["weight_decay"]
+        lr, momentum, weight_decay = float(group["lr"]), group["momentum"], group["weight_decay"]
         if momentum == 0.0:
             _tensor._sgd_(p, grad, lr, weight_decay)
             return
