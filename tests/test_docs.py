@@ -8,6 +8,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,16 @@ def test_public_name_is_documented(name: str) -> None:
     assert has_example(PUBLIC[name]) or shown_elsewhere(name), f"{name} has no example"
 
 
+@pytest.fixture
+def rows_kept() -> Iterator[None]:
+    """An example may register a row; other tests count them."""
+    rows = dict(neurlang.ROWS)
+    yield
+    neurlang.ROWS.clear()
+    neurlang.ROWS.update(rows)
+
+
+@pytest.mark.usefixtures("rows_kept")
 @pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if has_example(value)])
 def test_example_runs(name: str) -> None:
     test = PARSER.get_doctest(text_of(PUBLIC[name]), {"neurlang": neurlang}, name, None, None)
