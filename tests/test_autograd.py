@@ -634,7 +634,7 @@ def test_a_view_of_a_leaf_cannot_be_written(write: Any, torch: Any) -> None:
     for lib in (nl, torch):
         x = lib.ones(3, requires_grad=True)
         for view in (x[1:], x.view(3, 1), x.split(2)[0]):
-            with pytest.raises(RuntimeError, match="leaf|multiple views|view"):
+            with pytest.raises(RuntimeError, match=r"leaf|view"):
                 write(view)
         with lib.no_grad():
             write(x[1:])

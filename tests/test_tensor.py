@@ -331,4 +331,4 @@ def test_plus() -> None:
     x = nl.tensor([1.0, -2.0], requires_grad=True)
     assert (+x).tolist() == [1.0, -2.0] and (+x).requires_grad
     with pytest.raises(nl.DTypeError, match="bool"):
-        +(x > 0)
+        _ = +(x > 0)

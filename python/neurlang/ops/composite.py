@@ -111,7 +111,7 @@ def var(
     *,
     correction: float | None = None,
 ) -> Tensor:
-    """The mean squared distance from the mean, with n - correction for n (unbiased: n - 1); two passes.
+    """Σ (x - mean)² / (n - correction) over `dim` (None: all axes); `unbiased` is a correction of 1. Two passes.
 
     >>> x = neurlang.tensor([1.0, 5.0])
     >>> neurlang.var(x).item(), neurlang.var(x, unbiased=False).item()
@@ -133,7 +133,7 @@ def std(
     *,
     correction: float | None = None,
 ) -> Tensor:
-    """The square root of the variance.
+    """The square root of `var` over `dim` (None: all axes).
 
     >>> neurlang.std(neurlang.tensor([1.0, 2.0, 3.0])).item()
     1.0
@@ -142,7 +142,7 @@ def std(
 
 
 def logsumexp(F: Any, input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
-    """log Σ exp x without overflow.
+    """log Σ exp x over `dim`, without overflow; -inf over no elements.
 
     >>> neurlang.logsumexp(neurlang.tensor([1000.0, 0.0]), 0).item()
     1000.0
@@ -185,7 +185,7 @@ def _root(F: Any, x: Tensor, p: float) -> Tensor:
 
 
 def normalize(F: Any, input: Tensor, p: float = 2.0, dim: Axes = 1, eps: float = 1e-12) -> Tensor:
-    """input divided by its p-norm along `dim`, or by eps where the norm is smaller.
+    """input / max(‖input‖ₚ, eps), the p-norm taken along `dim`.
 
     >>> neurlang.normalize(neurlang.tensor([[2.0, 0.0], [0.0, -4.0]])).tolist()
     [[1.0, 0.0], [0.0, -1.0]]
@@ -342,7 +342,7 @@ def l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> T
 
 
 def smooth_l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """d²/(2 beta) where d = |input - target| is below beta, else d - beta/2.
+    """d²/(2 beta) where d = |input - target| is below beta, else d - beta/2; averaged, added or as it is ("none").
 
     Girshick 2015 (beta 1).
 
@@ -356,7 +356,7 @@ def smooth_l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean
 
 
 def huber_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """d²/2 where d = |input - target| is below delta, else delta (d - delta/2).
+    """d²/2 where d = |input - target| is below delta, else delta (d - delta/2); averaged, added or as it is ("none").
 
     Huber 1964.
 
@@ -647,7 +647,7 @@ def _zero(F: Any, x: Tensor) -> int | bool:
 
 
 def tril(F: Any, input: Tensor, diagonal: int = 0) -> Tensor:
-    """Zero above the diagonal of the last two axes.
+    """Zero where column > row + diagonal, in the last two axes; ShapeError for fewer.
 
     >>> neurlang.tril(neurlang.tensor([[1, 2], [3, 4]])).tolist()
     [[1, 0], [3, 4]]
@@ -657,7 +657,7 @@ def tril(F: Any, input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 def triu(F: Any, input: Tensor, diagonal: int = 0) -> Tensor:
-    """Zero below the diagonal of the last two axes.
+    """Zero where column < row + diagonal, in the last two axes; ShapeError for fewer.
 
     >>> neurlang.triu(neurlang.tensor([[1, 2], [3, 4]]), 1).tolist()
     [[0, 2], [0, 0]]
@@ -667,7 +667,7 @@ def triu(F: Any, input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 def one_hot(F: Any, tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """int64 vectors with a 1 at the class; `num_classes=-1` reads the largest class.
+    """[…] to int64 […, num_classes] with a 1 at the class; -1 reads the largest class, so inside a trace it cuts.
 
     >>> neurlang.one_hot(neurlang.tensor([2, 0]), 3).tolist()
     [[0, 0, 1], [1, 0, 0]]
@@ -707,7 +707,8 @@ def repeat_interleave(F: Any, input: Tensor, repeats: int, dim: int | None = Non
 def pad(F: Any, input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """`pad` holds (before, after) for the last axis, then the one before it, …; negative numbers crop.
 
-    Modes: "constant", "reflect", "replicate", "circular".
+    Modes: "constant", "reflect", "replicate", "circular"; ValueError for others. ShapeError where `pad` does not fit
+    the axes or their extents.
 
     >>> neurlang.pad(neurlang.tensor([[1, 2, 3]]), (1, 2)).tolist()
     [[0, 1, 2, 3, 0, 0]]
@@ -728,7 +729,7 @@ def pad(F: Any, input: Tensor, pad: Sequence[int], mode: str = "constant", value
             n = input.shape[axis]
             place, most = _PLACES[mode]
             if max(before, after) > most(n):
-                raise F.ShapeError(f"pad: ({before}, {after}) is too much along axis {axis} of extent {n}, mode {mode!r}")
+                raise F.ShapeError(f"pad: ({before}, {after}) is too much along axis {axis} of extent {n} ({mode})")
             input = F.index_select(input, axis, place(F, F.arange(-before, n + after), n))
     return input
 
@@ -782,7 +783,7 @@ def interpolate(
 ) -> Tensor:
     """[N, C, …] resized to `size`, or by `scale_factor`; each output i takes the input floor(i n / size).
 
-    Only `mode="nearest"`.
+    ValueError for another mode than "nearest", and where not just one of the two is given.
 
     >>> neurlang.interpolate(neurlang.tensor([[[1, 2]]]), scale_factor=2).tolist()
     [[[1, 1, 2, 2]]]
@@ -817,7 +818,7 @@ def _nearest(F: Any, x: Tensor, axis: int, extent: int, scale: float) -> Tensor:
 def pixel_shuffle(F: Any, input: Tensor, upscale_factor: int) -> Tensor:
     """[…, C r², H, W] to […, C, H r, W r].
 
-    Shi et al. 2016.
+    ShapeError where the channels are no multiple of r². Shi et al. 2016.
 
     >>> neurlang.pixel_shuffle(neurlang.arange(4).reshape(4, 1, 1), 2).tolist()
     [[[0, 1], [2, 3]]]
