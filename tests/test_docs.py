@@ -87,7 +87,8 @@ NAME = re.compile(r"\w+")
 
 
 def text_of(value: object) -> str:
-    return inspect.getdoc(value) or ""
+    """The docstring, without the signature that stands before it where the compiler put one."""
+    return re.sub(r"\A[\w.]+\(.*\)( -> .*)?(\n+|\Z)", "", inspect.getdoc(value) or "")
 
 
 def has_example(value: object) -> bool:

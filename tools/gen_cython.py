@@ -65,7 +65,8 @@ def operand_facts(row: Any) -> str:
     """What the row does to its operands before it computes, and which it refuses."""
     facts = [CONVERTS.get(row.promote) or TAKES[row.over]]
     if len(row.ins) > 1:
-        facts.append("Operands are promoted to one dtype and broadcast.")
+        promoted = "" if row.promote == "first" else "promoted to one dtype and "
+        facts.append(f"Operands are {promoted}broadcast; shapes that do not fit are a ShapeError.")
     return " ".join(fact for fact in facts if fact)
 
 
@@ -134,14 +135,19 @@ def reduce_body(row: Any, numbers: dict[str, int], first: str) -> str:
     return f"return reduce1({numbers[row.name]}, {converted}, dim, keepdim)\n"
 
 
+def over_axes(doc: str) -> str:
+    """The text with the axes named where its first clause ends."""
+    return re.sub(r"[.;]", r" over `dim` (None: all axes)\g<0>", doc, count=1)
+
+
 def reduce_function(row: Any, numbers: dict[str, int]) -> str:
     arguments = ["input", *reduce_parameters(row)]
-    doc = documentation(row, True).replace(".", " over `dim` (None: all axes).", 1)
+    doc = over_axes(documentation(row, True))
     return definition(row.name, arguments, doc, reduce_body(row, numbers, "input"))
 
 
 def reduce_method(row: Any, numbers: dict[str, int]) -> str:
-    doc = documentation(row, False).replace(".", " over `dim` (None: all axes).", 1)
+    doc = over_axes(documentation(row, False))
     return definition(row.name, ["self", *reduce_parameters(row)], doc, reduce_body(row, numbers, "self"))
 
 

@@ -121,6 +121,8 @@ def full_like(input, fill_value, *, dtype=None, device=None, bint requires_grad=
 def arange(start, end=None, step=1, *, dtype=None, device=None, bint requires_grad=False):
     """start, start + step, … up to but not including end; int64 when all three are integers.
 
+    ValueError where one is not finite or step is zero.
+
     >>> neurlang.arange(2, 8, 3).tolist()
     [2, 5]
     """
@@ -230,7 +232,7 @@ cdef Tensor draw(str row, Dims shape, int t, object a, object b):
 
 
 def rand(*size, dtype=None, device=None, bint requires_grad=False):
-    """Uniform numbers from [0, 1), float32 or float64 (Philox, Salmon et al. 2011).
+    """Uniform numbers from [0, 1), float32 or float64 (Philox, Salmon et al. 2011); DTypeError for other dtypes.
 
     >>> neurlang.rand(2, 3).shape
     (2, 3)

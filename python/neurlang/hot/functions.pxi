@@ -179,7 +179,7 @@ def reshape(input, shape):
 
 
 def permute(input, dims):
-    """The axes in another order.
+    """The axes in another order, a view; ShapeError where one is missing.
 
     >>> neurlang.permute(neurlang.zeros(2, 3, 4), (2, 0, 1)).shape
     (4, 2, 3)
@@ -191,7 +191,7 @@ permute_dims = permute
 
 
 def transpose(input, dim0, dim1):
-    """Two axes exchanged.
+    """Two axes exchanged, a view.
 
     >>> neurlang.transpose(neurlang.tensor([[1, 2], [3, 4]]), 0, 1).tolist()
     [[1, 3], [2, 4]]
@@ -200,7 +200,7 @@ def transpose(input, dim0, dim1):
 
 
 def matrix_transpose(x):
-    """The last two axes exchanged.
+    """The last two axes exchanged, a view; ShapeError for fewer.
 
     >>> neurlang.matrix_transpose(neurlang.zeros(2, 3, 4)).shape
     (2, 4, 3)
@@ -209,7 +209,7 @@ def matrix_transpose(x):
 
 
 def flatten(input, start_dim=0, end_dim=-1):
-    """Axes start_dim … end_dim merged into one.
+    """Axes start_dim … end_dim merged into one; a view where the strides allow it.
 
     >>> neurlang.flatten(neurlang.zeros(2, 3, 4), 1).shape
     (2, 12)
@@ -227,7 +227,7 @@ def squeeze(input, dim=None):
 
 
 def unsqueeze(input, dim):
-    """A new axis of extent 1.
+    """A new axis of extent 1 at `dim`.
 
     >>> neurlang.unsqueeze(neurlang.zeros(3), 0).shape, neurlang.unsqueeze(neurlang.zeros(3), -1).shape
     ((1, 3), (3, 1))
@@ -239,7 +239,7 @@ expand_dims = unsqueeze
 
 
 def broadcast_to(input, shape):
-    """input expanded to a shape, a view.
+    """input expanded to a shape, a view; ShapeError where it does not broadcast.
 
     >>> neurlang.broadcast_to(neurlang.tensor([1, 2]), (2, 2)).tolist()
     [[1, 2], [1, 2]]

@@ -386,6 +386,8 @@ cdef tuple indexed(str op, object x, object dim, object index):
 def gather(input, dim, index):
     """out[i][j][k] = input[index[i][j][k]][j][k] (for dim 0); index has input's number of axes.
 
+    The result has index's shape. IndexError where an index is out of range, DTypeError where it holds no integers.
+
     >>> neurlang.gather(neurlang.tensor([[1, 2], [3, 4]]), 1, neurlang.tensor([[1], [0]])).tolist()
     [[2], [3]]
     """
@@ -478,7 +480,7 @@ cdef Tensor one_float(str op, object x):
 
 
 def softmax(input, dim):
-    """exp(input - max) / sum(exp(input - max)) along `dim`.
+    """exp(input - max) / sum(exp(input - max)) along `dim`; integers become the default float dtype.
 
     >>> neurlang.softmax(neurlang.zeros(4), 0).tolist()
     [0.25, 0.25, 0.25, 0.25]
@@ -487,7 +489,7 @@ def softmax(input, dim):
 
 
 def log_softmax(input, dim):
-    """(input - max) - log(sum(exp(input - max))) along `dim`.
+    """(input - max) - log(sum(exp(input - max))) along `dim`; integers become the default float dtype.
 
     >>> neurlang.log_softmax(neurlang.tensor([0.0, -200.0]), 0).tolist()
     [0.0, -200.0]

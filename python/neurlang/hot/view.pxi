@@ -178,6 +178,8 @@ cdef tuple varargs(tuple args):
 def split(tensor, split_size_or_sections, dim=0):
     """Views of the tensor cut along `dim` into pieces of one size (the last may be shorter) or of the given sizes.
 
+    ShapeError where the sizes do not add up to the axis.
+
     >>> [p.shape for p in neurlang.arange(5).split(2)]
     [(2,), (2,), (1,)]
     """
@@ -239,7 +241,7 @@ def unbind(input, dim=0):
 
 
 def cat(tensors, dim=0):
-    """The tensors joined along `dim`; other axes must agree, dtypes are promoted.
+    """The tensors joined along `dim`; other axes must agree (else ShapeError), dtypes are promoted.
 
     >>> neurlang.cat([neurlang.zeros(1, 2), neurlang.ones(2, 2)]).shape
     (3, 2)
