@@ -268,6 +268,9 @@ def grad(
 ) -> tuple[Tensor | None, ...]:
     """Returns the gradients of `outputs` (weighted by `grad_outputs`) with respect to `inputs`.
 
+    RuntimeError where an input does not require grad or has no influence (None with `allow_unused`); else as
+    `backward`.
+
     >>> x = neurlang.tensor(3.0, requires_grad=True)
     >>> neurlang.grad(x * x, x)
     (tensor(6.),)

@@ -16,7 +16,7 @@ class _Activation(Module):
 
 
 class ReLU(_Activation):
-    """max(x, 0).
+    """max(x, 0) (Nair & Hinton 2010).
 
     >>> neurlang.nn.ReLU()(neurlang.tensor([-1.0, 2.0])).tolist()
     [0.0, 2.0]
@@ -46,7 +46,7 @@ class ReLU6(_Activation):
 
 
 class LeakyReLU(_Activation):
-    """x where x > 0, else negative_slope * x.
+    """x where x > 0, else negative_slope * x (Maas et al. 2013).
 
     >>> neurlang.nn.LeakyReLU(0.5)(neurlang.tensor([-2.0, 4.0])).tolist()
     [-1.0, 4.0]
@@ -62,7 +62,7 @@ class LeakyReLU(_Activation):
 
 
 class ELU(_Activation):
-    """x where x > 0, else alpha * (exp(x) - 1).
+    """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al. 2016).
 
     >>> neurlang.nn.ELU(2.0)(neurlang.tensor([-1000.0, 4.0])).tolist()
     [-2.0, 4.0]
@@ -78,7 +78,9 @@ class ELU(_Activation):
 
 
 class SELU(_Activation):
-    """The self-normalising scaled ELU λ (x where x > 0, else α (exp(x) - 1)).
+    """The self-normalising scaled ELU λ (x where x > 0, else α (exp(x) - 1)); λ ≈ 1.0507, α ≈ 1.6733.
+
+    Klambauer et al. 2017.
 
     >>> neurlang.nn.SELU()(neurlang.tensor([0.0])).tolist()
     [0.0]
@@ -93,7 +95,7 @@ class SELU(_Activation):
 
 
 class GELU(_Activation):
-    """x times the normal distribution function at x, exact or by its tanh approximation.
+    """x times the normal distribution function at x, exact or by its tanh approximation (Hendrycks & Gimpel 2016).
 
     >>> neurlang.nn.GELU()(neurlang.tensor([0.0, 100.0])).tolist()
     [0.0, 100.0]
@@ -108,7 +110,7 @@ class GELU(_Activation):
 
 
 class SiLU(_Activation):
-    """x * sigmoid(x).
+    """x * sigmoid(x) (Elfwing et al. 2018).
 
     >>> neurlang.nn.SiLU()(neurlang.tensor([0.0, 100.0])).tolist()
     [0.0, 100.0]
@@ -123,7 +125,7 @@ class SiLU(_Activation):
 
 
 class Mish(_Activation):
-    """x * tanh(softplus(x)).
+    """x * tanh(softplus(x)) (Misra 2019).
 
     >>> neurlang.nn.Mish()(neurlang.tensor([0.0, 100.0])).tolist()
     [0.0, 100.0]
@@ -138,7 +140,7 @@ class Mish(_Activation):
 
 
 class Hardswish(_Activation):
-    """x * relu6(x + 3) / 6.
+    """x * relu6(x + 3) / 6 (Howard et al. 2019).
 
     >>> neurlang.nn.Hardswish()(neurlang.tensor([0.0, 3.0, 100.0])).tolist()
     [0.0, 3.0, 100.0]
@@ -153,7 +155,7 @@ class Hardswish(_Activation):
 
 
 class Hardsigmoid(_Activation):
-    """relu6(x + 3) / 6.
+    """relu6(x + 3) / 6 (Howard et al. 2019).
 
     >>> neurlang.nn.Hardsigmoid()(neurlang.tensor([-3.0, 0.0, 3.0])).tolist()
     [0.0, 0.5, 1.0]
@@ -185,7 +187,7 @@ class Hardtanh(_Activation):
 
 
 class Softplus(_Activation):
-    """log(1 + exp(beta * x)) / beta, and x itself where beta * x > threshold.
+    """log(1 + exp(beta * x)) / beta, and x itself where beta * x > threshold (Dugas et al. 2001).
 
     >>> neurlang.nn.Softplus()(neurlang.tensor([-200.0, 100.0])).tolist()
     [0.0, 100.0]

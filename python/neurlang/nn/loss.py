@@ -74,7 +74,7 @@ class NLLLoss(_WeightedLoss):
 
 
 class MSELoss(_Loss):
-    """(x - y)².
+    """(x - y)², averaged ("mean"), added ("sum") or as it is ("none").
 
     >>> neurlang.nn.MSELoss()(neurlang.tensor([1.0, 2.0]), neurlang.tensor([1.0, 4.0])).item()
     2.0
@@ -85,7 +85,7 @@ class MSELoss(_Loss):
 
 
 class L1Loss(_Loss):
-    """|x - y|.
+    """|x - y|, averaged ("mean"), added ("sum") or as it is ("none").
 
     >>> neurlang.nn.L1Loss()(neurlang.tensor([1.0, 2.0]), neurlang.tensor([1.0, 4.0])).item()
     1.0
