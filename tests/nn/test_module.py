@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bounds import assert_close
 
 import neurlang as nl
 from neurlang import nn
@@ -270,3 +271,43 @@ def test_a_pickled_module_keeps_its_parameters() -> None:
     restored.weight.detach().fill_(0.0)
     assert layer.weight.tolist() != restored.weight.tolist()
     assert isinstance(copy.copy(layer.weight), nn.Parameter)
+
+
+def test_hooks_before_and_after_forward(torch: Any) -> None:
+    results = []
+    for lib in (nl, torch):
+        layer, seen = lib.nn.Flatten(), []
+        handles = [
+            layer.register_forward_pre_hook(lambda module, args: args[0] * 2),
+            layer.register_forward_pre_hook(lambda module, args: (args[0] + 1,)),
+            layer.register_forward_hook(lambda module, args, out, seen=seen: seen.append(tuple(args[0].shape))),
+            layer.register_forward_hook(lambda module, args, out: out * 10),
+        ]
+        outs = [layer(lib.ones(1, 2, 2)).tolist()]
+        for handle in handles[::2]:
+            handle.remove()
+        outs.append(layer(lib.ones(1, 2, 2)).tolist())
+        results.append((outs, seen))
+    assert results[0] == results[1]
+    assert results[0][0] == [[[30.0] * 4], [[20.0] * 4]]
+
+
+def test_parameter_list(torch: Any) -> None:
+    results = []
+    for lib in (nl, torch):
+        items = lib.nn.ParameterList([lib.ones(2), lib.nn.Parameter(lib.zeros(3))])
+        items.append(lib.ones(1)).extend([lib.ones(4)])
+        assert all(isinstance(p, lib.nn.Parameter) for p in items) and items[-1].shape == (4,)
+        named = [(name, p.tolist()) for name, p in items.named_parameters()]
+        results.append((len(items), named, list(items.state_dict())))
+    assert results[0] == results[1]
+
+
+def test_unflatten_and_huber_loss(torch: Any) -> None:
+    x = np.random.default_rng(3).standard_normal((2, 6)) * 3
+    results = []
+    for lib in (nl, torch):
+        a, b = lib.tensor(x), lib.tensor(x[::-1].copy())
+        results.append((lib.nn.Unflatten(1, (2, -1))(a).tolist(), lib.nn.HuberLoss(delta=0.7)(a, b).item()))
+    assert results[0][0] == results[1][0]
+    assert_close(results[0][1], np.array(results[1][1]), "sum", n=12)

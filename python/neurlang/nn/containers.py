@@ -6,7 +6,9 @@ import operator
 from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, overload
 
-from .module import MODULE, Module
+from .._tensor import Tensor
+from .module import MODULE, PARAMETER, Module
+from .parameter import Parameter
 
 
 class _Indexed(Module):
@@ -150,3 +152,39 @@ class ModuleDict(Module):
     def items(self) -> Any:
         """(name, module), in the order of addition."""
         return self._of_kind(MODULE).items()
+
+
+class ParameterList(Module):
+    """A list of parameters that are found; tensors become parameters.
+
+    >>> scales = neurlang.nn.ParameterList([neurlang.ones(2), neurlang.ones(3)])
+    >>> scales.append(neurlang.zeros(1))[2].shape, len(scales), [name for name, _ in scales.named_parameters()]
+    ((1,), 3, ['0', '1', '2'])
+    >>> scales.extend([neurlang.zeros(4)])[-1].shape
+    (4,)
+    """
+
+    def __init__(self, values: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.extend(values)
+
+    def append(self, value: Tensor) -> ParameterList:
+        """Adds a parameter at the end; returns self."""
+        parameter = value if isinstance(value, Parameter) else Parameter(value)
+        self.register_parameter(str(len(self)), parameter)
+        return self
+
+    def extend(self, values: Iterable[Tensor]) -> ParameterList:
+        """Adds parameters at the end; returns self."""
+        for value in values:
+            self.append(value)
+        return self
+
+    def __len__(self) -> int:
+        return len(self._of_kind(PARAMETER))
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self._of_kind(PARAMETER).values())
+
+    def __getitem__(self, index: int) -> Parameter:
+        return list(self)[index]

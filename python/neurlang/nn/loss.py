@@ -110,6 +110,21 @@ class SmoothL1Loss(_Loss):
         return F.smooth_l1_loss(input, target, reduction=self.reduction, beta=self.beta)
 
 
+class HuberLoss(_Loss):
+    """Quadratic for errors below `delta`, linear beyond.
+
+    >>> neurlang.nn.HuberLoss()(neurlang.tensor([3.0]), neurlang.tensor([0.0]))
+    tensor(2.5)
+    """
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.delta = delta
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.huber_loss(input, target, reduction=self.reduction, delta=self.delta)
+
+
 class BCELoss(_WeightedLoss):
     """The binary cross entropy -(t log p + (1 - t) log(1 - p)) of probabilities.
 

@@ -21,6 +21,18 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
+class RemovableHandle:
+    """What the registration of a hook returns: `remove()` ends it."""
+
+    def __init__(self, hooks: list[Any], entry: tuple[str, Callable[..., Any]]) -> None:
+        self._hooks, self._entry = hooks, entry
+        hooks.append(entry)
+
+    def remove(self) -> None:
+        """The hook is called no more."""
+        self._hooks[:] = [entry for entry in self._hooks if entry is not self._entry]
+
+
 class Module:
     """Base of all layers: assign parameters and modules to attributes, write `forward`, call the instance.
 
@@ -49,7 +61,50 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        if self._hooks is None:
+            return self.forward(*args, **kwargs)
+        for before in self._of_hooks("before"):
+            changed = before(self, args)
+            if changed is not None:
+                args = changed if isinstance(changed, tuple) else (changed,)
+        result = self.forward(*args, **kwargs)
+        for after in self._of_hooks("after"):
+            changed = after(self, args, result)
+            result = result if changed is None else changed
+        return result
+
+    # Hooks.
+
+    _hooks: list[tuple[str, Callable[..., Any]]] | None = None  # most modules have none, and their calls cost nothing
+
+    def _of_hooks(self, when: str) -> list[Callable[..., Any]]:
+        return [hook for at, hook in self._hooks or () if at == when]
+
+    def _hook(self, when: str, hook: Callable[..., Any]) -> RemovableHandle:
+        hooks = self.__dict__.setdefault("_hooks", [])
+        return RemovableHandle(hooks, (when, hook))
+
+    def register_forward_pre_hook(self, hook: Callable[[Any, Any], Any]) -> RemovableHandle:
+        """Calls `hook(module, args)` before each `forward`; what it returns, if not None, replaces the arguments.
+
+        >>> layer = neurlang.nn.Identity()
+        >>> handle = layer.register_forward_pre_hook(lambda module, args: args[0] * 2)
+        >>> layer(neurlang.ones(2))
+        tensor([2., 2.])
+        """
+        return self._hook("before", hook)
+
+    def register_forward_hook(self, hook: Callable[[Any, Any, Any], Any]) -> RemovableHandle:
+        """Calls `hook(module, args, result)` after each `forward`; what it returns, if not None, replaces the result.
+
+        >>> layer = neurlang.nn.Linear(3, 2)
+        >>> handle = layer.register_forward_hook(lambda module, args, result: print(result.shape))
+        >>> y = layer(neurlang.ones(4, 3))
+        (4, 2)
+        >>> handle.remove()
+        >>> y = layer(neurlang.ones(4, 3))
+        """
+        return self._hook("after", hook)
 
     # Registration.
 
