@@ -19,6 +19,9 @@ CASES = {
     "adam": ("Adam", {"lr": 0.01}),
     "adam betas": ("Adam", {"lr": 0.01, "betas": (0.7, 0.95), "eps": 1e-3, "weight_decay": 0.1}),
     "adam no beta": ("Adam", {"lr": 0.01, "betas": (0.0, 0.0)}),
+    "sgd maximize": ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "maximize": True}),
+    "adam maximize": ("Adam", {"lr": 0.01, "maximize": True}),
+    "adamw maximize": ("AdamW", {"lr": 0.01, "maximize": True}),
     "adamw": ("AdamW", {"lr": 0.01}),
     "adamw decay": ("AdamW", {"lr": 0.02, "betas": (0.8, 0.99), "weight_decay": 0.3}),
 }

@@ -85,7 +85,8 @@ class Optimizer:
             for group in self.param_groups:
                 for p in group["params"]:
                     if p.grad is not None:
-                        self._update(p, p.grad, self.state.setdefault(p, {}), group)
+                        grad = -p.grad if group.get("maximize") else p.grad
+                        self._update(p, grad, self.state.setdefault(p, {}), group)
         return loss
 
     def _update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
