@@ -175,6 +175,11 @@ NO_TENSORS: dict[str, Callable[[], Any]] = {
     "reshape_as: expected a Tensor, got int": lambda: LOGITS.reshape_as(3),
     "expand_as: expected a Tensor, got int": lambda: LOGITS.expand_as(3),
     "expected a Tensor or a number, got object": lambda: object() in LOGITS,
+    "hardswish: input must be a Tensor, got tuple": lambda: F.hardswish((1, 2), inplace=True),
+    "backward: expected a Tensor, got int": lambda: nl.ones(1, requires_grad=True).backward(3),
+    "grad: expected a Tensor, got float": lambda: nl.grad(nl.ones(1, requires_grad=True), 1.5),
+    "isclose: expected a Tensor, got int": lambda: LOGITS.isclose(0),
+    "outer: vec2 must be a Tensor, got list": lambda: nl.outer(HALVES, [1.0]),
     "cumsum: input must be a Tensor, got tuple": lambda: nl.cumsum((1, 2), 0),
 }
 
@@ -332,3 +337,26 @@ def test_plus() -> None:
     assert (+x).tolist() == [1.0, -2.0] and (+x).requires_grad
     with pytest.raises(nl.DTypeError, match="bool"):
         _ = +(x > 0)
+
+
+def test_limits_of_dtypes(torch: Any) -> None:
+    for name in ("float32", "float64"):
+        ours, theirs = nl.finfo(getattr(nl, name)), torch.finfo(getattr(torch, name))
+        assert [float(getattr(ours, a)) for a in ("eps", "max", "min", "tiny")] == [
+            getattr(theirs, a) for a in ("eps", "max", "min", "tiny")]
+    for name in ("uint8", "int32", "int64"):
+        ours, theirs = nl.iinfo(getattr(nl, name)), torch.iinfo(getattr(torch, name))
+        assert (ours.min, ours.max, ours.bits) == (theirs.min, theirs.max, theirs.bits)
+    with pytest.raises(nl.DTypeError, match="finfo"):
+        nl.finfo(nl.int32)
+    with pytest.raises(nl.DTypeError, match="iinfo"):
+        nl.iinfo(nl.float32)
+
+
+def test_a_device_is_an_object_that_equals_its_name() -> None:
+    device = nl.device("cpu")
+    x = nl.zeros(2, device=device).to(device)
+    assert x.device == device == "cpu" and x.device.type == str(device) == "cpu" and device.index is None
+    assert device != "cuda" and hash(device) == hash(nl.device("cpu:0")) and copy.deepcopy(device) == device
+    with pytest.raises(ValueError, match="cuda"):
+        nl.device("cuda")

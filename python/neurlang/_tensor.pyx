@@ -89,6 +89,7 @@ include "hot/tape.pxi"
 
 # Public names that must not shadow builtins or types in this file.
 F.max, F.min, F.is_tensor, F.pow, F.round = tensor_max, tensor_min, is_tensor_public, tensor_pow, tensor_round
+F.numel = tensor_numel
 
 cdef extern from "bind/bind.hpp":
     void nl_bind_into(PyObject* module) except *
@@ -100,7 +101,7 @@ INTERNAL = {
     "Block", "Frozen", "Geometry", "Library", "Loan", "Node", "Program", "ProgramHandle", "Stale", "TapeRecorder",
     "adopt_row", "fma_f32", "fma_f64", "freeze_tape", "index_get", "index_put_", "is_tensor_public", "load_library",
     "native_address", "python_node", "rebuild", "set_hooks", "simd_header", "slice_axis", "sum_to", "tensor_max",
-    "tensor_min", "tensor_pow", "tensor_round", "user_line",
+    "tensor_min", "tensor_numel", "tensor_pow", "tensor_round", "user_line",
 }
 # What `from neurlang._tensor import *` means: the functions and types of this file, without its imports.
 F.__all__ = [name for name, value in vars(F).items()

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _tensor as F
 from ._tensor import Node, Tensor, is_grad_enabled, python_node
+from .errors import DTypeError
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
 Edge = Any  # where a gradient flows: None, a Node, or a leaf Tensor
@@ -163,9 +164,16 @@ def _edge(tensor: Tensor) -> Edge:
     return tensor if tensor.is_leaf else tensor.grad_fn
 
 
+def _need_tensor(op: str, x: object) -> None:
+    if not isinstance(x, Tensor):
+        raise DTypeError(f"{op}: expected a Tensor, got {type(x).__name__}")
+
+
 def _roots(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Roots:
     """The edges the walk starts from, with their gradients (1 where none is given)."""
     roots = []
+    for x in (*outputs, *(g for g in gradients if g is not None)):
+        _need_tensor("backward", x)
     for output, gradient in zip(outputs, gradients, strict=True):
         if not output.requires_grad:
             raise RuntimeError("backward: the tensor does not require grad, so nothing it came from was recorded")
@@ -278,6 +286,7 @@ def grad(
     outputs, inputs = _as_tuple(outputs), _as_tuple(inputs)
     gradients = (None,) * len(outputs) if grad_outputs is None else _as_tuple(grad_outputs)
     for position, x in enumerate(inputs):
+        _need_tensor("grad", x)
         if not x.requires_grad:
             raise RuntimeError(f"grad: input {position} does not require grad")
     retain = create_graph if retain_graph is None else retain_graph

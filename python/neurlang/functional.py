@@ -32,12 +32,15 @@ Fn = TypeVar("Fn", bound=Callable[..., Tensor])
 
 __all__ = [
     "adaptive_avg_pool2d",
+    "addmm",
+    "allclose",
     "avg_pool2d",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "conv2d",
     "conv_transpose2d",
+    "count_nonzero",
     "cross_entropy",
     "cumprod",
     "cumsum",
@@ -50,8 +53,10 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "hstack",
     "huber_loss",
     "interpolate",
+    "isclose",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -60,19 +65,23 @@ __all__ = [
     "log_softmax",
     "logsigmoid",
     "logsumexp",
+    "masked_select",
     "max_pool2d",
     "mean",
     "mish",
+    "movedim",
     "mse_loss",
     "nll_loss",
     "norm",
     "normalize",
     "one_hot",
+    "outer",
     "pad",
     "pixel_shuffle",
     "relu",
     "relu6",
     "repeat_interleave",
+    "roll",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",
@@ -82,9 +91,11 @@ __all__ = [
     "softplus",
     "std",
     "tanh",
+    "tile",
     "tril",
     "triu",
     "var",
+    "vstack",
 ]
 
 
@@ -137,6 +148,20 @@ repeat_interleave = _bind(composite.repeat_interleave)
 pad = _bind(composite.pad)
 interpolate = _bind(composite.interpolate)
 pixel_shuffle = _bind(composite.pixel_shuffle)
+tile = _bind(composite.tile)
+roll = _bind(composite.roll)
+movedim = _bind(composite.movedim)
+hstack = _bind(composite.hstack)
+vstack = _bind(composite.vstack)
+masked_select = _bind(composite.masked_select)
+
+# ---- products, comparisons of whole tensors ----
+
+outer = _bind(composite.outer)
+addmm = _bind(composite.addmm)
+isclose = _bind(composite.isclose)
+allclose = _bind(composite.allclose)
+count_nonzero = _bind(composite.count_nonzero)
 
 # ---- losses ----
 
@@ -192,6 +217,8 @@ def _apply(function: Callable[..., Tensor], input: Tensor, inplace: bool, *args:
     """function(input, …), which overwrites the input if wanted; a gradient rule may still need what it held."""
     if not inplace:
         return function(input, *args)
+    if not isinstance(input, Tensor):
+        raise DTypeError(f"{function.__name__}: input must be a Tensor, got {type(input).__name__}")
     kept = input.clone() if input.requires_grad and F.is_grad_enabled() else input
     return input.copy_(function(kept, *args))
 

@@ -100,6 +100,19 @@ CASES: dict[str, Case] = {
     ),
     "tril": (lambda T, x: T.tril(x, 1), (X,)),
     "triu": (lambda T, x: T.triu(x, -1), (X,)),
+    "tile": (lambda T, x: T.tile(x, (2, 3)) + x.tile(2, 1, 1, 1).sum(), (X,)),
+    "roll": (lambda T, x: T.roll(x, (2, -7), (1, -1)) + x.roll(4), (X,)),
+    "movedim": (lambda T, x: T.movedim(x, (0, 2), (-1, 0)) * x.movedim(0, 2).sum(), (X,)),
+    "hstack": (lambda T, x, y: T.hstack([x, y]), (X, Y)),
+    "hstack of vectors": (lambda T, x, y: T.hstack([x, y]), (X[0, 0], Y[0, 1])),
+    "vstack": (lambda T, x, y: T.vstack([x, y]), (X[0, 0], Y[0])),
+    "masked_select": (lambda T, x: T.masked_select(x, T.tensor([True, False, True, True, False])), (X,)),
+    "outer": (lambda T, x, y: T.outer(x, y), (X[0, 0], Y[0, :, 0])),
+    "addmm": (lambda T, b, x, y: T.addmm(b, x, y, beta=0.5, alpha=2.0) + b.addmm(x, y), (X[0, 0], X[1, :5], Y[1, 1:])),
+    "narrow": (lambda T, x: T.narrow(x, 1, 2, 3) * T.select(x, 0, 1).sum(), (X,)),
+    "ravel": (lambda T, x: T.ravel(x) + T.unflatten(x, 1, (2, -1)).ravel(), (X,)),
+    "swapaxes": (lambda T, x: T.swapaxes(x, 0, 2) + T.t(x[:, :, 0]).sum(), (X,)),
+    "cumsum method": (lambda T, x: x.cumsum(-1) + x.cumprod(1), (X,)),
     "pad": (lambda T, x: F(T).pad(x, (1, 2, 0, 3), value=0.5), (X,)),
     "pad crop": (lambda T, x: F(T).pad(x, (-1, 2, 1, -3, 0, -1)), (X,)),
     "pad reflect": (lambda T, x: F(T).pad(x, (2, 1, 3, 0), mode="reflect"), (IMAGE,)),
@@ -165,6 +178,20 @@ def test_probabilities_of_zero_and_one_cost_a_hundred(torch: Any) -> None:
         loss.sum().backward()
 
 
+def test_closeness_and_counts(torch: Any) -> None:
+    special = np.array([0.0, 1.0, 1.0 + 1e-6, 1.1, np.inf, -np.inf, np.nan])
+    for equal_nan in (False, True):
+        results = []
+        for lib in (nl, torch):
+            a, b = lib.tensor(special).unsqueeze(1), lib.tensor(special)
+            results.append((lib.isclose(a, b, equal_nan=equal_nan).tolist(), lib.allclose(b, b, equal_nan=equal_nan)))
+        assert results[0] == results[1]
+    for dim in (None, 0, (0, 1)):
+        counts = [lib.count_nonzero(lib.tensor(special > 1).reshape(7, 1) * 3, dim=dim).tolist() for lib in (nl, torch)]
+        assert counts[0] == counts[1]
+    assert nl.count_nonzero(nl.tensor([True, False])).item() == 1
+
+
 def test_one_hot() -> None:
     x = nl.tensor([[0, 2], [1, 1]])
     np.testing.assert_array_equal(nl.nn.functional.one_hot(x).numpy(), np.eye(3, dtype=int)[x.numpy()])
@@ -209,6 +236,12 @@ REFUSALS: dict[str, Refusal] = {
     "target shape": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0])), ValueError, "target"),
     "soft shape": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.zeros(2, 4)), ValueError, "probabilities"),
     "reduction": (lambda: nl.nn.functional.mse_loss(nl.zeros(2), nl.zeros(2), "max"), ValueError, "reduction"),
+    "roll": (lambda: nl.roll(nl.zeros(2, 2), (1, 2), 0), nl.ShapeError, "roll: 2 shifts"),
+    "roll axis": (lambda: nl.roll(nl.zeros(2, 2), 1, 2), nl.ShapeError, "roll: axis 2"),
+    "movedim": (lambda: nl.movedim(nl.zeros(2, 2), (0, 0), (0, 1)), nl.ShapeError, "movedim"),
+    "outer": (lambda: nl.outer(nl.zeros(2, 2), nl.zeros(2)), nl.ShapeError, "outer"),
+    "addmm": (lambda: nl.addmm(nl.zeros(3, 1, 1), nl.zeros(2, 2), nl.zeros(2, 2)), nl.ShapeError, "addmm"),
+    "masked_select": (lambda: nl.masked_select(nl.zeros(2), nl.zeros(2)), nl.DTypeError, "masked_select"),
     "groups": (lambda: nl.nn.functional.group_norm(nl.zeros(1, 4, 2), 3), ValueError, "groups"),
     "one value": (
         lambda: nl.nn.functional.batch_norm(nl.zeros(1, 4), None, None, training=True), ValueError, "more than one"

@@ -1,5 +1,47 @@
 # create.pxi: tensors from sizes, numbers, random streams and NumPy.
 
+cdef class device:
+    """Where a tensor's memory is: `neurlang.device("cpu")`, the only one here, so its `index` is None.
+
+    It equals its name, which is also its `type`.
+
+    >>> cpu = neurlang.device("cpu")
+    >>> cpu.type, cpu.index
+    ('cpu', None)
+    >>> neurlang.zeros(2).device == neurlang.device("cpu")
+    True
+    """
+    cdef readonly str type
+
+    def __init__(self, type):
+        check_device(type)
+        self.type = "cpu"
+
+    @property
+    def index(self):
+        """The number among several of one type; None, as there is one."""
+        return None
+
+    def __eq__(self, other):
+        return isinstance(other, (device, str)) and str(other) in ("cpu", "cpu:0")
+
+    def __hash__(self):
+        return hash("cpu")
+
+    def __str__(self):
+        return self.type
+
+    def __repr__(self):
+        return f"device(type={self.type!r})"
+
+    def __reduce__(self):
+        return device, ("cpu",)
+
+
+cdef device CPU = device("cpu")
+cdef object DEVICE = device  # where an argument has its name
+
+
 cdef int check_device(object device) except -1:
     if device is None or str(device) in ("cpu", "cpu:0"):
         return 0

@@ -95,6 +95,30 @@ def get_default_dtype():
     return DTYPES[default_float]
 
 
+def finfo(type=None):
+    """The limits of a float dtype, NumPy's object: `eps`, `max`, `min`, `tiny`, `bits` …
+
+    >>> float(neurlang.finfo(neurlang.float64).eps)
+    2.220446049250313e-16
+    """
+    cdef int id = dtype_arg(type, default_float)
+    if id < F32:
+        raise DTypeError(f"finfo: expected a float dtype, got {DTYPES[id].name}; use iinfo")
+    return np.finfo(DTYPES[id].numpy)
+
+
+def iinfo(type):
+    """The limits of an integer dtype, NumPy's object: `max`, `min`, `bits`.
+
+    >>> neurlang.iinfo(neurlang.uint8).max
+    255
+    """
+    cdef int id = dtype_arg(type, I64)
+    if id >= F32 or id == B8:
+        raise DTypeError(f"iinfo: expected an integer dtype, got {DTYPES[id].name}")
+    return np.iinfo(DTYPES[id].numpy)
+
+
 # ---- op specifications: the table's rows as C numbers ----
 
 cdef enum:

@@ -103,6 +103,54 @@ def repeat(self, *sizes):
     """
     return composite.repeat(F, self, varargs(sizes))
 
+def tile(self, *dims):
+    """self laid out several times along its last axes."""
+    return composite.tile(F, self, varargs(dims))
+
+def roll(self, shifts, dims=None):
+    """self moved along axes, what leaves at the end coming in at the front."""
+    return composite.roll(F, self, shifts, dims)
+
+def movedim(self, source, destination):
+    """Axes moved to other places, a view."""
+    return composite.movedim(F, self, source, destination)
+
+def masked_select(self, mask):
+    """The elements where the mask holds."""
+    return composite.masked_select(F, self, need_tensor(mask, "masked_select"))
+
+def cumsum(self, dim):
+    """The sums of all elements up to each one."""
+    return composite.cumsum(F, self, dim)
+
+def cumprod(self, dim):
+    """The products of all elements up to each one."""
+    return composite.cumprod(F, self, dim)
+
+def repeat_interleave(self, repeats, dim=None):
+    """Every element (slice along `dim`) several times in a row."""
+    return composite.repeat_interleave(F, self, repeats, dim)
+
+def outer(self, vec2):
+    """All products of an element of self and an element of another vector."""
+    return composite.outer(F, self, need_tensor(vec2, "outer"))
+
+def addmm(self, mat1, mat2, *, beta=1, alpha=1):
+    """beta self + alpha (mat1 @ mat2)."""
+    return composite.addmm(F, self, mat1, mat2, beta=beta, alpha=alpha)
+
+def isclose(self, other, rtol=1e-5, atol=1e-8, equal_nan=False):
+    """Where self is near other."""
+    return composite.isclose(F, self, need_tensor(other, "isclose"), rtol, atol, equal_nan)
+
+def allclose(self, other, rtol=1e-5, atol=1e-8, equal_nan=False):
+    """Whether self is near other everywhere."""
+    return composite.allclose(F, self, need_tensor(other, "allclose"), rtol, atol, equal_nan)
+
+def count_nonzero(self, dim=None):
+    """How many elements over `dim` (None: all) are not zero."""
+    return composite.count_nonzero(F, self, dim)
+
 def where(self, condition, other):
     """self where the condition holds, else other."""
     return map3(OP["where"], condition, self, other)

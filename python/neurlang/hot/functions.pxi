@@ -236,6 +236,70 @@ def unsqueeze(input, dim):
 
 
 expand_dims = unsqueeze
+swapaxes = swapdims = transpose
+
+
+def t(input):
+    """The transpose of a matrix (a vector is its own), a view.
+
+    >>> neurlang.t(neurlang.zeros(2, 3)).shape
+    (3, 2)
+    """
+    return need_tensor(input, "t").t()
+
+
+def narrow(input, dim, start, length):
+    """`length` elements from `start` along one axis, a view.
+
+    >>> neurlang.narrow(neurlang.arange(5), 0, 1, 3)
+    tensor([1, 2, 3])
+    """
+    return need_tensor(input, "narrow").narrow(dim, start, length)
+
+
+def select(input, dim, index):
+    """One slice along `dim`, without that axis, a view.
+
+    >>> neurlang.select(neurlang.tensor([[1, 2], [3, 4]]), 1, 0)
+    tensor([1, 3])
+    """
+    return need_tensor(input, "select").select(dim, index)
+
+
+def ravel(input):
+    """The elements in row-major order along one axis.
+
+    >>> neurlang.ravel(neurlang.tensor([[1, 2], [3, 4]]))
+    tensor([1, 2, 3, 4])
+    """
+    return need_tensor(input, "ravel").flatten()
+
+
+def unflatten(input, dim, sizes):
+    """One axis split into several; one size may be -1.
+
+    >>> neurlang.unflatten(neurlang.zeros(2, 6), 1, (3, -1)).shape
+    (2, 3, 2)
+    """
+    return need_tensor(input, "unflatten").unflatten(dim, sizes)
+
+
+def tensor_numel(input):
+    """The number of elements.
+
+    >>> neurlang.numel(neurlang.zeros(2, 3))
+    6
+    """
+    return need_tensor(input, "numel").numel()
+
+
+def is_floating_point(input):
+    """Whether the dtype is a float.
+
+    >>> neurlang.is_floating_point(neurlang.arange(3))
+    False
+    """
+    return need_tensor(input, "is_floating_point").is_floating_point()
 
 
 def broadcast_to(input, shape):

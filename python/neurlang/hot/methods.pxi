@@ -31,12 +31,12 @@ def ndim(self):
 
 @property
 def device(self):
-    """Where the memory is; always "cpu" here.
+    """Where the memory is; always the CPU here.
 
     >>> neurlang.zeros(2).device
-    'cpu'
+    device(type='cpu')
     """
-    return "cpu"
+    return CPU
 
 @property
 def nbytes(self):
@@ -433,6 +433,10 @@ def flatten(self, start_dim=0, end_dim=-1):
         merged *= n
     return view_reshape(self, s[:a] + (merged,) + s[b + 1:], "flatten")
 
+def ravel(self):
+    """The elements in row-major order along one axis."""
+    return self.flatten()
+
 def unflatten(self, dim, sizes):
     """One axis split into several; one size may be -1.
 
@@ -466,7 +470,7 @@ def transpose(self, dim0, dim1):
     axes[a], axes[b] = b, a
     return view_permute(self, axes)
 
-swapaxes = transpose
+swapaxes = swapdims = transpose
 
 def t(self):
     """The transpose of a matrix (a vector is its own).
@@ -624,7 +628,7 @@ def to(self, *args, dtype=None, device=None, bint copy=False):
     for a in args:
         if is_tensor(a):
             dtype = a.dtype
-        elif isinstance(a, str) and not hasattr(np, a):
+        elif isinstance(a, DEVICE) or isinstance(a, str) and not hasattr(np, a):
             check_device(a)
         else:
             dtype = a

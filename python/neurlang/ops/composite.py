@@ -704,6 +704,146 @@ def repeat_interleave(F: Any, input: Tensor, repeats: int, dim: int | None = Non
     return input.unsqueeze(axis + 1).expand(*head, n, repeats, *tail).reshape(*head, n * repeats, *tail)
 
 
+def tile(F: Any, input: Tensor, dims: Sequence[int]) -> Tensor:
+    """input laid out `dims` times along its last axes.
+
+    >>> neurlang.tile(neurlang.tensor([1, 2]), (2,))
+    tensor([1, 2, 1, 2])
+    """
+    return repeat(F, input, (*[1] * (input.ndim - len(dims)), *dims))
+
+
+def roll(F: Any, input: Tensor, shifts: int | Sequence[int], dims: Axes = None) -> Tensor:
+    """input moved by `shifts` along `dims`, what leaves at the end coming in at the front; without dims, flattened.
+
+    >>> neurlang.roll(neurlang.tensor([1, 2, 3]), 1)
+    tensor([3, 1, 2])
+    """
+    if dims is None:
+        return roll(F, input.reshape(-1), shifts, 0).reshape(input.shape)
+    moves, axes = ([v] if isinstance(v, int) else list(v) for v in (shifts, dims))
+    if len(moves) != len(axes):
+        raise F.ShapeError(f"roll: {len(moves)} shifts for {len(axes)} axes")
+    for shift, dim in zip(moves, axes, strict=True):
+        axis = F._axis("roll", input, dim)
+        n = input.shape[axis] if input.ndim else 0
+        cut = -shift % n if n else 0
+        if cut:
+            input = F.cat([input.narrow(axis, cut, n - cut), input.narrow(axis, 0, cut)], axis)
+    return F._copy(input)
+
+
+def movedim(F: Any, input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """The axes `source` moved to the places `destination`, the others in their order; a view.
+
+    >>> neurlang.movedim(neurlang.zeros(2, 3, 4), 0, -1).shape
+    (3, 4, 2)
+    """
+    froms, tos = ([v] if isinstance(v, int) else list(v) for v in (source, destination))
+    froms, tos = ([F._axis("movedim", input, d) for d in axes] for axes in (froms, tos))
+    if len(froms) != len(tos) or len(set(froms)) != len(froms) or len(set(tos)) != len(tos):
+        raise F.ShapeError(f"movedim: axes {source} cannot go to {destination}; both must name as many different axes")
+    order = [d for d in range(input.ndim) if d not in froms]
+    for to, axis in sorted(zip(tos, froms, strict=True)):
+        order.insert(to, axis)
+    return input.permute(order)
+
+
+def hstack(F: Any, tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors joined along their second axis (vectors along their only one).
+
+    >>> neurlang.hstack([neurlang.zeros(2, 1), neurlang.zeros(2, 3)]).shape
+    (2, 4)
+    """
+    parts = [t if t.ndim else t.reshape(1) for t in tensors]
+    return F.cat(parts, min(1, parts[0].ndim - 1) if parts else 0)
+
+
+def vstack(F: Any, tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors joined along their first axis; vectors are rows.
+
+    >>> neurlang.vstack([neurlang.zeros(3), neurlang.zeros(2, 3)]).shape
+    (3, 3)
+    """
+    return F.cat([t if t.ndim > 1 else t.reshape(1, -1) for t in tensors], 0)
+
+
+def masked_select(F: Any, input: Tensor, mask: Tensor) -> Tensor:
+    """The elements where the mask holds, in row-major order; how many depends on values, so inside a trace it cuts.
+
+    >>> neurlang.masked_select(neurlang.tensor([1, 2, 3]), neurlang.tensor([True, False, True]))
+    tensor([1, 3])
+    """
+    if mask.dtype != F.bool_:
+        raise F.DTypeError(f"masked_select: the mask must hold bools, got {mask.dtype}")
+    x, mask = F.broadcast_tensors(input, mask)
+    return x.reshape(-1)[mask.reshape(-1)]
+
+
+# ---- products ----
+
+
+def outer(F: Any, input: Tensor, vec2: Tensor) -> Tensor:
+    """All products of an element of one vector and an element of another.
+
+    >>> neurlang.outer(neurlang.tensor([1, 2]), neurlang.tensor([3, 4])).tolist()
+    [[3, 4], [6, 8]]
+    """
+    if input.ndim != 1 or vec2.ndim != 1:
+        raise F.ShapeError(f"outer: expected two vectors, got shapes {list(input.shape)} and {list(vec2.shape)}")
+    return F.mul(input.unsqueeze(1), vec2)
+
+
+def addmm(F: Any, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta input + alpha (mat1 @ mat2).
+
+    >>> neurlang.addmm(neurlang.ones(2), neurlang.ones(3, 4), neurlang.ones(4, 2))[0]
+    tensor([5., 5.])
+    """
+    product = F.mm(mat1, mat2)
+    if tuple(F.broadcast_tensors(input, product)[0].shape) != tuple(product.shape):
+        raise F.ShapeError(f"addmm: shape {list(input.shape)} does not broadcast to the product {list(product.shape)}")
+    return F.add(input if beta == 1 else input * beta, product, alpha=alpha)
+
+
+# ---- comparisons of whole tensors ----
+
+
+def isclose(
+    F: Any, input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Tensor:
+    """Where |input - other| <= atol + rtol |other|, or the two are equal.
+
+    >>> neurlang.isclose(neurlang.tensor([1.0, 2.0]), neurlang.tensor([1.0, 2.1]))
+    tensor([ True, False])
+    """
+    if input.dtype != other.dtype:
+        raise F.DTypeError(f"isclose: {input.dtype} and {other.dtype} differ")
+    near = F.le(F.abs(input - other), atol + rtol * F.abs(other))
+    close = F.logical_or(F.eq(input, other), F.logical_and(near, F.isfinite(other)))
+    return F.logical_or(close, F.logical_and(F.isnan(input), F.isnan(other))) if equal_nan else close
+
+
+def allclose(
+    F: Any, input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> bool:
+    """Whether `isclose` holds everywhere; reading that cuts a trace.
+
+    >>> neurlang.allclose(neurlang.ones(2), neurlang.ones(2) + 1e-7)
+    True
+    """
+    return bool(F.all(isclose(F, input, other, rtol, atol, equal_nan)))
+
+
+def count_nonzero(F: Any, input: Tensor, dim: Axes = None) -> Tensor:
+    """How many elements over `dim` (None: all axes) are not zero.
+
+    >>> neurlang.count_nonzero(neurlang.tensor([0, 3, 4]))
+    tensor(2)
+    """
+    return F.sum(F.ne(input, _zero(F, input)), dim)
+
+
 def pad(F: Any, input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """`pad` holds (before, after) for the last axis, then the one before it, …; negative numbers crop.
 
