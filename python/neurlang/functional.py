@@ -26,7 +26,7 @@ from ._tensor import (
 )
 from .autograd import no_grad
 from .errors import DTypeError
-from .ops import composite
+from .ops import composite, losses, places, statistics
 
 Fn = TypeVar("Fn", bound=Callable[..., Tensor])
 
@@ -133,27 +133,27 @@ def _check_tensors(
 
 # ---- statistics, scans, shapes ----
 
-mean = _bind(composite.mean)
-var = _bind(composite.var)
-std = _bind(composite.std)
-norm = _bind(composite.norm)
-normalize = _bind(composite.normalize)
-logsumexp = _bind(composite.logsumexp)
-cumsum = _bind(composite.cumsum)
-cumprod = _bind(composite.cumprod)
-tril = _bind(composite.tril)
-triu = _bind(composite.triu)
-one_hot = _bind(composite.one_hot)
-repeat_interleave = _bind(composite.repeat_interleave)
-pad = _bind(composite.pad)
-interpolate = _bind(composite.interpolate)
-pixel_shuffle = _bind(composite.pixel_shuffle)
-tile = _bind(composite.tile)
-roll = _bind(composite.roll)
-movedim = _bind(composite.movedim)
-hstack = _bind(composite.hstack)
-vstack = _bind(composite.vstack)
-masked_select = _bind(composite.masked_select)
+mean = _bind(statistics.mean)
+var = _bind(statistics.var)
+std = _bind(statistics.std)
+norm = _bind(statistics.norm)
+normalize = _bind(statistics.normalize)
+logsumexp = _bind(statistics.logsumexp)
+cumsum = _bind(statistics.cumsum)
+cumprod = _bind(statistics.cumprod)
+tril = _bind(places.tril)
+triu = _bind(places.triu)
+one_hot = _bind(places.one_hot)
+repeat_interleave = _bind(places.repeat_interleave)
+pad = _bind(places.pad)
+interpolate = _bind(places.interpolate)
+pixel_shuffle = _bind(places.pixel_shuffle)
+tile = _bind(places.tile)
+roll = _bind(places.roll)
+movedim = _bind(places.movedim)
+hstack = _bind(places.hstack)
+vstack = _bind(places.vstack)
+masked_select = _bind(places.masked_select)
 
 # ---- products, comparisons of whole tensors ----
 
@@ -165,15 +165,15 @@ count_nonzero = _bind(composite.count_nonzero)
 
 # ---- losses ----
 
-cross_entropy = _bind(composite.cross_entropy)
-nll_loss = _bind(composite.nll_loss)
-binary_cross_entropy = _bind(composite.binary_cross_entropy)
-binary_cross_entropy_with_logits = _bind(composite.binary_cross_entropy_with_logits)
-kl_div = _bind(composite.kl_div)
-mse_loss = _bind(composite.mse_loss)
-l1_loss = _bind(composite.l1_loss)
-smooth_l1_loss = _bind(composite.smooth_l1_loss)
-huber_loss = _bind(composite.huber_loss)
+cross_entropy = _bind(losses.cross_entropy)
+nll_loss = _bind(losses.nll_loss)
+binary_cross_entropy = _bind(losses.binary_cross_entropy)
+binary_cross_entropy_with_logits = _bind(losses.binary_cross_entropy_with_logits)
+kl_div = _bind(losses.kl_div)
+mse_loss = _bind(losses.mse_loss)
+l1_loss = _bind(losses.l1_loss)
+smooth_l1_loss = _bind(losses.smooth_l1_loss)
+huber_loss = _bind(losses.huber_loss)
 
 # ---- layers ----
 

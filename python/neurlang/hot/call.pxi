@@ -71,7 +71,7 @@ cdef int axis_of(str op, object dim, int rank) except -1:
 
 
 def _axis(str op, Tensor x, dim):
-    """`axis_of` for the functions of ops/composite.py."""
+    """`axis_of` for the composites of ops/."""
     return axis_of(op, dim, x.d.rank)
 
 

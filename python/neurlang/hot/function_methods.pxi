@@ -69,31 +69,31 @@ def log_softmax(self, dim):
 
 def mean(self, dim=None, bint keepdim=False, *, dtype=None):
     """The mean over `dim` (None: all)."""
-    return composite.mean(F, self if dtype is None else self.to(dtype), dim, keepdim)
+    return statistics.mean(F, self if dtype is None else self.to(dtype), dim, keepdim)
 
 def var(self, dim=None, unbiased=True, bint keepdim=False, *, correction=None):
     """The variance over `dim`, divided by n - correction (unbiased: n - 1)."""
-    return composite.var(F, self, dim, unbiased, keepdim, correction=correction)
+    return statistics.var(F, self, dim, unbiased, keepdim, correction=correction)
 
 def std(self, dim=None, unbiased=True, bint keepdim=False, *, correction=None):
     """The square root of `var`."""
-    return composite.std(F, self, dim, unbiased, keepdim, correction=correction)
+    return statistics.std(F, self, dim, unbiased, keepdim, correction=correction)
 
 def norm(self, p=2, dim=None, bint keepdim=False):
     """The vector p-norm over `dim` (None: all)."""
-    return composite.norm(F, self, p, dim, keepdim)
+    return statistics.norm(F, self, p, dim, keepdim)
 
 def logsumexp(self, dim, bint keepdim=False):
     """log(sum(exp(x))) along `dim`, without overflow."""
-    return composite.logsumexp(F, self, dim, keepdim)
+    return statistics.logsumexp(F, self, dim, keepdim)
 
 def tril(self, diagonal=0):
     """Zero above the diagonal of the last two axes."""
-    return composite.tril(F, self, diagonal)
+    return places.tril(F, self, diagonal)
 
 def triu(self, diagonal=0):
     """Zero below the diagonal of the last two axes."""
-    return composite.triu(F, self, diagonal)
+    return places.triu(F, self, diagonal)
 
 def repeat(self, *sizes):
     """self laid out several times along each axis.
@@ -101,35 +101,35 @@ def repeat(self, *sizes):
     >>> neurlang.tensor([1, 2]).repeat(2, 2).tolist()
     [[1, 2, 1, 2], [1, 2, 1, 2]]
     """
-    return composite.repeat(F, self, varargs(sizes))
+    return places.repeat(F, self, varargs(sizes))
 
 def tile(self, *dims):
     """self laid out several times along its last axes."""
-    return composite.tile(F, self, varargs(dims))
+    return places.tile(F, self, varargs(dims))
 
 def roll(self, shifts, dims=None):
     """self moved along axes, what leaves at the end coming in at the front."""
-    return composite.roll(F, self, shifts, dims)
+    return places.roll(F, self, shifts, dims)
 
 def movedim(self, source, destination):
     """Axes moved to other places, a view."""
-    return composite.movedim(F, self, source, destination)
+    return places.movedim(F, self, source, destination)
 
 def masked_select(self, mask):
     """The elements where the mask holds."""
-    return composite.masked_select(F, self, need_tensor(mask, "masked_select"))
+    return places.masked_select(F, self, need_tensor(mask, "masked_select"))
 
 def cumsum(self, dim):
     """The sums of all elements up to each one."""
-    return composite.cumsum(F, self, dim)
+    return statistics.cumsum(F, self, dim)
 
 def cumprod(self, dim):
     """The products of all elements up to each one."""
-    return composite.cumprod(F, self, dim)
+    return statistics.cumprod(F, self, dim)
 
 def repeat_interleave(self, repeats, dim=None):
     """Every element (slice along `dim`) several times in a row."""
-    return composite.repeat_interleave(F, self, repeats, dim)
+    return places.repeat_interleave(F, self, repeats, dim)
 
 def outer(self, vec2):
     """All products of an element of self and an element of another vector."""

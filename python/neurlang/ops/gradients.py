@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import inf, log, nan, pi, sqrt
 from typing import Any
 
-from . import composite
+from . import composite, statistics
 from .expressions import GELU_CUBIC, INV_SQRT_2PI, SELU_ALPHA, SELU_SCALE, SQRT_2_OVER_PI
 
 
@@ -234,7 +234,7 @@ def _exclusive_prod(F: Any, x: Any, axis: int) -> Any:
     if n == 0:
         return x
     one = F.ones_like(x.narrow(axis, 0, 1))
-    return composite.cumprod(F, F.cat([one, x.narrow(axis, 0, n - 1)], axis), axis)
+    return statistics.cumprod(F, F.cat([one, x.narrow(axis, 0, n - 1)], axis), axis)
 
 
 def softmax(F: Any, g: Any, _x: Any, out: Any, axis: int) -> tuple:

@@ -1,0 +1,243 @@
+"""Losses, as functions over `F` (see composite.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .statistics import Tensor, count_over, mean, need_axes
+
+
+def _reduced(F: Any, losses: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return F.sum(losses)
+    if reduction == "mean":
+        return mean(F, losses)
+    raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def mse_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """(input - target)², averaged ("mean"), added ("sum") or as it is ("none").
+
+    >>> neurlang.mse_loss(neurlang.tensor([1.0, 2.0]), neurlang.tensor([1.0, 4.0])).item()
+    2.0
+    """
+    return _reduced(F, F.square(input - target), reduction)
+
+
+def l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """|input - target|, averaged ("mean"), added ("sum") or as it is ("none").
+
+    >>> neurlang.l1_loss(neurlang.tensor([1.0, 2.0]), neurlang.tensor([1.0, 4.0])).item()
+    1.0
+    """
+    return _reduced(F, F.abs(input - target), reduction)
+
+
+def smooth_l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """d²/(2 beta) where d = |input - target| is below beta, else d - beta/2; averaged, added or as it is ("none").
+
+    Girshick 2015 (beta 1).
+
+    >>> neurlang.smooth_l1_loss(neurlang.tensor([0.5, 3.0]), neurlang.zeros(2), reduction="none").tolist()
+    [0.125, 2.5]
+    """
+    if beta == 0:
+        return l1_loss(F, input, target, reduction)
+    d = F.abs(input - target)
+    return _reduced(F, F.where(F.lt(d, beta), F.square(d) * (0.5 / beta), d - 0.5 * beta), reduction)
+
+
+def huber_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    """d²/2 where d = |input - target| is below delta, else delta (d - delta/2); averaged, added or as it is ("none").
+
+    Huber 1964.
+
+    >>> neurlang.huber_loss(neurlang.tensor([1.0, 4.0]), neurlang.zeros(2), reduction="none", delta=2.0).tolist()
+    [0.5, 6.0]
+    """
+    d = F.abs(input - target)
+    return _reduced(F, F.where(F.lt(d, delta), F.square(d) * 0.5, (d - 0.5 * delta) * delta), reduction)
+
+
+def _check_equal(F: Any, op: str, input: Tensor, target: Tensor) -> None:
+    """Probabilities and targets of two shapes would broadcast to a loss that nobody meant."""
+    if input.shape != target.shape:
+        raise F.ShapeError(f"{op}: target of shape {list(target.shape)} but input of shape {list(input.shape)}")
+
+
+_SMALLEST_LOG = -100.0  # PyTorch's limit, so that a probability of 0 costs much but not infinitely much
+_SMALLEST = 3e-44  # its logarithm is below the limit, and float32 can still represent it
+
+
+def binary_cross_entropy(
+    F: Any, input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
+    """-(t log p + (1 - t) log(1 - p)), logarithms limited to -100.
+
+    Input and target of one shape (else ShapeError) hold probabilities; `weight` multiplies the elements' losses.
+
+    >>> neurlang.binary_cross_entropy(neurlang.tensor([1.0, 0.0]), neurlang.ones(2), reduction="sum").item()
+    100.0
+    """
+
+    _check_equal(F, "binary_cross_entropy", input, target)
+
+    def limited_log(p: Tensor) -> Tensor:
+        return F.maximum(F.log(F.maximum(p, _SMALLEST)), _SMALLEST_LOG)
+
+    losses = -(target * limited_log(input) + (1 - target) * limited_log(1 - input))
+    return _reduced(F, losses if weight is None else losses * weight, reduction)
+
+
+def binary_cross_entropy_with_logits(
+    F: Any,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """binary_cross_entropy of sigmoid(input), without overflow.
+
+    `pos_weight` multiplies the losses of targets 1.
+
+    >>> neurlang.binary_cross_entropy_with_logits(neurlang.tensor([-200.0, 200.0]), neurlang.ones(2)).item()
+    100.0
+    """
+    _check_equal(F, "binary_cross_entropy_with_logits", input, target)
+    factor = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
+    losses = (1 - target) * input - factor * F.logsigmoid(input)
+    return _reduced(F, losses if weight is None else losses * weight, reduction)
+
+
+def kl_div(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """target (log target - input), input holding log probabilities; "batchmean" divides by the batch size.
+
+    Kullback & Leibler 1951.
+
+    >>> neurlang.kl_div(neurlang.tensor([[-2.0, -4.0]]), neurlang.tensor([[1.0, 0.0]]), reduction="batchmean").item()
+    2.0
+    """
+    if log_target:
+        losses = F.exp(target) * (target - input)
+    else:
+        positive = F.gt(target, 0)
+        losses = F.where(positive, target * (F.log(F.where(positive, target, 1.0)) - input), 0.0)
+    if reduction == "batchmean":
+        return F.div(F.sum(losses), input.shape[0])
+    return _reduced(F, losses, reduction)
+
+
+def nll_loss(
+    F: Any,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """-input at the target class, input holding log probabilities [N, C, …] or [C].
+
+    Target [N, …] or [] holds integers; positions of `ignore_index` do not count, another class out of range is an
+    IndexError. "mean" divides by the sum of the targets' weights; `weight` has shape [C], else ShapeError.
+
+    >>> neurlang.nll_loss(neurlang.tensor([[-1.0, -2.0], [-3.0, -4.0]]), neurlang.tensor([0, 1])).item()
+    2.5
+    """
+    need_axes(F, "nll_loss", input, 1)
+    _check_classes(F, "nll_loss", weight, input.shape[_class_axis(input)])
+    return _class_loss(F, "nll_loss", input, target, weight, ignore_index, reduction, 0.0)
+
+
+def cross_entropy(
+    F: Any,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """-log softmax(input) at the target class, or weighed by target probabilities when `target` holds floats.
+
+    Input [N, C, …] or [C]; the target is [N, …] or [] of integers, or floats of input's shape. Positions of
+    `ignore_index` do not count, another class out of range is an IndexError. "mean" divides by the sum of the targets'
+    weights. `label_smoothing` spreads that share of every target evenly over the classes (Szegedy et al. 2016).
+
+    >>> neurlang.cross_entropy(neurlang.tensor([[0.0, -200.0], [0.0, -200.0]]), neurlang.tensor([0, 1])).item()
+    100.0
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing}")
+    need_axes(F, "cross_entropy", input, 1)
+    axis = _class_axis(input)
+    _check_classes(F, "cross_entropy", weight, input.shape[axis])
+    log_p = F.log_softmax(input, axis)
+    if target.dtype.is_floating_point:
+        return _probability_loss(F, log_p, target, weight, reduction, label_smoothing)
+    return _class_loss(F, "cross_entropy", log_p, target, weight, ignore_index, reduction, label_smoothing)
+
+
+def _class_axis(x: Tensor) -> int:
+    return 0 if x.ndim == 1 else 1
+
+
+def _check_classes(F: Any, op: str, weight: Tensor | None, classes: int) -> None:
+    if weight is not None and tuple(weight.shape) != (classes,):
+        raise F.ShapeError(f"{op}: weight must have shape ({classes},), one for each class, got {list(weight.shape)}")
+
+
+def _along(weight: Tensor, like: Tensor, axis: int) -> Tensor:
+    """Weights of classes, shaped to broadcast along the class axis."""
+    return weight.reshape([-1 if d == axis else 1 for d in range(like.ndim)])
+
+
+def _probability_loss(
+    F: Any, log_p: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float
+) -> Tensor:
+    axis = _class_axis(log_p)
+    if target.shape != log_p.shape:
+        raise ValueError(f"cross_entropy: probabilities of shape {list(target.shape)} for input {list(log_p.shape)}")
+    if smoothing:
+        target = target * (1 - smoothing) + smoothing / log_p.shape[axis]
+    products = log_p * target if weight is None else log_p * target * _along(weight, log_p, axis)
+    losses = -F.sum(products, axis)
+    if reduction == "mean":
+        return F.div(F.sum(losses), max(count_over(losses, None), 1))
+    return _reduced(F, losses, reduction)
+
+
+def _class_loss(
+    F: Any,
+    op: str,
+    log_p: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    smoothing: float,
+) -> Tensor:
+    """Ignored positions count neither above nor below the line; "mean" divides by the sum of the targets' weights."""
+    axis = _class_axis(log_p)
+    expected = log_p.shape[:axis] + log_p.shape[axis + 1 :]
+    if target.shape != expected:
+        raise F.ShapeError(f"{op}: target of shape {list(target.shape)} for input {list(log_p.shape)}; "
+                           f"expected {list(expected)}")
+    ignored = F.eq(target, ignore_index)
+    # A negative class must not count from the end: it is sent out of range, where gather refuses it.
+    place = F.where(ignored, 0, F.where(F.lt(target, 0), log_p.shape[axis], target))
+    losses = -F.gather(log_p, axis, place.unsqueeze(axis)).squeeze(axis)
+    weights = None if weight is None else F.index_select(weight, 0, place.reshape(-1)).reshape(place.shape)
+    if weights is not None:
+        losses = losses * weights
+    if smoothing:
+        everywhere = log_p if weight is None else log_p * _along(weight, log_p, axis)
+        spread = F.sum(everywhere, axis) * (-smoothing / log_p.shape[axis])
+        losses = losses * (1 - smoothing) + spread
+    losses = F.where(ignored, 0.0, losses)
+    if reduction != "mean":
+        return _reduced(F, losses, reduction)
+    counted = F.logical_not(ignored) if weights is None else F.where(ignored, 0.0, weights)
+    return F.div(F.sum(losses), F.sum(counted))

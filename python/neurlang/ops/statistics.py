@@ -1,0 +1,162 @@
+"""Sums in other words: means, variances, norms and scans, as functions over `F` (see composite.py)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Tensor = Any
+Axes = int | Sequence[int] | None
+
+
+def axes_of(x: Tensor, dim: Axes) -> list[int]:
+    """The axes that `dim` names (None or empty: all), counted from the front."""
+    if dim is None or (not isinstance(dim, int) and not dim):
+        return list(range(x.ndim))
+    return [d % x.ndim if x.ndim else 0 for d in ([dim] if isinstance(dim, int) else dim)]
+
+
+def need_axes(F: Any, op: str, x: Tensor, least: int) -> None:
+    if x.ndim < least:
+        raise F.ShapeError(f"{op}: at least {least} axes are needed, got shape {list(x.shape)}")
+
+
+def count_over(x: Tensor, dim: Axes) -> int:
+    """How many elements a reduction over `dim` joins."""
+    return math.prod(x.shape[d] for d in axes_of(x, dim)) if x.ndim else 1
+
+
+def mean(F: Any, input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
+    """The sum over `dim` (None: all axes) divided by the number of elements; integers give the default float dtype.
+
+    >>> x = neurlang.tensor([[1, 2], [3, 6]])
+    >>> neurlang.mean(x).item(), neurlang.mean(x, 0).tolist()
+    (3.0, [2.0, 4.0])
+    """
+    return F.div(F.sum(input, dim, keepdim), count_over(input, dim))
+
+
+def var(
+    F: Any,
+    input: Tensor,
+    dim: Axes = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """Σ (x - mean)² / (n - correction) over `dim` (None: all axes); `unbiased` is a correction of 1. Two passes.
+
+    >>> x = neurlang.tensor([1.0, 5.0])
+    >>> neurlang.var(x).item(), neurlang.var(x, unbiased=False).item()
+    (8.0, 4.0)
+    """
+    if isinstance(dim, bool):  # PyTorch's var(x, unbiased)
+        unbiased, dim = dim, None
+    centred = input - mean(F, input, dim, True)
+    free = count_over(input, dim) - (int(unbiased) if correction is None else correction)
+    return F.div(F.sum(F.square(centred), dim, keepdim), max(free, 0))
+
+
+def std(
+    F: Any,
+    input: Tensor,
+    dim: Axes = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """The square root of `var` over `dim` (None: all axes).
+
+    >>> neurlang.std(neurlang.tensor([1.0, 2.0, 3.0])).item()
+    1.0
+    """
+    return F.sqrt(var(F, input, dim, unbiased, keepdim, correction=correction))
+
+
+def logsumexp(F: Any, input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
+    """log Σ exp x over `dim`, without overflow; -inf over no elements.
+
+    >>> neurlang.logsumexp(neurlang.tensor([1000.0, 0.0]), 0).item()
+    1000.0
+    """
+    shift: Any = 0.0
+    if count_over(input, dim):  # no elements have no largest one; the logarithm of their sum is -inf
+        largest = F.amax(input.detach(), dim, True)
+        shift = F.where(F.isfinite(largest), largest, 0.0)
+    result = F.log(F.sum(F.exp(input - shift), dim, True)) + shift
+    return result if keepdim else result.squeeze(tuple(axes_of(input, dim)))
+
+
+def norm(F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = False) -> Tensor:
+    """The vector p-norm (Σ |x|^p)^(1/p) over `dim` (None: all axes); its gradient at 0 is 0.
+
+    p may be "fro" (2), ±∞ (the largest, the smallest |x|) and 0 (how many are not zero).
+
+    >>> x = neurlang.tensor([3.0, -4.0])
+    >>> neurlang.norm(x).item(), neurlang.norm(x, 1).item(), neurlang.norm(x, neurlang.inf).item()
+    (5.0, 7.0, 4.0)
+    """
+    size = F.abs(input)
+    if p in (2, "fro"):
+        return _root(F, F.sum(F.square(input), dim, keepdim), 2)
+    if p == math.inf:
+        return F.amax(size, dim, keepdim)
+    if p == -math.inf:
+        return F.amin(size, dim, keepdim)
+    if p == 0:
+        return F.sum(F.ne(input, 0), dim, keepdim).to(input.dtype)
+    if p == 1:
+        return F.sum(size, dim, keepdim)
+    return _root(F, F.sum(F.pow(size, p), dim, keepdim), p)
+
+
+def _root(F: Any, x: Tensor, p: float) -> Tensor:
+    """x^(1/p) whose gradient at 0 is 0 instead of infinite."""
+    zero = F.eq(x, 0)
+    return F.where(zero, 0.0, F.pow(F.where(zero, 1.0, x), 1 / p))
+
+
+def normalize(F: Any, input: Tensor, p: float = 2.0, dim: Axes = 1, eps: float = 1e-12) -> Tensor:
+    """input / max(‖input‖ₚ, eps), the p-norm taken along `dim`.
+
+    >>> neurlang.normalize(neurlang.tensor([[2.0, 0.0], [0.0, -4.0]])).tolist()
+    [[1.0, 0.0], [0.0, -1.0]]
+    """
+    return input / F.maximum(norm(F, input, p, dim, True), eps)
+
+
+# ---- scans ----
+
+def _scan(op: str, combine: Callable[[Tensor, Tensor], Tensor], F: Any, x: Tensor, dim: int) -> Tensor:
+    """Inclusive prefix results in log2(n) steps, each doubling the distance that a value has reached."""
+    dim = F._axis(op, x, dim)
+    x = F._copy(x) if x.dtype.is_floating_point else x.to(F.int64)
+    n, step = x.shape[dim] if x.ndim else 1, 1
+    while step < n:
+        head, tail, before = x.narrow(dim, 0, step), x.narrow(dim, step, n - step), x.narrow(dim, 0, n - step)
+        x = F.cat([head, combine(before, tail)], dim)
+        step *= 2
+    return x
+
+
+def cumsum(F: Any, input: Tensor, dim: int) -> Tensor:
+    """The sums of all elements up to each one along `dim`; integers give int64.
+
+    Hillis & Steele 1986: log2(n) steps, each adding what lies 1, 2, 4, … places before.
+
+    >>> neurlang.cumsum(neurlang.tensor([1, 2, 3]), 0).tolist()
+    [1, 3, 6]
+    """
+    return _scan("cumsum", F.add, F, input, dim)
+
+
+def cumprod(F: Any, input: Tensor, dim: int) -> Tensor:
+    """The products of all elements up to each one along `dim`; integers give int64.
+
+    >>> neurlang.cumprod(neurlang.tensor([1, 2, 3]), 0).tolist()
+    [1, 2, 6]
+    """
+    return _scan("cumprod", F.mul, F, input, dim)
