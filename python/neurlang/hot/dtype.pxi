@@ -228,9 +228,12 @@ cdef inline bint is_scalar(object x):
     return isinstance(x, (int, float, np.generic))
 
 
+cdef tuple OPERANDS = (int, float, np.generic, np.ndarray)
+
+
 cdef inline bint is_operand(object x):
-    """What an operator takes on its other side."""
-    return isinstance(x, (Tensor, int, float, np.generic, np.ndarray))
+    """What an operator takes on its other side; tensors are recognised before anything is looked up."""
+    return isinstance(x, Tensor) or isinstance(x, OPERANDS)
 
 
 cdef bint fits(object x, int t) except -1:
