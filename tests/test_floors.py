@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, float], ...] = (
     (r"python/neurlang/ir/.*", 3),
     (r"python/neurlang/ops/.*", 2),
     (r"python/neurlang/(config|errors|lines)\.py", 1),
-    (r"csrc/bind/.*", 0.4),
+    (r"csrc/(bind|player)/.*", 0.4),
     (r"csrc/eager/.*", 0.3),
     (r"csrc/kernels/.*", 0.2),
     (r"csrc/runtime/.*", 0.1),

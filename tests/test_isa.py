@@ -19,9 +19,10 @@ ALLOWED_HEADERS = {"stdint.h", "stddef.h"}
 
 
 def levels() -> list[str]:
-    """The instruction levels, from the one list in the build: x86-64's, then the one of all other machines."""
-    x86, generic = re.findall(r"set\(NL_LEVELS ([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())
-    return str(x86 if platform.machine().lower() in ("x86_64", "amd64") else generic).split()
+    """The instruction levels, from the one list in the build: x86-64's, 64-bit ARM's, that of all other machines."""
+    x86, arm, generic = re.findall(r"set\(NL_LEVELS ([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())
+    by_machine = {"x86_64": x86, "amd64": x86, "aarch64": arm, "arm64": arm}
+    return str(by_machine.get(platform.machine().lower(), generic)).split()
 
 
 def isa_objects() -> dict[str, list[Path]]:

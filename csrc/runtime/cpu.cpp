@@ -45,6 +45,10 @@ bool supports_avx512() {
   return supports_avx2() && all(Cpuid(7, 0).ebx, kFeatures) && system_saves(kZmm);
 }
 
+#elif defined(__aarch64__)
+
+bool supports_neon() { return true; }  // part of every 64-bit ARM processor
+
 #else
 
 bool supports_generic() { return true; }

@@ -15,7 +15,7 @@
 #else
 #define NL_VEC_BYTES 16
 #endif
-#ifdef __FMA__
+#if defined(__FMA__) || defined(__aarch64__)
 #define NL_HAS_FMA 1
 #else
 #define NL_HAS_FMA 0
@@ -69,6 +69,10 @@ NL_VEC(eu8, unsigned char, NL_VEC_BYTES / 8);
 #define vf32_fma __builtin_elementwise_fma
 #define vf64_fma __builtin_elementwise_fma
 #define hf32_fma __builtin_elementwise_fma
+#elif defined(__aarch64__)
+#define vf32_fma __builtin_aarch64_fmav4sf
+#define vf64_fma __builtin_aarch64_fmav2df
+#define hf32_fma __builtin_aarch64_fmav2sf
 #elif NL_VEC_BYTES == 64
 #define vf32_fma(a, b, c) __builtin_ia32_vfmaddps512_mask(a, b, c, (unsigned short)-1, 4)
 #define vf64_fma(a, b, c) __builtin_ia32_vfmaddpd512_mask(a, b, c, (unsigned char)-1, 4)
@@ -113,6 +117,10 @@ NL_VEC(eu8, unsigned char, NL_VEC_BYTES / 8);
 #define vf32_sqrt __builtin_elementwise_sqrt
 #define vf64_sqrt __builtin_elementwise_sqrt
 #define hf32_sqrt __builtin_elementwise_sqrt
+#elif defined(__aarch64__) && !defined(__clang__)
+#define vf32_sqrt __builtin_aarch64_sqrtv4sf
+#define vf64_sqrt __builtin_aarch64_sqrtv2df
+#define hf32_sqrt __builtin_aarch64_sqrtv2sf
 #elif defined(__clang__) || !defined(__x86_64__)
 NL_FN vf32 vf32_sqrt(vf32 x) { NL_BY_LANE(vf32, W4, __builtin_sqrtf(x[l])); }
 NL_FN vf64 vf64_sqrt(vf64 x) { NL_BY_LANE(vf64, W8, __builtin_sqrt(x[l])); }
@@ -155,6 +163,8 @@ NL_LDEXP(vf64, vi64, 0x1.8p52, 52, 1023)
 #define ANY(m) (__builtin_ia32_movmskps256((vf32)(m)) != 0)
 #elif defined(__SSE__)
 #define ANY(m) (__builtin_ia32_movmskps((vf32)(m)) != 0)
+#elif defined(__aarch64__) && !defined(__clang__)
+#define ANY(m) (__builtin_aarch64_reduc_umax_scal_v4si_uu((vu32)(m)) != 0)
 #else
 NL_FN int nl_any(vi64 m) {
   __INT64_TYPE__ r = 0;

@@ -30,6 +30,7 @@ LEVEL_FLAGS = {
     "baseline": (),
     "avx2": ("-mavx2", "-mfma"),
     "avx512": ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+    "neon": (),
     "generic": (),
 }
 GCC_FLAGS = ("-fno-tree-forwprop",)  # without SSE4.1 the pass makes gcc 12 crash on selects between doubles

@@ -14,7 +14,7 @@ from .. import cstyle
 from .compile import compile_files
 from .render import Source, render
 
-VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64, "generic": 16}
+VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64, "neon": 16, "generic": 16}
 GRAIN_NANOSECONDS = 8_000  # of work that a thread takes at least: below, waking it costs more than it brings
 
 
