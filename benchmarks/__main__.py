@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for us and for every peer")
     parser.add_argument("--without", action="append", default=[], metavar="PEER", help="leave a peer out (repeatable)")
+    parser.add_argument("--only", type=re.compile, default="", metavar="REGEX", help="only cases whose name matches")
     options = parser.parse_args()
     if unknown := set(options.names) - set(workloads()):
         parser.error(f"no such workload: {', '.join(sorted(unknown))}; there are {', '.join(workloads())}")
@@ -40,12 +42,14 @@ def fix_threads(threads: int) -> None:
         os.environ[name] = str(threads)
 
 
-def run(workload: ModuleType) -> list[dict[str, Any]]:
-    """Times a workload's cases; one whose contenders disagree is reported and not timed."""
+def run(workload: ModuleType, only: re.Pattern[str] | str) -> list[dict[str, Any]]:
+    """Times a workload's cases whose names match; one whose contenders disagree is reported and not timed."""
     from . import report, timing
 
     results = []
     for case in workload.cases():
+        if not re.search(only, case.name):
+            continue
         try:
             timings = timing.measure(case)
         except timing.Disagreement as error:
@@ -69,7 +73,7 @@ def main() -> None:
     for name in options.names or workloads():
         workload = importlib.import_module(f"benchmarks.{name}")
         print(f"\n{name}: {(workload.__doc__ or '').splitlines()[0]}", flush=True)
-        results["workloads"][name] = run(workload)
+        results["workloads"][name] = run(workload, options.only)
         if options.json:
             options.json.write_text(json.dumps(results, indent=1))
     if any("error" in case for cases in results["workloads"].values() for case in cases):

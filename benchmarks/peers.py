@@ -13,6 +13,10 @@ import neurlang as nl
 
 torch: Any = None  # the module, or None where it is not installed or not wanted
 jax: Any = None
+onnx: Any = None  # builds the models for the next two
+onnxruntime: Any = None
+openvino: Any = None
+thread_count = 1
 with_torch_compile = False
 
 Call = Callable[[], Any]
@@ -20,9 +24,13 @@ Call = Callable[[], Any]
 
 def setup(threads: int, without: Iterable[str]) -> None:
     """Imports the installed peers that are wanted and gives each the same number of threads."""
-    global torch, jax, with_torch_compile
+    global torch, jax, onnx, onnxruntime, openvino, thread_count, with_torch_compile
     left_out = set(without)
+    thread_count = threads
     nl.set_num_threads(threads)
+    onnx = find("onnx")
+    onnxruntime = None if "ONNX Runtime" in left_out else find("onnxruntime")
+    openvino = None if "OpenVINO" in left_out else find("openvino")
     torch = None if "torch" in left_out else find("torch")
     jax = None if "jax" in left_out else find("jax")
     if torch is not None:
@@ -82,3 +90,79 @@ def jax_call(form: Callable[..., Any], *arrays: np.ndarray) -> Call:
     compiled = jax.jit(form)
     tensors = [jax.numpy.asarray(a) for a in arrays]
     return lambda: compiled(*tensors).block_until_ready()
+
+
+def bound(form: Callable[..., Any], *tensors: Any) -> Call:
+    return lambda: form(torch, *tensors)
+
+
+def channels_last(*arrays: np.ndarray) -> list[Any]:
+    return [torch.tensor(a).contiguous(memory_format=torch.channels_last) for a in arrays]
+
+
+def onnx_model(op: str, x: np.ndarray, *weights: np.ndarray, **attributes: Any) -> bytes:
+    """A model of one node, with constant weights; empty without the package that makes it."""
+    if onnx is None:
+        return b""
+    constants = [onnx.numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
+    float32 = onnx.TensorProto.FLOAT
+    node = onnx.helper.make_node(op, ["x", *(c.name for c in constants)], ["y"], **attributes)
+    x_info = onnx.helper.make_tensor_value_info("x", float32, x.shape)
+    y_info = onnx.helper.make_tensor_value_info("y", float32, None)
+    graph = onnx.helper.make_graph([node], "graph", [x_info], [y_info], constants)
+    opset = onnx.helper.make_opsetid("", 17)
+    model: bytes = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
+    return model
+
+
+def onnx_calls(model: bytes, x: np.ndarray) -> dict[str, Call]:
+    """A model of one input and one output for those that run such files."""
+    calls = {}
+    if model and onnxruntime is not None:
+        calls["ONNX Runtime"] = onnxruntime_call(model, x)
+    if model and openvino is not None:
+        calls["OpenVINO"] = openvino_call(model, x, "")
+        if x.ndim == 4:
+            calls["OpenVINO channels last"] = openvino_call(model, x, "NHWC")
+    return calls
+
+
+def onnxruntime_call(model: bytes, x: np.ndarray) -> Call:
+    """With its output's memory kept, as OpenVINO does."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = thread_count
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    y = session.run(None, {session.get_inputs()[0].name: x})[0]
+    binding = session.io_binding()
+    binding.bind_cpu_input(session.get_inputs()[0].name, x)
+    binding.bind_output(session.get_outputs()[0].name, "cpu", 0, np.float32, y.shape, y.ctypes.data)
+
+    def run() -> np.ndarray:
+        session.run_with_iobinding(binding)
+        return y
+
+    return run
+
+
+def openvino_call(model: bytes, x: np.ndarray, layout: str) -> Call:
+    """In float32 also where the processor has bfloat16; "NHWC" spares it the change of layout at either end."""
+    core = openvino.Core()
+    network = core.read_model(model)
+    if layout:
+        convert = openvino.preprocess.PrePostProcessor(network)
+        for end in (convert.input(), convert.output()):
+            end.tensor().set_layout(openvino.Layout(layout))
+            end.model().set_layout(openvino.Layout("NCHW"))
+        network = convert.build()
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": thread_count, "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(network, "CPU", settings).create_infer_request()
+    request.set_input_tensor(openvino.Tensor(x))
+
+    def run() -> np.ndarray:
+        request.infer()
+        y = request.get_output_tensor().data
+        return y.transpose(0, 3, 1, 2) if layout and y.ndim == 4 else y
+
+    return run

@@ -20,7 +20,7 @@ SHORT = 20e-6  # calls shorter than this are timed by the block, longer ones one
 
 @dataclass
 class Case:
-    """One thing to time: the contenders do the same work and return a comparable result.
+    """One thing to time: the contenders (or what makes them) do the same work and return a comparable result.
 
     With `self_timed` a call returns the seconds it measured itself (in another process, say); nothing is compared.
     `calls_compared` calls in a row are compared, so that training steps can be held to each other's losses. Times are
@@ -28,7 +28,7 @@ class Case:
     """
 
     name: str
-    contenders: dict[str, Callable[[], Any]]
+    contenders: dict[str, Callable[[], Any]] | Callable[[], dict[str, Callable[[], Any]]]
     rtol: float = 1e-4
     atol: float = 1e-5
     calls_compared: int = 1
@@ -55,26 +55,27 @@ class Disagreement(Exception):
 
 def measure(case: Case) -> dict[str, Timing]:
     """Compares the contenders' results, then times them."""
+    calls = case.contenders() if callable(case.contenders) else case.contenders
     if case.self_timed:
-        samples: dict[str, list[float]] = {name: [] for name in case.contenders}
+        samples: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(case.rounds):
-            for name, call in case.contenders.items():
+            for name, call in calls.items():
                 samples[name].append(call())
         return summary(samples, case.per)
-    compare(case)
-    return summary(alternate(case), case.per)
+    compare(case, calls)
+    return summary(alternate(case, calls), case.per)
 
 
-def compare(case: Case) -> None:
+def compare(case: Case, calls: dict[str, Callable[[], Any]]) -> None:
     """Holds every contender's results to the first one's; also warms all of them up."""
     reference: list[np.ndarray] | None = None
-    for name, call in case.contenders.items():
+    for name, call in calls.items():
         results = [as_array(call()) for _ in range(case.calls_compared)]
         if reference is None:
             reference = results
         for want, got in zip(reference, results, strict=True):
             if not np.allclose(got, want, rtol=case.rtol, atol=case.atol, equal_nan=True):
-                first, error = next(iter(case.contenders)), np.abs(got - want).max()
+                first, error = next(iter(calls)), np.abs(got - want).max()
                 raise Disagreement(f"{case.name}: {name} disagrees with {first} by {error:.3g}")
 
 
@@ -85,9 +86,9 @@ def as_array(result: Any) -> np.ndarray:
     return np.asarray(result, dtype=np.float64)
 
 
-def alternate(case: Case) -> dict[str, list[float]]:
+def alternate(case: Case, calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
     """Times the contenders in turn, a block of calls each, beginning with another one each round."""
-    lengths = {name: block_length(call) for name, call in case.contenders.items()}
+    lengths = {name: block_length(call) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in lengths}
     names = list(lengths)
     gc.collect()
@@ -96,7 +97,7 @@ def alternate(case: Case) -> dict[str, list[float]]:
         for turn in range(case.rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 time.sleep(REST_SECONDS)
-                samples[name].extend(block(case.contenders[name], *lengths[name]))
+                samples[name].extend(block(calls[name], *lengths[name]))
     finally:
         gc.enable()
     return samples
