@@ -21,7 +21,10 @@ inline void stream_store(float* p, typename Simd<float>::V v) {
 #endif
 }
 
-inline void stream_store(double* p, typename Simd<double>::V v) { stream_store((float*)p, (typename Simd<float>::V)v); }
+template <class T>
+void stream_store(T* p, typename Simd<T>::V v) {
+  stream_store((float*)p, (typename Simd<float>::V)v);
+}
 
 // Streaming stores are not ordered with others: call before another thread may look.
 inline void stream_fence() {

@@ -22,7 +22,7 @@ from operator import index as operator_index
 import numpy as np
 
 from .errors import AliasError, DTypeError, ShapeError, TraceError
-from .ops import composite, fingerprint, places, statistics, table
+from .ops import composite, fingerprint, order, places, statistics, table
 
 cnp.import_array()
 
@@ -84,6 +84,7 @@ include "hot/view.pxi"
 include "hot/index.pxi"
 include "hot/create.pxi"
 include "hot/native.pxi"
+include "hot/along.pxi"
 include "hot/functions.pxi"
 include "hot/tape.pxi"
 

@@ -26,7 +26,7 @@ from ._tensor import (
 )
 from .autograd import no_grad
 from .errors import DTypeError
-from .ops import composite, losses, places, statistics
+from .ops import composite, losses, order, places, statistics
 
 Fn = TypeVar("Fn", bound=Callable[..., Tensor])
 
@@ -42,8 +42,8 @@ __all__ = [
     "conv_transpose2d",
     "count_nonzero",
     "cross_entropy",
-    "cumprod",
-    "cumsum",
+    "cummax",
+    "cummin",
     "dropout",
     "dropout2d",
     "elu",
@@ -139,8 +139,8 @@ std = _bind(statistics.std)
 norm = _bind(statistics.norm)
 normalize = _bind(statistics.normalize)
 logsumexp = _bind(statistics.logsumexp)
-cumsum = _bind(statistics.cumsum)
-cumprod = _bind(statistics.cumprod)
+cummax = _bind(order.cummax)
+cummin = _bind(order.cummin)
 tril = _bind(places.tril)
 triu = _bind(places.triu)
 one_hot = _bind(places.one_hot)

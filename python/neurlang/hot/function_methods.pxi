@@ -119,13 +119,25 @@ def masked_select(self, mask):
     """The elements where the mask holds."""
     return places.masked_select(F, self, need_tensor(mask, "masked_select"))
 
-def cumsum(self, dim):
+def cumsum(self, dim, *, dtype=None):
     """The sums of all elements up to each one."""
-    return statistics.cumsum(F, self, dim)
+    return cumsum(self, dim, dtype=dtype)
 
-def cumprod(self, dim):
+def cumprod(self, dim, *, dtype=None):
     """The products of all elements up to each one."""
-    return statistics.cumprod(F, self, dim)
+    return cumprod(self, dim, dtype=dtype)
+
+def logcumsumexp(self, dim):
+    """log Σ exp of all elements up to each one."""
+    return logcumsumexp(self, dim)
+
+def cummax(self, dim):
+    """(values, indices) of the largest element up to each one."""
+    return order.cummax(F, self, dim)
+
+def cummin(self, dim):
+    """(values, indices) of the smallest element up to each one."""
+    return order.cummin(F, self, dim)
 
 def repeat_interleave(self, repeats, dim=None):
     """Every element (slice along `dim`) several times in a row."""

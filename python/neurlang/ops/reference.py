@@ -165,6 +165,57 @@ def conv2d_weight(
     return out
 
 
+# ---- scans ----
+
+SCAN_BLOCK = 64
+
+
+def _scan(np: Any, combine: Any, identity: Any, x: Array, axis: int) -> Array:
+    """S(n): serial in blocks of 64, each of which continues from the last result of the one before."""
+    rows = np.moveaxis(x, axis, 0)
+    out = np.empty_like(rows)
+    carry = np.full(rows.shape[1:], identity, x.dtype)
+    for i, row in enumerate(rows):
+        if i % SCAN_BLOCK == 0:
+            inside, carry = np.full_like(carry, identity), out[i - 1] if i else carry
+        inside = combine(inside, row)
+        out[i] = combine(carry, inside)
+    return np.moveaxis(out, 0, axis)
+
+
+def cumsum(np: Any, x: Array, axis: int) -> Array:
+    return _scan(np, np.add, 0, x, axis)
+
+
+def cumprod(np: Any, x: Array, axis: int) -> Array:
+    return _scan(np, np.multiply, 1, x, axis)
+
+
+def cummax(np: Any, x: Array, axis: int) -> Array:
+    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    return _scan(np, lambda a, b: np.where(_above(np, a, b), a, b), lowest, x, axis)
+
+
+def cummin(np: Any, x: Array, axis: int) -> Array:
+    highest = np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).max
+    return _scan(np, lambda a, b: np.where(np.isnan(a) | (_above(np, b, a) & ~np.isnan(b)), a, b), highest, x, axis)
+
+
+def _above(np: Any, a: Array, b: Array) -> Array:
+    """a > b, where +0 > -0 and a NaN is above all."""
+    if a.dtype.kind != "f":
+        return a > b
+    return np.isnan(a) | (a > b) | ((a == b) & ~np.signbit(a) & np.signbit(b))
+
+
+def logcumsumexp(np: Any, x: Array, axis: int) -> Array:
+    def combine(a: Array, b: Array) -> Array:
+        large, small = np.where(a > b, a, b), np.where(a > b, b, a)
+        return large + np.log1p(np.exp(np.where(a == b, 0, small - large)))
+
+    return _scan(np, combine, -np.inf, x, axis)
+
+
 # ---- windows ----
 
 

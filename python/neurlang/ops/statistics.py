@@ -1,9 +1,9 @@
-"""Sums in other words: means, variances, norms and scans, as functions over `F` (see composite.py)."""
+"""Sums in other words: means, variances and norms, as functions over `F` (see composite.py)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 Tensor = Any
@@ -126,37 +126,3 @@ def normalize(F: Any, input: Tensor, p: float = 2.0, dim: Axes = 1, eps: float =
     [[1.0, 0.0], [0.0, -1.0]]
     """
     return input / F.maximum(norm(F, input, p, dim, True), eps)
-
-
-# ---- scans ----
-
-def _scan(op: str, combine: Callable[[Tensor, Tensor], Tensor], F: Any, x: Tensor, dim: int) -> Tensor:
-    """Inclusive prefix results in log2(n) steps, each doubling the distance that a value has reached."""
-    dim = F._axis(op, x, dim)
-    x = F._copy(x) if x.dtype.is_floating_point else x.to(F.int64)
-    n, step = x.shape[dim] if x.ndim else 1, 1
-    while step < n:
-        head, tail, before = x.narrow(dim, 0, step), x.narrow(dim, step, n - step), x.narrow(dim, 0, n - step)
-        x = F.cat([head, combine(before, tail)], dim)
-        step *= 2
-    return x
-
-
-def cumsum(F: Any, input: Tensor, dim: int) -> Tensor:
-    """The sums of all elements up to each one along `dim`; integers give int64.
-
-    Hillis & Steele 1986: log2(n) steps, each adding what lies 1, 2, 4, … places before.
-
-    >>> neurlang.cumsum(neurlang.tensor([1, 2, 3]), 0).tolist()
-    [1, 3, 6]
-    """
-    return _scan("cumsum", F.add, F, input, dim)
-
-
-def cumprod(F: Any, input: Tensor, dim: int) -> Tensor:
-    """The products of all elements up to each one along `dim`; integers give int64.
-
-    >>> neurlang.cumprod(neurlang.tensor([1, 2, 3]), 0).tolist()
-    [1, 2, 6]
-    """
-    return _scan("cumprod", F.mul, F, input, dim)

@@ -18,7 +18,7 @@ from . import gradients as d
 from . import reference as ref
 from . import scalar as s
 
-KINDS = ("map", "source", "reduce", "contract", "window", "index", "composite")
+KINDS = ("map", "source", "reduce", "scan", "contract", "window", "index", "composite")
 OVER = {
     "all": ("b8", "u8", "i32", "i64", "f32", "f64"),
     "number": ("u8", "i32", "i64", "f32", "f64"),
@@ -193,6 +193,14 @@ def _reduction(name: str, doc: str, monoid: str, types: str = "T->T", **fields: 
     return Row(
         name, "reduce", ("input",), types, doc, attrs=("axis",), shape="reduce", monoid=monoid,
         native=name, **_over(fields, stablehlo="reduce"),
+    )
+
+
+def _scan(name: str, doc: str, **fields: Any) -> Row:
+    """Every element of the result joins all elements up to its place along the axis."""
+    return Row(
+        name, "scan", ("input",), "T->T", doc, attrs=("axis",), native=name,
+        **_over(fields, over="number", promote="int64", binding="manual", stablehlo="reduce_window"),
     )
 
 
@@ -532,6 +540,14 @@ TABLE: tuple[Row, ...] = (
                numpy=lambda np, x, axis: np.any(x, axis, keepdims=True), example=("[0, 1]", "True")),
     _reduction("all", "no element is zero", "all", "T->b8", numpy=lambda np, x, axis: np.all(x, axis, keepdims=True),
                example=("[0, 1]", "False")),
+
+    # ---- scans along an axis in the order of S(n): what reductions are on their way ----
+    _scan("cumsum", "Σ of all elements up to each one", grad=d.cumsum, numpy=ref.cumsum),
+    _scan("cumprod", "Π of all elements up to each one", grad=d.cumprod, numpy=ref.cumprod, domain=((0.5, 1.5),)),
+    _scan("cummax", "the largest element up to each one; any NaN gives NaN", numpy=ref.cummax, binding="internal"),
+    _scan("cummin", "the smallest element up to each one; any NaN gives NaN", numpy=ref.cummin, binding="internal"),
+    _scan("logcumsumexp", "log Σ exp of all elements up to each one", over="float", promote="float",
+          grad=d.logcumsumexp, numpy=ref.logcumsumexp, ulp=8.0, slack=32.0),
 
     # ---- contractions: sums of products in the order of dot ----
     _kernel("matmul", "contract", "T,T->T", "Σₖ a[…, m, k] b[…, k, n] over equal batch axes", "input other", "",

@@ -1,0 +1,146 @@
+"""Scans against S(n) in plain loops, bit for bit, and against PyTorch: shapes, layouts, dtypes, threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import neurlang as nl
+
+from .contraction import Array, assert_same_bits, tensor
+from .reduction import larger, numbers, on_all_threads, shape_around
+
+LENGTHS = [0, 1, 2, 15, 16, 63, 64, 65, 100, 129, 1000]
+FLOATS = [np.float32, np.float64]
+
+
+def scanned(x: Array, axis: int, combine: Callable[[Array, Array], Array], identity: float) -> Array:
+    """Blocks of 64, serial inside; a block's results continue from the last one before it."""
+    rows = np.moveaxis(x, axis, 0)
+    results: list[Array] = []
+    before = np.full(rows.shape[1:], identity, x.dtype)
+    for first in range(0, len(rows), 64):
+        total = np.full(rows.shape[1:], identity, x.dtype)
+        for row in rows[first : first + 64]:
+            total = combine(total, row)
+            results.append(combine(before, total))
+        before = results[-1]
+    stacked = np.stack(results) if results else np.empty(rows.shape, x.dtype)
+    return np.moveaxis(stacked, 0, axis)
+
+
+SCANS: dict[str, tuple[Callable[..., nl.Tensor], Callable[[Array, Array], Array], float]] = {
+    "cumsum": (nl.cumsum, np.add, 0),
+    "cumprod": (nl.cumprod, np.multiply, 1),
+    "cummax": (lambda x, axis: nl._tensor._cummax(x, axis), larger, -np.inf),
+    "cummin": (lambda x, axis: nl._tensor._cummin(x, axis), lambda a, b: -larger(-a, -b), np.inf),
+}
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("op", SCANS)
+def test_bits_are_the_definitions(rng: np.random.Generator, op: str, dtype: type, length: int) -> None:
+    scan, combine, identity = SCANS[op]
+    for _ in range(3):
+        shape, axis = shape_around(rng, length)
+        x = numbers(rng, shape, dtype)
+        with np.errstate(all="ignore"):
+            want = scanned(x, axis, combine, identity)
+        for got in on_all_threads(lambda x=x, axis=axis: scan(tensor(x), axis)):
+            assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("shape", [(200_001,), (2, 150_000), (5000, 33), (3, 70_000, 2)])
+@pytest.mark.parametrize("op", SCANS)
+def test_long_axes_are_shared_between_threads(rng: np.random.Generator, op: str, shape: tuple[int, ...]) -> None:
+    scan, combine, identity = SCANS[op]
+    axis = int(np.argmax(shape))
+    x = rng.uniform(0.9, 1.1, shape).astype(np.float32)
+    want = scanned(x, axis, combine, identity)
+    for got in on_all_threads(lambda: scan(tensor(x), axis)):
+        assert_same_bits(got, want)
+
+
+def test_results_larger_than_the_cache(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2100, 2048)).astype(np.float32)
+    for axis in (0, 1):
+        assert_same_bits(nl.cumsum(tensor(x), axis).numpy(), scanned(x, axis, np.add, 0))
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int32, np.int64])
+def test_integers_become_int64_and_wrap(rng: np.random.Generator, dtype: type) -> None:
+    shape, axis = shape_around(rng, 90)
+    x = numbers(rng, shape, dtype)
+    wide = x.astype(np.int64)
+    for got, want in (
+        (nl.cumsum(tensor(x), axis), np.cumsum(wide, axis)),
+        (nl.cumprod(tensor(x), axis), np.cumprod(wide, axis)),
+        (nl._tensor._cummax(tensor(x), axis), np.maximum.accumulate(wide, axis)),
+        (nl._tensor._cummin(tensor(x), axis), np.minimum.accumulate(wide, axis)),
+    ):
+        assert got.dtype == nl.int64
+        np.testing.assert_array_equal(got.numpy(), want)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_sums_are_nearer_than_serial_ones(rng: np.random.Generator, dtype: type) -> None:
+    x = rng.random(1 << 17).astype(dtype)
+    exact = np.cumsum(x.astype(np.longdouble))
+    ours = np.abs(nl.cumsum(tensor(x), 0).numpy() - exact).max()
+    assert ours <= np.abs(np.cumsum(x) - exact).max()
+    # At most 64 additions inside a block, and one for each block.
+    assert ours <= (64 + len(x) / 64) * np.finfo(dtype).eps / 2 * exact[-1]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_logcumsumexp(rng: np.random.Generator, dtype: type, scale: float) -> None:
+    for length in (1, 40, 64, 700):
+        shape, axis = shape_around(rng, length)
+        x = (rng.standard_normal(shape) * scale).astype(dtype)
+        x[rng.random(shape) < 0.05] = -np.inf
+        want = np.logaddexp.accumulate(x.astype(np.longdouble), axis)
+        results = list(on_all_threads(lambda x=x, axis=axis: nl.logcumsumexp(tensor(x), axis)))
+        for got in results:
+            assert_same_bits(got, results[0])
+        finite = np.isfinite(want)
+        np.testing.assert_array_equal(results[0][~finite], want[~finite])
+        error = np.abs(results[0][finite] - want[finite]) / (np.abs(want[finite]) + 1)
+        assert error.max(initial=0) <= 16 * np.finfo(dtype).eps
+
+
+def test_logcumsumexp_of_special_values() -> None:
+    inf, nan = np.inf, np.nan
+    x = np.array([[-inf, -inf, 1, inf, 2], [inf, -inf, inf, 0, nan], [nan, 0, inf, -inf, 1]])
+    want = np.array([[-inf, -inf, 1, inf, inf], [inf, inf, inf, inf, nan], [nan] * 5])
+    np.testing.assert_array_equal(nl.logcumsumexp(tensor(x), 1).numpy(), want)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int32, np.int64, np.bool_])
+def test_running_extrema_are_torchs(rng: np.random.Generator, dtype: type, torch: Any) -> None:
+    for length in (1, 7, 100):
+        shape, axis = shape_around(rng, length)
+        x = rng.integers(0, 2 if dtype is np.bool_ else 9, shape).astype(dtype)
+        if np.issubdtype(dtype, np.floating):
+            x[rng.random(shape) < 0.02] = np.nan
+            x[rng.random(shape) < 0.1] *= -1  # zeros of both signs
+        for name in ("cummax", "cummin"):
+            values, indices = getattr(nl, name)(tensor(x), axis)
+            theirs = getattr(torch, name)(torch.from_numpy(x), axis)
+            np.testing.assert_array_equal(indices.numpy(), theirs.indices.numpy())
+            np.testing.assert_array_equal(values.numpy(), theirs.values.numpy())
+            assert values.numpy().dtype == x.dtype
+
+
+def test_0d_and_bad_axes() -> None:
+    x = nl.tensor(3.0)
+    assert nl.cumsum(x, 0).item() == nl.cumprod(x, -1).item() == nl.logcumsumexp(x, 0).item() == 3.0
+    values, indices = nl.cummax(x, 0)
+    assert (values.item(), indices.item(), values.shape) == (3.0, 0, ())
+    for call in (nl.cumsum, nl.cumprod, nl.logcumsumexp, nl.cummax, nl.cummin):
+        with pytest.raises(nl.ShapeError, match="axis 2"):
+            call(nl.zeros(2, 3), 2)
