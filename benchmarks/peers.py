@@ -89,7 +89,57 @@ def without_gradients(call: Call) -> Call:
 def jax_call(form: Callable[..., Any], *arrays: np.ndarray) -> Call:
     compiled = jax.jit(form)
     tensors = [jax.numpy.asarray(a) for a in arrays]
-    return lambda: compiled(*tensors).block_until_ready()
+    return lambda: jax.block_until_ready(compiled(*tensors))
+
+
+# --- forward and backward ---
+
+
+def gradients(
+    form: Callable[..., Any], seed: np.ndarray, *arrays: np.ndarray, jax_form: Callable[..., Any] | None = None
+) -> dict[str, Call]:
+    """The function and its gradients by all float operands, for the gradient `seed`; the first one is the result."""
+    calls = {}
+    step = gradient_step(nl, nl.grad, lambda *t: form(nl, *t))
+    traced = nl.trace(step)
+    mine = [nl.tensor(a) for a in (seed, *arrays)]
+    calls["neurlang"] = lambda: step(*mine)
+    calls["neurlang traced"] = lambda: traced(*mine)
+    if torch is not None:
+        theirs = [torch.tensor(a) for a in (seed, *arrays)]
+        eager = gradient_step(torch, torch.autograd.grad, lambda *t: form(torch, *t))
+        calls["torch"] = lambda: eager(*theirs)
+        if with_torch_compile:
+            compiled = gradient_step(torch, torch.autograd.grad, torch.compile(lambda *t: form(torch, *t)))
+            calls["torch.compile"] = lambda: compiled(*theirs)
+    if jax is not None and jax_form is not None:
+        all_gradients = jax_call(jax_gradient(jax_form), seed, *arrays)
+        calls["JAX"] = lambda: all_gradients()[0]
+    return calls
+
+
+def gradient_step(lib: Any, grad: Callable[..., Any], forward: Callable[..., Any]) -> Callable[..., Any]:
+    def step(seed: Any, *tensors: Any) -> Any:
+        inputs = [t.detach().requires_grad_() if t.is_floating_point() else t for t in tensors]
+        return grad(forward(*inputs), [t for t in inputs if t.requires_grad], seed)[0]
+
+    return step
+
+
+def jax_gradient(form: Callable[..., Any]) -> Callable[..., Any]:
+    def step(seed: Any, *tensors: Any) -> Any:
+        floats = [i for i, t in enumerate(tensors) if jax.numpy.issubdtype(t.dtype, jax.numpy.floating)]
+
+        def of_floats(*values: Any) -> Any:
+            given = dict(zip(floats, values, strict=True))
+            return form(*(given.get(i, t) for i, t in enumerate(tensors)))
+
+        return jax.vjp(of_floats, *(tensors[i] for i in floats))[1](seed)
+
+    return step
+
+
+# --- other runtimes ---
 
 
 def bound(form: Callable[..., Any], *tensors: Any) -> Call:

@@ -37,6 +37,7 @@ BOUNDS: dict[str, Callable[[int], float]] = {
     "dot": chain,  # scale: abs(A) @ abs(B)
     "softmax": lambda n: 8.0 * (1.0 + math.log2(max(2, n)) / 8.0),  # relative to the result
     "log_softmax": lambda n: 16.0 + tree(n),  # scale: max(abs(x)) + 1
+    "attention": lambda n: 32.0 + n / 8.0,  # scale: (1 + largest |query| @ |key|) * weights @ |value|
     "variance": lambda n: 32.0 + 2.0 * tree(n),  # scale: mean of squares about the mean
     "layer_norm": lambda n: 64.0 + 2.0 * tree(n),  # scale: 1 + abs(weight) + abs(bias)
     "training": lambda n: 4096.0 * n,  # n steps of training of a small network, relative to the loss

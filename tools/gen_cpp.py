@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 DTYPES = ("b8", "u8", "i32", "i64", "f32", "f64")  # in the order of csrc/base/dtype.hpp
-KINDS = ("map", "source", "reduce", "scan", "contract", "window", "index", "composite")
+KINDS = ("map", "source", "reduce", "scan", "contract", "window", "index", "composite", "opaque")
 # what hand-written kernels may call on whole registers, with the bits of the rows of these names
 FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf")
 

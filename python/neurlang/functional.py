@@ -26,7 +26,7 @@ from ._tensor import (
 )
 from .autograd import no_grad
 from .errors import DTypeError
-from .ops import composite, losses, order, places, statistics
+from .ops import attention, composite, losses, order, places, statistics
 
 Fn = TypeVar("Fn", bound=Callable[..., Tensor])
 
@@ -180,7 +180,7 @@ huber_loss = _bind(losses.huber_loss)
 linear = _bind(composite.linear)
 embedding = _bind(composite.embedding)
 group_norm = _bind(composite.group_norm)
-scaled_dot_product_attention = _bind(composite.scaled_dot_product_attention)
+scaled_dot_product_attention = _bind(attention.scaled_dot_product_attention)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

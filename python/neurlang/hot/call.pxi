@@ -500,6 +500,27 @@ cdef Tensor call(int op, tuple operands, Dims shape, int t, tuple attrs, int64_t
     return with_node(op, wrap(&out), operands, attrs)
 
 
+cdef tuple call_several(int op, tuple operands, tuple shapes, int t, tuple attrs, int64_t work):
+    """Runs row `op`, which has several results; only the first one has a gradient."""
+    cdef Operand ins[MAX_OPERANDS]
+    cdef TensorData outs[MAX_OPERANDS]
+    cdef int64_t attr[MAX_ATTRS]
+    cdef Dims shape
+    cdef Node node
+    cdef int i, n = specs[op].n_out, n_in = operands_from(operands, t, ins), n_attr = attributes(attrs, attr)
+    for i in range(n):
+        shape = dims_from(shapes[i], rows[op].name)
+        set_shape(&outs[i], &shape, t if specs[op].out_type[i] == ANY else specs[op].out_type[i])
+    run(op, ins, n_in, outs, n, attr, n_attr, work)
+    results = tuple([wrap(&outs[i]) for i in range(n)])
+    node = node_for(op, operands, attrs)
+    if node is not None:
+        attach(results[0], node)
+        for i in range(1, n):
+            save_one(&node.saved[node.n_saved - n + i], results[i], True)
+    return results
+
+
 cdef int call_into(int op, Tensor x, tuple operands, tuple attrs) except -1:
     """Runs an in-place index row: x is operand 0 and the output."""
     cdef Operand ins[MAX_OPERANDS]

@@ -297,12 +297,9 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, bint ceil
     >>> neurlang.max_pool2d(x, 2, return_indices=True)[1][0, 0].tolist()
     [[5, 7], [13, 15]]
     """
-    cdef Tensor x, values, indices
-    cdef Operand ins[1]
-    cdef TensorData outs[2]
+    cdef Tensor x
     cdef int64_t attr[MAX_ATTRS]
     cdef Dims shape
-    cdef Node node
     if is_tensor(input) and (<Tensor>input).d.rank == 3:
         parts = max_pool2d(input.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode, True)
         return tuple([p.squeeze(0) for p in parts]) if return_indices else parts[0].squeeze(0)
@@ -312,15 +309,7 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, bint ceil
         dilation, "dilation") + (<int64_t>ceil_mode,)
     attributes(attrs, attr)
     shape = shape_pool2d("max_pool2d", dims_of(&x.d), attr)
-    set_shape(&outs[0], &shape, dtype_id(x.d.dtype))
-    set_shape(&outs[1], &shape, I64)
-    operand(&ins[0], x, 0)
-    run(OP["max_pool2d"], ins, 1, outs, 2, attr, len(attrs), numel(x.d))
-    values, indices = wrap(&outs[0]), wrap(&outs[1])
-    if grad_enabled() and wants_grad(x):
-        node = row_node(OP["max_pool2d"], (x,), attrs)
-        attach(values, node)
-        save_one(&node.saved[2], indices, True)
+    values, indices = call_several(OP["max_pool2d"], (x,), (dims_tuple(&shape),) * 2, dtype_id(x.d.dtype), attrs, numel(x.d))
     return (values, indices) if return_indices else values
 
 
@@ -529,3 +518,40 @@ cdef Tensor affine(str what, object p, tuple shape):
     if shape_tuple(&t.d) != shape:
         raise ShapeError(f"layer_norm: {what} must have shape {shape}, got {describe(t)}")
     return t
+
+
+# ---- attention: query [N, H, G, L, d], key [N, H, S, d], value [N, H, S, e], mask [N, H, G, L, S] or a number ----
+
+cdef int check_letters(str op, tuple operands, tuple shapes) except -1:
+    """Raises unless the tensors share a float dtype and equal letters of their shapes stand for equal sizes."""
+    cdef int64_t size[128]
+    cdef Tensor x
+    cdef int d, rank
+    cdef const char* letters
+    same_float(op, tuple([y for y in operands if is_tensor(y)]))
+    for d in range(128):
+        size[d] = -1
+    for i in range(len(operands)):
+        if not is_tensor(operands[i]):
+            continue
+        x, rank, letters = operands[i], len(shapes[i]), shapes[i]
+        for d in range(rank):
+            if x.d.rank != rank or size[<int>letters[d]] not in (-1, x.d.shape[d]):
+                raise ShapeError(f"{op}: shapes do not fit: " + ", ".join([describe(y) for y in operands if is_tensor(y)]))
+            size[<int>letters[d]] = x.d.shape[d]
+    return 0
+
+
+def _attention(query, key, value, mask, causal, scale_bits):
+    operands = (query, key, value, mask)
+    check_letters("attention", operands, (b"NHGLd", b"NHSd", b"NHSe", b"NHGLS"))
+    cdef tuple shape = query.shape[:4]
+    return call_several(OP["attention"], operands, (shape + (value.shape[3],), shape), dtype_id((<Tensor>query).d.dtype),
+                        (causal, scale_bits), MUCH_WORK)[0]
+
+
+def _attention_grad(grad, query, key, value, mask, out, logsumexp, causal, scale_bits):
+    operands = (grad, query, key, value, mask, out, logsumexp)
+    check_letters("attention_grad", operands, (b"NHGLe", b"NHGLd", b"NHSd", b"NHSe", b"NHGLS", b"NHGLe", b"NHGL"))
+    return call_several(OP["attention_grad"], operands, (query.shape, key.shape, value.shape),
+                        dtype_id((<Tensor>query).d.dtype), (causal, scale_bits), MUCH_WORK)

@@ -1,7 +1,7 @@
 """Operations defined by others: pure functions over a namespace `F`, with PyTorch's names, arguments and defaults.
 
 `F` is the module of eager functions, or, for the `define_*` functions, a graph builder with the same names. More of
-them stand in statistics.py, losses.py, places.py and order.py.
+them stand in statistics.py, losses.py, places.py, order.py and attention.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from .places import lower_triangle, zero_of
+from .places import zero_of
 from .statistics import Axes, Tensor, count_over, mean, need_axes
 
 
@@ -203,40 +203,6 @@ def _dropout(F: Any, x: Tensor, mask_shape: Sequence[int], p: float, training: b
         return x
     keep = F.ge(F.rand(*mask_shape), p)
     return F.where(keep, x * (1 / (1 - p) if p < 1 else 0.0), 0.0)
-
-
-def scaled_dot_product_attention(
-    F: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-) -> Tensor:
-    """softmax(query keyᵀ scale + mask) value; a boolean mask keeps where it holds, `is_causal` keeps the past.
-
-    Query […, L, d], key […, S, d], value […, S, e] give […, L, e]; the scale is 1/√d unless given; a float mask is
-    added to the scores. ValueError where both mask and `is_causal` are given. Vaswani et al. 2017.
-
-    >>> q, v = neurlang.zeros(2, 4), neurlang.tensor([[2.0], [4.0]])
-    >>> neurlang.scaled_dot_product_attention(q, q, v, is_causal=True).tolist()
-    [[2.0], [3.0]]
-    """
-    if is_causal and attn_mask is not None:
-        raise ValueError("scaled_dot_product_attention: give attn_mask or is_causal, not both")
-    for operand in (query, key, value):
-        need_axes(F, "scaled_dot_product_attention", operand, 2)
-    factor = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
-    scores = F.matmul(query * factor, key.transpose(-2, -1))
-    if is_causal:
-        attn_mask = lower_triangle(F, query.shape[-2], key.shape[-2], 0)
-    if attn_mask is not None and attn_mask.dtype == F.bool_:
-        scores = F.masked_fill(scores, F.logical_not(attn_mask), -math.inf)
-    elif attn_mask is not None:
-        scores = scores + attn_mask
-    return F.matmul(dropout(F, F.softmax(scores, -1), dropout_p), value)
 
 
 # ---- products ----

@@ -10,6 +10,7 @@ from __future__ import annotations
 from math import inf, log, nan, pi, sqrt
 from typing import Any
 
+from . import attention as attend
 from . import composite
 from .expressions import GELU_CUBIC, INV_SQRT_2PI, SELU_ALPHA, SELU_SCALE, SQRT_2_OVER_PI
 
@@ -255,6 +256,15 @@ def layer_norm(F: Any, g: Any, x: Any, weight: Any, _bias: Any, eps_bits: int) -
         gn = g * weight
         gx = inv_std * (gn - F.sum(gn, 1, True) / n - normal * (F.sum(gn * normal, 1, True) / n))
     return gx, F.sum(g * normal, 0), F.sum(g, 0)
+
+
+def attention(
+    F: Any, g: Any, query: Any, key: Any, value: Any, mask: Any, outs: Any, causal: int, scale_bits: int
+) -> tuple:
+    """By a kernel of its own; one that is to be differentiated again is written out."""
+    if F.is_grad_enabled():
+        return *attend.gradients(F, g, query, key, value, mask, causal, scale_bits), None
+    return *F._attention_grad(g, query, key, value, mask, *outs, causal, scale_bits), None
 
 
 # ---- scans ----

@@ -395,3 +395,42 @@ def layer_norm(np: Any, x: Array, weight: Array, bias: Array, eps_bits: int) -> 
     eps = double_of_bits(eps_bits)
     centred = x - np.mean(x, 1, keepdims=True)
     return centred / np.sqrt(np.mean(centred * centred, 1, keepdims=True) + eps) * weight + bias
+
+
+def attention(
+    np: Any, query: Array, key: Array, value: Array, mask: Array, causal: int, scale_bits: int
+) -> tuple[Array, Array]:
+    weights, logsumexp = _attention_weights(np, query, key, mask, causal, scale_bits)
+    return weights @ value[:, :, None], logsumexp
+
+
+def attention_grad(
+    np: Any, grad: Array, query: Array, key: Array, value: Array, mask: Array, out: Array, logsumexp: Array,
+    causal: int, scale_bits: int,
+) -> tuple[Array, Array, Array]:
+    weights, _ = _attention_weights(np, query, key, mask, causal, scale_bits)
+    by_weight = grad @ np.swapaxes(value, -1, -2)[:, :, None]
+    mean = np.sum(grad * out, -1, keepdims=True)
+    by_score = np.asarray(weights * (by_weight - mean) * double_of_bits(scale_bits), grad.dtype)
+    return (
+        by_score @ key[:, :, None],
+        np.sum(np.swapaxes(by_score, -1, -2) @ query, 2),
+        np.sum(np.swapaxes(weights, -1, -2) @ grad, 2),
+    )
+
+
+def _attention_weights(
+    np: Any, query: Array, key: Array, mask: Array, causal: int, scale_bits: int
+) -> tuple[Array, Array]:
+    """The softmax of the scores, zeros where no key is seen, and the logarithms of its sums."""
+    scaled = query * np.asarray(double_of_bits(scale_bits), query.dtype)
+    scores = scaled @ np.swapaxes(key, -1, -2)[:, :, None] + mask
+    if causal:
+        scores = np.where(np.tri(scores.shape[-2], scores.shape[-1], dtype=bool), scores, -np.inf)
+    largest = np.max(scores, -1, keepdims=True, initial=-np.inf)
+    shift = np.where(largest == -np.inf, 0, largest)
+    weights = np.exp(scores - shift)
+    total = np.sum(weights, -1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        logsumexp = (np.log(total) + shift)[..., 0]
+    return np.asarray(weights / np.where(total == 0, 1, total), query.dtype), np.asarray(logsumexp, query.dtype)

@@ -18,7 +18,7 @@ from . import gradients as d
 from . import reference as ref
 from . import scalar as s
 
-KINDS = ("map", "source", "reduce", "scan", "contract", "window", "index", "composite")
+KINDS = ("map", "source", "reduce", "scan", "contract", "window", "index", "composite", "opaque")
 OVER = {
     "all": ("b8", "u8", "i32", "i64", "f32", "f64"),
     "number": ("u8", "i32", "i64", "f32", "f64"),
@@ -611,6 +611,15 @@ TABLE: tuple[Row, ...] = (
     _kernel("layer_norm", "composite", "T,T,T->T", "(x - mean x) / √(var x + eps) weight + bias over rows",
             "input weight bias", "eps_bits", over="float", define=composite.define_layer_norm, grad=d.layer_norm,
             numpy=ref.layer_norm, ulp=16.0, slack=256.0),
+
+    # ---- opaque rows: the native kernel is the meaning of every bit, the reference holds to a bound ----
+    _kernel("attention", "opaque", "T,T,T,T->T,T",
+            "softmax(query keyᵀ scale + mask) value, and log Σ exp of every query's scores", "query key value mask",
+            "causal scale_bits", over="float", shape="checked", grad=d.attention, numpy=ref.attention,
+            binding="internal"),
+    _kernel("attention_grad", "opaque", "T,T,T,T,T,T,T->T,T,T", "attention's gradients by query, key and value",
+            "grad query key value mask out logsumexp", "causal scale_bits", over="float", shape="checked",
+            numpy=ref.attention_grad, binding="internal"),
 )
 
 ROWS: dict[str, Row] = {row.name: row for row in TABLE}
