@@ -55,20 +55,6 @@ struct PixelRectangles {
   }
 };
 
-// Runs body(image, channel, plane of the output) on all planes.
-template <class T, class Body>
-void each_plane(const Call& call, int64_t work, const Body& body) {
-  const View& out = call.out[0];
-  const int64_t channels = out.shape[1], size = out.shape[2] * out.shape[3];
-  parallel_for(out.shape[0] * channels, grain_of(work), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-      int64_t image = i / channels, c = i % channels;
-      body(image, c, (T*)out.data + i * size);
-      if (call.epilogue) call.epilogue->fn(call.epilogue->ctx, image, c, c + 1, 0, size);
-    }
-  });
-}
-
 // ---- conv2d -----------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -85,12 +71,11 @@ struct Forward {
         stage(c.in[0], g.y, g.x, g.taps()),
         weights{nullptr, g.group_outputs(), g.taps() * g.group_channels(), 0} {
     int64_t size = weights.size(g.groups);
-    int64_t elements = g.depthwise() ? 0 : size + stage.size();
-    offset = (int64_t*)nl_scratch(2, elements * sizeof(T) + 2 * weights.depth * sizeof(int64_t));
+    offset = (int64_t*)nl_scratch(2, (size + stage.size()) * sizeof(T) + 2 * weights.depth * sizeof(int64_t));
     weights.data = (T*)(offset + 2 * weights.depth);
     stage.copies = weights.data + size;
     order_taps(offset + weights.depth);
-    if (!g.depthwise()) pack_weights(offset + weights.depth);
+    pack_weights(offset + weights.depth);
   }
 
   // k runs over (tap, channel) but weights lie as (channel, tap): row_of[i] is the k of a row's element i.
@@ -115,7 +100,6 @@ struct Forward {
   }
 
   void run() const {
-    if (g.depthwise()) return run_depthwise();
     for (int64_t first = 0; first < g.images; first += stage.chunk) {
       int64_t count = min_of(stage.chunk, g.images - first);
       stage.fill(first, count);
@@ -129,14 +113,6 @@ struct Forward {
       int64_t pixels = count * g.pixels();
       contract({g.groups, g.group_outputs(), pixels, 0, weights.depth, false, a, b, out, finish, &rectangles});
     }
-  }
-
-  void run_depthwise() const {
-    const T* w = contiguous<T>(call.in[1]);
-    each_plane<T>(call, g.taps() * g.pixels(), [=](int64_t image, int64_t c, T* out) {
-      PlaneSums<T>{offset, w + c * g.taps(), g.taps()}.run(stage.plane(image, c), stage.x.phase_size(), g.y.output,
-                                                           g.x.output, out, g.x.output, 1);
-    });
   }
 };
 
@@ -156,12 +132,11 @@ struct InputGradient {
         stage(c.in[0], padded_maps(g.y), padded_maps(g.x), g.taps()),
         weights{nullptr, g.group_channels(), g.taps() * g.group_outputs(), 0} {
     int64_t size = weights.size(g.groups), numbers = weights.depth + g.taps();
-    int64_t elements = g.depthwise() ? 0 : size + stage.size();
-    offset = (int64_t*)nl_scratch(2, elements * sizeof(T) + numbers * sizeof(int64_t));
+    offset = (int64_t*)nl_scratch(2, (size + stage.size()) * sizeof(T) + numbers * sizeof(int64_t));
     weights.data = (T*)(offset + numbers);
     stage.copies = weights.data + size;
     order_taps(place());
-    if (!g.depthwise()) pack_weights();
+    pack_weights();
   }
 
   int64_t* place() const { return offset + weights.depth; }
@@ -202,7 +177,6 @@ struct InputGradient {
   }
 
   void run() const {
-    if (g.depthwise()) return run_depthwise();
     for (int64_t first = 0; first < g.images; first += stage.chunk) {
       int64_t count = min_of(stage.chunk, g.images - first);
       stage.fill(first, count);
@@ -240,33 +214,18 @@ struct InputGradient {
     contract({g.groups, g.group_channels(), pixels, 0, depth, false, a, b, out, finish, &rectangles});
     return depth;
   }
-
-  void run_depthwise() const {
-    const T* w = contiguous<T>(call.in[1]);
-    each_plane<T>(call, g.taps() * g.pixels(), [=](int64_t image, int64_t c, T* out) {
-      const T* plane = stage.plane(image, c);
-      T* weight = (T*)nl_scratch(0, g.taps() * sizeof(T));
-      for (int64_t t = 0; t < g.taps(); t++) weight[place()[t]] = w[c * g.taps() + t];
-      int64_t k = 0;
-      for (int64_t r = 0; r < residues(); r++) {
-        Residue y = y_residue(r), x = x_residue(r);
-        PlaneSums<T> sums = {offset + k, weight + k, y.taps() * x.taps()};
-        sums.run(plane, stage.x.phase_size(), y.count, x.count, out + y.begin * g.x.input + x.begin,
-                 g.y.stride * g.x.input, g.x.stride);
-        k += sums.taps;
-      }
-    });
-  }
 };
 
 }  // namespace
 
 int conv2d(const Call& call) {
+  if (is_depthwise(call.in[0], call.in[1], call.attr)) return conv2d_depthwise(call), kOk;
   call.out[0].dtype == DType::f32 ? Forward<float>(call).run() : Forward<double>(call).run();
   return kOk;
 }
 
 int conv2d_input(const Call& call) {
+  if (is_depthwise(call.out[0], call.in[1], call.attr)) return conv2d_depthwise_input(call), kOk;
   call.out[0].dtype == DType::f32 ? InputGradient<float>(call).run() : InputGradient<double>(call).run();
   return kOk;
 }

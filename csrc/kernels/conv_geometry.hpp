@@ -73,6 +73,10 @@ inline Geometry geometry(const View& images, const View& weight, const View& map
           {images.shape[3], weight.shape[3], maps.shape[3], attr[1], attr[3], attr[5]}};
 }
 
+inline bool is_depthwise(const View& images, const View& weight, const int64_t* attr) {
+  return attr[6] == images.shape[1] && attr[6] == weight.shape[0];
+}
+
 // The memory between the lowest and the highest element of a view: what vectors may read of it.
 template <class T>
 struct Memory {
@@ -117,6 +121,26 @@ const T* contiguous(const View& v) {
   return copy;
 }
 
+// Copies fewer elements than a vector has: pieces of equal size that overlap.
+template <class T>
+void copy_few(const T* from, int64_t n, T* to) {
+  auto ends = [=](auto piece) {
+    constexpr int kSize = sizeof(piece) / sizeof(T);
+    auto first = load<decltype(piece)>(from), last = load<decltype(piece)>(from + n - kSize);
+    store(to, first), store(to + n - kSize, last);
+  };
+  if constexpr (kWidth<T> > 8) {
+    if (n >= 8) return ends(typename VecOf<T, 8 * sizeof(T)>::V());
+  }
+  if constexpr (kWidth<T> > 4) {
+    if (n >= 4) return ends(typename VecOf<T, 4 * sizeof(T)>::V());
+  }
+  if constexpr (kWidth<T> > 2) {
+    if (n >= 2) return ends(typename VecOf<T, 2 * sizeof(T)>::V());
+  }
+  if (n == 1) *to = *from;
+}
+
 // Copies elements begin, begin + step, … of rows of `extent` elements, with zeros for those outside.
 template <class T>
 struct PaddedRow {
@@ -141,19 +165,24 @@ struct PaddedRow {
 
   static void copy_adjacent(const T* row, int64_t n, T* to) {
     using V = typename Simd<T>::V;
-    int64_t i = 0;
-    for (; i + kWidth<T> <= n; i += kWidth<T>) store(to + i, load<V>(row + i));
-    for (; i < n; i++) to[i] = row[i];
+    if (n < kWidth<T>) return copy_few(row, n, to);
+    for (int64_t i = 0; i + kWidth<T> < n; i += kWidth<T>) store(to + i, load<V>(row + i));
+    store(to + n - kWidth<T>, load<V>(row + n - kWidth<T>));
   }
 
-  // Every other element, as strides of 2 need them; the last one is left to the end, for nothing behind it may be read.
+  // Every other element, as strides of 2 need them. The last vector ends with the last element, for nothing behind it
+  // may be read.
   static void copy_even(const T* row, int64_t n, T* to) {
     using V = typename Simd<T>::V;
+    constexpr int W = kWidth<T>;
     int64_t i = 0;
-    for (; i + kWidth<T> < n; i += kWidth<T>) {
-      store(to + i, even(load<V>(row + 2 * i), load<V>(row + 2 * i + kWidth<T>)));
+    for (; i + W < n; i += W) store(to + i, even(load<V>(row + 2 * i), load<V>(row + 2 * i + W)));
+    if (n < W) {
+      for (; i < n; i++) to[i] = row[2 * i];
+    } else {
+      row += 2 * (n - W);
+      store(to + n - W, even_then_odd(load<V>(row), load<V>(row + W - 1)));
     }
-    for (; i < n; i++) to[i] = row[2 * i];
   }
 
   void clear(T* to) const {

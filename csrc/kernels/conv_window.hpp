@@ -165,14 +165,6 @@ struct Stage {
     });
   }
 
-  // One staged channel, in scratch of the calling thread, with room for vectors that run over its end.
-  const T* plane(int64_t image, int64_t channel) const {
-    constexpr int64_t kRoom = 4 * kWidth<T>;
-    T* to = (T*)nl_scratch(1, (y.phases() * x.phases() * plane_size() + kRoom) * sizeof(T));
-    fill_channel((const T*)from.data + image * from.strides[0] + channel * from.strides[1], to);
-    return to;
-  }
-
   void fill_channel(const T* channel, T* to) const {
     for (int64_t py = 0; py < y.phases(); py++) {
       for (int64_t px = 0; px < x.phases(); px++) {
