@@ -15,7 +15,7 @@ import neurlang as nl
 from neurlang import serialize
 from neurlang.errors import DTypeError, FormatError
 
-DTYPES = ("float64", "int64", "float32", "int32", "uint8", "bool")
+DTYPES = ("float64", "int64", "float32", "int32", "float16", "int16", "int8", "uint8", "bool")
 SHAPES = ((), (0,), (1,), (3,), (2, 3), (4, 1, 5), (2, 0, 3))
 
 
@@ -211,8 +211,8 @@ def test_bools_become_zero_and_one(tmp_path: Path) -> None:
 
 
 def test_known_dtypes_that_are_not_ours(tmp_path: Path) -> None:
-    with pytest.raises(DTypeError, match="BF16"):
-        nl.load(write(tmp_path / "t", raw({"x": entry("BF16", [2], 0, 4)}, bytes(4))))
+    with pytest.raises(DTypeError, match="U16"):
+        nl.load(write(tmp_path / "t", raw({"x": entry("U16", [2], 0, 4)}, bytes(4))))
 
 
 def member(name: str, **changes: Any) -> bytes:

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-DTYPES = ("b8", "u8", "i32", "i64", "f32", "f64")  # in the order of csrc/base/dtype.hpp
 KINDS = ("map", "source", "reduce", "scan", "contract", "window", "index", "composite", "opaque")
 # what hand-written kernels may call on whole registers, with the bits of the rows of these names
 FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf")
@@ -16,7 +15,9 @@ Rows = Sequence[Any]
 
 
 def write(rows: Rows, outdir: Path, scalar: ModuleType, elementary: ModuleType, fingerprint: str) -> None:
+    dtypes = scalar.dtypes.DTYPES
     files = {
+        "dtypes.gen.hpp": dtypes_header(dtypes),
         "ops.gen.hpp": ops_header(rows, scalar, fingerprint),
         "map_kernels.gen.cpp": map_kernels(rows, scalar),
         "native.gen.cpp": native_table(rows),
@@ -26,14 +27,34 @@ def write(rows: Rows, outdir: Path, scalar: ModuleType, elementary: ModuleType, 
         (outdir / name).write_text("\n".join(lines) + "\n")
 
 
+# ---- dtypes.gen.hpp ---------------------------------------------------------------------------------------------
+
+CATEGORIES = ("bool", "integer", "float")
+
+
+def dtypes_header(dtypes: dict[str, Any]) -> Iterator[str]:
+    yield "// dtypes.gen.hpp: the element types of ops/dtypes.py."
+    yield "#pragma once"
+    yield "#include <stdint.h>"
+    yield ""
+    yield "#define NL_DTYPES " + ", ".join(dtypes)
+    yield f"#define NL_NUM_DTYPES {len(dtypes)}"
+    yield "// name, text, block, bytes of a block, category, the dtype that arithmetic runs in"
+    yield "#define NL_DTYPE_INFO \\"
+    yield ", \\\n".join(
+        f'  {{"{d.name}", "{d.text}", {d.block}, {d.itemsize}, {CATEGORIES.index(d.kind)}, '
+        f"DType::{d.wide or d.text}}}"
+        for d in dtypes.values()
+    )
+
+
 # ---- rows as expressions ----------------------------------------------------------------------------------------
 
 
 def outputs_of(row: Any, dtype: str, scalar: ModuleType) -> list[Any]:
     """A map row's output expressions for the compute dtype `dtype`."""
     args = [scalar.arg(i, t if t != "T" else dtype) for i, t in enumerate(row.in_types)]
-    result = row.expr(*args)
-    outputs = list(result) if isinstance(result, tuple) else [result]
+    outputs = list(scalar.computed(row.expr, args, row.direct))
     expected = [t if t != "T" else dtype for t in row.out_types]
     if [e.dtype for e in outputs] != expected:
         raise TypeError(f"row {row.name}: expression gives {[e.dtype for e in outputs]}, types say {expected}")
@@ -71,6 +92,7 @@ def ops_header(rows: Rows, scalar: ModuleType, fingerprint: str) -> Iterator[str
     yield "  OpKind kind;"
     yield "  uint8_t key;       // the operand (inputs, then outputs) whose dtype is the compute dtype T"
     yield "  bool reads_index;  // depends on the element's row-major index"
+    yield "  bool direct;       // takes narrow dtypes as they are; other rows get them widened"
     yield "};"
     yield "constexpr OpInfo kOps[kNumOps] = {"
     yield from (f"    {op_info(row, scalar)}," for row in rows)
@@ -80,6 +102,10 @@ def ops_header(rows: Rows, scalar: ModuleType, fingerprint: str) -> Iterator[str
     yield 'static constexpr const char* op_name(uint16_t op) { return op < kNumOps ? kOps[op].name : "registered op"; }'
     yield "static constexpr OpKind op_kind(uint16_t op) { return op < kNumOps ? kOps[op].kind : OpKind::map; }"
     yield "static constexpr bool reads_index(uint16_t op) { return op < kNumOps && kOps[op].reads_index; }"
+    yield "static constexpr bool is_direct(uint16_t op) { return op < kNumOps && kOps[op].direct; }"
+    yield "// The rows that convert to each dtype."
+    casts = (position("to_" + d.name, rows) for d in scalar.dtypes.DTYPES.values())
+    yield f"constexpr uint16_t kCasts[kDTypes] = {{{', '.join(map(str, casts))}}};"
     yield "// The compute dtype of a call, which selects its kernel."
     yield "static inline DType key_dtype(const Call& call) {"
     yield "  const int key = call.op < kNumOps ? kOps[call.op].key : 0;"
@@ -89,9 +115,14 @@ def ops_header(rows: Rows, scalar: ModuleType, fingerprint: str) -> Iterator[str
     yield "}  // namespace nl"
 
 
+def position(name: str, rows: Rows) -> int:
+    return next(number for number, row in enumerate(rows) if row.name == name)
+
+
 def op_info(row: Any, scalar: ModuleType) -> str:
     index = is_map(row) and scalar.reads_index(outputs_of(row, row.dtypes[-1], scalar))
-    return f'{{"{row.name}", OpKind::{row.kind}, {key_operand(row)}, {"true" if index else "false"}}}'
+    flags = ", ".join("true" if flag else "false" for flag in (index, row.direct))
+    return f'{{"{row.name}", OpKind::{row.kind}, {key_operand(row)}, {flags}}}'
 
 
 # ---- map_kernels.gen.cpp ----------------------------------------------------------------------------------------
@@ -105,14 +136,14 @@ def map_kernels(rows: Rows, scalar: ModuleType) -> Iterator[str]:
     yield "namespace nl::NL_ISA {"
     yield "namespace {"
     for row in filter(is_map, rows):
-        for dtype in row.dtypes:
+        for dtype in row.kernels:
             yield ""
             yield from map_kernel(row, dtype, scalar)
     yield ""
     yield "}  // namespace"
     yield ""
     yield "extern const MapFn map_table[kNumOps][kDTypes] = {"
-    yield from (f"    {{{', '.join(table_entry(row, d) for d in DTYPES)}}}," for row in rows)
+    yield from (f"    {{{', '.join(table_entry(row, d) for d in scalar.dtypes.DTYPES)}}}," for row in rows)
     yield "};"
     yield ""
     yield "}  // namespace nl::NL_ISA"
@@ -123,7 +154,7 @@ def kernel_name(row: Any, dtype: str) -> str:
 
 
 def table_entry(row: Any, dtype: str) -> str:
-    return kernel_name(row, dtype) if is_map(row) and dtype in row.dtypes else "nullptr"
+    return kernel_name(row, dtype) if is_map(row) and dtype in row.kernels else "nullptr"
 
 
 def map_kernel(row: Any, dtype: str, scalar: ModuleType) -> Iterator[str]:

@@ -261,6 +261,26 @@ def load(name: str) -> Any:
     return importlib.import_module(f"neurlang_ops.{name}")
 
 
+def dtype_objects(dtypes: dict[str, Any]) -> str:
+    """The numbers of the dtypes, in the order of promotion, and the objects that Python sees."""
+    texts = list(dtypes)
+    names = ["bool_" if d.name == "bool" else d.name for d in dtypes.values()]
+    numbers = "".join(f"    {text.upper()} = {i}\n" for i, text in enumerate(texts))
+    objects = "".join(f'{name} = dtype({i}, dtypes.DTYPES["{texts[i]}"])\n' for i, name in enumerate(names))
+    first = next(text for text, d in dtypes.items() if d.floating).upper()
+    return f"""cdef enum:
+{numbers}    ANY = -1  # the compute dtype T in a row's signature
+    N_DTYPES = {len(texts)}
+
+{objects}
+cdef tuple DTYPES = ({', '.join(names)})
+
+
+cdef inline bint is_float(int t):
+    return t >= {first}
+"""
+
+
 # ---- the stub ----
 
 STUB_HEAD = '''"""The extension module's types, made by tools/gen_cython.py from its sources; a test compares them."""
@@ -385,9 +405,10 @@ def extension_source(rows: Iterable[Any]) -> str:
 
 
 def write(rows: Iterable[Any], outdir: Path | str) -> None:
-    """Writes `functions.gen.pxi` and `methods.gen.pxi`."""
+    """Writes `dtypes.gen.pxi`, `functions.gen.pxi` and `methods.gen.pxi`."""
     rows = list(rows)
     composite = load("composite")
+    (Path(outdir) / "dtypes.gen.pxi").write_text(dtype_objects(load("dtypes").DTYPES))
     (Path(outdir) / "functions.gen.pxi").write_text(functions(rows, composite))
     (Path(outdir) / "methods.gen.pxi").write_text(methods(rows, composite))
 

@@ -8,6 +8,7 @@
 #include "eager.hpp"
 #include "ops.gen.hpp"
 #include "tape.hpp"
+#include "widen.hpp"
 
 namespace nl {
 
@@ -98,12 +99,17 @@ void run_call(const Call& call) {
 
 static int run_nothing(const Call&) { return kOk; }
 
+static int run_native(const Call& call) {
+  const NativeFn fn = nl_native_table()[call.op];
+  return is_direct(call.op) || !has_narrow(call) ? fn(call) : run_widened(call, fn);
+}
+
 NativeFn native_function(uint16_t op) {
   if (op >= kNumOps) return run_map;
   switch (op_kind(op)) {
     case OpKind::map: return run_map;
     case OpKind::source: return run_nothing;  // `empty`: memory, no contents
-    default: return nl_native_table()[op];
+    default: return nl_native_table()[op] != nullptr ? run_native : nullptr;
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "ops.gen.hpp"
 #include "tiles.hpp"
+#include "widen.hpp"
 
 namespace nl {
 namespace {
@@ -24,7 +25,7 @@ void run_rows(const Nest& nest, int64_t begin, int64_t end) {
   while (begin < end) {
     const int64_t count = std::min(inner - begin % inner, end - begin);
     for (int k = 0; k < nest.n_op; ++k) ptr[k] = nest.data[k] + locate(nest, k, begin);
-    nest.kernel(ptr, step, count, begin);
+    call_kernel(nest, ptr, step, count, begin);
     begin += count;
   }
 }
@@ -55,6 +56,7 @@ template <bool kGather>
 void move_block(const Nest& nest, int k, char* block, int64_t begin, int64_t count) {
   switch (nest.item[k]) {
     case 1: return move<uint8_t, kGather>(nest, k, block, begin, count);
+    case 2: return move<uint16_t, kGather>(nest, k, block, begin, count);
     case 4: return move<uint32_t, kGather>(nest, k, block, begin, count);
     default: return move<uint64_t, kGather>(nest, k, block, begin, count);
   }
@@ -71,7 +73,7 @@ void run_blocks(const Nest& nest, int64_t begin, int64_t end) {
   for (; begin < end; begin += kBlock) {
     const int64_t count = std::min(kBlock, end - begin);
     for (int k = nest.n_out; k < nest.n_op; ++k) move_block<true>(nest, k, blocks[k], begin, count);
-    nest.kernel(ptr, step, count, begin);
+    call_kernel(nest, ptr, step, count, begin);
     for (int k = 0; k < nest.n_out; ++k) move_block<false>(nest, k, blocks[k], begin, count);
   }
 }
@@ -105,7 +107,7 @@ int run_map(const Call& call) {
   for (int k = 0; k < call.n_out; ++k) add_operand(nest, call.out[k]);
   for (int k = 0; k < call.n_in; ++k) add_operand(nest, call.in[k]);
   if (nest.size() == 0) return kOk;
-  nest.kernel = map_kernel(call.op, key_dtype(call));
+  set_kernel(nest, call);
   if (!reads_index(call.op)) order_axes(nest);
   coalesce(nest);
   if (const int axis = tile_axis(nest); axis >= 0) {

@@ -21,6 +21,8 @@ struct Nest {
   char* data[kMaxOperands];
   int64_t item[kMaxOperands];
   MapFn kernel;
+  MapFn convert[kMaxOperands] = {};  // of narrow operands: to the dtype of the kernel, or of outputs back from it
+  bool widened = false;              // whether there are any
 
   // Whether the kernels can walk operand k along the innermost axis.
   bool direct(int k) const {

@@ -194,15 +194,15 @@ size_t Tape::read(size_t at, Record& r) const {
     Read& o = r.operand[i];
     const uint64_t w = words[at++];
     o.is_tensor = (w & 3) == tape_word::kTensor;
-    o.dtype = DType(w >> 2 & 7);
-    o.index = uint32_t(w >> 10 & 0xFFFFFF);
+    o.dtype = DType(w >> 2 & 15);
+    o.index = uint32_t(w >> 11 & 0xFFFFFF);
     o.rank = 0;
     if (!o.is_tensor) continue;
-    o.rank = w >> 5 & 15;
-    o.offset_class = int64_t(w >> 34) - 1;
+    o.rank = w >> 6 & 15;
+    o.offset_class = int64_t(w >> 35) - 1;
     o.shape = &words[at];
     at += o.rank;
-    o.strides = w >> 9 & 1 ? nullptr : &words[at];
+    o.strides = w >> 10 & 1 ? nullptr : &words[at];
     if (o.strides != nullptr) at += o.rank;
   }
   r.attr = words.data() + at;

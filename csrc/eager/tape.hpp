@@ -35,10 +35,10 @@ constexpr uint64_t kTensor = 1, kScalar = 2;
 inline uint64_t header(uint16_t op, int n_in, int n_out, int n_attr) {
   return op | uint64_t(n_in) << 16 | uint64_t(n_out) << 20 | uint64_t(n_attr) << 24;
 }
-inline uint64_t scalar(DType t, uint32_t index) { return kScalar | uint64_t(t) << 2 | uint64_t(index) << 10; }
+inline uint64_t scalar(DType t, uint32_t index) { return kScalar | uint64_t(t) << 2 | uint64_t(index) << 11; }
 inline uint64_t tensor(const TensorData& t, bool contiguous, uint32_t slot, int64_t offset_class) {
-  return kTensor | uint64_t(t.dtype) << 2 | uint64_t(t.rank) << 5 | uint64_t(contiguous) << 9 | uint64_t(slot) << 10 |
-         uint64_t(offset_class + 1) << 34;
+  return kTensor | uint64_t(t.dtype) << 2 | uint64_t(t.rank) << 6 | uint64_t(contiguous) << 10 | uint64_t(slot) << 11 |
+         uint64_t(offset_class + 1) << 35;
 }
 }  // namespace tape_word
 

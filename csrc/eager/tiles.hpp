@@ -3,6 +3,7 @@
 #pragma once
 #include "nest.hpp"
 #include "transpose.hpp"
+#include "widen.hpp"
 
 namespace nl {
 
@@ -36,6 +37,7 @@ struct Tiles {
   void stage(int k, const char* from, int64_t rows, int64_t columns, char* block) const {
     switch (nest.item[k]) {
       case 1: return stage<uint8_t>(k, from, rows, columns, block);
+      case 2: return stage<uint16_t>(k, from, rows, columns, block);
       case 4: return stage<uint32_t>(k, from, rows, columns, block);
       default: return stage<uint64_t>(k, from, rows, columns, block);
     }
@@ -61,7 +63,7 @@ struct Tiles {
         for (int64_t r = 0; r < rows; ++r) {
           for (int k = 0; k < nest.n_op; ++k)
             ptr[k] = (nest.direct(k) ? base[k] + c * step[k] : blocks[k]) + r * row_step[k];
-          nest.kernel(ptr, step, columns, at + r * index[axis] + c);
+          call_kernel(nest, ptr, step, columns, at + r * index[axis] + c);
         }
       }
     }

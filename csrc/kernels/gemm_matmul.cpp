@@ -206,12 +206,12 @@ void multiply_floats(const Product& p) {
 int matmul(const Call& call) {
   Product p(call);
   switch (call.out[0].dtype) {
-    case DType::b8: break;  // promotion leaves no bool product
     case DType::u8: multiply_integers<uint8_t>(p); break;
     case DType::i32: multiply_integers<uint32_t>(p); break;
     case DType::i64: multiply_integers<uint64_t>(p); break;
     case DType::f32: multiply_floats<float>(p); break;
     case DType::f64: multiply_floats<double>(p); break;
+    default: break;  // promotion leaves no bool product, narrow dtypes come widened
   }
   return kOk;
 }

@@ -112,6 +112,7 @@ template <template <class> class Op, class F>
 void by_size(DType dtype, const F& fn) {
   switch (itemsize(dtype)) {
     case 1: return fn(Tag<Op<uint8_t>>{});
+    case 2: return fn(Tag<Op<int16_t>>{});
     case 4: return fn(Tag<Op<int32_t>>{});
     default: return fn(Tag<Op<int64_t>>{});
   }
@@ -127,6 +128,7 @@ void by_addition(DType dtype, const F& fn) {
     case DType::i64: return fn(Tag<Add<int64_t, Plus>>{});
     case DType::f32: return fn(Tag<Add<float, Plus>>{});
     case DType::f64: return fn(Tag<Add<double, Plus>>{});
+    default: return;  // narrow dtypes come widened
   }
 }
 

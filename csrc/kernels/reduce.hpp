@@ -180,11 +180,16 @@ int reduce(const Call& call, const Reducer& r) {
 // Runs the reduction R<T> of the operand's element type.
 template <template <class> class R>
 int reduce_by_dtype(const Call& call) {
-  static constexpr Reducer by_dtype[kDTypes] = {
-      reducer_of<R<uint8_t>>(), reducer_of<R<uint8_t>>(), reducer_of<R<int32_t>>(),
-      reducer_of<R<int64_t>>(), reducer_of<R<float>>(),   reducer_of<R<double>>(),
-  };
-  return reduce(call, by_dtype[int(call.in[0].dtype)]);
+  static constexpr Reducer bytes = reducer_of<R<uint8_t>>(), ints = reducer_of<R<int32_t>>(),
+                           longs = reducer_of<R<int64_t>>(), floats = reducer_of<R<float>>(),
+                           doubles = reducer_of<R<double>>();
+  switch (call.in[0].dtype) {  // narrow dtypes come widened
+    case DType::i32: return reduce(call, ints);
+    case DType::i64: return reduce(call, longs);
+    case DType::f32: return reduce(call, floats);
+    case DType::f64: return reduce(call, doubles);
+    default: return reduce(call, bytes);
+  }
 }
 
 }  // namespace

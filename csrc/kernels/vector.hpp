@@ -31,6 +31,10 @@ struct IntOf<1> {
   using I = int8_t;
 };
 template <>
+struct IntOf<2> {
+  using I = int16_t;
+};
+template <>
 struct IntOf<4> {
   using I = int32_t;
 };

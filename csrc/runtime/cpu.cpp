@@ -36,7 +36,7 @@ bool supports_baseline() { return true; }
 
 bool supports_avx2() {
   constexpr uint32_t kYmm = 0x6;
-  return all(Cpuid(1, 0).ecx, bit_AVX | bit_FMA) && all(Cpuid(7, 0).ebx, bit_AVX2) && system_saves(kYmm);
+  return all(Cpuid(1, 0).ecx, bit_AVX | bit_FMA | bit_F16C) && all(Cpuid(7, 0).ebx, bit_AVX2) && system_saves(kYmm);
 }
 
 bool supports_avx512() {

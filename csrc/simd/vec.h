@@ -3,8 +3,9 @@
 //
 // A kernel runs W4 lanes at a time (as many floats as a register holds), or W8 (doubles) when it touches 64-bit values:
 // gcc splits wider vectors into scalars. A type's first letter is the part of a register that it fills: v full, h half,
-// q quarter, e eighth. W4 lanes: vf32 vi32 vu32 qi8 qu8. W8 lanes: vf64 vi64 vu64 hf32 hi32 hu32 ei8 eu8.
-// A bool is a byte 0 or 1 in memory and a lane mask (0 or -1, an integer of any lane width) in between.
+// q quarter, e eighth. W4 lanes: vf32 vi32 vu32 hi16 hu16 qi8 qu8. W8 lanes: vf64 vi64 vu64 hf32 hi32 hu32 qi16 qu16
+// ei8 eu8. A float16 or bfloat16 is its bits, a u16, until it is widened to f32. A bool is a byte 0 or 1 in memory and
+// a lane mask (0 or -1, an integer of any lane width) in between.
 #ifndef NL_VEC_H
 #define NL_VEC_H
 
@@ -30,6 +31,8 @@ enum { W4 = NL_VEC_BYTES / 4, W8 = NL_VEC_BYTES / 8 };
 NL_VEC(vf32, float, NL_VEC_BYTES);
 NL_VEC(vi32, int, NL_VEC_BYTES);
 NL_VEC(vu32, unsigned, NL_VEC_BYTES);
+NL_VEC(hi16, short, NL_VEC_BYTES / 2);
+NL_VEC(hu16, unsigned short, NL_VEC_BYTES / 2);
 NL_VEC(qi8, signed char, NL_VEC_BYTES / 4);
 NL_VEC(qu8, unsigned char, NL_VEC_BYTES / 4);
 NL_VEC(vf64, double, NL_VEC_BYTES);
@@ -38,6 +41,8 @@ NL_VEC(vu64, __UINT64_TYPE__, NL_VEC_BYTES);
 NL_VEC(hf32, float, NL_VEC_BYTES / 2);
 NL_VEC(hi32, int, NL_VEC_BYTES / 2);
 NL_VEC(hu32, unsigned, NL_VEC_BYTES / 2);
+NL_VEC(qi16, short, NL_VEC_BYTES / 4);
+NL_VEC(qu16, unsigned short, NL_VEC_BYTES / 4);
 NL_VEC(ei8, signed char, NL_VEC_BYTES / 8);
 NL_VEC(eu8, unsigned char, NL_VEC_BYTES / 8);
 
@@ -181,6 +186,54 @@ NL_FN vu32 vu32_mulhi(vu32 a, vu32 b) {
   return (vu32)(((x & low) * (y & low)) >> 32 | (((x >> 32) * (y >> 32)) & ~low));
 }
 NL_FN hu32 hu32_mulhi(hu32 a, hu32 b) { return CONVERT(hu32, (CONVERT(vu64, a) * CONVERT(vu64, b)) >> 32); }
+
+// ---- a0 b0 + a1 b1 of the pairs of 16-bit integers in every lane ---------------------------------------------------
+typedef short nl_pairs __attribute__((vector_size(NL_VEC_BYTES)));
+#if NL_VEC_BYTES == 64 && !defined(__clang__)
+#define vi32_pairs(a, b) __builtin_ia32_pmaddwd512_mask((nl_pairs)(a), (nl_pairs)(b), (vi32){0}, (unsigned short)-1)
+#elif NL_VEC_BYTES == 64
+#define vi32_pairs(a, b) __builtin_ia32_pmaddwd512((nl_pairs)(a), (nl_pairs)(b))
+#elif NL_VEC_BYTES == 32
+#define vi32_pairs(a, b) __builtin_ia32_pmaddwd256((nl_pairs)(a), (nl_pairs)(b))
+#elif defined(__SSE2__)
+#define vi32_pairs(a, b) __builtin_ia32_pmaddwd128((nl_pairs)(a), (nl_pairs)(b))
+#else
+#define vi32_pairs(a, b) (((a) << 16 >> 16) * ((b) << 16 >> 16) + ((a) >> 16) * ((b) >> 16))
+#endif
+
+// ---- 16-bit floats: to float32, exactly, and back, to nearest even, once; NaN stays NaN ---------------------------
+#define NL_BFLOAT16(F, I, U, H)                                                         \
+  NL_FN F F##_from_bf16(H x) { return (F)(CONVERT(U, x) << 16); }                       \
+  NL_FN H F##_to_bf16(F x) {                                                            \
+    const U bits = (U)x, top = bits >> 16, nearest = (bits + 0x7fff + (top & 1)) >> 16; \
+    return CONVERT(H, SELECT(U, I, (I)(x != x), top | 0x40, nearest));                  \
+  }
+NL_BFLOAT16(vf32, vi32, vu32, hu16)
+NL_BFLOAT16(hf32, hi32, hu32, qu16)
+// Widening scales the exponent by a multiplication, which also makes subnormals normal. Narrowing adds half of a unit
+// in the last place, and for subnormals lets the addition of 0.5, whose last bit is worth 2^-24, round.
+#define NL_FLOAT16(F, I, U, H)                                                                                \
+  NL_FN F F##_from_f16(H x) {                                                                                 \
+    const U bits = CONVERT(U, x), low = (bits & 0x7fff) << 13, special = (U)(low >= 0x0f800000) & 0x7f800000; \
+    return (F)((U)((F)low * 0x1p112f) | special | (bits & 0x8000) << 16);                                     \
+  }                                                                                                           \
+  NL_FN H F##_to_f16(F x) {                                                                                   \
+    const U bits = (U)x, size = bits & 0x7fffffff, half = (U)SPLAT(F, 0.5f);                                  \
+    const U tiny = (U)((F)size + 0.5f) - half, normal = (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13; \
+    const U finite = SELECT(U, I, (I)(size < 0x38800000), tiny, normal);                                      \
+    const U special = SELECT(U, I, (I)(size > 0x7f800000), SPLAT(U, 0x7e00), SPLAT(U, 0x7c00));               \
+    return CONVERT(H, SELECT(U, I, (I)(size < 0x47800000), finite, special) | (bits >> 16 & 0x8000));         \
+  }
+#if NL_VEC_BYTES == 64
+#define vf32_from_f16(x) __builtin_ia32_vcvtph2ps512_mask((hi16)(x), (vf32){0}, (unsigned short)-1, 4)
+#define vf32_to_f16(x) ((hu16)__builtin_ia32_vcvtps2ph512_mask(x, 0, (hi16){0}, (unsigned short)-1))
+#elif NL_VEC_BYTES == 32 && defined(__F16C__) && !defined(__clang__)
+#define vf32_from_f16(x) __builtin_ia32_vcvtph2ps256((hi16)(x))
+#define vf32_to_f16(x) ((hu16)__builtin_ia32_vcvtps2ph256(x, 0))
+#else
+NL_FLOAT16(vf32, vi32, vu32, hu16)
+#endif
+NL_FLOAT16(hf32, hi32, hu32, qu16)
 
 // ---- exact remainder of a division of any size: shift and subtract on integers ------------------------------------
 #define NL_FMOD(name, T, U, mantissa, exponents)                                      \

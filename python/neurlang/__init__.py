@@ -4,7 +4,7 @@ from typing import Any
 
 from . import _tensor, autograd, functional, nn, optim, random
 from ._tensor import *  # noqa: F403
-from ._tensor import Tensor, bool_, dtype, float32, float64, int32, int64, uint8
+from ._tensor import Tensor, bfloat16, bool_, dtype, float16, float32, float64, int8, int16, int32, int64, uint8
 from .autograd import enable_grad, grad, no_grad, set_grad_enabled
 from .errors import AliasError, CacheWarning, DTypeError, FormatError, ShapeError, TraceError
 from .functional import *  # noqa: F403
@@ -27,6 +27,8 @@ bool = bool_
 double = float64
 float = float32
 int = int32
+short = int16
 long = int64
+half = float16
 FloatTensor = Tensor
 nan, inf, pi, e = (_tensor.np.nan, _tensor.np.inf, _tensor.np.pi, _tensor.np.e)

@@ -22,7 +22,7 @@ from operator import index as operator_index
 import numpy as np
 
 from .errors import AliasError, DTypeError, ShapeError, TraceError
-from .ops import composite, fingerprint, order, places, statistics, table
+from .ops import composite, dtypes, fingerprint, order, places, statistics, table
 
 cnp.import_array()
 

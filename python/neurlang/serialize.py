@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ._tensor import Tensor, from_numpy
+from ._tensor import Tensor, _from_bits, _to_bits, bfloat16, from_numpy
 from .errors import DTypeError, FormatError
 
 MAX_HEADER = 100_000_000  # bytes, the format's own limit
@@ -33,7 +33,10 @@ _ITEMSIZE = {
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
 }
-_NUMPY = {"BOOL": "?", "U8": "u1", "I32": "<i4", "F32": "<f4", "F64": "<f8", "I64": "<i8"}
+_NUMPY = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "F32": "<f4",
+    "F64": "<f8", "I64": "<i8",
+}  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in _NUMPY.items()}
 # The reference writer puts the tensors in descending order of dtype, which also keeps each one aligned.
 _RANK_ON_DISK = {name: position for position, name in enumerate(_NUMPY)}
@@ -233,7 +236,7 @@ def _as_tensor(name: str, entry: Entry, data: np.ndarray) -> Tensor:
         array = span.view(_NUMPY[entry.dtype])
         if not array.flags.aligned:
             array = array.copy()
-    return from_numpy(array.reshape(entry.shape))
+    return (_from_bits if entry.dtype == "BF16" else from_numpy)(array.reshape(entry.shape))
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -257,6 +260,11 @@ def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Returns the file's free-form `__metadata__`."""
     return _read_header(_map(path))[2]
+
+
+def _as_array(tensor: Tensor) -> np.ndarray:
+    """The tensor's memory; of a bfloat16 the bits, as unsigned integers."""
+    return _to_bits(tensor) if tensor.dtype is bfloat16 else tensor.detach().numpy()
 
 
 def _header(arrays: dict[str, np.ndarray], metadata: Mapping[str, str] | None) -> bytes:
@@ -286,7 +294,7 @@ def save(
     for name in tensors:
         if not isinstance(name, str) or name == "__metadata__":
             raise ValueError(f"a tensor cannot be named {name!r}")
-    named = [(name, np.asarray(tensor.detach().numpy(), order="C")) for name, tensor in tensors.items()]
+    named = [(name, np.asarray(_as_array(tensor), order="C")) for name, tensor in tensors.items()]
     named.sort(key=lambda item: (-_RANK_ON_DISK[_NAMES[item[1].dtype]], item[0].encode("utf-8")))
     arrays = dict(named)
     header = _header(arrays, metadata)

@@ -13,7 +13,7 @@ from neurlang.backends import cpu
 from neurlang.ir.graph import Graph
 from neurlang.ir.interpret import interpret
 from neurlang.ir.kernel import Schedule
-from neurlang.ir.types import DTYPES
+from neurlang.ir.types import DTYPES, widened
 from neurlang.ops.table import ROWS
 from neurlang.tracing import compiler
 
@@ -65,8 +65,8 @@ def difference(tape: Tape, graph: Graph, expected: Memory, got: Memory) -> str:
             else np.ones((0, 1), bool)
         )
         same = same.all(1)
-        if a.dtype.kind == "f":
-            same |= np.isnan(a) & np.isnan(b)
+        if DTYPES[tape.dtypes[i]].floating:
+            same |= np.isnan(widened(a, tape.dtypes[i])) & np.isnan(widened(b, tape.dtypes[i]))
         if not same.all():
             at = int(np.argmin(same))
             return f"s{i} {tape.dtypes[i]} element {at}: expected {a[at]!r}, got {b[at]!r}"

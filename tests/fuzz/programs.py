@@ -43,7 +43,10 @@ VIEWS = ("{a}[{i}]", "{a}[{i}]", "{a}[{i}]", "{a}.t()", "{a}.transpose(0, -1)", 
          "{a}.flatten()", "{a}.expand(2, *{a}.shape)", "{a}[None]", "{a}.squeeze()")  # fmt: skip
 MAKERS = ("{a}.clone()", "nl.zeros_like({a})", "nl.stack([{a}, {a}])", "nl.cat([{a}, {a}], {d})", "{a}.contiguous()",
           "{a}[nl.tensor([0, -1, 0])]")  # fmt: skip
-CASTS = ("{a}.to(nl.float64)", "({a} * 3).to(nl.int32)", "{a} > {b}", "{a}.to(nl.float32)", "({a} * 9).to(nl.uint8)")
+CASTS = (
+    "{a}.to(nl.float64)", "({a} * 3).to(nl.int32)", "{a} > {b}", "{a}.to(nl.float32)", "({a} * 9).to(nl.uint8)",
+    "{a}.half()", "{a}.bfloat16()", "({a} * 9).char()",
+)  # fmt: skip
 PRODUCTS = ("{a} @ {b}", "{a} @ {a}.transpose(-2, -1)", "{b}.transpose(-2, -1) @ {b}")
 WRITES = (
     "{a}.add_({b})", "{a}.mul_({k})", "{a}.copy_({b})", "{a}[{i}] = {b}", "{a}[{i}] += {k}", "{a}[{i}] = {k}",
@@ -142,7 +145,7 @@ class Generator:
         step, shift = self.random.choice((7, 11, 13)), self.random.randint(-9, 9)
         if self.exact:
             return f"{name} = (nl.arange({numel}) * {step} % 23 + {shift}).reshape({shape})"
-        dtype = self.random.choice(("float32", "float32", "float32", "float64"))
+        dtype = self.random.choice(("float32", "float32", "float32", "float64", "float16", "bfloat16"))
         return f"{name} = ((nl.arange({numel}) * {step} % 101).to(nl.{dtype}) / 23 + {shift / 8}).reshape({shape})"
 
     def statement(self, wants_views: bool) -> str:

@@ -44,7 +44,7 @@ def outcome(program: Program, values: dict[str, Any], results: Any) -> Outcome:
     """The bits of all inputs (they may have been written) and results."""
     named = {line.split(" = ")[0]: values[line.split(" = ")[0]] for line in program.setup}
     named |= dict(zip(program.results, results, strict=True))
-    return {name: bits(value.numpy()) for name, value in named.items()}
+    return {name: bits(np.asarray(value)) for name, value in named.items()}
 
 
 def bits(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:

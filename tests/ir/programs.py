@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from neurlang.ir.graph import Graph, contiguous_strides, count, from_tape
-from neurlang.ir.types import DTYPES, row_dtypes, to_bits
+from neurlang.ir.types import DTYPES, narrowed, row_dtypes, to_bits
+from neurlang.ops.dtypes import wide
 from neurlang.ops.table import ROWS
 
 UNARY = (
@@ -31,7 +32,8 @@ UNARY = (
 BINARY = ("add", "sub", "mul", "div", "maximum", "minimum")
 COMPARE = ("lt", "ge", "eq", "ne")
 REDUCE = ("sum", "amax", "amin", "prod", "argmax", "any")
-CASTS = ("to_float64", "to_float32", "to_int32", "to_int64", "to_bool", "to_uint8")
+CASTS = tuple(f"to_{info.name}" for info in DTYPES.values())
+FLOATS = "f16 bf16 f32 f64"
 MAX_ELEMENTS = 6000
 
 
@@ -136,8 +138,9 @@ class Tape:
             if kind == "leaf":
                 dtype = self.dtypes[slot]
                 numbers = rng.standard_normal(nbytes // DTYPES[dtype].itemsize) * 2
-                scaled = {"b8": numbers > 0, "u8": np.abs(numbers) * 9, "i32": numbers * 5, "i64": numbers * 5}
-                array = scaled.get(dtype, numbers).astype(DTYPES[dtype].numpy)
+                scaled = {"bool": numbers > 0, "integer": np.abs(numbers) * 9 if dtype == "u8" else numbers * 5}
+                array = scaled.get(DTYPES[dtype].kind, numbers)
+                array = narrowed(array, dtype) if dtype == "bf16" else array.astype(DTYPES[dtype].numpy)
                 made[slot] = np.ascontiguousarray(array).view(np.uint8)
         return made
 
@@ -178,7 +181,7 @@ class Generator:
         self.pool: list[View] = []
         shape = self.shape()
         for _ in range(int(self.rng.integers(2, 5))):
-            dtype = str(self.rng.choice(["f32", "f32", "f32", "f64", "i32", "i64", "b8", "u8"]))
+            dtype = str(self.rng.choice(["f32", "f32", *DTYPES]))
             self.pool.append(self.tape.leaf(dtype, self.partner(shape)))
         while len(self.tape.records) < ops:
             self.step()
@@ -249,7 +252,7 @@ class Generator:
         return self.tape.map(op, self.floating(self.pick()))
 
     def floating(self, x: View) -> View:
-        return x if x.dtype in ("f32", "f64") else self.tape.map("to_float32", x)
+        return x if x.dtype in FLOATS.split() else self.tape.map("to_float32", x)
 
     def matching(self, x: View) -> View:
         """An operand that broadcasts with x, of its dtype."""
@@ -258,8 +261,7 @@ class Generator:
         return y if y.dtype == x.dtype else self.to(y, x.dtype)
 
     def to(self, x: View, dtype: str) -> View:
-        names = {"b8": "bool", "u8": "uint8", "i32": "int32", "i64": "int64", "f32": "float32", "f64": "float64"}
-        return x if x.dtype == dtype else self.tape.map(f"to_{names[dtype]}", x)
+        return x if x.dtype == dtype else self.tape.map(f"to_{DTYPES[dtype].name}", x)
 
     def broadcasts(self, x: View, y: View) -> bool:
         try:
@@ -268,14 +270,14 @@ class Generator:
             return False
 
     def binary(self) -> View:
-        x = self.pick("f32 f64 i32 i64")
-        ops = BINARY if x.dtype in ("f32", "f64") else [b for b in BINARY if b != "div"]
+        x = self.pick(f"{FLOATS} i8 i16 i32 i64")
+        ops = BINARY if x.dtype in FLOATS.split() else [b for b in BINARY if b != "div"]
         return self.tape.map(str(self.rng.choice(ops)), x, self.matching(x))
 
     def scalar_binary(self) -> View:
-        x = self.pick("f32 f64 i32")
+        x = self.pick(f"{FLOATS} i32")
         op = str(self.rng.choice(["add", "sub", "mul"]))
-        return self.tape.map(op, x, self.tape.scalar(float(self.rng.integers(-3, 4)), x.dtype))
+        return self.tape.map(op, x, self.tape.scalar(float(self.rng.integers(-3, 4)) / 3, wide(x.dtype)))
 
     def compare(self) -> View:
         x = self.pick()
@@ -326,13 +328,13 @@ class Generator:
         return y
 
     def where(self) -> View:
-        x = self.pick("f32 f64 i32")
+        x = self.pick(f"{FLOATS} i16 i32")
         chosen = self.tape.map("add", x, self.matching(x))
         return self.tape.map("where", self.to(self.matching(chosen), "b8"), x, chosen)
 
     def write(self) -> View | None:
         """In place, through whatever view was picked."""
-        x = self.pick("f32 f64 i32 i64")
+        x = self.pick(f"{FLOATS} i32 i64")
         places = x.elements()
         if len(np.unique(places)) != places.size:
             return None

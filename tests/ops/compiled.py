@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 
 from neurlang.ops import scalar as s
+from neurlang.ops.dtypes import DTYPES
 
 ROOT = Path(__file__).resolve().parents[2]
 VEC = ROOT / "csrc" / "simd" / "vec.h"
 FLAGS = ("-O2", "-ffp-contract=off", "-fno-fast-math", "-fno-math-errno", "-fno-trapping-math")
 LEVELS = {
     "baseline": [],
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
 }
-NUMPY = {"b8": np.bool_, "u8": np.uint8, "i32": np.int32, "i64": np.int64, "u32": np.uint32, "u64": np.uint64,
-         "f32": np.float32, "f64": np.float64}
+NUMPY = {"u32": np.uint32, "u64": np.uint64} | {t: np.dtype(d.numpy).type for t, d in DTYPES.items()}
 PADDING = 16  # no level runs more lanes at a time
 
 

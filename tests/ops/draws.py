@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from neurlang.ops.dtypes import DTYPES, WIDE
 from neurlang.ops.table import Row
 
-NUMPY: dict[str, Any] = {
-    "b8": np.bool_, "u8": np.uint8, "i32": np.int32, "i64": np.int64, "f32": np.float32, "f64": np.float64
-}
+NUMPY: dict[str, Any] = {text: np.dtype(info.numpy).type for text, info in DTYPES.items()}
 TEXT = {np.dtype(kind): text for text, kind in NUMPY.items()}
+
+
+def wide_dtypes(row: Row) -> list[str]:
+    """What `T` may be apart from narrow dtypes, whose results are those of the wide ones (test_narrow.py)."""
+    return [t for t in row.dtypes if t in WIDE]
 
 
 def draw(rng: np.random.Generator, row: Row, operand: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -7,7 +7,9 @@ import importlib.util
 import itertools
 import math
 import operator
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -565,7 +567,10 @@ def map_library(level: str) -> ctypes.CDLL:
     gen = generator()
     kernels = "\n".join("\n".join(gen.map_kernel(ROWS[name], dtype, s)) for name, dtype in LOOPED)
     header = f'#include "{ROOT}/csrc/simd/map.hpp"\nnamespace nl::NL_ISA {{\nextern "C" {{\n'
-    return build(header + kernels + "\n}}\n", "-std=c++17", f"-DNL_ISA={level}", *LEVELS[level], language="c++")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "dtypes.gen.hpp").write_text("\n".join(gen.dtypes_header(s.dtypes.DTYPES)) + "\n")
+        flags = ("-std=c++17", f"-DNL_ISA={level}", f"-I{folder}", *LEVELS[level])
+        return build(header + kernels + "\n}}\n", *flags, language="c++")
 
 
 @pytest.mark.parametrize("level", levels())

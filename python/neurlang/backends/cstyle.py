@@ -21,11 +21,11 @@ from ..ir.loops import (
     run_mode,
     segments,
 )
-from ..ir.types import expressions, row_exprs
+from ..ir.types import DTYPES, expressions, row_exprs
 from ..ops import scalar as s
 from ..ops.scalar import E
 
-C_TYPES = {"b8": "unsigned char", "u8": "unsigned char", "i32": "int", "i64": "i64", "f32": "float", "f64": "double"}
+C_TYPES = {text: info.c for text, info in DTYPES.items()}
 
 COMBINE = {"sum": lambda a, b: a + b, "prod": lambda a, b: a * b, "max": s.maximum, "min": s.minimum}
 NEUTRAL = {"sum": 0.0, "prod": 1.0, "max": float("-inf"), "min": float("inf")}

@@ -6,7 +6,7 @@ cdef Tensor scan(int op, object x, object dim):
     cdef int kind = dtype_id(t.d.dtype), axis
     if specs[op].promote_int64 and kind < I64:
         kind = I64
-    elif specs[op].promote_float and kind < F32:
+    elif specs[op].promote_float and not is_float(kind):
         kind = default_float
     t = cast(t, kind)
     if t.d.rank == 0:

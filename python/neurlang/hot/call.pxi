@@ -126,7 +126,7 @@ cdef Tensor cast(Tensor x, int t):
     return map1(CAST_OP[t], x)
 
 
-cdef int CAST_OP[6]
+cdef int CAST_OP[N_DTYPES]
 for _t in DTYPES:
     CAST_OP[_t.id] = OP["to_" + _t.name]
 
@@ -157,9 +157,12 @@ cdef int prepare(int op, list args, Operand* ins) except -2:
                     raise DTypeError(f"{rows[op].name}: operand {i} must be {DTYPES[want].name}, "
                                      f"got {describe(args[i])}")
                 args[i] = cast(<Tensor>args[i], want)
-        operand(&ins[i], args[i], want)
-    if op >= n_builtin and map_kernel(op, as_dtype(t)) == NULL:
-        set_map_kernel(op, as_dtype(t), <MapFn><uintptr_t>compile_hook(rows[op], DTYPES[t].text))
+            operand(&ins[i], args[i], want)
+        else:
+            operand(&ins[i], args[i], number_type(s, t) if s.in_type[i] == ANY else want)
+    want = dtype_id(wide(as_dtype(t)))
+    if op >= n_builtin and map_kernel(op, as_dtype(want)) == NULL:
+        set_map_kernel(op, as_dtype(want), <MapFn><uintptr_t>compile_hook(rows[op], DTYPES[want].text))
     return t
 
 
@@ -230,7 +233,7 @@ cdef Tensor run_short(int op, Tensor a, const Operand* second):
     cdef char* ptr[3]
     cdef int64_t step[3]
     cdef int64_t n
-    if s.in_type[0] != ANY or not allowed(s.over, t) or (s.promote_float and t < F32) or op >= n_builtin:
+    if s.in_type[0] != ANY or not allowed(s.over, t) or (s.promote_float and not is_float(t)) or op >= n_builtin:
         return None
     out = wrap(&a.d)
     out.d.storage = NULL
@@ -249,6 +252,8 @@ cdef Tensor run_short(int op, Tensor a, const Operand* second):
     if n > SHORT or n == 0 or not is_plain(&a.d) or (second != NULL and second.tensor != NULL and not is_plain(second.tensor)):
         return None
     kernel = map_kernel(op, a.d.dtype)
+    if kernel == NULL:
+        return None  # narrow operands must be widened
     out.d.storage = Storage.allocate(n * itemsize(out.d.dtype))
     ptr[0] = out.d.storage.data
     ptr[1] = a.d.storage.data + a.d.offset * itemsize(a.d.dtype)
@@ -288,10 +293,11 @@ cdef Tensor map2(int op, object x, object y):
                     return out if not (wants_grad(a) or wants_grad(b)) else with_node(op, out, (x, y), ())
         elif type(y) is float or type(y) is int:
             t = dtype_id(a.d.dtype)
-            if t >= F32 or (t > U8 and type(y) is int and fits(y, t)):
+            if is_float(t) or (t > U8 and type(y) is int and fits(y, t)):
+                t = number_type(&specs[op], t)
                 second.tensor = NULL
                 second.bits = scalar_bits(y, t)
-                second.dtype = a.d.dtype
+                second.dtype = as_dtype(t)
                 out = run_short(op, a, &second)
                 if out is not None:
                     return out if not wants_grad(a) else with_node(op, out, (x, y), ())
@@ -581,10 +587,12 @@ cdef Tensor reduce1(int op, object x, object dim, bint keepdim):
     t = dtype_id(result.d.dtype)
     if specs[op].promote_int64 and t < I64:
         t = I64
-    elif specs[op].promote_float and t < F32:
+    elif specs[op].promote_float and not is_float(t):
         t = default_float
     if not allowed(specs[op].over, t):
         raise DTypeError(f"{row.name} is not defined for {describe(x)}")
+    if (t == F16 or t == BF16) and row.monoid in ("sum", "prod"):  # however many axes there are, rounded once
+        return cast(reduce1(op, cast(result, F32), dim, keepdim), t)
     result = cast(result, t)
     axes = axes_of(row.name, dim, result.d.rank)
     if result.d.rank == 0:

@@ -1,6 +1,6 @@
 # cpp.pxi: what the hot door uses of the C++ core.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.string cimport string
 from libcpp.vector cimport vector
@@ -19,6 +19,7 @@ cdef extern from "base/view.hpp" namespace "nl":
     DType as_dtype "nl::DType"(int)
     int dtype_id "int"(DType)
     int64_t itemsize(DType)
+    DType wide(DType)
     ctypedef void (*MapFn)(char**, const int64_t*, int64_t, int64_t) noexcept nogil
 
 cdef extern from "base/shapes.hpp" namespace "nl":

@@ -57,7 +57,9 @@ cdef Tensor source(int op, Dims shape, int t, tuple scalars, tuple scalar_types)
     """A map row without tensor operands."""
     cdef Operand ins[MAX_OPERANDS]
     cdef TensorData out
-    cdef int i
+    cdef int i, w = dtype_id(wide(as_dtype(t)))
+    if w != t and not specs[op].direct:
+        return cast(source(op, shape, w, scalars, tuple([w if k == t else k for k in scalar_types])), t)
     for i in range(len(scalars)):
         operand(&ins[i], number(scalars[i]), scalar_types[i])
     set_shape(&out, &shape, t)
@@ -177,7 +179,7 @@ def arange(start, end=None, step=1, *, dtype=None, device=None, bint requires_gr
     if not py.all(isinstance(v, int) or math_isfinite(v) for v in (start, end, step)):
         raise ValueError(f"arange: start={start}, end={end}, step={step} must be finite")
     t = dtype_arg(dtype, I64 if py.all(isinstance(v, int) for v in (start, end, step)) else default_float)
-    if t < F32:
+    if not is_float(t):
         start, end, step = int(start), int(end), int(step)
     if step == 0:
         raise ValueError(f"arange: start={start}, end={end}, step={step}: the step must not be zero")
@@ -202,8 +204,8 @@ def linspace(start, end, steps, *, dtype=None, device=None, bint requires_grad=F
     kind = DTYPES[dtype_arg(dtype, default_float)]
     cdef Dims shape = dims_from((steps,), "linspace")
     check_device(device)
-    values = np.linspace(float(start), float(end), shape.d[0]).astype(kind.numpy)
-    return with_grad(tensor(values), requires_grad)
+    values = np.linspace(float(start), float(end), shape.d[0])
+    return with_grad(tensor(values, dtype=kind), requires_grad)
 
 
 def eye(n, m=None, *, dtype=None, device=None, bint requires_grad=False):
@@ -266,7 +268,10 @@ cdef Tensor draw(str row, Dims shape, int t, object a, object b):
     """Fresh numbers: `uniform` in [a, b), `normal` of mean a and deviation b."""
     global random_draws
     cdef Tensor x
-    if t < F32:
+    if row == "uniform" and (t == F16 or t == BF16):  # multiples of half an epsilon, so that none is rounded to 1
+        steps = 2048 if t == F16 else 256
+        return cast(map1(OP["floor"], draw(row, shape, F32, 0, steps)) * ((b - a) / steps) + a, t)
+    if not is_float(t):
         raise DTypeError(f"{row}: random floats need a float dtype, got {DTYPES[t].name}")
     x = source(OP[row], shape, t, (random_seed, random_draws, a, b), (I64, I64, t, t))
     random_draws += 1
@@ -274,7 +279,7 @@ cdef Tensor draw(str row, Dims shape, int t, object a, object b):
 
 
 def rand(*size, dtype=None, device=None, bint requires_grad=False):
-    """Uniform numbers from [0, 1), float32 or float64 (Philox, Salmon et al. 2011); DTypeError for other dtypes.
+    """Uniform numbers from [0, 1) (Philox, Salmon et al. 2011); DTypeError for dtypes that are no floats.
 
     >>> neurlang.rand(2, 3).shape
     (2, 3)
@@ -363,11 +368,6 @@ def from_numpy(array):
     >>> x.tolist()
     [1.0, 0.0]
     """
-    cdef TensorData d
-    cdef int64_t lo, hi
-    cdef int i, t
-    cdef char* data
-    cdef int64_t item
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: expected a numpy.ndarray, got {type(array).__name__}")
     if array.dtype not in DTYPE_OF_NUMPY:
@@ -375,7 +375,27 @@ def from_numpy(array):
                          f"use one of {', '.join(k.name for k in DTYPES)}")
     if array.ndim > MAX_RANK:
         raise ShapeError(f"from_numpy: {array.ndim} axes are more than the {MAX_RANK} supported")
-    t = (<dtype>DTYPE_OF_NUMPY[array.dtype]).id
+    return over_numpy(array, (<dtype>DTYPE_OF_NUMPY[array.dtype]).id)
+
+
+def _from_bits(array):
+    """A bfloat16 tensor over the memory of a uint16 array that holds its bits."""
+    return over_numpy(array, BF16)
+
+
+def _to_bits(x):
+    """A uint16 array over the memory of a bfloat16 tensor, which holds its bits."""
+    readable(x, "bits are read")
+    return numpy_over(x, np.dtype(np.uint16))
+
+
+cdef Tensor over_numpy(object array, int t):
+    """A tensor of dtype t over an array's memory."""
+    cdef TensorData d
+    cdef int64_t lo, hi
+    cdef int i
+    cdef char* data
+    cdef int64_t item
     d.dtype = as_dtype(t)
     d.rank = array.ndim
     d.offset = 0
@@ -409,19 +429,23 @@ def tensor(data, *, dtype=None, device=None, bint requires_grad=False):
     10
     """
     cdef Tensor t
+    cdef int kind = -1
     check_device(device)
     if is_tensor(data):
         t = (<Tensor>data).detach().clone()
         return with_grad(cast(t, dtype_arg(dtype, dtype_id(t.d.dtype))), requires_grad)
     array = np.array(plain_data(data), order="C")
     if dtype is not None:
-        array = array.astype(DTYPES[dtype_arg(dtype, F32)].numpy)
+        kind = dtype_arg(dtype, F32)
     elif not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
-        array = array.astype(DTYPES[default_float].numpy)
+        kind = default_float
+    if kind >= 0 and kind != BF16:
+        array = array.astype(DTYPES[kind].numpy)
     if array.dtype not in DTYPE_OF_NUMPY:
         raise DTypeError(f"tensor: data of dtype {array.dtype} is not supported; "
                          f"use one of {', '.join(k.name for k in DTYPES)}")
-    return with_grad(own_copy(array), requires_grad)
+    t = own_copy(array)
+    return with_grad(cast(t, BF16) if kind == BF16 else t, requires_grad)
 
 
 cdef Tensor own_copy(object array):
@@ -481,6 +505,14 @@ cdef class Loan:
 
 cdef object to_numpy(Tensor x):
     """The tensor's own memory as an array."""
+    cdef object kind = DTYPES[dtype_id(x.d.dtype)].numpy
+    if kind is None:
+        raise TypeError(f"numpy(): NumPy has no dtype for the {describe(x)}; convert it with float()")
+    return numpy_over(x, kind)
+
+
+cdef object numpy_over(Tensor x, object kind):
+    """The tensor's own memory as an array of NumPy's dtype `kind`."""
     cdef Loan loan = Loan.__new__(Loan)
     cdef cnp.npy_intp shape[MAX_RANK]
     cdef cnp.npy_intp strides[MAX_RANK]
@@ -490,7 +522,7 @@ cdef object to_numpy(Tensor x):
         strides[i] = x.d.strides[i] * itemsize(x.d.dtype)
     if x.d.storage.flags & READ_ONLY:
         flags = 0
-    array = new_array(<PyTypeObject*>np.ndarray, x.d.rank, shape, DTYPES[dtype_id(x.d.dtype)].numpy.num, strides,
+    array = new_array(<PyTypeObject*>np.ndarray, x.d.rank, shape, kind.num, strides,
                       x.d.storage.data + x.d.offset * itemsize(x.d.dtype), 0, flags, NULL)
     x.d.storage.retain()
     x.d.storage.exports.fetch_add(1)

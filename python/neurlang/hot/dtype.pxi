@@ -4,11 +4,11 @@ cdef class dtype:
     """An element type: `neurlang.float32`, `int64`, `bool` …
 
     Its fields: `name`; `text`, the name in graphs; `id`, its place in the order of promotion; `itemsize` in bytes;
-    `is_floating_point`; `numpy`, NumPy's dtype.
+    `is_floating_point`; `numpy`, NumPy's dtype (None for bfloat16, which NumPy does not have).
 
     >>> t = neurlang.float32
     >>> t.name, t.text, t.id, t.itemsize, t.is_floating_point, t.numpy
-    ('float32', 'f32', 4, 4, True, dtype('float32'))
+    ('float32', 'f32', 8, 4, True, dtype('float32'))
     """
     cdef readonly int id
     cdef readonly str name
@@ -17,13 +17,13 @@ cdef class dtype:
     cdef readonly bint is_floating_point
     cdef readonly object numpy
 
-    def __init__(self, int id, str name, str text, int itemsize, object numpy_type):
+    def __init__(self, int id, object info):
         self.id = id
-        self.name = name
-        self.text = text
-        self.itemsize = itemsize
-        self.is_floating_point = id >= F32
-        self.numpy = np.dtype(numpy_type)
+        self.name = info.name
+        self.text = info.text
+        self.itemsize = info.itemsize
+        self.is_floating_point = info.floating
+        self.numpy = np.dtype(info.numpy) if info.name != "bfloat16" else None
 
     def __repr__(self):
         return f"neurlang.{self.name}"
@@ -32,24 +32,9 @@ cdef class dtype:
         return f"{self.name}_" if self.id == B8 else self.name
 
 
-cdef enum:
-    B8 = 0
-    U8 = 1
-    I32 = 2
-    I64 = 3
-    F32 = 4
-    F64 = 5
-    ANY = -1  # the compute dtype T in a row's signature
+include "dtypes.gen.pxi"
 
-bool_ = dtype(B8, "bool", "b8", 1, np.bool_)
-uint8 = dtype(U8, "uint8", "u8", 1, np.uint8)
-int32 = dtype(I32, "int32", "i32", 4, np.int32)
-int64 = dtype(I64, "int64", "i64", 8, np.int64)
-float32 = dtype(F32, "float32", "f32", 4, np.float32)
-float64 = dtype(F64, "float64", "f64", 8, np.float64)
-
-cdef tuple DTYPES = (bool_, uint8, int32, int64, float32, float64)
-cdef dict DTYPE_OF_NUMPY = {t.numpy: t for t in DTYPES}
+cdef dict DTYPE_OF_NUMPY = {t.numpy: t for t in DTYPES if t.numpy is not None}
 cdef dict DTYPE_OF_PYTHON = {bool: bool_, int: int64, float: float32}
 cdef dict DTYPE_ID_OF_TEXT = {t.text: t.id for t in DTYPES}
 cdef int default_float = F32
@@ -70,7 +55,7 @@ cdef int dtype_arg(object t, int otherwise) except -2:
 
 
 def set_default_dtype(t):
-    """Sets the dtype of float literals and of integers turned to floats: `float32` (at start) or `float64`.
+    """Sets the dtype of float literals and of integers turned to floats: `float32` (at start) or another float.
 
     Raises DTypeError for other dtypes.
 
@@ -81,7 +66,7 @@ def set_default_dtype(t):
     """
     global default_float
     cdef int id = dtype_arg(t, F32)
-    if id < F32:
+    if not is_float(id):
         raise DTypeError(f"the default dtype must be a float, got {DTYPES[id].name}")
     default_float = id
 
@@ -96,15 +81,22 @@ def get_default_dtype():
 
 
 def finfo(type=None):
-    """The limits of a float dtype, NumPy's object: `eps`, `max`, `min`, `tiny`, `bits` …
+    """The limits of a float dtype: NumPy's object, or for bfloat16 one with PyTorch's fields: `eps`, `max`, `min` …
 
-    >>> float(neurlang.finfo(neurlang.float64).eps)
-    2.220446049250313e-16
+    Both have `bits`, `eps`, `max`, `min`, `resolution`, `smallest_normal` and `tiny`.
+
+    >>> float(neurlang.finfo(neurlang.float64).eps), neurlang.finfo(neurlang.bfloat16).eps
+    (2.220446049250313e-16, 0.0078125)
     """
     cdef int id = dtype_arg(type, default_float)
-    if id < F32:
+    if not is_float(id):
         raise DTypeError(f"finfo: expected a float dtype, got {DTYPES[id].name}; use iinfo")
-    return np.finfo(DTYPES[id].numpy)
+    return BFLOAT16_LIMITS if id == BF16 else np.finfo(DTYPES[id].numpy)
+
+
+FloatLimits = namedtuple("FloatLimits", "bits eps max min resolution smallest_normal tiny dtype")
+BFLOAT16_LIMITS = FloatLimits(16, 2.0 ** -7, (2 - 2.0 ** -7) * 2.0 ** 127, -(2 - 2.0 ** -7) * 2.0 ** 127, 0.01,
+                              2.0 ** -126, 2.0 ** -126, "bfloat16")
 
 
 def iinfo(type):
@@ -114,7 +106,7 @@ def iinfo(type):
     255
     """
     cdef int id = dtype_arg(type, I64)
-    if id >= F32 or id == B8:
+    if is_float(id) or id == B8:
         raise DTypeError(f"iinfo: expected an integer dtype, got {DTYPES[id].name}")
     return np.iinfo(DTYPES[id].numpy)
 
@@ -137,6 +129,7 @@ cdef struct OpSpec:
     bint promote_float
     bint promote_int64
     bint promote_first
+    bint direct
     bint differentiable
     bint saves_out
     bint saved[MAX_OPERANDS]  # which inputs the gradient rule reads; a variadic row's last flag holds for the rest
@@ -167,6 +160,7 @@ cdef int add_row(object row) except -1:
     s.promote_float = row.promote == "float"
     s.promote_int64 = row.promote == "int64"
     s.promote_first = row.promote == "first"
+    s.direct = row.direct
     s.differentiable = row.grad is not None
     if s.differentiable:
         code = row.grad.__code__
@@ -209,7 +203,7 @@ table.on_register.append(adopt_row)
 
 
 cdef inline int category(int t):
-    return 0 if t == B8 else (1 if t < F32 else 2)
+    return 0 if t == B8 else (2 if is_float(t) else 1)
 
 
 cdef bint allowed(int over, int t):
@@ -218,10 +212,10 @@ cdef bint allowed(int over, int t):
     if over == OVER_NUMBER:
         return t != B8
     if over == OVER_FLOAT:
-        return t >= F32
+        return is_float(t)
     if over == OVER_INT:
-        return t < F32
-    return t < F32 and t != B8
+        return not is_float(t)
+    return not is_float(t) and t != B8
 
 
 cdef inline bint is_scalar(object x):
@@ -244,6 +238,10 @@ cdef bint fits(object x, int t) except -1:
         return False
     if t == U8:
         return 0 <= i <= 255
+    if t == I8:
+        return -128 <= i <= 127
+    if t == I16:
+        return -32768 <= i <= 32767
     return t != I32 or -2147483648 <= i <= 2147483647
 
 
@@ -271,6 +269,8 @@ cdef uint64_t scalar_bits(object x, int t) except? 0xFFFFFFFFFFFFFFFF:
     elif t == F64:
         g = x
         memcpy(&bits, &g, 8)
+    elif is_float(t):
+        bits = dtypes.to_bits(float(x), DTYPES[t].text)
     elif t == B8:
         bits = 1 if x else 0
     else:
@@ -279,12 +279,21 @@ cdef uint64_t scalar_bits(object x, int t) except? 0xFFFFFFFFFFFFFFFF:
         whole = int(x)  # towards zero, as in PyTorch
         if not fits(whole, t):
             raise OverflowError(f"{x!r} does not fit {DTYPES[t].name}")
-        bits = <uint64_t><int64_t>whole if t == I64 else (<uint64_t><int64_t>whole & 0xFFFFFFFF)
+        bits = <uint64_t><int64_t>whole if t == I64 else (<uint64_t><int64_t>whole & ((<uint64_t>1 << 8 * itemsize(as_dtype(t))) - 1))
     return bits
 
 
 cdef inline int larger(int a, int b):
-    return a if a > b else b
+    """The dtype that holds both (-1: none); of two floats of 16 bits neither does, nor of int8 and uint8."""
+    cdef int first = a if a < b else b, second = b if a < b else a
+    if first == U8 and second == I8:
+        return I16
+    return F32 if first == F16 and second == BF16 else second
+
+
+cdef inline int number_type(const OpSpec* s, int t):
+    """The dtype of a Python number beside tensors of dtype t: arithmetic on 16-bit floats is float32's, as in PyTorch."""
+    return F32 if (t == F16 or t == BF16) and s.out_type[0] == ANY and not s.direct else t
 
 
 cdef int promote(const OpSpec* s, list args, int op) except -2:
@@ -308,9 +317,9 @@ cdef int promote(const OpSpec* s, list args, int op) except -2:
         t = number
     if s.promote_first and isinstance(args[0], Tensor):
         t = dtype_id((<Tensor>args[0]).d.dtype)
-    elif s.promote_float and t < F32:
+    elif s.promote_float and not is_float(t):
         t = default_float
-    if number == I64 and s.out_type[0] == B8 and (t == U8 or t == I32) and not all_fit(s, args, t):
+    if number == I64 and s.out_type[0] == B8 and U8 <= t <= I32 and not all_fit(s, args, t):
         t = I64  # a comparison with a number that no element can equal
     if not allowed(s.over, t):
         raise DTypeError(f"{rows[op].name} is not defined for {DTYPES[t].name}; operands are "
@@ -328,12 +337,15 @@ cdef bint all_fit(const OpSpec* s, list args, int t) except -1:
 
 
 def promote_types(a, b):
-    """The dtype that holds both: the larger of the two in bool < uint8 < int32 < int64 < float32 < float64.
+    """The dtype that holds both: the later of the two in bool, uint8, int8, int16, int32, int64, float16, bfloat16,
+    float32, float64; but int16 for uint8 with int8, and float32 for float16 with bfloat16.
 
     >>> neurlang.promote_types(neurlang.int64, neurlang.float32)
     neurlang.float32
+    >>> neurlang.promote_types(neurlang.uint8, neurlang.int8)
+    neurlang.int16
     """
-    return DTYPES[py.max(dtype_arg(a, B8), dtype_arg(b, B8))]
+    return DTYPES[larger(dtype_arg(a, B8), dtype_arg(b, B8))]
 
 
 def result_type(*args):

@@ -24,12 +24,12 @@ def tensor_pow(input, exponent):
     >>> neurlang.pow(neurlang.tensor([2.0, 3.0]), 2).tolist(), neurlang.pow(neurlang.tensor([4.0, 9.0]), 0.5).tolist()
     ([4.0, 9.0], [2.0, 3.0])
     """
-    if is_tensor(input) and is_scalar(exponent) and (isinstance(exponent, int) or dtype_id((<Tensor>input).d.dtype) >= F32):
+    if is_tensor(input) and is_scalar(exponent) and (isinstance(exponent, int) or is_float(dtype_id((<Tensor>input).d.dtype))):
         if exponent == 2:
             return map1(OP["square"], input)
         if exponent == 1:
             return map1(OP["copy"], input)
-        if dtype_id((<Tensor>input).d.dtype) >= F32:
+        if is_float(dtype_id((<Tensor>input).d.dtype)):
             if exponent == 0.5:
                 return map1(OP["sqrt"], input)
             if exponent == -1:
@@ -76,7 +76,7 @@ def nan_to_num(input, nan=0.0, posinf=None, neginf=None):
     cdef dtype kind = need_tensor(input, "nan_to_num").dtype
     if not kind.is_floating_point:
         return clone(input)
-    limit = float(np.finfo(kind.numpy).max)
+    limit = float(finfo(kind).max)
     return mapn(OP["nan_to_num"], (input, nan, limit if posinf is None else posinf, -limit if neginf is None else neginf))
 
 
@@ -350,6 +350,12 @@ cdef object read_number(const char* at, int t):
         return (<const int32_t*>at)[0]
     if t == I64:
         return (<const int64_t*>at)[0]
+    if t == I8:
+        return (<const int8_t*>at)[0]
+    if t == I16:
+        return (<const int16_t*>at)[0]
+    if t == F16 or t == BF16:
+        return dtypes.from_bits((<const uint16_t*>at)[0], DTYPES[t].text)
     if t == F32:
         return (<const float*>at)[0]
     return (<const double*>at)[0]
@@ -359,11 +365,19 @@ cdef object bits_to_number(uint64_t bits, int t):
     return read_number(<const char*>&bits, t)
 
 
+cdef object values_of(Tensor x):
+    """The tensor's own memory as an array; a copy in float32 where NumPy does not have the dtype."""
+    if dtype_id(x.d.dtype) != BF16:
+        return to_numpy(x)
+    bits = numpy_over(x, np.dtype(np.uint16)).astype(np.uint32)
+    return np.left_shift(bits, 16, out=bits).view(np.float32)
+
+
 cdef str format_tensor(Tensor x):
     """PyTorch's look: dtype named unless it is a default, requires_grad or the gradient's origin appended."""
     cdef int t = dtype_id(x.d.dtype)
     cdef str extra = ""
-    body = np.array2string(to_numpy(x), separator=", ", prefix="tensor(", precision=4, threshold=1000)
+    body = np.array2string(values_of(x), separator=", ", prefix="tensor(", precision=4, threshold=1000)
     if t not in (default_float, I64, B8):
         extra += f", dtype={DTYPES[t]!r}"
     if numel(x.d) == 0 and x.d.rank != 1:
@@ -382,9 +396,9 @@ cdef Tensor copied(Tensor x, Tensor memory):
     return result
 
 
-def rebuild(array, bint requires_grad):
+def rebuild(array, bint requires_grad, dtype=None):
     """The tensor that `copy` and pickling protocols restore."""
-    return tensor(array, requires_grad=requires_grad)
+    return tensor(array, dtype=dtype, requires_grad=requires_grad)
 
 
 Extremes = namedtuple("Extremes", "values indices")

@@ -92,7 +92,7 @@ cdef list index_tensors(Tensor x, list arrays):
                 raise IndexError("a single boolean is not an index here; use an array of booleans")
             for i, column in enumerate(unbind(nonzero(t), 1)):
                 result.append((axis + i, column))
-        elif dtype_id(t.d.dtype) >= F32:
+        elif is_float(dtype_id(t.d.dtype)):
             raise IndexError(f"an index array must hold integers or booleans, got {describe(t)}")
         else:
             result.append((axis, cast(t, I64)))

@@ -122,7 +122,7 @@ def is_floating_point(self):
     >>> neurlang.zeros(2).is_floating_point(), neurlang.arange(2).is_floating_point()
     (True, False)
     """
-    return dtype_id(self.d.dtype) >= F32
+    return is_float(dtype_id(self.d.dtype))
 
 def data_ptr(self):
     """The address of the first element.
@@ -178,7 +178,7 @@ def tolist(self):
     [[1, 2], [3, 4]]
     """
     readable(self, "tolist(): values are read")
-    return to_numpy(self).tolist()
+    return values_of(self).tolist()
 
 def numpy(self, *, bint force=False):
     """The tensor's memory as a NumPy array, without copying; tensors that require grad must be detached first.
@@ -197,7 +197,7 @@ def numpy(self, *, bint force=False):
 
 def __array__(self, dtype=None, copy=None):
     readable(self, "numpy(): values are read")
-    array = to_numpy(self)
+    array = values_of(self)
     if dtype is not None and array.dtype != dtype:
         return array.astype(dtype)
     return array.copy() if copy else array
@@ -218,7 +218,7 @@ def __float__(self):
     return float(self.item())
 
 def __index__(self):
-    if dtype_id(self.d.dtype) >= F32 or dtype_id(self.d.dtype) == B8:
+    if is_float(dtype_id(self.d.dtype)) or dtype_id(self.d.dtype) == B8:
         raise TypeError("only integer tensors of one element can be used as an index")
     return int(self.item())
 
@@ -233,8 +233,8 @@ def __contains__(self, x):
     return bool(map2(OP["eq"], self, x).any())
 
 def __reduce__(self):
-    array = self.detach().numpy()
-    return rebuild, (array.copy(), self.leaf_grad)
+    readable(self, "numpy(): values are read")
+    return rebuild, (values_of(self).copy(), self.leaf_grad, self.dtype)
 
 def __copy__(self):
     return copied(self, alias(self))
@@ -261,7 +261,7 @@ def requires_grad(self):
 
 @requires_grad.setter
 def requires_grad(self, bint value):
-    if value and dtype_id(self.d.dtype) < F32:
+    if value and not is_float(dtype_id(self.d.dtype)):
         raise DTypeError(f"only float tensors can require grad, not {describe(self)}")
     if self.node is not None and not value:
         raise RuntimeError("only leaf tensors can stop requiring grad; use detach()")
@@ -707,6 +707,38 @@ def byte(self):
     [1, 255]
     """
     return cast(self, U8)
+
+def char(self):
+    """x as int8.
+
+    >>> neurlang.tensor([1.5, 300.0]).char().tolist()
+    [1, 127]
+    """
+    return cast(self, I8)
+
+def short(self):
+    """x as int16.
+
+    >>> neurlang.tensor([1.5, 300.0]).short().tolist()
+    [1, 300]
+    """
+    return cast(self, I16)
+
+def half(self):
+    """x as float16.
+
+    >>> neurlang.tensor([1.0, 1e5]).half().tolist()
+    [1.0, inf]
+    """
+    return cast(self, F16)
+
+def bfloat16(self):
+    """x as bfloat16.
+
+    >>> neurlang.tensor([1.0, 1.001]).bfloat16().tolist()
+    [1.0, 1.0]
+    """
+    return cast(self, BF16)
 
 def cpu(self):
     """self: the memory is the CPU's.

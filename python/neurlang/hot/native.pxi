@@ -14,7 +14,7 @@ cdef tuple one_dtype(str op, tuple tensors, int over):
 cdef tuple same_float(str op, tuple tensors):
     """The tensors, which must share one float dtype."""
     for x in tensors:
-        if dtype_id(need_tensor(x, op).d.dtype) < F32 or (<Tensor>x).dtype is not (<Tensor>tensors[0]).dtype:
+        if not is_float(dtype_id(need_tensor(x, op).d.dtype)) or (<Tensor>x).dtype is not (<Tensor>tensors[0]).dtype:
             raise DTypeError(f"{op}: operands must share one float dtype, got "
                              + ", ".join(describe(y) for y in tensors))
     return tensors
@@ -60,6 +60,25 @@ def matmul(input, other):
     y = view_expand(y, batch + shape_tuple(&y.d)[y.d.rank - 2:])
     return call(OP["matmul"], (x, y), shape, dtype_id(x.d.dtype), (),
                 numel(x.d) * y.d.shape[y.d.rank - 1])
+
+
+def int_mm(input, mat2):
+    """The product of two int8 matrices as int32: exact, where `matmul` wraps around in int8 (torch._int_mm).
+
+    DTypeError for other dtypes, ShapeError for other numbers of axes.
+
+    >>> x = neurlang.full((1, 4), 100, dtype=neurlang.int8)
+    >>> neurlang.int_mm(x, x.t())
+    tensor([[40000]], dtype=neurlang.int32)
+    """
+    cdef Tensor x = need_tensor(input, "int_mm"), y = need_tensor(mat2, "int_mm")
+    cdef Dims shape
+    if dtype_id(x.d.dtype) != I8 or dtype_id(y.d.dtype) != I8:
+        raise DTypeError(f"int_mm: operands must be int8, got {describe(x)} and {describe(y)}")
+    if x.d.rank != 2 or y.d.rank != 2:
+        raise ShapeError(f"int_mm: operands must be matrices, got {describe(x)} and {describe(y)}")
+    shape = shape_matmul("int_mm", dims_of(&x.d), dims_of(&y.d))
+    return call(OP["int_mm"], (x, y), shape, I32, (), numel(x.d) * y.d.shape[1])
 
 
 cdef Tensor ranked_matmul(str op, object x, object y, int x_rank, int y_rank):
@@ -367,7 +386,7 @@ def adaptive_avg_pool2d(input, output_size):
 cdef tuple indexed(str op, object x, object dim, object index):
     """(tensor, axis, int64 index) with dtypes checked and at least one axis each."""
     cdef Tensor t = with_axis(need_tensor(x, op)), i = with_axis(need_tensor(index, op))
-    if dtype_id(i.d.dtype) >= F32 or dtype_id(i.d.dtype) == B8:
+    if is_float(dtype_id(i.d.dtype)) or dtype_id(i.d.dtype) == B8:
         raise DTypeError(f"{op}: the index must hold integers, got {describe(i)}")
     return t, axis_of(op, dim, t.d.rank), cast(i, I64)
 
@@ -465,7 +484,7 @@ cdef Tensor along(str op, object x, object dim):
 
 cdef Tensor one_float(str op, object x):
     cdef Tensor t = need_tensor(x, op)
-    return cast(t, default_float) if dtype_id(t.d.dtype) < F32 else t
+    return cast(t, default_float) if not is_float(dtype_id(t.d.dtype)) else t
 
 
 def softmax(input, dim):

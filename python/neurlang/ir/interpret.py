@@ -12,7 +12,7 @@ from ..ops.table import ROWS, Row
 from . import definitions
 from .definitions import Fma
 from .graph import Access, Const, Graph, Node, Operand
-from .types import DTYPES, row_exprs
+from .types import DTYPES, array_of, narrowed, row_exprs, widened
 
 
 def interpret(
@@ -46,10 +46,9 @@ class _Machine:
     def value(self, x: Operand) -> Any:
         if isinstance(x, Access):
             return self.view(x).copy()  # operands are read before results are written
-        dtype = DTYPES[x.dtype].numpy
         if isinstance(x, Const):
-            return np.array(x.value, dtype)
-        return self.cells[x.index, : DTYPES[x.dtype].itemsize].copy().view(dtype)[0]
+            return array_of(x.bits, x.dtype)
+        return self.cells[x.index, : DTYPES[x.dtype].itemsize].copy().view(DTYPES[x.dtype].numpy)[0]
 
     def view(self, x: Access) -> Any:
         flat = self.memory[x.storage].view(DTYPES[x.dtype].numpy)
@@ -68,6 +67,9 @@ def apply(op: str, ins: Sequence[Any], attrs: Sequence[int], fma: Fma, shape: tu
     row = ROWS[op]
     if row.kind == "map":
         return _map(row, ins, fma, shape)
+    narrow = next((_NAMES[x.dtype.name] for x in ins if DTYPES[_NAMES[x.dtype.name]].wide), "")
+    if narrow and not row.direct:
+        return _in_wide(row, narrow, ins, attrs, fma, shape)
     if row.kind == "reduce":
         return [definitions.reduce(row.monoid, ins[0], attrs[0])]
     if row.kind == "composite":
@@ -78,6 +80,14 @@ def apply(op: str, ins: Sequence[Any], attrs: Sequence[int], fma: Fma, shape: tu
     assert row.numpy is not None, f"{op} has no reference"
     made = row.numpy(np, *ins, *attrs)
     return made if isinstance(made, tuple) else [made]
+
+
+def _in_wide(
+    row: Row, narrow: str, ins: Sequence[Any], attrs: Sequence[int], fma: Fma, shape: tuple[int, ...]
+) -> Sequence[Any]:
+    """A row on a narrow dtype: computed in the wide one, the results rounded once."""
+    results = apply(row.name, [widened(x, _NAMES[x.dtype.name]) for x in ins], attrs, fma, shape)
+    return [narrowed(x, narrow) if t == "T" else x for x, t in zip(results, row.out_types, strict=True)]
 
 
 def _map(row: Row, ins: Sequence[Any], fma: Fma, shape: tuple[int, ...]) -> Sequence[Any]:

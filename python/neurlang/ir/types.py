@@ -1,38 +1,21 @@
-"""Element types as the compiler sees them: sizes, NumPy names, and values as bits."""
+"""Element types as the compiler sees them, and what a row makes of them."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from ..ops import scalar
+import numpy as np
+
+from ..ops import dtypes, scalar
+from ..ops.dtypes import DTYPES, from_bits, to_bits
 from ..ops.scalar import E
 from ..ops.table import ROWS
 
+__all__ = ["DTYPES", "from_bits", "to_bits"]
+
 Dim = int  # an extent; a dim expression takes its place once shapes may be symbolic
-
-
-@dataclass(frozen=True, slots=True)
-class DTypeInfo:
-    """One element type: a block of elements and its bytes, so that quantised formats fit the same fields."""
-
-    itemsize: int  # bytes of a block
-    numpy: str
-    pack: str  # the struct format of one element
-    floating: bool
-    block: int = 1  # elements of a block
-
-
-DTYPES: dict[str, DTypeInfo] = {
-    "b8": DTypeInfo(1, "bool", "B", False),
-    "u8": DTypeInfo(1, "uint8", "B", False),
-    "i32": DTypeInfo(4, "int32", "i", False),
-    "i64": DTypeInfo(8, "int64", "q", False),
-    "f32": DTypeInfo(4, "float32", "f", True),
-    "f64": DTypeInfo(8, "float64", "d", True),
-}
 
 
 def nbytes(dtype: str, count: int) -> int:
@@ -46,26 +29,32 @@ def dtype_name(text: str) -> str:
     return "b8" if text == "bool" else text
 
 
-def to_bits(value: float | int | bool, dtype: str) -> int:
-    """The bits of `value` in `dtype`, so that -0.0 and NaN compare as what they are."""
+def array_of(bits: int, dtype: str) -> Any:
+    """The value that `bits` mean, as NumPy holds it."""
     info = DTYPES[dtype]
-    number = float(value) if info.floating else int(value)
-    return int.from_bytes(struct.pack("<" + info.pack, number), "little")
+    return np.frombuffer(bits.to_bytes(info.itemsize, "little"), info.numpy)[0]
 
 
-def from_bits(bits: int, dtype: str) -> float | int:
-    """The number that `bits` mean in `dtype`."""
-    info = DTYPES[dtype]
-    low = bits & ((1 << 8 * info.itemsize) - 1)
-    return struct.unpack("<" + info.pack, low.to_bytes(info.itemsize, "little"))[0]
+def widened(x: Any, dtype: str) -> Any:
+    """An array of a narrow dtype in the dtype in which it is computed with; others as they are."""
+    return _converted(x, dtype, dtypes.wide(dtype))
+
+
+def narrowed(x: Any, dtype: str) -> Any:
+    """An array of the wide dtype rounded to a narrow one."""
+    return _converted(x, dtypes.wide(dtype), dtype)
+
+
+def _converted(x: Any, source: str, target: str) -> Any:
+    made = scalar.convert(scalar.arg(0, source), target)
+    return scalar.evaluate([made], [x], np, lambda a, b, c: a * b + c)[0]
 
 
 def row_dtypes(op: str, ins: Sequence[str]) -> tuple[str, ...]:
     """The dtypes of an op's outputs, from its row's signature and the dtypes of its inputs."""
     given, made = ROWS[op].types.split("->")
-    compute = (
-        next((d for letter, d in zip(given.split(","), ins, strict=True) if letter == "T"), "f32") if given else "f32"
-    )
+    typed = [d for letter, d in zip(given.split(","), ins, strict=False) if letter == "T"] if given else []
+    compute = next((d for d in typed if DTYPES[d].wide), typed[0] if typed else "f32")  # numbers beside it may be wide
     return tuple(compute if letter == "T" else letter for letter in made.split(","))
 
 
@@ -77,7 +66,6 @@ def row_exprs(op: str, dtypes: tuple[str, ...]) -> tuple[E, ...]:
 
 def expressions(op: str, operands: Sequence[E]) -> tuple[E, ...]:
     """A map row's expressions over the given ones."""
-    expr = ROWS[op].expr
-    assert expr is not None, f"{op} is no map"
-    made = expr(*operands)
-    return made if isinstance(made, tuple) else (made,)
+    row = ROWS[op]
+    assert row.expr is not None, f"{op} is no map"
+    return scalar.computed(row.expr, operands, row.direct)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from .._tensor import Tensor, float32, float64
+from .._tensor import Tensor, bfloat16, float16, float32, float64
 from ..autograd import no_grad, zero_grads
 from .parameter import Parameter
 
@@ -396,6 +396,22 @@ class Module:
         neurlang.float64
         """
         return self.to(float64)
+
+    def half(self: Self) -> Self:
+        """`to(float16)`.
+
+        >>> neurlang.nn.Linear(2, 3).half().weight.dtype
+        neurlang.float16
+        """
+        return self.to(float16)
+
+    def bfloat16(self: Self) -> Self:
+        """`to(bfloat16)`.
+
+        >>> neurlang.nn.Linear(2, 3).bfloat16().weight.dtype
+        neurlang.bfloat16
+        """
+        return self.to(bfloat16)
 
     # Text.
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from .composite import double_of_bits, dropout
 from .places import lower_triangle
-from .statistics import Tensor, need_axes
+from .statistics import Tensor, in_float32, need_axes
 
 NAME = "scaled_dot_product_attention"
 
 
+@in_float32
 def scaled_dot_product_attention(
     F: Any,
     query: Tensor,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .places import zero_of
-from .statistics import Axes, Tensor, count_over, mean, need_axes
+from .statistics import Axes, Tensor, count_over, in_float32, mean, need_axes
 
 
 def double_of_bits(bits: int) -> float:
@@ -76,6 +76,7 @@ def gelu(F: Any, input: Tensor, approximate: str = "none") -> Tensor:
 # ---- normalisation ----
 
 
+@in_float32
 def batch_norm(
     F: Any,
     input: Tensor,
@@ -127,6 +128,7 @@ def _normalized(
     return output if bias is None else output + _channel(x, bias)
 
 
+@in_float32
 def group_norm(
     F: Any,
     input: Tensor,

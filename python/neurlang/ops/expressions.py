@@ -14,7 +14,6 @@ INV_SQRT_2PI = 1 / sqrt(2 * pi)
 GELU_CUBIC = 0.044715
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
-BITS = {"u8": 8, "i32": 32, "i64": 64}
 
 
 def is_float(x: E) -> bool:
@@ -54,7 +53,7 @@ def integer_power(x: E, y: E) -> E:
     """x**y by squaring, wrapping; a negative exponent gives the truncated reciprocal."""
     one, zero = s.const(1, x.dtype), s.const(0, x.dtype)
     result, base = one, x
-    for bit in range(BITS[x.dtype] - (x.dtype != "u8")):
+    for bit in range(8 * s.SIZE[x.dtype] - (x.dtype != "u8")):
         result = s.select(s.ne(y & (1 << bit), 0), result * base, result)
         base = base * base
     if x.dtype == "u8":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .statistics import Tensor, count_over, mean, need_axes
+from .statistics import Tensor, count_over, in_float32, mean, need_axes
 
 
 def _reduced(F: Any, losses: Tensor, reduction: str) -> Tensor:
@@ -17,6 +17,7 @@ def _reduced(F: Any, losses: Tensor, reduction: str) -> Tensor:
     raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
 
 
+@in_float32
 def mse_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """(input - target)², averaged ("mean"), added ("sum") or as it is ("none").
 
@@ -26,6 +27,7 @@ def mse_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> 
     return _reduced(F, F.square(input - target), reduction)
 
 
+@in_float32
 def l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """|input - target|, averaged ("mean"), added ("sum") or as it is ("none").
 
@@ -35,6 +37,7 @@ def l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> T
     return _reduced(F, F.abs(input - target), reduction)
 
 
+@in_float32
 def smooth_l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """d²/(2 beta) where d = |input - target| is below beta, else d - beta/2; averaged, added or as it is ("none").
 
@@ -49,6 +52,7 @@ def smooth_l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean
     return _reduced(F, F.where(F.lt(d, beta), F.square(d) * (0.5 / beta), d - 0.5 * beta), reduction)
 
 
+@in_float32
 def huber_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """d²/2 where d = |input - target| is below delta, else delta (d - delta/2); averaged, added or as it is ("none").
 
@@ -71,6 +75,7 @@ _SMALLEST_LOG = -100.0  # PyTorch's limit, so that a probability of 0 costs much
 _SMALLEST = 3e-44  # its logarithm is below the limit, and float32 can still represent it
 
 
+@in_float32
 def binary_cross_entropy(
     F: Any, input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -91,6 +96,7 @@ def binary_cross_entropy(
     return _reduced(F, losses if weight is None else losses * weight, reduction)
 
 
+@in_float32
 def binary_cross_entropy_with_logits(
     F: Any,
     input: Tensor,
@@ -112,6 +118,7 @@ def binary_cross_entropy_with_logits(
     return _reduced(F, losses if weight is None else losses * weight, reduction)
 
 
+@in_float32
 def kl_div(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """target (log target - input), input holding log probabilities; "batchmean" divides by the batch size.
 
@@ -130,6 +137,7 @@ def kl_div(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", log_t
     return _reduced(F, losses, reduction)
 
 
+@in_float32
 def nll_loss(
     F: Any,
     input: Tensor,
@@ -151,6 +159,7 @@ def nll_loss(
     return _class_loss(F, "nll_loss", input, target, weight, ignore_index, reduction, 0.0)
 
 
+@in_float32
 def cross_entropy(
     F: Any,
     input: Tensor,

@@ -13,22 +13,31 @@ from .composite import double_of_bits
 
 Array = Any
 
-_RANGE = {"uint8": (0, 255), "int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
+_RANGE = {"uint8": (0, 255)} | {f"int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)}
 
 
 # ---- elementwise ----
 
 
 def cast(np: Any, x: Array, dtype: str) -> Array:
-    """Integers wrap; floats are truncated and saturate, NaN gives 0."""
+    """Integers wrap; floats are truncated and saturate, NaN gives 0. A bfloat16 is given as its bits."""
     if dtype == "bool":
         return x != 0
+    if dtype == "bfloat16":
+        return _bfloat16(np, x.astype(np.float64))
     if x.dtype.kind != "f" or dtype.startswith("float"):
         return x.astype(dtype)
     low, high = _RANGE[dtype]
     inside = (x > low) & (x < high)
     exact = np.where(inside, x, 0).astype(dtype)
     return np.where(inside, exact, np.where(x >= high, high, np.where(x <= low, low, 0)).astype(dtype))
+
+
+def _bfloat16(np: Any, x: Array) -> Array:
+    """The nearest multiples of their units in the last place, ties to even, as the upper halves of float32."""
+    unit = np.maximum(np.frexp(x)[1] - 8, -133)
+    nearest = np.where(np.isfinite(x), np.ldexp(np.rint(np.ldexp(x, -unit)), unit), x)
+    return (nearest.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
 
 
 def _integers(np: Any, divide: Any, x: Array, y: Array) -> Array:

@@ -13,12 +13,15 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-SIZE = {"b8": 1, "u8": 1, "i32": 4, "u32": 4, "f32": 4, "i64": 8, "u64": 8, "f64": 8}
+from . import dtypes
+
+# Beside the element types there are unsigned words. Narrow types are loaded, stored, selected and converted only.
+SIZE = {"u32": 4, "u64": 8} | {text: info.itemsize for text, info in dtypes.DTYPES.items()}
 FLOATS = ("f32", "f64")
 MANTISSA = {"f32": 23, "f64": 52}  # stored bits of the significand
 BIAS = {"f32": 127, "f64": 1023}
 INT_OF = {"f32": "i32", "f64": "i64"}  # the signed integer with a float's bits
-_SIGNED = ("i32", "i64")
+_SIGNED = ("i8", "i16", "i32", "i64")
 _UNSIGNED_OF = {"i32": "u32", "i64": "u64"}
 _serial = itertools.count()
 
@@ -120,13 +123,8 @@ def index() -> E:
 def _as_dtype(value: Number, dtype: str) -> Number:
     if dtype == "b8":
         return bool(value)
-    if dtype == "f64":
-        return float(value)
-    if dtype == "f32":
-        try:
-            return float(struct.unpack("f", struct.pack("f", value))[0])
-        except OverflowError:
-            return math.copysign(math.inf, value)
+    if dtype in dtypes.DTYPES and dtypes.DTYPES[dtype].floating:
+        return dtypes.rounded(value, dtype)
     bits = 8 * SIZE[dtype]
     wrapped = int(value) & ((1 << bits) - 1)
     return wrapped - (1 << bits) if dtype in _SIGNED and wrapped >> (bits - 1) else wrapped
@@ -251,19 +249,64 @@ def convert(x: E, dtype: str) -> E:
     """To another dtype: integers wrap, floats round, float to integer truncates and saturates (NaN gives 0)."""
     if x.dtype == dtype:
         return x
+    if x.dtype in dtypes.DTYPES and x.dtype != dtypes.wide(x.dtype):
+        return convert(_widened(x), dtype)
     if dtype == "b8":
         return ne(x, 0)
     if x.dtype == "b8":
         return select(x, const(1, dtype), const(0, dtype))
+    if dtype in ("f16", "bf16"):
+        return E("convert", (_before_rounding(x, dtype),), dtype)
     if x.dtype in FLOATS and dtype not in FLOATS:
         return _saturate(x, dtype)
+    if dtype in ("i8", "i16"):
+        x = convert(x, "i32")
     return E("convert", (x,), dtype)
 
 
+def _widened(x: E) -> E:
+    wide = dtypes.wide(x.dtype)
+    return const(x.value, wide) if x.op == "const" else E("convert", (x,), wide)
+
+
+def _before_rounding(x: E, dtype: str) -> E:
+    """A float32 that rounds to what x itself rounds to in a 16-bit float: where it is not x, it is odd."""
+    if x.dtype == "i64":
+        # Beyond 2**53 the lowest bits become one that says whether any was set. float16 is infinite from 2**16 on.
+        sticky = ((x >> 11) | convert(ne(x & 0x7FF, 0), "i64")) << 11
+        x = select((x < 1 << 53) & (x > -(1 << 53)), x, sticky)
+    if x.dtype in ("i32", "i64"):
+        x = convert(x, "f64")
+    if x.dtype != "f64":
+        return convert(x, "f32")
+    near = E("convert", (x,), "f32")
+    back = E("convert", (near,), "f64")
+    bits = bitcast(near, "i32")
+    towards_zero = bits - convert(absolute(back) > absolute(x), "i32")
+    return select(eq(back, x) | isnan(x), near, bitcast(towards_zero | 1, "f32"))
+
+
+def computed(expr: Callable[..., Any], operands: Sequence[E], direct: bool = False) -> tuple[E, ...]:
+    """A row's expressions over operands of any dtype.
+
+    Narrow operands are widened and results of the wide type rounded back, once. A `direct` row takes all as they lie
+    in memory.
+    """
+    narrow = next((e.dtype for e in operands if dtypes.wide(e.dtype) != e.dtype), "")
+    if narrow and not direct:
+        operands = [convert(e, dtypes.wide(e.dtype)) for e in operands]
+    made = expr(*operands)
+    outputs = made if isinstance(made, tuple) else (made,)
+    if not narrow or direct:
+        return outputs
+    return tuple(convert(e, narrow) if e.dtype == dtypes.wide(narrow) else e for e in outputs)
+
+
 def _saturate(x: E, dtype: str) -> E:
-    if dtype == "u8":
-        clamped = select(x < 255, select(x > 0, x, 0), select(x >= 255, const(255, x.dtype), 0))
-        return E("convert", (E("convert", (clamped,), "i32"),), "u8")
+    if SIZE[dtype] < 4:
+        low, high = (-(1 << (8 * SIZE[dtype] - 1)), (1 << (8 * SIZE[dtype] - 1)) - 1) if dtype in _SIGNED else (0, 255)
+        inside = select(x < high, select(x > low, x, low), select(x >= high, const(high, x.dtype), 0))
+        return E("convert", (E("convert", (inside,), "i32"),), dtype)
     bits = 8 * SIZE[dtype]
     low, high = (-(1 << (bits - 1)), 1 << (bits - 1)) if dtype in _SIGNED else (0, 1 << bits)
     inside = (x >= low) & (x < high)
@@ -469,8 +512,12 @@ def vector_type(dtype: str, wide: bool) -> str:
     """The C type of a vector of `dtype` as it lies in memory (a bool is a byte)."""
     if dtype == "b8":
         dtype = "u8"
-    part = {(4, False): "v", (1, False): "q", (8, True): "v", (4, True): "h", (1, True): "e"}[SIZE[dtype], wide]
-    return part + dtype
+    return _part(SIZE[dtype], wide) + ("u16" if dtype in ("f16", "bf16") else dtype)
+
+
+def _part(size: int, wide: bool) -> str:
+    """The letter of the part of a register that W4 (wide: W8) lanes of a size fill."""
+    return {8: "v", 4: "h", 2: "q", 1: "e"}[size] if wide else {4: "v", 2: "h", 1: "q"}[size]
 
 
 # ---- C ----------------------------------------------------------------------------------------------------------
@@ -481,7 +528,7 @@ _OF_MASKS = {
     "and": "{} & {}", "or": "{} | {}", "xor": "{} ^ {}", "not": "~{}", "eq": "~({} ^ {})", "ne": "{} ^ {}",
     "lt": "~{} & {}", "le": "~{} | {}",
 }  # fmt: skip
-_SUFFIX = {"f32": "f", "f64": "", "i64": "l", "u64": "ul", "u32": "u", "i32": "", "u8": ""}
+_SUFFIX = {"f32": "f", "f64": "", "i64": "l", "u64": "ul", "u32": "u"}
 
 
 def emit(
@@ -524,8 +571,7 @@ class _Writer:
         return vector_type(dtype, self.wide)
 
     def mask_type(self, width: int) -> str:
-        part = {(4, False): "v", (1, False): "q", (8, True): "v", (4, True): "h", (1, True): "e"}[width, self.wide]
-        return f"{part}i{8 * width}"
+        return f"{_part(width, self.wide)}i{8 * width}"
 
     def declare(self, ctype: str, text: str, constant: bool = True) -> str:
         self.count += 1
@@ -612,12 +658,20 @@ class _Writer:
         if e.op == "bitcast":
             return f"({ctype}){self.value(e.args[0])}"
         if e.op == "convert":
-            return f"CONVERT({ctype}, {self.value(e.args[0])})"
+            return self.convert(e, ctype)
         if e.op == "index":
             return f"SPLAT(vi64, {self.index}) + (vi64)NL_LANES8"
         if e.op == "fmod":
             return f"{ctype}_fmod({self.value(e.args[0])}, {self.value(e.args[1])})"
         return f"{ctype}_{e.op}({', '.join(self.value(a) for a in e.args)})"
+
+    def convert(self, e: E, ctype: str) -> str:
+        x = e.args[0]
+        if x.dtype in ("f16", "bf16"):
+            return f"{ctype}_from_{x.dtype}({self.value(x)})"
+        if e.dtype in ("f16", "bf16"):
+            return f"{self.type_of(x.dtype)}_to_{e.dtype}({self.value(x)})"
+        return f"CONVERT({ctype}, {self.value(x)})"
 
     def infix(self, e: E, ctype: str) -> str:
         a, b = e.args
@@ -677,8 +731,10 @@ class _Writer:
 
 def literal(value: Number, dtype: str) -> str:
     """A C literal of exactly this value."""
+    if dtype in ("f16", "bf16"):
+        return str(dtypes.to_bits(value, dtype))
+    suffix = _SUFFIX.get(dtype, "")
     if dtype in FLOATS:
-        suffix = _SUFFIX[dtype]
         if math.isnan(value):
             return f'__builtin_nan{suffix}("")'
         if math.isinf(value):
@@ -688,8 +744,8 @@ def literal(value: Number, dtype: str) -> str:
         digits, exponent = float(value).hex().split("p")
         return f"{digits.rstrip('0').rstrip('.')}p{exponent}{suffix}"
     if dtype in _SIGNED and value == -1 << (8 * SIZE[dtype] - 1):
-        return f"({int(value) + 1}{_SUFFIX[dtype]} - 1)"
-    return f"{int(value)}{_SUFFIX[dtype]}"
+        return f"({int(value) + 1}{suffix} - 1)"
+    return f"{int(value)}{suffix}"
 
 
 # ---- NumPy ------------------------------------------------------------------------------------------------------
@@ -712,7 +768,7 @@ def evaluate(
             if e.op == "arg":
                 result = arrays[e.value]
             elif e.op == "const":
-                result = e.value
+                result = dtypes.to_bits(e.value, e.dtype) if e.dtype == "bf16" else e.value
             elif e.op == "index":
                 result = np.arange(math.prod(whole)).reshape(whole)
             else:
@@ -723,7 +779,7 @@ def evaluate(
 
 
 def _numpy_type(dtype: str, np: Any) -> Any:
-    return np.dtype("?" if dtype == "b8" else f"{dtype[0]}{SIZE[dtype]}")
+    return np.dtype(dtypes.DTYPES[dtype].numpy if dtype in dtypes.DTYPES else f"u{SIZE[dtype]}")
 
 
 _UFUNCS = {
@@ -752,13 +808,24 @@ def _numpy_value(e: E, a: list[Any], np: Any, fma: Fma) -> Any:
         case "bitcast":
             return a[0].view(_numpy_type(e.dtype, np))
         case "convert":
-            return a[0].astype(_numpy_type(e.dtype, np))
+            return _numpy_convert(a[0], e.args[0].dtype, e.dtype, np)
         case "table":
             return np.array(e.value, _numpy_type(e.dtype, np))[a[0]]
         case "mulhi":
             return (a[0].astype(np.uint64) * a[1]) >> np.uint64(32)
         case _:
             return getattr(np, _UFUNCS[e.op])(*a)
+
+
+def _numpy_convert(x: Any, source: str, target: str, np: Any) -> Any:
+    """A conversion; bfloat16 is the upper half of a float32, as integers."""
+    if source == "bf16":
+        return (x.astype(np.uint32) << 16).view(np.float32)
+    if target != "bf16":
+        return x.astype(_numpy_type(target, np))
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    nearest = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(x), (bits >> 16) | 0x40, nearest).astype(np.uint16)
 
 
 def _truncated_quotient(a: Any, b: Any) -> Any:

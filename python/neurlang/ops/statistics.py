@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Tensor = Any
@@ -27,6 +28,25 @@ def count_over(x: Tensor, dim: Axes) -> int:
     return math.prod(x.shape[d] for d in axes_of(x, dim)) if x.ndim else 1
 
 
+def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that computes with 16-bit floats in float32; its result, the first of several, is rounded once."""
+
+    def widened(x: Any) -> Any:
+        kind = getattr(x, "dtype", None)
+        return x.float() if kind is not None and kind.is_floating_point and kind.itemsize == 2 else x
+
+    @functools.wraps(function)
+    def computed(F: Any, *args: Any, **kwargs: Any) -> Any:
+        first: Any = args[0] if args else next(iter(kwargs.values()), None)
+        if widened(first) is first:
+            return function(F, *args, **kwargs)
+        made = function(F, *map(widened, args), **{name: widened(x) for name, x in kwargs.items()})
+        return (made[0].to(first.dtype), *made[1:]) if isinstance(made, tuple) else made.to(first.dtype)
+
+    return computed
+
+
+@in_float32
 def mean(F: Any, input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """The sum over `dim` (None: all axes) divided by the number of elements; integers give the default float dtype.
 
@@ -37,6 +57,7 @@ def mean(F: Any, input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tens
     return F.div(F.sum(input, dim, keepdim), count_over(input, dim))
 
 
+@in_float32
 def var(
     F: Any,
     input: Tensor,
@@ -59,6 +80,7 @@ def var(
     return F.div(F.sum(F.square(centred), dim, keepdim), max(free, 0))
 
 
+@in_float32
 def std(
     F: Any,
     input: Tensor,
@@ -76,6 +98,7 @@ def std(
     return F.sqrt(var(F, input, dim, unbiased, keepdim, correction=correction))
 
 
+@in_float32
 def logsumexp(F: Any, input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
     """log Σ exp x over `dim`, without overflow; -inf over no elements.
 
@@ -90,6 +113,7 @@ def logsumexp(F: Any, input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor
     return result if keepdim else result.squeeze(tuple(axes_of(input, dim)))
 
 
+@in_float32
 def norm(F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """The vector p-norm (Σ |x|^p)^(1/p) over `dim` (None: all axes); its gradient at 0 is 0.
 
@@ -119,6 +143,7 @@ def _root(F: Any, x: Tensor, p: float) -> Tensor:
     return F.where(zero, 0.0, F.pow(F.where(zero, 1.0, x), 1 / p))
 
 
+@in_float32
 def normalize(F: Any, input: Tensor, p: float = 2.0, dim: Axes = 1, eps: float = 1e-12) -> Tensor:
     """input / max(‖input‖ₚ, eps), the p-norm taken along `dim`.
 

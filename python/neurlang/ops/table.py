@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import composite
+from . import dtypes as types
 from . import elementary as el
 from . import expressions as ex
 from . import gradients as d
@@ -19,12 +20,12 @@ from . import reference as ref
 from . import scalar as s
 
 KINDS = ("map", "source", "reduce", "scan", "contract", "window", "index", "composite", "opaque")
+_KINDS_OVER = {
+    "all": ("bool", "integer", "float"), "number": ("integer", "float"), "float": ("float",),
+    "int": ("bool", "integer"), "integer": ("integer",),
+}  # fmt: skip
 OVER = {
-    "all": ("b8", "u8", "i32", "i64", "f32", "f64"),
-    "number": ("u8", "i32", "i64", "f32", "f64"),
-    "float": ("f32", "f64"),
-    "int": ("b8", "u8", "i32", "i64"),
-    "integer": ("u8", "i32", "i64"),
+    name: tuple(d.text for d in types.DTYPES.values() if d.kind in kinds) for name, kinds in _KINDS_OVER.items()
 }
 PROMOTE = ("same", "float", "int64", "first")
 BINDINGS = ("method", "function", "composite", "internal", "manual")
@@ -61,9 +62,9 @@ class Row:
 
     >>> row = neurlang.Row("triple", "map", ("input",), "T->T", "3 x", over="float", expr=lambda x: 3 * x)
     >>> row.in_types, row.out_types, row.outs, row.dtypes
-    (('T',), ('T',), 1, ('f32', 'f64'))
-    >>> row.function, row.interval(0)
-    ('triple', (-8.0, 8.0))
+    (('T',), ('T',), 1, ('f16', 'bf16', 'f32', 'f64'))
+    >>> row.function, row.interval(0), row.kernels
+    ('triple', (-8.0, 8.0), ('f32', 'f64'))
     """
 
     name: str
@@ -87,6 +88,7 @@ class Row:
     inplace: tuple[int, ...] = ()
     inplace_method: bool = False  # also a method `name_`
     variadic: bool = False
+    direct: bool = False  # runs on narrow dtypes as they lie in memory; other rows compute in the wide ones (dtypes.py)
     binding: str = "method"
     defaults: dict[str, float] = field(default_factory=dict)  # of scalar operands
     scaled: bool = False  # takes PyTorch's keyword `alpha`, a factor of the second operand
@@ -114,6 +116,11 @@ class Row:
     def dtypes(self) -> tuple[str, ...]:
         """What `T` may be."""
         return OVER[self.over]
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """What `T` may be in kernels of its own: narrow dtypes run in the wide ones' unless the row is `direct`."""
+        return self.dtypes if self.direct else tuple(t for t in self.dtypes if t in types.WIDE)
 
     @property
     def function(self) -> str:
@@ -173,7 +180,7 @@ def _cast(dtype: str, text: str) -> Row:
         f"to_{dtype}", "map", ("input",), f"T->{text}", f"the values as {dtype}; floats saturate, NaN gives 0",
         expr=lambda x: s.convert(x, text),
         grad=(lambda F, g, _x: (g.to(_x.dtype),)) if text in OVER["float"] else None,
-        numpy=lambda np, x: ref.cast(np, x, dtype), binding="internal", stablehlo="convert",
+        numpy=lambda np, x: ref.cast(np, x, dtype), direct=True, binding="internal", stablehlo="convert",
     )
 
 
@@ -465,10 +472,11 @@ TABLE: tuple[Row, ...] = (
 
     # ---- choice and rounding ----
     Row("where", "map", ("condition", "input", "other"), "b8,T,T->T", "x where the condition holds, else y",
-        expr=s.select, grad=d.where, numpy=lambda np, c, x, y: np.where(c, x, y), binding="manual", stablehlo="select"),
+        expr=s.select, grad=d.where, numpy=lambda np, c, x, y: np.where(c, x, y), direct=True, binding="manual",
+        stablehlo="select"),
     Row("masked_fill", "map", ("input", "mask", "value"), "T,b8,T->T", "x, but value where the mask holds",
         expr=lambda x, mask, value: s.select(mask, value, x), grad=d.masked_fill, promote="first", inplace_method=True,
-        numpy=lambda np, x, mask, value: np.where(mask, value, x), stablehlo="select",
+        numpy=lambda np, x, mask, value: np.where(mask, value, x), direct=True, stablehlo="select",
         example=("[1, 2], [True, False], 0", "[0, 2]")),
     Row("nan_to_num", "map", ("input", "nan", "posinf", "neginf"), "T,T,T,T->T", "x with NaN and infinities replaced",
         over="float", expr=ex.nan_to_num, grad=d.nan_to_num,
@@ -487,17 +495,14 @@ TABLE: tuple[Row, ...] = (
 
     # ---- copies and casts ----
     _unary("copy", "the values in fresh memory", expr=lambda x: x, grad=lambda F, g, _x: (g,), numpy=lambda np, x: x,
-           binding="internal", inplace_method=False, stablehlo="optimization_barrier"),
-    _cast("bool", "b8"),
-    _cast("uint8", "u8"),
-    _cast("int32", "i32"),
-    _cast("int64", "i64"),
-    _cast("float32", "f32"),
-    _cast("float64", "f64"),
+           direct=True, binding="internal", inplace_method=False, stablehlo="optimization_barrier"),
+    *(_cast(dtype.name, dtype.text) for dtype in types.DTYPES.values()),
 
     # ---- sources: the output's shape and dtype are given, `T` is the output's dtype ----
-    Row("empty", "source", (), "->T", "memory with no particular contents", shape="checked", binding="manual"),
-    _source("full", "T->T", "value everywhere", "value", expr=lambda value: value, stablehlo="constant"),
+    Row("empty", "source", (), "->T", "memory with no particular contents", shape="checked", direct=True,
+        binding="manual"),
+    _source("full", "T->T", "value everywhere", "value", expr=lambda value: value, direct=True,
+            stablehlo="constant"),
     _source("arange", "T,T->T", "start + i step, i the row-major index", "start", "step", over="number", expr=ex.arange,
             stablehlo="iota"),
     _source("uniform", "i64,i64,T,T->T",
@@ -553,6 +558,8 @@ TABLE: tuple[Row, ...] = (
     _kernel("matmul", "contract", "T,T->T", "Σₖ a[…, m, k] b[…, k, n] over equal batch axes", "input other", "",
             over="number", shape="matmul", grad=d.matmul, numpy=lambda np, a, b: np.matmul(a, b), operator="matmul",
             stablehlo="dot_general"),
+    _kernel("int_mm", "contract", "i8,i8->i32", "Σₖ a[m, k] b[k, n] of int8, exactly in int32", "input mat2", "",
+            shape="matmul", direct=True, numpy=lambda np, a, b: np.matmul(a.astype(np.int32), b.astype(np.int32))),
     _kernel("conv2d", "contract", "T,T->T", "Σ x[n, c, i s - p + u d, …] w[o, c, u, v]", "input weight", CONV,
             over="float", shape="conv2d", grad=d.conv2d, numpy=ref.conv2d, stablehlo="convolution"),
     _kernel("conv2d_input", "contract", "T,T->T", "conv2d's gradient by its input; also the transposed convolution",
@@ -583,20 +590,20 @@ TABLE: tuple[Row, ...] = (
 
     # ---- indices: negative ones count from the end, others out of range raise IndexError before any write ----
     _kernel("gather", "index", "T,i64->T", "out[…, j, …] = x[…, index[…, j, …], …] along the axis", "input index",
-            "axis", shape="gather", grad=d.gather, numpy=ref.gather, stablehlo="gather"),
+            "axis", shape="gather", direct=True, grad=d.gather, numpy=ref.gather, stablehlo="gather"),
     _kernel("scatter_add", "index", "T,i64,T->T",
             "x[…, index[…, j, …], …] += src[…, j, …], in row-major order of the index", "input index src", "axis",
             over="number", shape="scatter", inplace=(0,), grad=d.scatter_add, numpy=ref.scatter_add,
             stablehlo="scatter"),
     _kernel("index_select", "index", "T,i64->T", "The slices of x that a one-dimensional index names", "input index",
-            "axis", shape="index_select", grad=d.index_select, numpy=lambda np, x, index, axis: np.take(x, index, axis),
-            stablehlo="gather"),
+            "axis", shape="index_select", direct=True, grad=d.index_select,
+            numpy=lambda np, x, index, axis: np.take(x, index, axis), stablehlo="gather"),
     _kernel("index_add", "index", "T,i64,T->T", "The slices of src added to the slices of x that the index names",
             "input index src", "axis", over="number", shape="index_add", inplace=(0,), grad=d.index_add,
             numpy=ref.index_add, stablehlo="scatter"),
     _kernel("index_get", "index", "T,i64->T", "x at the positions that k index tensors of one shape name",
-            "input index", "k axes position", shape="checked", variadic=True, grad=d.index_get, numpy=ref.index_get,
-            binding="internal", stablehlo="gather"),
+            "input index", "k axes position", shape="checked", variadic=True, direct=True, grad=d.index_get,
+            numpy=ref.index_get, binding="internal", stablehlo="gather"),
     _kernel("index_put", "index", "T,T,i64->T", "value written (or added) at such positions; later ones win",
             "input value index", "k axes position accumulate", shape="checked", variadic=True, inplace=(0,),
             grad=d.index_put, numpy=ref.index_put, binding="internal", stablehlo="scatter"),

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..ir.graph import Access, Const, Graph, Node, Operand, Storage, contiguous_strides, count, renumber
-from ..ir.types import nbytes, row_dtypes, to_bits
+from ..ir.types import DTYPES, nbytes, row_dtypes, to_bits
+from ..ops.dtypes import wide
 from ..ops.table import ROWS
 
 
@@ -62,7 +63,8 @@ class _Builder:
         self.nodes: list[Node] = []
         define = ROWS[node.op].define
         assert define is not None
-        define(self, *(Symbol(self, x) for x in node.reads()), *node.attrs)
+        result = define(self, *(self.widened(x) for x in node.reads()), *node.attrs)
+        self.converted(result, node.outs[0].dtype)
         self.storages.pop()
         self.nodes[-1] = replace(self.nodes[-1], outs=node.outs)  # the last op makes the composite's own result
 
@@ -71,6 +73,13 @@ class _Builder:
         if row.kind == "reduce":
             return lambda x, axis, keepdim: self.append(name, (x.operand,), _kept(x.shape, axis), (axis,))
         return lambda *args: self.map(name, *args)
+
+    def widened(self, x: Access) -> Symbol:
+        return self.converted(Symbol(self, x), wide(x.dtype))
+
+    def converted(self, x: Symbol, dtype: str) -> Symbol:
+        """x in another dtype; x itself when it is already."""
+        return x if x.operand.dtype == dtype else self.map(f"to_{DTYPES[dtype].name}", x)
 
     def map(self, op: str, *args: Any) -> Symbol:
         tensors = [a.operand for a in args if isinstance(a, Symbol)]

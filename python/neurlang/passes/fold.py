@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from ..ir.graph import Access, Const, Graph, Node, Operand, Scalar, Versions, renumber
-from ..ir.types import DTYPES, row_exprs, to_bits
+from ..ir.types import array_of, row_exprs, to_bits
 from ..ops import scalar as s
+from ..ops.dtypes import wide
 
 
 def fold(graph: Graph) -> Graph:
@@ -89,9 +90,9 @@ def _evaluated(node: Node, constants: list[Const]) -> Node:
     made = row_exprs(node.op, tuple(x.dtype for x in node.ins))
     if any(e.op in ("fma", "index") for e in s.nodes(made)):
         return node  # fma rounds once or twice, which is the machine's to say
-    values = [np.array(x.value, DTYPES[x.dtype].numpy) for x in constants]
-    result = s.evaluate(made, values, np, _no_fma)[0]
-    return replace(node, op="full", ins=(Const(to_bits(result.item(), node.outs[0].dtype), node.outs[0].dtype),))
+    result = s.evaluate(made, [array_of(x.bits, x.dtype) for x in constants], np, _no_fma)[0]
+    bits = int.from_bytes(result.tobytes(), "little")
+    return replace(node, op="full", ins=(Const(bits, node.outs[0].dtype),))
 
 
 def _no_fma(*_: object) -> object:
@@ -110,7 +111,7 @@ def _div(node: Node, y: float) -> Node:
     """Dividing by a power of two is multiplying by its inverse: both round the same exact quotient."""
     if y == 1:
         return _copy(node)
-    small = {"f32": 2.0**126, "f64": 2.0**1022}[node.ins[1].dtype]
+    small = {"f32": 2.0**126, "f64": 2.0**1022}[wide(node.ins[1].dtype)]
     if math.isfinite(y) and abs(math.frexp(y)[0]) == 0.5 and 1 / small <= abs(y) <= small:
         return replace(node, op="mul", ins=(node.ins[0], Const(to_bits(1 / y, node.ins[1].dtype), node.ins[1].dtype)))
     return node

@@ -34,7 +34,7 @@ from ..ir.kernel import (
     linear_form,
     strides_over,
 )
-from ..ir.types import row_exprs
+from ..ir.types import DTYPES, row_exprs
 from ..ops import scalar as s
 
 MAX_NODES = 96  # of one kernel: beyond, registers spill and nothing is gained
@@ -284,7 +284,7 @@ def _matrix(op: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns of the matrices in which a contraction finishes (`Epilogue` in csrc/base/view.hpp)."""
     if op == "conv2d_weight":
         return shape[0], count(shape[1:])
-    lead = len(shape) - 2 if op == "matmul" else 1
+    lead = 1 if op.startswith("conv2d") else len(shape) - 2
     return count(shape[lead : lead + 1]), count(shape[lead + 1 :])
 
 
@@ -292,7 +292,8 @@ def _native(number: int, node: Node) -> Group:
     out = node.outs[0]
     touches = [Touch(number, x, linear_form(x.shape, x), write, False) for x, write in _accesses(node)]
     rows, inner = _matrix(node.op, out.shape)
-    fixed = frozenset({inner, inner * rows}) if node.kind == "contract" else frozenset()
+    in_tiles = node.kind == "contract" and not DTYPES[out.dtype].wide  # a narrow result is rounded behind its tiles
+    fixed = frozenset({inner, inner * rows}) if in_tiles else frozenset()
     return Group([number], touches, out.numel, frozenset(), native=True, fixed=fixed)
 
 

@@ -1,0 +1,51 @@
+"""Operations on bfloat16, float16 and int8: half or a quarter of the bytes, computed in float32 or int32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import neurlang as nl
+
+from . import peers
+from .timing import Case
+
+SIZE = 1 << 22
+FORMS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
+    "add, 1,024 elements": (lambda lib, x, y: x + y, ((1024,), (1024,))),
+    "add, 4 Mi elements": (lambda lib, x, y: x + y, ((SIZE,), (SIZE,))),
+    "exp, 4 Mi elements": (lambda lib, x: lib.exp(x), ((SIZE,),)),
+    "to float32, 4 Mi elements": (lambda lib, x: x.float(), ((SIZE,),)),
+    "sum of the rows of 2048 x 2048": (lambda lib, x: x.sum(1), ((2048, 2048),)),
+    "softmax of 2048 x 2048": (lambda lib, x: lib.softmax(x, -1), ((2048, 2048),)),
+    "matmul of 1 x 4096 x 4096": (lambda lib, x, w: x @ w.T, ((1, 4096), (4096, 4096))),
+    "matmul of 1024 x 1024 x 1024": (lambda lib, x, w: x @ w, ((1024, 1024), (1024, 1024))),
+}
+
+
+def cases() -> Iterator[Case]:
+    rng = np.random.default_rng(0)
+    for dtype in ("bfloat16", "float16"):
+        for name, (form, shapes) in FORMS.items():
+            arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+            yield Case(f"{dtype} {name}", contenders(form, dtype, arrays), rtol=0.02, atol=0.5)
+    a, b = (rng.integers(-128, 128, (1024, 1024)).astype(np.int8) for _ in range(2))
+    calls = contenders(product, "int8", [a, b])
+    yield Case("int8 1024 x 1024 x 1024 to int32", calls, rtol=0, atol=0, work=2.0 * 1024**3, rate_unit="Gop/s")
+
+
+def product(lib: Any, a: Any, b: Any) -> Any:
+    return lib.int_mm(a, b) if lib is nl else lib._int_mm(a, b)
+
+
+def contenders(form: Callable[..., Any], dtype: str, arrays: list[np.ndarray]) -> dict[str, peers.Call]:
+    """Calls on tensors of a dtype that NumPy may not have; results are compared as float32."""
+    tensors = [nl.tensor(a).to(getattr(nl, dtype)) for a in arrays]
+    traced = nl.trace(lambda *t: form(nl, *t))
+    calls: dict[str, peers.Call] = {"neurlang": lambda: form(nl, *tensors), "neurlang traced": lambda: traced(*tensors)}
+    if peers.torch is not None:
+        theirs = [peers.torch.tensor(a).to(getattr(peers.torch, dtype)) for a in arrays]
+        calls["torch"] = peers.without_gradients(lambda: form(peers.torch, *theirs))
+    return calls
