@@ -9,49 +9,94 @@
 namespace nl::NL_ISA {
 namespace {
 
-// Row panels of the weights of all groups, packed once: [group][panel][k][kPackedRows]. A product may be of the k from
-// `first_k` on.
+// Whether a product of `lines` weights and `pixels` is better turned, with vectors of weights: on small maps vectors
+// of pixels are not full.
 template <class T>
-struct PackedWeights {
-  T* data;
-  int64_t rows, depth;  // of a group
-  int64_t first_k;
+bool is_turned(int64_t lines, int64_t pixels) {
+  return lines >= kTileColumns<T> && 16 * pixels < 15 * ceil_div(pixels, kWidth<T>) * kWidth<T>;
+}
 
-  int64_t panel_size() const { return depth * kPackedRows<T>; }
-  int64_t size(int64_t groups) const { return groups * row_panels(rows) * panel_size(); }
-  T* panel(int64_t group, int64_t index) const { return data + (group * row_panels(rows) + index) * panel_size(); }
+// The weights of all groups as an operand. Those of one tap are a matrix, fetched like any other. Those of several are
+// packed once: [group][panel][k][pitch]. Panels are of rows, or of columns where the product is turned; a product may
+// be of the k from `first_k` on.
+template <class T>
+struct Weights {
+  int64_t lines, depth;  // of a group
+  bool turned, packs;
+  T* data = nullptr;
+  Walk<2> groups = {};
+  Matrix<T> matrix = {};
+  int64_t first_k = 0;
 
-  static Panel<T> fetch(const void* source, const Slice& slice, T*) {
-    const PackedWeights& w = *(const PackedWeights*)source;
-    return {w.panel(slice.batch, slice.index) + (w.first_k + slice.k) * kPackedRows<T>, 1, kPackedRows<T>};
+  int64_t pitch() const { return turned ? kTileColumns<T> : kPackedRows<T>; }
+  int64_t panels() const { return turned ? ceil_div(lines, pitch()) : row_panels(lines); }
+  int64_t begin(int64_t p) const { return turned ? min_of(p * pitch(), lines) : row_panel_begin(lines, p); }
+  int64_t panel_size() const { return depth * pitch(); }
+  int64_t size(int64_t groups) const { return packs ? groups * panels() * panel_size() : 0; }
+
+  // Reads weights that lie in memory, line by line or k by k; for this weight stays where it is.
+  void lie(const T* w, int64_t count, int64_t line_stride, int64_t step) {
+    groups.push_axis(count, {lines * depth, lines * depth});
+    matrix = {w, lines, line_stride, step, nullptr, 0, false};
   }
 
-  // Panels written by pack(to, group, first row, rows) on all threads.
+  Operand<T> operand() {
+    if (packs) return {fetch, this};
+    matrix.batches = &groups;
+    return {matrix.fetch, &matrix};
+  }
+
+  static Panel<T> fetch(const void* source, const Slice& slice, T*) {
+    const Weights& w = *(const Weights*)source;
+    T* panel = w.data + (slice.batch * w.panels() + slice.index) * w.panel_size();
+    return {panel + (w.first_k + slice.k) * w.pitch(), 1, w.pitch()};
+  }
+
+  // Panels written by pack(to, group, slice) on all threads; the slice says which lines.
   template <class Pack>
-  void fill(int64_t groups, const Pack& pack) const {
-    int64_t panels = row_panels(rows);
-    parallel_for(groups * panels, grain_of(panel_size()), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) {
-        int64_t p = i % panels, first = row_panel_begin(rows, p);
-        pack(panel(i / panels, p), i / panels, first, row_panel_begin(rows, p + 1) - first);
+  void fill(int64_t count, const Pack& pack) const {
+    parallel_for(count * panels(), grain_of(panel_size()), [&](int64_t first, int64_t stop) {
+      for (int64_t i = first; i < stop; i++) {
+        int64_t p = i % panels();
+        Slice slice = {i / panels(), p, begin(p), 0, int(begin(p + 1) - begin(p)), int(depth), 0, int(pitch())};
+        pack(data + i * panel_size(), slice);
       }
     });
   }
 };
 
-// Reports finished rectangles by image and channel.
-struct PixelRectangles {
-  const Epilogue* epilogue;
-  int64_t first_image, group_rows, pixels;
+// A product of weights and pixels of some images, as it is or turned.
+template <class T>
+struct PixelProduct {
+  const Epilogue* epilogue;                          // on finished rectangles
+  int64_t first_image, groups, group_lines, pixels;  // pixels of an image
+  bool turned;
 
   static void finish(const void* owner, int64_t group, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
-    const PixelRectangles& r = *(const PixelRectangles*)owner;
-    int64_t row = group * r.group_rows;
+    const PixelProduct& p = *(const PixelProduct*)owner;
+    if (p.turned) {
+      p.finish_pixels(group, j0, j1, i0, i1);
+    } else {
+      p.finish_pixels(group, i0, i1, j0, j1);
+    }
+  }
+
+  // By image and channel.
+  void finish_pixels(int64_t group, int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
+    int64_t row = group * group_lines;
     for (int64_t j = j0; j < j1;) {
-      int64_t image = j / r.pixels, begin = image * r.pixels, stop = min_of(j1, begin + r.pixels);
-      r.epilogue->fn(r.epilogue->ctx, r.first_image + image, row + i0, row + i1, j - begin, stop - begin);
+      int64_t image = j / pixels, begin = image * pixels, stop = min_of(j1, begin + pixels);
+      epilogue->fn(epilogue->ctx, first_image + image, row + i0, row + i1, j - begin, stop - begin);
       j = stop;
     }
+  }
+
+  // `out` has a row for each line of a group; `count` pixels in all.
+  void run(Operand<T> weights, Operand<T> windows, int64_t count, int64_t depth, const Output<T>& out) const {
+    auto finish = epilogue ? PixelProduct::finish : nullptr;
+    if (!turned) return contract({groups, group_lines, count, 0, depth, false, weights, windows, out, finish, this});
+    Output<T> across = {out.data, out.batch_stride, 1, {1, group_lines, 0, 0, out.row_stride}};
+    contract({groups, count, group_lines, 0, depth, false, windows, weights, across, finish, this});
   }
 };
 
@@ -62,14 +107,15 @@ struct Forward {
   const Call& call;
   Geometry g;
   Stage<T> stage;
-  PackedWeights<T> weights;
+  Weights<T> weights;
   int64_t* offset;  // of each k in the stage
 
   explicit Forward(const Call& c)
       : call(c),
         g(geometry(c.in[0], c.in[1], c.out[0], c.attr)),
         stage(c.in[0], g.y, g.x, g.taps()),
-        weights{nullptr, g.group_outputs(), g.taps() * g.group_channels(), 0} {
+        weights{g.group_outputs(), g.taps() * g.group_channels(),
+                g.images == 1 && is_turned<T>(g.group_outputs(), g.pixels()), g.taps() > 1} {
     int64_t size = weights.size(g.groups);
     offset = (int64_t*)nl_scratch(2, (size + stage.size()) * sizeof(T) + 2 * weights.depth * sizeof(int64_t));
     weights.data = (T*)(offset + 2 * weights.depth);
@@ -89,29 +135,26 @@ struct Forward {
     }
   }
 
-  void pack_weights(const int64_t* row_of) const {
+  void pack_weights(const int64_t* row_of) {
     const T* w = contiguous<T>(call.in[1]);
     const int64_t depth = weights.depth;
-    weights.fill(g.groups, [&](T* to, int64_t group, int64_t first, int64_t rows) {
-      Slice slice = {0, 0, 0, 0, int(rows), int(depth), 0, kPackedRows<T>};
-      const T* from = w + (group * g.group_outputs() + first) * depth;
+    if (!weights.packs) return weights.lie(w, g.groups, depth, 1);
+    weights.fill(g.groups, [&](T* to, const Slice& slice) {
+      const T* from = w + (slice.batch * weights.lines + slice.line) * depth;
       pack_transposed(from, depth, depth, slice, to, [=](int k) { return row_of[k]; });
     });
   }
 
-  void run() const {
+  void run() {
     for (int64_t first = 0; first < g.images; first += stage.chunk) {
       int64_t count = min_of(stage.chunk, g.images - first);
       stage.fill(first, count);
       auto windows = stage.windows(first, g.y.output, g.x.output, g.group_channels(), offset);
-      PixelRectangles rectangles = {call.epilogue, first, g.group_outputs(), g.pixels()};
       Grid columns = {1, g.pixels(), g.outputs * g.pixels(), 0, 1};
       T* data = (T*)call.out[0].data + first * g.outputs * g.pixels();
       Output<T> out = {data, g.group_outputs() * g.pixels(), g.pixels(), columns};
-      Operand<T> a = {weights.fetch, &weights}, b = {windows.fetch, &windows};
-      auto finish = call.epilogue ? rectangles.finish : nullptr;
-      int64_t pixels = count * g.pixels();
-      contract({g.groups, g.group_outputs(), pixels, 0, weights.depth, false, a, b, out, finish, &rectangles});
+      PixelProduct<T> product = {call.epilogue, first, g.groups, weights.lines, g.pixels(), weights.turned};
+      product.run(weights.operand(), {windows.fetch, &windows}, count * g.pixels(), weights.depth, out);
     }
   }
 };
@@ -123,14 +166,15 @@ struct InputGradient {
   const Call& call;
   Geometry g;
   Stage<T> stage;
-  PackedWeights<T> weights;  // k runs over (residue, tap, output)
-  int64_t* offset;           // of each k in the stage
+  Weights<T> weights;  // k runs over (residue, tap, output)
+  int64_t* offset;     // of each k in the stage
 
   explicit InputGradient(const Call& c)
       : call(c),
         g(geometry(c.out[0], c.in[1], c.in[0], c.attr)),
         stage(c.in[0], padded_maps(g.y), padded_maps(g.x), g.taps()),
-        weights{nullptr, g.group_channels(), g.taps() * g.group_outputs(), 0} {
+        weights{g.group_channels(), g.taps() * g.group_outputs(),
+                g.images == 1 && whole() && is_turned<T>(g.group_channels(), g.y.input * g.x.input), g.taps() > 1} {
     int64_t size = weights.size(g.groups), numbers = weights.depth + g.taps();
     offset = (int64_t*)nl_scratch(2, (size + stage.size()) * sizeof(T) + numbers * sizeof(int64_t));
     weights.data = (T*)(offset + numbers);
@@ -161,22 +205,24 @@ struct InputGradient {
   }
 
   // Weights lie as (output, channel, tap).
-  void pack_weights() const {
+  void pack_weights() {
     const T* w = contiguous<T>(call.in[1]);
+    if (!weights.packs) return weights.lie(w, g.groups, 1, weights.lines);
     const int64_t* place = this->place();
     const int64_t taps = g.taps(), outputs = g.group_outputs();
     const T* end = w + g.outputs * g.group_channels() * taps;
-    weights.fill(g.groups, [=](T* to, int64_t group, int64_t first, int64_t rows) {
-      Slice slice = {0, 0, 0, 0, int(rows), int(taps), 0, kPackedRows<T>};
+    weights.fill(g.groups, [=](T* to, const Slice& lines) {
+      Slice slice = lines;
+      slice.depth = int(taps);
       for (int64_t o = 0; o < outputs; o++) {
-        const T* from = w + ((group * outputs + o) * weights.rows + first) * taps;
-        int64_t readable = end - from - (rows - 1) * taps;
+        const T* from = w + ((slice.batch * outputs + o) * weights.lines + slice.line) * taps;
+        int64_t readable = end - from - (slice.count - 1) * taps;
         pack_transposed(from, taps, readable, slice, to, [=](int t) { return place[t] * outputs + o; });
       }
     });
   }
 
-  void run() const {
+  void run() {
     for (int64_t first = 0; first < g.images; first += stage.chunk) {
       int64_t count = min_of(stage.chunk, g.images - first);
       stage.fill(first, count);
@@ -198,20 +244,17 @@ struct InputGradient {
   }
 
   // The product for the positions of one residue, whose taps begin at `k`; returns their extent in k.
-  int64_t multiply(const Residue& y, const Residue& x, int64_t k, int64_t first, int64_t count) const {
+  int64_t multiply(const Residue& y, const Residue& x, int64_t k, int64_t first, int64_t count) {
     const int64_t depth = y.taps() * x.taps() * g.group_outputs(), plane = g.y.input * g.x.input;
-    PackedWeights<T> taps = weights;
-    taps.first_k = k;
+    weights.first_k = k;
     auto windows = stage.windows(first, y.count, x.count, g.group_outputs(), offset + k);
-    PixelRectangles rectangles = {call.epilogue, first, g.group_channels(), plane};
     Grid columns = {y.count, x.count, g.channels * plane, g.y.stride * g.x.input, g.x.stride};
     if (whole()) columns = {1, plane, g.channels * plane, 0, 1};
     T* data = (T*)call.out[0].data + first * g.channels * plane + y.begin * g.x.input + x.begin;
     Output<T> out = {data, g.group_channels() * plane, plane, columns};
-    Operand<T> a = {taps.fetch, &taps}, b = {windows.fetch, &windows};
-    auto finish = call.epilogue && whole() ? rectangles.finish : nullptr;
-    int64_t pixels = count * y.count * x.count;
-    contract({g.groups, g.group_channels(), pixels, 0, depth, false, a, b, out, finish, &rectangles});
+    PixelProduct<T> product = {
+        whole() ? call.epilogue : nullptr, first, g.groups, weights.lines, plane, weights.turned};
+    product.run(weights.operand(), {windows.fetch, &windows}, count * y.count * x.count, depth, out);
     return depth;
   }
 };
