@@ -26,7 +26,7 @@ from ._tensor import (
 )
 from .autograd import no_grad
 from .errors import DTypeError
-from .ops import attention, composite, losses, order, places, statistics
+from .ops import attention, composite, convolutions, losses, order, places, statistics
 
 Fn = TypeVar("Fn", bound=Callable[..., Tensor])
 
@@ -38,8 +38,12 @@ __all__ = [
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
     "conv_transpose2d",
+    "conv_transpose3d",
     "count_nonzero",
     "cross_entropy",
     "cummax",
@@ -177,6 +181,10 @@ huber_loss = _bind(losses.huber_loss)
 
 # ---- layers ----
 
+conv1d = _bind(convolutions.conv1d)
+conv3d = _bind(convolutions.conv3d)
+conv_transpose1d = _bind(convolutions.conv_transpose1d)
+conv_transpose3d = _bind(convolutions.conv_transpose3d)
 linear = _bind(composite.linear)
 embedding = _bind(composite.embedding)
 group_norm = _bind(composite.group_norm)

@@ -13,6 +13,7 @@ from neurlang import nn
 from neurlang.autograd import gradcheck
 
 IMAGE = (2, 4, 9, 8)
+VOLUME = (2, 4, 5, 6, 7)
 
 # name -> (how to make the layer, shape of its input)
 LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -36,6 +37,13 @@ LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
         ),
         IMAGE,
     ),
+    "conv 1d": (lambda n: n.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), (2, 4, 11)),
+    "conv 1d of one series": (lambda n: n.Conv1d(4, 6, 3, padding="same", bias=False), (4, 11)),
+    "conv 3d": (lambda n: n.Conv3d(4, 6, (2, 3, 1), stride=(2, 1, 2), padding=1, dilation=(2, 1, 1), groups=2), VOLUME),
+    "conv 3d of one volume": (lambda n: n.Conv3d(4, 6, 3, padding="same", bias=False), VOLUME[1:]),
+    "conv 1d transposed": (lambda n: n.ConvTranspose1d(4, 6, 3, 2, 1, 1, 2, dilation=2), (2, 4, 11)),
+    "conv 3d transposed": (lambda n: n.ConvTranspose3d(4, 6, (2, 3, 1), (3, 1, 2), 1, (2, 0, 1), 2), VOLUME),
+    "conv 3d of one volume, transposed": (lambda n: n.ConvTranspose3d(4, 6, 2, dilation=2, bias=False), VOLUME[1:]),
     "batch norm 1d": (lambda n: n.BatchNorm1d(3), (8, 3)),
     "batch norm 1d of sequences": (lambda n: n.BatchNorm1d(3, eps=1e-2), (4, 3, 5)),
     "batch norm 2d": (lambda n: n.BatchNorm2d(4, momentum=0.3), IMAGE),

@@ -1,0 +1,176 @@
+"""Convolutions of one and three axes by those of two, as functions over `F` (see composite.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .places import pad
+from .statistics import Tensor
+
+Size = int | Sequence[int]
+
+
+def conv1d(
+    F: Any,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Cross-correlation of input [N, C, L] (or [C, L]) with weight [O, C/groups, k]; `padding="same"` or "valid" too.
+
+    The result is [N, O, L'] with L' = floor((L + 2 padding - dilation (k - 1) - 1) / stride) + 1: `conv2d` of images of
+    height 1. ShapeError where channels, groups and bias do not fit, DTypeError for other than one float dtype.
+
+    >>> neurlang.conv1d(neurlang.tensor([[[1.0, 2.0, 4.0]]]), neurlang.tensor([[[-1.0, 1.0]]])).tolist()
+    [[[1.0, 2.0]]]
+    """
+    _check(F, "conv1d", input, weight, 1)
+    (s,), (d,) = _sizes(F, "conv1d", "stride", stride, 1), _sizes(F, "conv1d", "dilation", dilation, 1)
+    around = padding if isinstance(padding, str) else (0, *_sizes(F, "conv1d", "padding", padding, 1))
+    y = F.conv2d(input.unsqueeze(-2), weight.unsqueeze(-2), bias, (1, s), around, (1, d), groups)
+    return y.squeeze(-2)
+
+
+def conv_transpose1d(
+    F: Any,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """The gradient of `conv1d` with respect to its input, as a layer: weight is [C, O/groups, k].
+
+    [N, C, L] (or [C, L]) gives [N, O, (L - 1) stride - 2 padding + dilation (k - 1) + output_padding + 1]. ShapeError
+    where channels do not fit or output_padding is not smaller than stride or dilation.
+
+    >>> neurlang.conv_transpose1d(neurlang.tensor([[[1.0, 2.0]]]), neurlang.tensor([[[1.0, 3.0]]]), stride=2).tolist()
+    [[[1.0, 3.0, 2.0, 6.0]]]
+    """
+    name = "conv_transpose1d"
+    _check(F, name, input, weight, 1)
+    (s,), (p,) = _sizes(F, name, "stride", stride, 1), _sizes(F, name, "padding", padding, 1)
+    (d,), (extra,) = _sizes(F, name, "dilation", dilation, 1), _sizes(F, name, "output_padding", output_padding, 1)
+    x, w = input.unsqueeze(-2), weight.unsqueeze(-2)
+    return F.conv_transpose2d(x, w, bias, (1, s), (0, p), (0, extra), groups, (1, d)).squeeze(-2)
+
+
+def conv3d(
+    F: Any,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Cross-correlation of input [N, C, D, H, W] (or [C, D, H, W]) with weight [O, C/groups, kd, kh, kw].
+
+    The result is [N, O, D', H', W'], extents as in `conv2d`, which computes it: the taps along the depth are channels
+    of images, (channel, tap) with the tap fastest. `padding="same"` or "valid" too. ShapeError where channels, groups
+    and bias do not fit, DTypeError for other than one float dtype.
+
+    >>> neurlang.conv3d(neurlang.ones(1, 1, 2, 2, 2), neurlang.ones(1, 1, 2, 2, 1)).tolist()
+    [[[[[4.0, 4.0]]]]]
+    """
+    if input.ndim == 4:
+        return conv3d(F, input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+    _check(F, "conv3d", input, weight, 3)
+    strides, dilations = _sizes(F, "conv3d", "stride", stride, 3), _sizes(F, "conv3d", "dilation", dilation, 3)
+    kernel = weight.shape[2]
+    span = dilations[0] * (kernel - 1)
+    plane: Size | str
+    if isinstance(padding, str):
+        if padding == "same" and (strides[0] != 1 or span % 2):
+            raise F.ShapeError("conv3d: padding='same' needs stride 1 and odd kernel spans; pad the input instead")
+        depth, plane = span // 2 if padding == "same" else 0, padding
+    else:
+        depth, *plane = _sizes(F, "conv3d", "padding", padding, 3)
+    x = pad(F, input, (0, 0, 0, 0, depth, depth)) if depth else input
+    if strides[0] < 1 or dilations[0] < 1 or x.shape[2] <= span:
+        raise F.ShapeError(f"conv3d: a depth of {x.shape[2]} with padding, kernel {kernel}, stride {strides[0]} and "
+                           f"dilation {dilations[0]} leave no output")
+    rows = (x.shape[2] - span - 1) // strides[0] + 1
+    reach = (rows - 1) * strides[0] + 1
+    taps = [x[:, :, u * dilations[0] : u * dilations[0] + reach : strides[0]] for u in range(kernel)]
+    images = F.permute(F.stack(taps, 2), (0, 3, 1, 2, 4, 5)).reshape(-1, x.shape[1] * kernel, *x.shape[3:])
+    flat = weight.reshape(weight.shape[0], -1, *weight.shape[3:])
+    y = F.conv2d(images, flat, bias, strides[1:], plane, dilations[1:], groups)
+    return F.transpose(y.reshape(-1, rows, *y.shape[1:]), 1, 2).contiguous()
+
+
+def conv_transpose3d(
+    F: Any,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """The gradient of `conv3d` with respect to its input, as a layer: weight is [C, O/groups, kd, kh, kw].
+
+    [N, C, D, H, W] (or without N) gives [N, O, D', H', W'], extents as in `conv_transpose2d`, which computes every tap
+    along the depth; taps are then added in ascending order. ShapeError where channels do not fit or output_padding is
+    not smaller than stride or dilation.
+
+    >>> neurlang.conv_transpose3d(neurlang.ones(1, 1, 2, 1, 1), neurlang.ones(1, 1, 2, 1, 1)).flatten().tolist()
+    [1.0, 2.0, 1.0]
+    """
+    name = "conv_transpose3d"
+    if input.ndim == 4:
+        batch = input.unsqueeze(0)
+        options = stride, padding, output_padding, groups, dilation
+        return conv_transpose3d(F, batch, weight, bias, *options).squeeze(0)
+    _check(F, name, input, weight, 3)
+    s, p = _sizes(F, name, "stride", stride, 3), _sizes(F, name, "padding", padding, 3)
+    d, extra = _sizes(F, name, "dilation", dilation, 3), _sizes(F, name, "output_padding", output_padding, 3)
+    if not 0 <= extra[0] < max(s[0], d[0]):
+        raise F.ShapeError(f"{name}: output_padding {extra} must be smaller than stride {s} or dilation {d}")
+    rows, kernel = input.shape[2], weight.shape[2]
+    total = (rows - 1) * s[0] + d[0] * (kernel - 1) + 1 + extra[0]
+    if s[0] < 1 or d[0] < 1 or p[0] < 0 or total <= 2 * p[0]:
+        raise F.ShapeError(f"{name}: a depth of {rows}, kernel {kernel}, stride {s[0]}, padding {p[0]} and dilation "
+                           f"{d[0]} leave no output")
+    images = F.transpose(input, 1, 2).reshape(-1, input.shape[1], *input.shape[3:])
+    flat = weight.reshape(weight.shape[0], -1, *weight.shape[3:])
+    y = F.conv_transpose2d(images, flat, None, s[1:], p[1:], extra[1:], groups, d[1:])
+    parts = y.reshape(-1, rows, y.shape[1] // kernel, kernel, *y.shape[2:])
+    out = None
+    for u in range(kernel):
+        part = F.transpose(parts[:, :, :, u], 1, 2).unsqueeze(3)
+        part = pad(F, part, (0, 0, 0, 0, 0, s[0] - 1)).reshape(*part.shape[:2], -1, *part.shape[4:])
+        before = u * d[0] - p[0]
+        part = pad(F, part, (0, 0, 0, 0, before, total - 2 * p[0] - before - part.shape[2]))
+        out = part if out is None else out + part
+    assert out is not None
+    return out if bias is None else out + bias.reshape(-1, 1, 1, 1)
+
+
+def _check(F: Any, op: str, x: Tensor, w: Tensor, axes: int) -> None:
+    """The numbers of axes; channels are conv2d's business."""
+    if x.ndim not in (axes + 1, axes + 2) or w.ndim != axes + 2:
+        names = ", ".join("DHW"[-axes:] if axes > 1 else "L")
+        raise F.ShapeError(f"{op}: expected input [N, C, {names}] and a weight of {axes + 2} axes, "
+                           f"got {list(x.shape)} and {list(w.shape)}")
+
+
+def _sizes(F: Any, op: str, name: str, value: Size, axes: int) -> tuple[int, ...]:
+    """An argument that may be given once for all axes."""
+    sizes = (value,) * axes if isinstance(value, int) else tuple(value)
+    if len(sizes) == 1:
+        sizes *= axes
+    if len(sizes) != axes:
+        raise F.ShapeError(f"{op}: {name} must be a number or {axes} of them, got {value!r}")
+    return sizes

@@ -1,0 +1,70 @@
+"""Convolutions of one and three axes, and their gradients, against PyTorch; their errors; traced as eager."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import neurlang as nl
+
+
+def random_case(rng: np.random.Generator, axes: int, transposed: bool) -> tuple[list[np.ndarray], tuple[Any, ...]]:
+    """Input, weight and bias, and the arguments behind them."""
+    groups = int(rng.integers(1, 3))
+    kernel, stride, dilation, padding = (
+        tuple(int(n) for n in rng.integers(low, high, axes)) for low, high in ((1, 4), (1, 3), (1, 3), (0, 2))
+    )
+    x = rng.standard_normal((2, 2 * groups, *rng.integers(5, 8, axes)))
+    weight = (2 * groups, 3, *kernel) if transposed else (3 * groups, 2, *kernel)
+    extra = tuple(int(rng.integers(0, s)) for s in stride)
+    options = (stride, padding, extra, groups, dilation) if transposed else (stride, padding, dilation, groups)
+    return [x, rng.standard_normal(weight), rng.standard_normal(3 * groups)], options
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("axes", [1, 3])
+def test_values_and_gradients(rng: np.random.Generator, torch: Any, axes: int, transposed: bool) -> None:
+    name = f"conv_transpose{axes}d" if transposed else f"conv{axes}d"
+    for _ in range(8):
+        arrays, options = random_case(rng, axes, transposed)
+        theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
+        ours = [nl.tensor(a).requires_grad_() for a in arrays]
+        want = getattr(torch.nn.functional, name)(*theirs, *options)
+        got = getattr(nl.functional, name)(*ours, *options)
+        np.testing.assert_allclose(got.detach().numpy(), want.detach().numpy(), atol=1e-12)
+        (want**2).sum().backward()
+        (got**2).sum().backward()
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["conv1d", "conv3d", "conv_transpose1d", "conv_transpose3d"])
+def test_traced_is_eager(rng: np.random.Generator, name: str) -> None:
+    arrays, options = random_case(rng, int(name[-2]), "transpose" in name)
+    tensors = [nl.tensor(a.astype(np.float32)) for a in arrays]
+    function = getattr(nl.functional, name)
+    traced = nl.trace(lambda *t: nl.relu(function(*t, *options)))
+    for _ in range(2):
+        np.testing.assert_array_equal(traced(*tensors).numpy(), nl.relu(function(*tensors, *options)).numpy())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda F: F.conv1d(nl.ones(1, 2, 5, 5), nl.ones(1, 2, 3)),
+        lambda F: F.conv1d(nl.ones(1, 2, 5), nl.ones(1, 2, 3), stride=(1, 2)),
+        lambda F: F.conv1d(nl.ones(1, 2, 5), nl.ones(1, 3, 3)),
+        lambda F: F.conv1d(nl.ones(1, 2, 2), nl.ones(1, 2, 3)),
+        lambda F: F.conv3d(nl.ones(1, 2, 5, 5), nl.ones(1, 2, 3)),
+        lambda F: F.conv3d(nl.ones(1, 2, 2, 5, 5), nl.ones(1, 2, 3, 1, 1)),
+        lambda F: F.conv3d(nl.ones(1, 2, 5, 5, 5), nl.ones(1, 2, 3, 1, 1), stride=0),
+        lambda F: F.conv3d(nl.ones(1, 2, 5, 5, 5), nl.ones(1, 2, 2, 2, 2), padding="same"),
+        lambda F: F.conv_transpose3d(nl.ones(1, 2, 1, 1, 1), nl.ones(2, 1, 1, 1, 1), padding=1),
+        lambda F: F.conv_transpose3d(nl.ones(1, 2, 3, 3, 3), nl.ones(2, 1, 1, 1, 1), output_padding=1),
+    ],
+)
+def test_what_does_not_fit_is_named(call: Any) -> None:
+    with pytest.raises(nl.ShapeError, match="conv"):
+        call(nl.functional)
