@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-KINDS = ("map", "source", "reduce", "scan", "contract", "window", "index", "composite", "opaque")
+KINDS = ("map", "source", "reduce", "scan", "sort", "contract", "window", "index", "composite", "opaque")
 # what hand-written kernels may call on whole registers, with the bits of the rows of these names
 FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf")
 

@@ -69,5 +69,67 @@ NL_FN void transpose(V (&rows)[W]) {
   }
 }
 
+// Lane l of the result is lane l ^ d.
+template <int d, class V>
+NL_FN V swap_lanes(V v) {
+  constexpr int kWidth = sizeof(V) / sizeof(v[0]);
+  if constexpr (kWidth == 2) return __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d);
+  if constexpr (kWidth == 4) return __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d);
+  if constexpr (kWidth == 8) {
+    return __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d, 4 ^ d, 5 ^ d, 6 ^ d, 7 ^ d);
+  }
+  if constexpr (kWidth == 16) {
+    return __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d, 4 ^ d, 5 ^ d, 6 ^ d, 7 ^ d, 8 ^ d, 9 ^ d, 10 ^ d,
+                                   11 ^ d, 12 ^ d, 13 ^ d, 14 ^ d, 15 ^ d);
+  }
+}
+
+// Lane l of b where l & d, of a elsewhere.
+template <int d, class V>
+NL_FN V blend_lanes(V a, V b) {
+  constexpr int n = sizeof(V) / sizeof(a[0]);
+#define NL_FROM(l) ((l) & d ? n + (l) : (l))
+  if constexpr (n == 2) return __builtin_shufflevector(a, b, NL_FROM(0), NL_FROM(1));
+  if constexpr (n == 4) return __builtin_shufflevector(a, b, NL_FROM(0), NL_FROM(1), NL_FROM(2), NL_FROM(3));
+  if constexpr (n == 8) {
+    return __builtin_shufflevector(a, b, NL_FROM(0), NL_FROM(1), NL_FROM(2), NL_FROM(3), NL_FROM(4), NL_FROM(5),
+                                   NL_FROM(6), NL_FROM(7));
+  }
+  if constexpr (n == 16) {
+    return __builtin_shufflevector(a, b, NL_FROM(0), NL_FROM(1), NL_FROM(2), NL_FROM(3), NL_FROM(4), NL_FROM(5),
+                                   NL_FROM(6), NL_FROM(7), NL_FROM(8), NL_FROM(9), NL_FROM(10), NL_FROM(11),
+                                   NL_FROM(12), NL_FROM(13), NL_FROM(14), NL_FROM(15));
+  }
+#undef NL_FROM
+}
+
+// Moving the lanes whose bits are set to the front; only some levels have an instruction for it.
+template <class V>
+constexpr bool kCompresses = NL_VEC_BYTES == 64 && sizeof(V) == 64;
+
+template <class V>
+NL_FN unsigned less_bits(V a, V b) {
+#if NL_VEC_BYTES == 64 && defined(__x86_64__)
+  if constexpr (sizeof(a[0]) == 4) return __builtin_ia32_cmpd512_mask((vi32)a, (vi32)b, 1, (unsigned short)-1);
+  typedef long long Longs __attribute__((vector_size(64)));
+  if constexpr (sizeof(a[0]) == 8) return __builtin_ia32_cmpq512_mask((Longs)a, (Longs)b, 1, (unsigned char)-1);
+#endif
+  return 0;
+}
+
+template <class V>
+NL_FN V compress(V v, unsigned lanes) {
+#if NL_VEC_BYTES == 64 && defined(__x86_64__)
+  if constexpr (sizeof(v[0]) == 4) {
+    return (V)__builtin_ia32_compresssi512_mask((vi32)v, (vi32)v, (unsigned short)lanes);
+  }
+  typedef long long Longs __attribute__((vector_size(64)));
+  if constexpr (sizeof(v[0]) == 8) {
+    return (V)__builtin_ia32_compressdi512_mask((Longs)v, (Longs)v, (unsigned char)lanes);
+  }
+#endif
+  return v;
+}
+
 }  // namespace
 }  // namespace nl::NL_ISA

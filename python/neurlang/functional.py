@@ -62,6 +62,7 @@ __all__ = [
     "interpolate",
     "isclose",
     "kl_div",
+    "kthvalue",
     "l1_loss",
     "layer_norm",
     "leaky_relu",
@@ -72,6 +73,7 @@ __all__ = [
     "masked_select",
     "max_pool2d",
     "mean",
+    "median",
     "mish",
     "movedim",
     "mse_loss",
@@ -98,6 +100,7 @@ __all__ = [
     "tile",
     "tril",
     "triu",
+    "unique",
     "var",
     "vstack",
 ]
@@ -145,6 +148,9 @@ normalize = _bind(statistics.normalize)
 logsumexp = _bind(statistics.logsumexp)
 cummax = _bind(order.cummax)
 cummin = _bind(order.cummin)
+kthvalue = _bind(order.kthvalue)
+median = _bind(order.median)
+unique = _bind(order.unique)
 tril = _bind(places.tril)
 triu = _bind(places.triu)
 one_hot = _bind(places.one_hot)

@@ -139,6 +139,34 @@ def cummin(self, dim):
     """(values, indices) of the smallest element up to each one."""
     return order.cummin(F, self, dim)
 
+def sort(self, dim=-1, descending=False, *, stable=False):
+    """(values, indices) in order along `dim`."""
+    return sort(self, dim, descending, stable=stable)
+
+def argsort(self, dim=-1, descending=False, stable=False):
+    """Where the elements in order along `dim` were."""
+    return argsort(self, dim, descending, stable)
+
+def msort(self):
+    """The elements in order along the first axis."""
+    return msort(self)
+
+def topk(self, k, dim=-1, largest=True, sorted=True):
+    """(values, indices) of the k largest elements along `dim`."""
+    return topk(self, k, dim, largest, sorted)
+
+def kthvalue(self, k, dim=-1, keepdim=False):
+    """(values, indices) of the k-th smallest element along `dim`."""
+    return order.kthvalue(F, self, k, dim, keepdim)
+
+def median(self, dim=None, keepdim=False):
+    """The lower median, with its place along `dim`."""
+    return order.median(F, self, dim, keepdim)
+
+def unique(self, sorted=True, return_inverse=False, return_counts=False):
+    """The distinct elements in ascending order."""
+    return order.unique(F, self, sorted, return_inverse, return_counts)
+
 def repeat_interleave(self, repeats, dim=None):
     """Every element (slice along `dim`) several times in a row."""
     return places.repeat_interleave(F, self, repeats, dim)

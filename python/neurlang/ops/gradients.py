@@ -311,6 +311,17 @@ def logcumsumexp(F: Any, g: Any, x: Any, out: Any, axis: int) -> tuple:
     return (part(g) - part(-g),)
 
 
+# ---- sorting: the gradient goes back to the places ----
+
+
+def sort(F: Any, g: Any, _x: Any, outs: Any, axis: int, _descending: int) -> tuple:
+    return (F._scatter_add(_zeros(F, _x, g), outs[1], g, axis),)
+
+
+def topk(F: Any, g: Any, _x: Any, outs: Any, axis: int, _k: int, _descending: int) -> tuple:
+    return (F._scatter_add(_zeros(F, _x, g), outs[1], g, axis),)
+
+
 # ---- contractions ----
 
 

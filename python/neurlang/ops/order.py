@@ -1,7 +1,8 @@
-"""What follows from order: running extrema, as functions over `F` (see composite.py)."""
+"""What follows from order: running extrema, medians, distinct elements, as functions over `F` (see composite.py)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -39,3 +40,69 @@ def _running(F: Any, op: str, scan: Callable[[Tensor, int], Tensor], x: Tensor, 
     place = F.arange(x.shape[axis]).reshape([-1 if d == axis else 1 for d in range(x.ndim)])
     indices = F._cummax(F.where(own, place, 0), axis)
     return F.Extremes(F.gather(x, axis, indices), indices)
+
+
+def kthvalue(F: Any, input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """(values, indices) of the k-th smallest element along `dim`, k counted from 1; NaN is the largest.
+
+    >>> values, indices = neurlang.kthvalue(neurlang.tensor([5, 1, 3]), 2)
+    >>> values.item(), indices.item()
+    (3, 2)
+    """
+    axis = F._axis("kthvalue", input, dim)
+    extent = input.shape[axis] if input.ndim else 1
+    if not 1 <= k <= extent:
+        raise F.ShapeError(f"kthvalue: k = {k} must be from 1 to {extent}, the extent of axis {axis}")
+    parts = F.topk(input, k, dim, largest=False)
+    if input.ndim:
+        parts = (part.narrow(axis, k - 1, 1) if keepdim else part.select(axis, k - 1) for part in parts)
+    return F.Extremes(*parts)
+
+
+def median(F: Any, input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The lower median of all elements, or (values, indices) along `dim`; a NaN makes it NaN.
+
+    >>> neurlang.median(neurlang.tensor([4, 1, 3, 2])).item()
+    2
+    """
+    if dim is None:
+        return median(F, input.reshape(-1), 0)[0]
+    axis = F._axis("median", input, dim)
+    extent = input.shape[axis] if input.ndim else 1
+    if extent == 0:
+        raise F.ShapeError(f"median: axis {axis} is empty, which has no median")
+    values, indices = kthvalue(F, input, (extent + 1) // 2, axis, keepdim)
+    if input.dtype.is_floating_point:
+        unknown = F.isnan(input.detach())
+        place = F.argmax(unknown, axis, keepdim).reshape(indices.shape)
+        some = F.any(unknown, axis, keepdim).reshape(indices.shape)
+        values, indices = F.where(some, math.nan, values), F.where(some, place, indices)
+    return F.Extremes(values, indices)
+
+
+def unique(
+    F: Any, input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False
+) -> Any:
+    """The distinct elements, ascending; NaNs are all distinct. How many depends on values, so inside a trace it cuts.
+
+    With `return_inverse` also which of them each element of the input is, with `return_counts` how often each occurs.
+
+    >>> values, counts = neurlang.unique(neurlang.tensor([3, 1, 3]), return_counts=True)
+    >>> values.tolist(), counts.tolist()
+    ([1, 3], [1, 2])
+    """
+    flat = input.detach().reshape(-1)
+    n = flat.shape[0]
+    ordered, places = F.sort(flat) if return_inverse else (F.msort(flat), None)
+    changes = F.ne(ordered.narrow(0, min(1, n), max(n - 1, 0)), ordered.narrow(0, 0, max(n - 1, 0)))
+    first = F.cat([F.ones(min(n, 1), dtype=F.bool_), changes], 0)
+    starts = F.nonzero(first).reshape(-1)
+    results = [F.index_select(ordered, 0, starts)]
+    if return_inverse:
+        numbers = F.cumsum(first, 0) - 1
+        inverse = F._scatter_add(F.zeros(n, dtype=F.int64), places, numbers, 0)
+        results.append(inverse.reshape(input.shape))
+    if return_counts:
+        ends = F.cat([starts.narrow(0, min(1, len(starts)), max(len(starts) - 1, 0)), F.full((min(n, 1),), n)], 0)
+        results.append(ends - starts)
+    return results[0] if len(results) == 1 else tuple(results)

@@ -225,6 +225,28 @@ def logcumsumexp(np: Any, x: Array, axis: int) -> Array:
     return _scan(np, combine, -np.inf, x, axis)
 
 
+# ---- sorting ----
+
+
+def sort(np: Any, x: Array, axis: int, descending: int) -> tuple[Array, Array]:
+    """Stable, -0 before +0, NaN last; descending, the order reversed, but equal elements as they were."""
+    signs = np.signbit(x) & (x == 0) if x.dtype.kind == "f" else np.zeros(x.shape, bool)
+    rank = np.unique(x, return_inverse=True)[1].reshape(x.shape) * 2 + ~signs  # a NaN is the largest
+    places = np.argsort(-rank if descending else rank, axis, kind="stable")
+    return np.take_along_axis(x, places, axis), places
+
+
+def topk(np: Any, x: Array, axis: int, k: int, descending: int) -> tuple[Array, Array]:
+    values, places = sort(np, x, axis, descending)
+    return np.take(values, range(k), axis), np.take(places, range(k), axis)
+
+
+def searchsorted(np: Any, sequence: Array, x: Array, right: int) -> Array:
+    rows = zip(sequence.reshape(-1, sequence.shape[-1]), x.reshape(-1, x.shape[-1]), strict=True)
+    found = [np.searchsorted(row, numbers, "right" if right else "left") for row, numbers in rows]
+    return np.array(found, np.int64).reshape(x.shape)
+
+
 # ---- windows ----
 
 

@@ -19,7 +19,7 @@ from . import gradients as d
 from . import reference as ref
 from . import scalar as s
 
-KINDS = ("map", "source", "reduce", "scan", "contract", "window", "index", "composite", "opaque")
+KINDS = ("map", "source", "reduce", "scan", "sort", "contract", "window", "index", "composite", "opaque")
 _KINDS_OVER = {
     "all": ("bool", "integer", "float"), "number": ("integer", "float"), "float": ("float",),
     "int": ("bool", "integer"), "integer": ("integer",),
@@ -553,6 +553,18 @@ TABLE: tuple[Row, ...] = (
     _scan("cummin", "the smallest element up to each one; any NaN gives NaN", numpy=ref.cummin, binding="internal"),
     _scan("logcumsumexp", "log Σ exp of all elements up to each one", over="float", promote="float",
           grad=d.logcumsumexp, numpy=ref.logcumsumexp, ulp=8.0, slack=32.0),
+
+    # ---- sorting along an axis, in stable order: -0 before +0, NaN last; descending, all of it reversed ----
+    _kernel("sort", "sort", "T->T,i64", "The elements in order, and their places", "input", "axis descending",
+            grad=d.sort, numpy=ref.sort, stablehlo="sort"),
+    _kernel("sort_values", "sort", "T->T", "The elements in order", "input", "axis descending",
+            numpy=lambda np, *args: ref.sort(np, *args)[0], binding="internal", stablehlo="sort"),
+    _kernel("argsort", "sort", "T->i64", "The places of the elements in order", "input", "axis descending",
+            numpy=lambda np, *args: ref.sort(np, *args)[1], stablehlo="sort"),
+    _kernel("topk", "sort", "T->T,i64", "The first k in order, and their places", "input", "axis k descending",
+            shape="checked", grad=d.topk, numpy=ref.topk),
+    _kernel("searchsorted", "sort", "T,T->i64", "How many elements of a sorted row each of some numbers comes after",
+            "sorted_sequence input", "right", shape="checked", numpy=ref.searchsorted),
 
     # ---- contractions: sums of products in the order of dot ----
     _kernel("matmul", "contract", "T,T->T", "Σₖ a[…, m, k] b[…, k, n] over equal batch axes", "input other", "",

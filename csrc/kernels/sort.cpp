@@ -1,0 +1,116 @@
+// sort.cpp: sort, sort_values and argsort along any axis.
+#include "sort_row.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+// ---- many short rows: a vector's lanes are rows, which one network sorts ----
+
+constexpr int kShort = 32;
+
+// Lanes hold keys, or words of a key and a place.
+template <class T, class K>
+struct ShortRows {
+  using V = typename Simd<K>::V;
+  static constexpr int kWidth = Simd<K>::kWidth;
+  static constexpr bool kPlaces = sizeof(K) > sizeof(typename SortKey<T>::Key);
+
+  static void run(const SortRow<T>* rows, int count) {
+    int n = int(rows[0].n);
+    bool descending = rows[0].descending;
+    alignas(64) K tile[kShort * kWidth];
+    for (int l = 0; l < kWidth; l++) {
+      const SortRow<T>& r = rows[l < count ? l : 0];
+      for (int i = 0; i < n; i++) {
+        auto key = key_of(r.in[i * r.in_step], descending);
+        if constexpr (kPlaces) {
+          tile[i * kWidth + l] = word_of(uint32_t(key), i);
+        } else {
+          tile[i * kWidth + l] = key;
+        }
+      }
+    }
+    batcher(n, [&](int i, int j) {
+      V a = load<V>(tile + i * kWidth), b = load<V>(tile + j * kWidth);
+      exchange(a, b);
+      store(tile + i * kWidth, a);
+      store(tile + j * kWidth, b);
+    });
+    for (int l = 0; l < count; l++) {
+      for (int i = 0; i < n; i++) write(rows[l], i, tile[i * kWidth + l]);
+    }
+  }
+
+  static void write(const SortRow<T>& r, int i, K found) {
+    if constexpr (kPlaces) {
+      if (r.places) r.places[i * r.places_step] = place_in(found);
+      if (r.values) r.values[i * r.values_step] = value_of<T>(int32_t(found >> 32), r.descending);
+    } else {
+      r.values[i * r.values_step] = value_of<T>(found, r.descending);
+    }
+  }
+};
+
+template <class T, class K, class RowAt>
+void sort_short_rows(int64_t count, const RowAt& row_at) {
+  constexpr int kWidth = Simd<K>::kWidth;
+  parallel_for(ceil_div(count, kWidth), grain_of(kWidth * kShort), [&](int64_t begin, int64_t end) {
+    SortRow<T> rows[kWidth];
+    for (int64_t group = begin; group < end; group++) {
+      int size = int(min_of(kWidth, count - group * kWidth));
+      for (int l = 0; l < size; l++) rows[l] = row_at(group * kWidth + l);
+      ShortRows<T, K>::run(rows, size);
+    }
+  });
+}
+
+// ---- any axis ----
+
+template <class T>
+void sort_along(const View& x, const View* values, const View* places, int axis, bool descending) {
+  Walk<3> kept;
+  for (int d = 0; d < x.rank; d++) {
+    if (d == axis) continue;
+    kept.add_axis(x.shape[d], {x.strides[d], values ? values->strides[d] : 0, places ? places->strides[d] : 0});
+  }
+  int64_t n = x.shape[axis], values_step = values ? values->strides[axis] : 0;
+  int64_t places_step = places ? places->strides[axis] : 0;
+  if (n == 0 || kept.total == 0) return;
+  auto row_at = [&](int64_t i) {
+    auto c = kept.seek(i);
+    return SortRow<T>{(const T*)x.data + c.at[0],
+                      x.strides[axis],
+                      values ? (T*)values->data + c.at[1] : nullptr,
+                      values_step,
+                      places ? (int64_t*)places->data + c.at[2] : nullptr,
+                      places_step,
+                      n,
+                      descending};
+  };
+  using Key = typename SortKey<T>::Key;
+  if (n <= kShort && kept.total >= 4 && !(places && sizeof(Key) == 8)) {
+    return places ? sort_short_rows<T, int64_t>(kept.total, row_at) : sort_short_rows<T, Key>(kept.total, row_at);
+  }
+  if (n >= kLongRow && kept.total < 2 * nl_num_threads()) {
+    for (int64_t i = 0; i < kept.total; i++) sort_row(row_at(i), true);
+    return;
+  }
+  parallel_for(kept.total, grain_of(4 * n), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) sort_row(row_at(i), false);
+  });
+}
+
+int sort_call(const Call& call, const View* values, const View* places) {
+  by_element(call.in[0].dtype, [&](auto zero) {
+    sort_along<decltype(zero)>(call.in[0], values, places, int(call.attr[0]), call.attr[1] != 0);
+  });
+  return kOk;
+}
+
+}  // namespace
+
+int sort(const Call& call) { return sort_call(call, &call.out[0], &call.out[1]); }
+int sort_values(const Call& call) { return sort_call(call, &call.out[0], nullptr); }
+int argsort(const Call& call) { return sort_call(call, nullptr, &call.out[0]); }
+
+}  // namespace nl::NL_ISA

@@ -1,0 +1,202 @@
+"""Sorting, the first k, search and what is made of them against NumPy and PyTorch: shapes, layouts, dtypes, threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import neurlang as nl
+
+from .contraction import Array, assert_same_bits, tensor
+from .reduction import numbers, on_all_threads, shape_around
+
+DTYPES = [np.float32, np.float64, np.bool_, np.uint8, np.int32, np.int64]
+LENGTHS = [0, 1, 2, 7, 16, 31, 32, 33, 64, 100, 129, 300, 513, 2000]
+
+
+def in_order(x: Array, axis: int, descending: bool) -> Array:
+    """The places of the stable order, in which -0 comes before +0 and NaN last, or all of it the other way round."""
+    if x.dtype.kind == "f":
+        rank = np.where(np.isnan(x), np.inf, x).astype(np.float64)
+        keys = [np.signbit(x) & (x == 0), np.isnan(x)]
+        keys = [~keys[0], rank, keys[1]]
+    else:
+        keys = [x.astype(np.int64)]
+    sign = -1 if descending else 1
+    return np.lexsort([sign * key.astype(key.dtype if key.dtype.kind == "f" else np.int64) for key in keys], axis)
+
+
+def same(got: Array, want: Array) -> None:
+    if want.dtype.kind == "f":
+        assert_same_bits(got, want)
+    else:
+        np.testing.assert_array_equal(got, want)
+        assert got.dtype == want.dtype
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sort(rng: np.random.Generator, dtype: type, length: int) -> None:
+    for descending in (False, True):
+        shape, axis = shape_around(rng, length)
+        x = numbers(rng, shape, dtype)
+        places = in_order(x, axis, descending)
+        values = np.take_along_axis(x, places, axis)
+        for got in on_all_threads(lambda x=x, a=axis, d=descending: nl.sort(tensor(x), a, d)[0]):
+            same(got, values)
+        for got in on_all_threads(lambda x=x, a=axis, d=descending: nl.sort(tensor(x), a, d)[1]):
+            np.testing.assert_array_equal(got, places)
+        np.testing.assert_array_equal(nl.argsort(tensor(x), axis, descending).numpy(), places)
+        if not descending:
+            got = nl.msort(tensor(np.moveaxis(x, axis, 0)))
+            same(got.numpy(), np.moveaxis(values, axis, 0))
+
+
+def long_rows(rng: np.random.Generator, dtype: type, n: int) -> Iterator[Array]:
+    """Random, with few values, in order already, the other way round, with all the same, and with a hostile middle."""
+    if np.issubdtype(dtype, np.floating):
+        yield rng.standard_normal(n).astype(dtype)
+        yield (1 + rng.random(n) * 1e-9).astype(dtype)
+    else:
+        info = np.iinfo(dtype)
+        yield rng.integers(info.min, info.max, n, dtype=dtype, endpoint=True)
+        yield rng.integers(0, 5, n).astype(dtype)
+    yield np.arange(n).astype(dtype)
+    yield np.arange(n)[::-1].astype(dtype)
+    yield np.ones(n, dtype)
+    yield np.abs(np.arange(n) - n // 2).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int32, np.int64])
+def test_long_rows(rng: np.random.Generator, dtype: type) -> None:
+    for x in long_rows(rng, dtype, 70_000):
+        want = np.argsort(x, kind="stable")
+        for got in on_all_threads(lambda x=x: nl.argsort(tensor(x))):
+            np.testing.assert_array_equal(got, want)
+        for got in on_all_threads(lambda x=x: nl.msort(tensor(x))):
+            np.testing.assert_array_equal(got, x[want])
+
+
+def test_keys_that_differ_in_few_of_64_bits(rng: np.random.Generator) -> None:
+    # The upper 32 bits that differ are sorted first: here all are alike, alike in long runs, or differ at the ends.
+    n = 20_000
+    for x in (
+        rng.integers(0, 1000, n),
+        rng.integers(0, 7, n) << 60,
+        (rng.integers(0, 4, n) << 40) + rng.integers(0, 1000, n),
+        np.where(rng.random(n) < 0.1, rng.integers(-(2**63), 2**63 - 1, n), rng.integers(0, 50, n)),
+    ):
+        values, places = nl.sort(tensor(x))
+        want = np.argsort(x, kind="stable")
+        np.testing.assert_array_equal(places.numpy(), want)
+        np.testing.assert_array_equal(values.numpy(), x[want])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1, 5, 33, 100, 700, 5000])
+def test_topk(rng: np.random.Generator, dtype: type, length: int) -> None:
+    for k in {0, 1, min(length, 3), length // 2, length}:
+        for largest in (False, True):
+            shape, axis = shape_around(rng, length)
+            x = numbers(rng, shape, dtype)
+            places = np.take(in_order(x, axis, largest), range(k), axis)
+            for got in on_all_threads(lambda x=x, k=k, a=axis, la=largest: nl.topk(tensor(x), k, a, la)[1]):
+                np.testing.assert_array_equal(got, places)
+            same(nl.topk(tensor(x), k, axis, largest)[0].numpy(), np.take_along_axis(x, places, axis))
+
+
+@pytest.mark.parametrize("k", [1, 10, 1000, 50_000, 99_999])
+def test_topk_of_long_rows(rng: np.random.Generator, k: int) -> None:
+    for x in long_rows(rng, np.float32, 100_000):
+        want = np.argsort(-x, kind="stable")[:k]
+        for got in on_all_threads(lambda x=x: nl.topk(tensor(x), k)[1]):
+            np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", range(10))
+def test_searchsorted(rng: np.random.Generator, dtype: type, case: int) -> None:
+    shape = tuple(int(n) for n in rng.integers(0, 5, rng.integers(0, 3)))
+    m, n = int(rng.choice([0, 1, 2, 30, 500])), int(rng.integers(0, 60))
+    table, x = np.sort(numbers(rng, (*shape, m), dtype), -1), numbers(rng, (*shape, n), dtype)
+    for right in (False, True):
+        side = "right" if right else "left"
+        want = np.empty(x.shape, np.int64)
+        for at in np.ndindex(shape):
+            want[at] = np.searchsorted(table[at], x[at], side)
+        for got in on_all_threads(lambda r=right: nl.searchsorted(tensor(table), tensor(x), right=r)):
+            np.testing.assert_array_equal(got, want)
+        row = table[(0,) * len(shape)] if 0 not in shape else np.sort(numbers(rng, (m,), dtype))
+        np.testing.assert_array_equal(nl.bucketize(tensor(x), tensor(row), right=right).numpy(),
+                                      np.searchsorted(row, x, side))
+
+
+def test_searchsorted_promotes_and_takes_numbers(torch: Any) -> None:
+    table = nl.tensor([1, 3, 5])
+    assert nl.searchsorted(table, 3).item() == 1 and nl.searchsorted(table, 3, side="right").item() == 2
+    assert nl.searchsorted(table, nl.tensor([2.5, 5.5])).tolist() == [1, 3]
+    assert nl.searchsorted(table, nl.tensor([2]), out_int32=True).dtype == nl.int32
+    with pytest.raises(ValueError, match="side"):
+        nl.searchsorted(table, 3, side="middle")
+    with pytest.raises(nl.ShapeError, match="searchsorted"):
+        nl.searchsorted(nl.zeros(2, 3), nl.zeros(3, 3))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_unique(rng: np.random.Generator, dtype: type) -> None:
+    for shape in [(0,), (1,), (7,), (40, 50), ()]:
+        x = rng.integers(0, 2 if dtype is np.bool_ else 40, shape).astype(dtype)
+        values, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
+        got = nl.unique(tensor(x), return_inverse=True, return_counts=True)
+        for ours, want in zip(got, (values, inverse.reshape(x.shape), counts), strict=True):
+            np.testing.assert_array_equal(ours.numpy(), want)
+        same(nl.unique(tensor(x)).numpy(), values)
+
+
+def test_kthvalue_and_median_are_torchs(rng: np.random.Generator, torch: Any) -> None:
+    for dtype in (np.float32, np.int64):
+        x = rng.permutation(60).reshape(3, 4, 5).astype(dtype)
+        theirs = torch.from_numpy(x)
+        for dim in (0, 1, -1):
+            for keepdim in (False, True):
+                for k in range(1, x.shape[dim] + 1):
+                    for ours, want in zip(nl.kthvalue(tensor(x), k, dim, keepdim), theirs.kthvalue(k, dim, keepdim),
+                                          strict=True):
+                        np.testing.assert_array_equal(ours.numpy(), want.numpy())
+                for ours, want in zip(nl.median(tensor(x), dim, keepdim), theirs.median(dim, keepdim), strict=True):
+                    np.testing.assert_array_equal(ours.numpy(), want.numpy())
+        assert nl.median(tensor(x)).item() == theirs.median().item()
+    x = np.array([[1.0, np.nan, 0.0], [3.0, 1.0, 2.0]])
+    values, places = nl.median(tensor(x), 1)
+    np.testing.assert_array_equal(values.numpy(), [np.nan, 2.0])
+    assert places.tolist() == torch.from_numpy(x).median(1).indices.tolist()
+    assert np.isnan(nl.median(tensor(x)).item())
+
+
+def test_0d_and_bad_arguments() -> None:
+    x = nl.tensor(3.0)
+    assert nl.sort(x)[0].item() == 3.0 and nl.sort(x)[1].item() == 0 and nl.argsort(x, 0).shape == ()
+    assert nl.topk(x, 1)[0].shape == () and nl.topk(x, 0)[0].shape == (0,) and nl.kthvalue(x, 1)[0].item() == 3.0
+    for call in (lambda: nl.topk(nl.zeros(3), 4), lambda: nl.topk(nl.zeros(3), -1), lambda: nl.kthvalue(nl.zeros(3), 0),
+                 lambda: nl.sort(nl.zeros(3), 1), lambda: nl.median(nl.zeros(0)), lambda: nl.argsort(nl.zeros(3), -2)):
+        with pytest.raises(nl.ShapeError):
+            call()
+
+
+def test_traced() -> None:
+    x = nl.tensor(np.random.default_rng(0).standard_normal((5, 40)))
+
+    @nl.trace
+    def both(x: nl.Tensor) -> Any:
+        values, places = nl.sort(x * 2, 1, True)
+        return values, places, nl.topk(x, 3)[0], nl.cumsum(x, 1), nl.unique(nl.floor(x))
+
+    for _ in range(3):
+        got = both(x)
+    want = np.sort(x.numpy() * 2, 1)[:, ::-1]
+    np.testing.assert_array_equal(got[0].numpy(), want)
+    np.testing.assert_array_equal(got[2].numpy(), want[:, :3] / 2)
+    np.testing.assert_array_equal(got[4].numpy(), np.unique(np.floor(x.numpy())))
