@@ -1,4 +1,4 @@
-// monoids.hpp: what reductions combine by: sum, prod, max, min, any, all.
+// monoids.hpp: what reductions combine by: sum (of squares), prod, max, min, any, all.
 //
 // A monoid has the types In, Lane (what is combined) and Out, its `identity`, `lift` (a vector of In to one of Lane),
 // `combine` (two vectors of Lane) and `finish` (a Lane to an Out).
@@ -36,6 +36,16 @@ struct Sum {
     return a + b;
   }
   static Out finish(Lane lane) { return Out(lane); }
+};
+
+// A sum of squares, each rounded before it is added.
+template <class T>
+struct SumSquares : Sum<T> {
+  template <class V>
+  static auto lift(V v) {
+    auto lane = Sum<T>::lift(v);
+    return lane * lane;
+  }
 };
 
 template <class T>

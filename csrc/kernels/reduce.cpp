@@ -1,4 +1,4 @@
-// reduce.cpp: the reductions in the order of T(n) over one axis: sum, prod, amax, amin, any, all.
+// reduce.cpp: the reductions in the order of T(n) over one axis: sum, sum_squares, prod, amax, amin, any, all.
 #include "reduce.hpp"
 
 namespace nl::NL_ISA {
@@ -26,6 +26,8 @@ struct Tree {
 template <class T>
 using SumTree = Tree<Sum<T>>;
 template <class T>
+using SquaresTree = Tree<SumSquares<T>>;
+template <class T>
 using ProdTree = Tree<Prod<T>>;
 template <class T>
 using MaxTree = Tree<Max<T>>;
@@ -39,6 +41,7 @@ using AllTree = Tree<All<T>>;
 }  // namespace
 
 int sum(const Call& call) { return reduce_by_dtype<SumTree>(call); }
+int sum_squares(const Call& call) { return reduce_by_dtype<SquaresTree>(call); }
 int prod(const Call& call) { return reduce_by_dtype<ProdTree>(call); }
 int amax(const Call& call) { return reduce_by_dtype<MaxTree>(call); }
 int amin(const Call& call) { return reduce_by_dtype<MinTree>(call); }

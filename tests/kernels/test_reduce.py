@@ -38,6 +38,22 @@ def test_sum_and_prod_of_floats(rng: np.random.Generator, dtype: type, length: i
         check("prod", x, axis, tree(x, axis, np.multiply, 1))
 
 
+@pytest.mark.parametrize("length", [0, 1, 31, 33, 513, 1500])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_of_squares_and_norms(rng: np.random.Generator, dtype: type, length: int) -> None:
+    for _ in range(4):
+        shape, axis = shape_around(rng, length)
+        x = numbers(rng, shape, dtype)
+        with np.errstate(all="ignore"):
+            want = tree(x * x, axis)
+        for got in on_all_threads(lambda x=x, a=axis: nl._tensor._sum_squares(tensor(x), a)):
+            assert_same_bits(got, want)
+    x = rng.standard_normal((3, length, 5)).astype(dtype)
+    with np.errstate(all="ignore"):
+        want = tree(tree(tree(x * x, 2), 1), 0).reshape(())
+    np.testing.assert_allclose(nl.norm(tensor(x)).numpy(), np.sqrt(want), rtol=4 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("case", CASES)

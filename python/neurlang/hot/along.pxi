@@ -1,4 +1,4 @@
-# along.pxi: functions along one axis that keep its elements apart: scans, sorting, the first k, search.
+# along.pxi: functions along one axis: scans, sums of squares, sorting, the first k, search.
 
 cdef Tensor scan(int op, object x, object dim):
     """A scan row along `dim`, after the row's promotion."""
@@ -50,6 +50,15 @@ def _cummax(input, dim):
 
 def _cummin(input, dim):
     return scan(OP["cummin"], input, dim)
+
+
+def _sum_squares(input, dim):
+    """Σ x² over one axis, which stays with extent 1."""
+    cdef Tensor x = one_float("sum_squares", input)
+    cdef int op = OP["sum_squares"], axis = axis_of("sum_squares", dim, x.d.rank)
+    cdef Dims shape = dims_of(&x.d)
+    shape = shape_reduce(OP_NAME[op], shape, axis)
+    return call(op, (x,), shape, dtype_id(x.d.dtype), (axis,), numel(x.d))
 
 
 # ---- sorting ----

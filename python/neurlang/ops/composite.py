@@ -33,6 +33,10 @@ def define_log_softmax(F: Any, x: Tensor, axis: int) -> Tensor:
     return shifted - F.log(F.sum(F.exp(shifted), axis, True))
 
 
+def define_sum_squares(F: Any, x: Tensor, axis: int) -> Tensor:
+    return F.sum(F.square(x), axis, True)
+
+
 def define_layer_norm(F: Any, x: Tensor, weight: Tensor, bias: Tensor, eps_bits: int) -> Tensor:
     n = x.shape[1]
     eps = double_of_bits(eps_bits)

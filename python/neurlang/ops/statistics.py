@@ -77,7 +77,20 @@ def var(
         unbiased, dim = dim, None
     centred = input - mean(F, input, dim, True)
     free = count_over(input, dim) - (int(unbiased) if correction is None else correction)
-    return F.div(F.sum(F.square(centred), dim, keepdim), max(free, 0))
+    return F.div(_sum_squares(F, centred, dim, keepdim), max(free, 0))
+
+
+def _sum_squares(F: Any, x: Tensor, dim: Axes, keepdim: bool) -> Tensor:
+    """Σ x² over `dim`, the last axis first; the squares are never written."""
+    named = [dim] if isinstance(dim, int) else list(dim or range(x.ndim))
+    axes = sorted(F._axis("sum", x, d) for d in named)
+    if not x.dtype.is_floating_point or x.ndim == 0 or len(set(axes)) < len(axes):
+        return F.sum(F.square(x), dim, keepdim)
+    *rest, last = axes
+    result = F._sum_squares(x, last)
+    if rest:
+        result = F.sum(result, tuple(rest), True)
+    return result if keepdim else result.squeeze((*rest, last))
 
 
 @in_float32
@@ -123,9 +136,9 @@ def norm(F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = Fa
     >>> neurlang.norm(x).item(), neurlang.norm(x, 1).item(), neurlang.norm(x, neurlang.inf).item()
     (5.0, 7.0, 4.0)
     """
-    size = F.abs(input)
     if p in (2, "fro"):
-        return _root(F, F.sum(F.square(input), dim, keepdim), 2)
+        return _root(F, _sum_squares(F, input, dim, keepdim), 2)
+    size = F.abs(input)
     if p == math.inf:
         return F.amax(size, dim, keepdim)
     if p == -math.inf:
