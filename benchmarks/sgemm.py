@@ -1,4 +1,4 @@
-"""Matrix products in float32: square, transposed, skinny and batched."""
+"""Square matrix products in float32, small to large, and odd sizes beside their even neighbours."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ import numpy as np
 from . import peers
 from .timing import Case
 
-SQUARE = (64, 128, 256, 512, 1024, 2048)
-SKINNY = ((1, 4096, 4096), (8, 4096, 4096), (4096, 16, 4096))  # M, N, K
-BATCHED = ((96, 64, 64, 64), (48, 64, 64, 32))  # batch, M, N, K
+SQUARE = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
+ODD = (17, 33, 67, 68, 129, 130, 257, 258, 509, 510, 1021, 1022)
 
 
 def cases() -> Iterator[Case]:
-    for n in SQUARE:
+    for n in SQUARE + ODD:
         yield product(f"{n} x {n} x {n}", (n, n), (n, n))
-    yield product("128 x 512 x 784, second transposed", (128, 784), (512, 784), transpose=True)
-    for m, n, k in SKINNY:
-        yield product(f"{m} x {n} x {k}", (m, k), (k, n))
-    for batch, m, n, k in BATCHED:
-        yield product(f"{batch} of {m} x {n} x {k}", (batch, m, k), (batch, k, n))
 
 
-def product(name: str, a: tuple[int, ...], b: tuple[int, ...], *, transpose: bool = False) -> Case:
+def product(name: str, a: tuple[int, ...], b: tuple[int, ...], form: str = "NN") -> Case:
+    """A product of matrices of these shapes; a T in `form` means that the operand lies transposed in memory."""
     rng = np.random.default_rng(0)
-    x, y = (rng.standard_normal(shape).astype(np.float32) for shape in (a, b))
-    result = a[:-1] + ((b[0],) if transpose else (b[-1],))
-    flops = 2.0 * np.prod(result) * a[-1]
+    x, y = (
+        rng.standard_normal(transposed(shape) if side == "T" else shape).astype(np.float32)
+        for shape, side in zip((a, b), form, strict=True)
+    )
 
-    def form(lib: Any, x: Any, y: Any) -> Any:
-        return x @ (y.T if transpose else y)
+    def multiply(lib: Any, x: Any, y: Any) -> Any:
+        return (x.swapaxes(-1, -2) if form[0] == "T" else x) @ (y.swapaxes(-1, -2) if form[1] == "T" else y)
 
-    calls = peers.contenders(form, x, y, numpy=lambda x, y: form(np, x, y), jax_form=lambda x, y: form(None, x, y))
+    calls = peers.contenders(
+        multiply, x, y, numpy=lambda x, y: multiply(np, x, y), jax_form=lambda x, y: multiply(None, x, y)
+    )
     calls.pop("torch.compile", None)  # calls the same library as torch
-    return Case(name, calls, work=flops, rate_unit="GFLOP/s", rtol=1e-3, atol=1e-3)
+    return Case(name, calls, work=2.0 * np.prod(a) * b[-1], rate_unit="GFLOP/s", rtol=1e-3, atol=1e-3)
+
+
+def transposed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:-2], shape[-1], shape[-2])

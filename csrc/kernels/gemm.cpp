@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kPanelBytesOfA = 256 << 10;  // half of a 1 MiB L2
 constexpr int64_t kMaxColumns = 1024;
-constexpr int64_t kMaxRowBlocks = 4;         // of kMaxRowPanels, that share a packed B
+constexpr int64_t kMaxRowBlocks = 16;        // of kMaxRowPanels, that share a packed B
 constexpr int64_t kGrainProducts = 1 << 19;  // fewer products than these (about 4 us) are not worth another thread
 
 template <class T>
