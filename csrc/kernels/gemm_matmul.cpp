@@ -1,5 +1,6 @@
 // gemm_matmul.cpp: the row matmul: batched products of strided matrices.
 #include "gemm_pack.hpp"
+#include "gemm_stream.hpp"
 #include "gemm_vector.hpp"
 
 namespace nl::NL_ISA {
@@ -165,6 +166,78 @@ bool columns_in_place(const Matrix<T>& b, int64_t m, int64_t k) {
   return b.line_stride == 1 && (m <= kTileRows || min_of(k, kDepth) * b.step * int64_t(sizeof(T)) <= 16 << 10);
 }
 
+// Whether a matrix lies in memory rather than in L2, with lines enough to share among threads.
+template <class T>
+bool is_large(const Matrix<T>& matrix, int64_t k) {
+  constexpr int64_t kLeastBytes = 1 << 20;
+  return matrix.lines >= kStreamColumns<T> && k * matrix.lines * int64_t(sizeof(T)) >= kLeastBytes;
+}
+
+// A few rows times a large matrix.
+template <class T>
+bool streams(const Matrix<T>& a, const Matrix<T>& b, int64_t k) {
+  return a.lines <= StreamedProduct<T>::kMaxLines && b.line_stride == 1 && is_large(b, k);
+}
+
+template <class T>
+void stream(const Matrix<T>& a, const Matrix<T>& b, const Output<T>& c, int64_t batch, const Mapping& map) {
+  constexpr int64_t kAlign = 2 * kWidth<T>;
+  int64_t share = ceil_div(ceil_div(b.lines, 2 * nl_num_threads()), kAlign) * kAlign;
+  int64_t width = min_of(share, kStreamColumns<T>), pieces = ceil_div(b.lines, width);
+  parallel_for(batch * pieces, 1, [&](int64_t begin, int64_t end) {
+    T* scratch = (T*)nl_scratch(1, StreamedProduct<T>::scratch_elements(a.lines) * sizeof(T));
+    for (int64_t u = begin; u < end; u++) {
+      int64_t at = u / pieces, first = u % pieces * width, count = min_of(width, b.lines - first);
+      T* to = c.data + at * c.batch_stride;
+      StreamedProduct<T> product = {a.lines, map.p.k, a.line_stride, a.step,
+                                    b.step,  to,      c.row_stride,  c.columns.x_stride};
+      product.run(a.batch(at), b.batch(at), first, int(count), scratch);
+      if (map.p.call.epilogue) map.finish(&map, at, 0, a.lines, first, first + count);
+    }
+  });
+}
+
+// A large matrix that is contiguous in k times a few columns.
+template <class T>
+bool streams_lines(const Matrix<T>& a, const Matrix<T>& b, int64_t k) {
+  return b.lines <= kTileColumns<T> && a.step == 1 && is_large(a, k);
+}
+
+// Reads kLines lines of A side by side from beginning to end, in place: more would crowd each other out of L1 where
+// they lie a power of two apart. B is packed once.
+template <class T>
+void stream_lines(const Matrix<T>& a, const Matrix<T>& b, const Output<T>& c, int64_t batch, const Mapping& map) {
+  constexpr int kLines = 8 < kTileRows ? 8 : kTileRows;
+  int64_t k = map.p.k, groups = ceil_div(a.lines, kLines), vecs = ceil_div(b.lines, kWidth<T>),
+          pitch = vecs * kWidth<T>;
+  T* packed = (T*)nl_scratch(0, k * pitch * sizeof(T));
+  for (int64_t at = 0; at < batch; at++) {
+    auto pack = [&](int64_t begin, int64_t end) {
+      for (int64_t d = begin * kDepth; d < min_of(end * kDepth, k); d += kDepth) {
+        Slice slice = {at, 0, 0, d, int(b.lines), int(min_of(kDepth, k - d)), int(pitch), int(pitch)};
+        b.fetch(&b, slice, packed + d * pitch);
+      }
+    };
+    parallel_for(ceil_div(k, kDepth), 4, pack);
+    parallel_for(groups, max_of(1, grain_of(kLines * k)), [&](int64_t begin, int64_t end) {
+      T sums[kLines * kTileColumns<T>];
+      for (int64_t g = begin; g < end; g++) {
+        int64_t first = g * kLines, count = min_of(kLines, a.lines - first);
+        for (int64_t d = 0; d < k; d += kDepth) {
+          Panel<T> lines = {a.batch(at) + first * a.line_stride + d, a.line_stride, 1};
+          micro_kernel(T(), int(count), int(vecs))(min_of(kDepth, k - d), lines, {packed + d * pitch, 1, pitch}, sums,
+                                                   kTileColumns<T>, d > 0);
+        }
+        for (int64_t i = 0; i < count; i++) {
+          T* to = c.data + at * c.batch_stride + (first + i) * c.row_stride;
+          for (int64_t j = 0; j < b.lines; j++) to[j * c.columns.x_stride] = sums[i * kTileColumns<T> + j];
+        }
+        if (map.p.call.epilogue) map.finish(&map, at, first, first + count, 0, b.lines);
+      }
+    });
+  }
+}
+
 template <class T>
 void multiply_matrices(const Product& p) {
   Matrix<T> a = {p.a<T>(), p.m, p.a_row, p.a_step, &p.batches, 0, false};
@@ -176,14 +249,18 @@ void multiply_matrices(const Product& p) {
     map.stacked = true;
     a.lines *= batch;
     batch = 1;
-  } else if (a.lines <= kWidth<T> && b.lines > a.lines && b.step == 1 && b.line_stride != 1) {
-    // A few rows times a matrix that is contiguous in k: C^T = B^T A^T reads that matrix without transposing it.
+  } else if ((a.lines <= kWidth<T> && b.lines > a.lines && b.step == 1 && b.line_stride != 1) || streams(b, a, p.k) ||
+             streams_lines(b, a, p.k)) {
+    // C^T = B^T A^T reads a matrix that is contiguous in k without transposing it where it meets a few rows, and one
+    // whose lines are adjacent in the order of memory where it meets a few columns.
     map.swapped = true;
     Matrix<T> t = a;
     a = b, b = t;
     c.row_stride = 1;
     c.columns = {1, p.m, 0, 0, p.n};
   }
+  if (streams(a, b, p.k)) return stream(a, b, c, batch, map);
+  if (streams_lines(a, b, p.k)) return stream_lines(a, b, c, batch, map);
   a.in_place = rows_in_place(a, b.lines);
   b.in_place = columns_in_place(b, a.lines, p.k);
   Operand<T> rows = {a.fetch, &a}, columns = {b.fetch, &b};

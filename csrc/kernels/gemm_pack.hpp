@@ -72,10 +72,10 @@ struct Matrix {
   int side;
   bool in_place;
 
-  const T* at(const Slice& slice) const {
-    int64_t begin = slice.batch == 0 ? 0 : batches->seek(slice.batch).at[side];
-    return data + begin + slice.line * line_stride + slice.k * step;
-  }
+  // Where the matrix of a batch begins.
+  const T* batch(int64_t number) const { return data + (number == 0 ? 0 : batches->seek(number).at[side]); }
+
+  const T* at(const Slice& slice) const { return batch(slice.batch) + slice.line * line_stride + slice.k * step; }
 
   static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
     const Matrix& m = *(const Matrix*)source;

@@ -25,7 +25,7 @@ def check(a: Array, b: Array) -> None:
         assert_same_bits(nl.matmul(tensor(a), tensor(b)).numpy(), definition(a, b))
 
 
-@pytest.fixture(params=[1, 2, 3], autouse=True)
+@pytest.fixture(params=[1, 2, 3, 8], autouse=True)
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = nl.get_num_threads()
     nl.set_num_threads(request.param)
@@ -69,6 +69,29 @@ def test_orders_of_storage(rng: np.random.Generator, order: str, shape: tuple[in
     check(a.T if order[0] == "T" else a, b.T if order[1] == "T" else b)
 
 
+@pytest.mark.parametrize("order", ["NN", "NT", "TN", "TT"])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 515, 600), (2, 515, 600), (5, 600, 515), (32, 257, 1025), (600, 515, 1), (1027, 256, 7), (521, 513, 16)],
+)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_few_lines_times_a_large_matrix(
+    rng: np.random.Generator, order: str, shape: tuple[int, int, int], dtype: type
+) -> None:
+    m, k, n = shape
+    a = rng.standard_normal((k, m) if order[0] == "T" else (m, k)).astype(dtype)
+    b = rng.standard_normal((n, k) if order[1] == "T" else (k, n)).astype(dtype)
+    check(a.T if order[0] == "T" else a, b.T if order[1] == "T" else b)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_batches_of_few_lines_times_large_matrices(rng: np.random.Generator, dtype: type) -> None:
+    for m, n in (3, 701), (701, 3):
+        a, b = rng.standard_normal((2, m, 400)).astype(dtype), rng.standard_normal((2, 400, n)).astype(dtype)
+        check(a, b)
+        check(*(np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (a, b)))
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_error_is_bounded(rng: np.random.Generator, dtype: type) -> None:
     # 256 roundings in a block, then one a block: the bound of any such order of sums.
@@ -106,6 +129,8 @@ EPILOGUES = [
     ((3, 300), (300, 500)),
     ((1, 300), (300, 80)),
     ((2, 70, 20), (2, 20, 70)),
+    ((2, 3, 300), (2, 300, 900)),
+    ((900, 300), (300, 5)),
 ]
 
 
