@@ -648,3 +648,30 @@ def test_a_leaf_that_is_a_view_keeps_its_gradient() -> None:
     w.mul_(2)  # the views' history is the leaf's, not its memory's
     (first.sum() + rest.sum() * 2).backward()
     assert x.grad.tolist() == [[1, 1], [2, 2], [0, 0]]
+
+
+def test_a_first_gradient_is_kept_where_nobody_else_sees_it():
+    """`.grad` may be the tensor that arrived, but never memory that something else can reach."""
+    x, y = nl.ones(3, requires_grad=True), nl.ones(3, requires_grad=True)
+    seed = nl.tensor([1.0, 2.0, 3.0])
+    (x + y).backward(seed)  # one gradient for both leaves, and the caller's
+    assert not any(nl.shares_memory(a, b) for a, b in [(x.grad, y.grad), (x.grad, seed), (y.grad, seed)])
+    seen = []
+
+    class Peek(nl.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            seen.append(grad * 2)
+            return seen[-1]
+
+    z = nl.ones(3, requires_grad=True)
+    (Peek.apply(z) * 3).sum().backward()
+    assert not nl.shares_memory(z.grad, seen[0])
+    w = nl.ones(2, 3, requires_grad=True)
+    w.sum().backward()  # arrives as an expanded view of one element
+    w.grad.add_(nl.arange(6.0).reshape(2, 3))
+    assert w.grad.tolist() == [[1, 2, 3], [4, 5, 6]]

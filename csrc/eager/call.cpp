@@ -12,30 +12,6 @@
 
 namespace nl {
 
-int64_t numel(const TensorData& t) {
-  int64_t n = 1;
-  for (int d = 0; d < t.rank; ++d) n *= t.shape[d];
-  return n;
-}
-
-bool is_contiguous(const TensorData& t) {
-  int64_t stride = 1;
-  for (int d = t.rank - 1; d >= 0; --d) {
-    if (t.shape[d] == 0) return true;
-    if (t.shape[d] != 1 && t.strides[d] != stride) return false;
-    stride *= t.shape[d];
-  }
-  return true;
-}
-
-void set_contiguous_strides(TensorData& t) {
-  int64_t stride = 1;
-  for (int d = t.rank - 1; d >= 0; --d) {
-    t.strides[d] = stride;
-    stride *= std::max<int64_t>(t.shape[d], 1);
-  }
-}
-
 void extent(const TensorData& t, int64_t* lo, int64_t* hi) {
   *lo = t.offset;
   *hi = t.offset + 1;

@@ -10,7 +10,8 @@ constexpr int kMaxOps = 1024;  // rows of the table and those registered at run 
 
 // What a Tensor is, apart from Python: a strided window into a storage. Offsets and strides in elements.
 struct TensorData {
-  Storage* storage;
+  TensorData() {}  // clears no more than it must: one is made for every result and view
+  Storage* storage = nullptr;
   int64_t offset;
   int64_t shape[kMaxRank];
   int64_t strides[kMaxRank];
@@ -25,9 +26,30 @@ struct Operand {
   DType dtype;
 };
 
-int64_t numel(const TensorData& t);
-bool is_contiguous(const TensorData& t);
-void set_contiguous_strides(TensorData& t);
+inline int64_t numel(const TensorData& t) {
+  int64_t n = 1;
+  for (int d = 0; d < t.rank; ++d) n *= t.shape[d];
+  return n;
+}
+
+inline bool is_contiguous(const TensorData& t) {
+  int64_t stride = 1;
+  for (int d = t.rank - 1; d >= 0; --d) {
+    if (t.shape[d] == 0) return true;
+    if (t.shape[d] != 1 && t.strides[d] != stride) return false;
+    stride *= t.shape[d];
+  }
+  return true;
+}
+
+inline void set_contiguous_strides(TensorData& t) {
+  int64_t stride = 1;
+  for (int d = t.rank - 1; d >= 0; --d) {
+    t.strides[d] = stride;
+    stride *= t.shape[d] > 1 ? t.shape[d] : 1;
+  }
+}
+
 // The lowest and one past the highest element offset that `t` touches (lo == hi when it is empty).
 void extent(const TensorData& t, int64_t* lo, int64_t* hi);
 // Whether writing `a` may change what `b` reads, unless they are the very same elements in the same order.

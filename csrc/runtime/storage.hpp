@@ -40,8 +40,9 @@ struct Storage {
   void materialize();
 
   void retain() { refs.fetch_add(1, std::memory_order_relaxed); }
+  // Who holds the only reference needs no atomic subtraction: nobody else can take another one from it.
   void release() {
-    if (refs.fetch_sub(1, std::memory_order_acq_rel) == 1) destroy();
+    if (refs.load(std::memory_order_acquire) == 1 || refs.fetch_sub(1, std::memory_order_acq_rel) == 1) destroy();
   }
 
  private:

@@ -7,17 +7,18 @@ cimport cython
 cimport numpy as cnp
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.object cimport PyObject, PyTypeObject
+from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.unicode cimport PyUnicode_AsUTF8
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 import builtins as py  # rows named sum, max, abs … shadow the builtins in this module
 import sys
 from collections import namedtuple
 from math import ceil as math_ceil
 from math import isfinite as math_isfinite
-from operator import index as operator_index
 
 import numpy as np
 
@@ -61,9 +62,6 @@ cdef class Tensor:
     __array_priority__ = 1000
     __array_ufunc__ = None
 
-    def __cinit__(self, *args, **kwargs):
-        self.d.storage = NULL
-
     def __init__(self, *args, **kwargs):
         if self.d.storage == NULL:
             raise TypeError("Tensor cannot be constructed directly; use neurlang.tensor, zeros, empty or from_numpy")
@@ -99,10 +97,11 @@ nl_bind_into(<PyObject*>F)
 
 # What the package calls here and users do not.
 INTERNAL = {
-    "Block", "Frozen", "Geometry", "Library", "Loan", "Node", "Program", "ProgramHandle", "Stale", "TapeRecorder",
-    "adopt_row", "fma_f32", "fma_f64", "freeze_tape", "index_get", "index_put_", "is_tensor_public", "load_library",
-    "native_address", "python_node", "rebuild", "set_hooks", "simd_header", "slice_axis", "sum_to", "tensor_max",
-    "tensor_min", "tensor_numel", "tensor_pow", "tensor_round", "user_line",
+    "Block", "Cut", "Frozen", "Geometry", "Library", "Loan", "Node", "Permutation", "Program", "ProgramHandle",
+    "Reshaping", "Stale", "TapeRecorder", "adopt_row", "fma_f32", "fma_f64", "freeze_tape", "index_get", "index_put_",
+    "is_tensor_public", "load_library", "native_address", "python_node", "rebuild", "set_hooks", "simd_header",
+    "sum_to", "take_gradient", "tensor_max", "tensor_min", "tensor_numel", "tensor_pow", "tensor_round",
+    "undo_expansion", "user_line",
 }
 # What `from neurlang._tensor import *` means: the functions and types of this file, without its imports.
 F.__all__ = [name for name, value in vars(F).items()

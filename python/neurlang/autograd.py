@@ -106,7 +106,7 @@ class _Walk:
         self.roots = roots
         self.newest: list[int] = []  # a heap of negated sequence numbers
         self.pending: dict[int, tuple[Node, list[Tensor | None]]] = {}  # by sequence number: gradients so far
-        self.leaves: dict[int, tuple[Tensor, Tensor]] = {}  # by id: leaf and gradient so far
+        self.leaves: dict[int, list[Tensor]] = {}  # by id: leaf and gradient so far
         self.stops: dict[int, list[Tensor | None]] = {id(edge): [] for edge in targets or ()}
         self.through = None if targets is None else _paths((edge for edge, _, _ in roots), targets)
 
@@ -122,7 +122,7 @@ class _Walk:
             return
         if type(edge) is not Node:
             arrived = self.leaves.get(id(edge))
-            self.leaves[id(edge)] = (edge, grad if arrived is None else F.add(arrived[1], grad))
+            self.leaves[id(edge)] = [edge, grad if arrived is None else F.add(arrived[1], grad)]
             return
         seq = edge.seq
         entry = self.pending.get(seq)
@@ -133,7 +133,7 @@ class _Walk:
         grads[output] = grad if grads[output] is None else F.add(grads[output], grad)
 
     def _visit_all(self, retain_graph: bool) -> None:
-        send, through, newest, pending, sum_to = self._send, self.through, self.newest, self.pending, F.sum_to
+        send, through, newest, pending = self._send, self.through, self.newest, self.pending
         while newest:
             node, grads = pending.pop(-heappop(newest))
             if through is not None:
@@ -141,12 +141,8 @@ class _Walk:
                     self.stops[id(node)] = grads
                 if id(node) not in through:
                     continue
-            results = node.apply(F, tuple(grads))
-            outputs, shapes = node.edge_outputs, node.shapes
-            for i, edge in enumerate(node.edges):
-                grad = results[i]
-                if edge is not None and grad is not None:
-                    send(edge, outputs[i], sum_to(grad, shapes[i]))  # undoes broadcasting
+            for edge, output, grad in node.flows(F, tuple(grads)):
+                send(edge, output, grad)
             if not retain_graph:
                 node.release()
 
@@ -218,16 +214,17 @@ def _gradients(roots: Roots, inputs: Sequence[Tensor], retain_graph: bool, creat
     return [walk.gradient(x) for x in inputs]
 
 
-def _accumulate(leaves: Iterable[tuple[Tensor, Tensor]], create_graph: bool) -> None:
-    """Adds gradients to `.grad`. A first one is copied: its memory may be another leaf's gradient, or the caller's."""
+def _accumulate(leaves: Iterable[list[Tensor]], create_graph: bool) -> None:
+    """Adds gradients to `.grad`; takes them out of their lists of leaf and gradient."""
     with set_grad_enabled(create_graph):
-        for leaf, grad in leaves:
+        for entry in leaves:
+            leaf = entry[0]
             if leaf.grad is None:
-                leaf.grad = grad.clone()
+                leaf.grad = F.take_gradient(entry)
             elif create_graph:
-                leaf.grad = leaf.grad + grad
+                leaf.grad = leaf.grad + entry.pop()
             else:
-                leaf.grad.add_(grad)
+                leaf.grad.add_(entry.pop())
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
@@ -263,7 +260,7 @@ def backward(
     else:
         wanted = _as_tuple(inputs)
         found = zip(wanted, _gradients(roots, wanted, retain, create_graph), strict=True)
-        _accumulate([(x, g) for x, g in found if g is not None], create_graph)
+        _accumulate([[x, g] for x, g in found if g is not None], create_graph)
 
 
 def grad(

@@ -148,7 +148,7 @@ def topk(input, k, dim=-1, largest=True, sorted=True):
     """
     cdef Tensor x = need_tensor(input, "topk")
     cdef int axis = axis_of("topk", dim, x.d.rank)
-    cdef int64_t count = operator_index(k)
+    cdef int64_t count = PyNumber_Index(k)
     if x.d.rank == 0:
         values, indices = topk(with_axis(x), k, 0, largest)
         return Extremes(values.reshape(()) if count else values, indices.reshape(()) if count else indices)

@@ -19,7 +19,7 @@ cdef inline void set_shape(TensorData* d, const Dims* shape, int t):
     d.storage = NULL
     d.offset = 0
     d.rank = shape.rank
-    memcpy(d.shape, shape.d, shape.rank * sizeof(int64_t))
+    memcpy(d.shape, shape.d, sizeof(shape.d))  # all of it: a copy of known length is no call
     d.dtype = as_dtype(t)
     set_contiguous_strides(d[0])
 
@@ -27,17 +27,31 @@ cdef inline void set_shape(TensorData* d, const Dims* shape, int t):
 cdef inline Dims dims_of(const TensorData* d):
     cdef Dims r
     r.rank = d.rank
-    memcpy(r.d, d.shape, d.rank * sizeof(int64_t))
+    memcpy(r.d, d.shape, sizeof(r.d))
     return r
 
 
 cdef int sizes_from(object shape, str what, int64_t* sizes) except -1:
     """Writes down a Python sequence of at most MAX_RANK sizes; returns how many."""
-    cdef int i, n = len(shape)
+    cdef tuple given = shape if type(shape) is tuple else tuple(shape)
+    cdef int i, n = len(given)
     if n > MAX_RANK:
         raise ShapeError(f"{what}: {n} axes are more than the {MAX_RANK} supported")
     for i in range(n):
-        sizes[i] = integer(what, shape[i])
+        sizes[i] = integer(what, given[i])
+    return n
+
+
+cdef int sizes_given(object first, tuple more, str what, int64_t* sizes) except -1:
+    """f((2, 3)) and f(2, 3) alike, for functions whose sizes are arguments."""
+    cdef int i, n = len(more) + 1
+    if n == 1 and isinstance(first, (tuple, list)):
+        return sizes_from(first, what, sizes)
+    if n > MAX_RANK:
+        raise ShapeError(f"{what}: {n} axes are more than the {MAX_RANK} supported")
+    sizes[0] = integer(what, first)
+    for i in range(1, n):
+        sizes[i] = integer(what, more[i - 1])
     return n
 
 
@@ -45,20 +59,24 @@ cdef Dims dims_from(object shape, str what) except *:
     """Sizes from a Python sequence or integer, checked for sign and overflow."""
     cdef int64_t wanted[MAX_RANK]
     cdef int n = sizes_from((shape,) if isinstance(shape, int) else shape, what, wanted)
-    return shape_checked(what.encode(), wanted, n)
+    return shape_checked(PyUnicode_AsUTF8(what), wanted, n)
 
 
-cdef int64_t clip_index(object x) except? -9223372036854775807:
+cdef inline int64_t clip_index(object x) except? -9223372036854775807:
     """An integer argument; numbers beyond 64 bits become the nearest that the checks then refuse."""
     cdef int beyond = 0
-    cdef int64_t i = PyLong_AsLongLongAndOverflow(operator_index(x), &beyond)
+    cdef int64_t i = PyLong_AsLongLongAndOverflow(x if type(x) is int else PyNumber_Index(x), &beyond)
     if beyond or i == -9223372036854775807 - 1:
         return 9223372036854775807 if beyond > 0 else -9223372036854775806
     return i
 
 
-cdef int64_t integer(str op, object x) except? -9223372036854775807:
+cdef inline int64_t integer(str op, object x) except? -9223372036854775807:
     """`clip_index` for a call's argument: what is no integer is refused with the call's name."""
+    return clip_index(x) if type(x) is int else integer_like(op, x)
+
+
+cdef int64_t integer_like(str op, object x) except? -9223372036854775807:
     try:
         return clip_index(x)
     except TypeError:
@@ -67,7 +85,7 @@ cdef int64_t integer(str op, object x) except? -9223372036854775807:
 
 cdef int axis_of(str op, object dim, int rank) except -1:
     """An axis argument, checked and counted from the front."""
-    return normalize_axis(op.encode(), integer(op, dim), rank)
+    return normalize_axis(PyUnicode_AsUTF8(op), integer(op, dim), rank)
 
 
 def _axis(str op, Tensor x, dim):
@@ -129,6 +147,7 @@ cdef Tensor cast(Tensor x, int t):
 cdef int CAST_OP[N_DTYPES]
 for _t in DTYPES:
     CAST_OP[_t.id] = OP["to_" + _t.name]
+cdef int COPY_OP = OP["copy"], MATMUL_OP = OP["matmul"]
 
 
 cdef inline void operand(Operand* o, object x, int t) except *:
@@ -219,54 +238,97 @@ cdef inline bint is_plain(const TensorData* d):
     return d.storage.data != NULL and d.storage.pending.load() == NULL and is_contiguous(d[0])
 
 
-cdef Tensor run_short(int op, Tensor a, const Operand* second):
-    """The short way of one or two operands of one dtype and shape (or a number): no promotion, no broadcasting.
-
-    While a tape is open it is recorded; else, for few dense elements, the kernel is called at once. None when neither applies.
-    """
-    cdef int t = dtype_id(a.d.dtype)
+cdef inline bint computes_in(int op, int t):
+    """Whether a row built in takes operands of dtype t as they are."""
     cdef const OpSpec* s = &specs[op]
-    cdef Tape* tape = current_tape()
+    return s.in_type[0] == ANY and allowed(s.over, t) and not (s.promote_float and not is_float(t)) and op < n_builtin
+
+
+cdef inline bint stands_beside(int op, object y, Tensor a, Operand* second) except -1:
+    """Whether y needs no promotion beside a: a tensor of its dtype, or a number that it can hold. `second` is y then."""
+    cdef int t = dtype_id(a.d.dtype)
+    if is_tensor(y):
+        second.tensor = &(<Tensor>y).d
+        return dtype_id((<Tensor>y).d.dtype) == t
+    if type(y) is not float and type(y) is not int:
+        return False
+    if not is_float(t) and (t <= U8 or type(y) is not int or not fits(y, t)):
+        return False
+    t = number_type(&specs[op], t)
+    second.tensor = NULL
+    second.bits = scalar_bits(y, t)
+    second.dtype = as_dtype(t)
+    return True
+
+
+cdef Tensor run_short(int op, Tensor a, const Operand* second):
+    """The short way of one or two operands of one dtype (or a number): no promotion, no lists.
+
+    Few dense elements of one shape go to the kernel at once. None where the row does not take this dtype as it is.
+    """
+    cdef const OpSpec* s = &specs[op]
     cdef Operand ins[2]
     cdef MapFn kernel
     cdef Tensor out
+    cdef int64_t n
+    cdef bint paired = second != NULL and second.tensor != NULL
+    if not computes_in(op, dtype_id(a.d.dtype)):
+        return None
+    out = Tensor.__new__(Tensor)
+    if paired and not same_shape(&a.d, second.tensor):
+        set_broadcast(op, &out.d, &a.d, second.tensor)
+        n = RELEASE_GIL_ABOVE
+    else:
+        set_like(&out.d, &a.d)
+        n = numel(a.d)
+    out.d.dtype = a.d.dtype if s.out_type[0] == ANY else as_dtype(s.out_type[0])
+    if n <= SHORT and n > 0 and current_tape() == NULL and is_plain(&a.d) and (not paired or is_plain(second.tensor)):
+        kernel = map_kernel(op, a.d.dtype)
+        if kernel != NULL:  # there is none for narrow dtypes
+            run_dense_short(kernel, out, &a.d, second, n)
+            return out
+    ins[0].tensor = &a.d
+    if second != NULL:
+        ins[1] = second[0]
+    run(op, ins, s.n_in, &out.d, 1, NULL, 0, numel(out.d))
+    return out
+
+
+cdef inline int run_dense_short(MapFn kernel, Tensor out, const TensorData* a, const Operand* second, int64_t n) except -1:
     cdef char* ptr[3]
     cdef int64_t step[3]
-    cdef int64_t n
-    if s.in_type[0] != ANY or not allowed(s.over, t) or (s.promote_float and not is_float(t)) or op >= n_builtin:
-        return None
-    out = wrap(&a.d)
-    out.d.storage = NULL
-    out.d.offset = 0
-    set_contiguous_strides(out.d)
-    if s.out_type[0] != ANY:
-        out.d.dtype = as_dtype(s.out_type[0])
-    if tape != NULL:
-        ins[0].tensor = &a.d
-        if second != NULL:
-            ins[1] = second[0]
-        execute(op, ins, s.n_in, &out.d, 1, NULL, 0)
-        recorded(tape)
-        return out
-    n = numel(a.d)
-    if n > SHORT or n == 0 or not is_plain(&a.d) or (second != NULL and second.tensor != NULL and not is_plain(second.tensor)):
-        return None
-    kernel = map_kernel(op, a.d.dtype)
-    if kernel == NULL:
-        return None  # narrow operands must be widened
     out.d.storage = Storage.allocate(n * itemsize(out.d.dtype))
     ptr[0] = out.d.storage.data
-    ptr[1] = a.d.storage.data + a.d.offset * itemsize(a.d.dtype)
+    ptr[1] = a.storage.data + a.offset * itemsize(a.dtype)
     step[0] = itemsize(out.d.dtype)
-    step[1] = itemsize(a.d.dtype)
+    step[1] = itemsize(a.dtype)
     if second != NULL and second.tensor != NULL:
-        ptr[2] = second.tensor.storage.data + second.tensor.offset * itemsize(a.d.dtype)
+        ptr[2] = second.tensor.storage.data + second.tensor.offset * itemsize(a.dtype)
         step[2] = step[1]
     elif second != NULL:
         ptr[2] = <char*>&second.bits
         step[2] = 0
     run_dense_kernel(kernel, ptr, step, n)
-    return out
+    return 0
+
+
+cdef inline void set_like(TensorData* d, const TensorData* x) noexcept:
+    """x's shape, row-major."""
+    d.storage = NULL
+    d.offset = 0
+    d.rank = x.rank
+    memcpy(d.shape, x.shape, sizeof(d.shape))
+    set_contiguous_strides(d[0])
+
+
+cdef int set_broadcast(int op, TensorData* d, const TensorData* a, const TensorData* b) except -1:
+    cdef Dims shapes[2]
+    cdef Dims shape
+    shapes[0] = dims_of(a)
+    shapes[1] = dims_of(b)
+    shape = shape_broadcast(OP_NAME[op], shapes, 2)
+    set_shape(d, &shape, F32)
+    return 0
 
 
 cdef Tensor map1(int op, object x):
@@ -279,28 +341,12 @@ cdef Tensor map1(int op, object x):
 
 
 cdef Tensor map2(int op, object x, object y):
-    cdef Tensor a, b, out
     cdef Operand second
-    cdef int t
-    if is_tensor(x) and specs[op].in_type[1] == ANY:
-        a = <Tensor>x
-        if is_tensor(y):
-            b = <Tensor>y
-            if dtype_id(a.d.dtype) == dtype_id(b.d.dtype) and same_shape(&a.d, &b.d):
-                second.tensor = &b.d
-                out = run_short(op, a, &second)
-                if out is not None:
-                    return out if not (wants_grad(a) or wants_grad(b)) else with_node(op, out, (x, y), ())
-        elif type(y) is float or type(y) is int:
-            t = dtype_id(a.d.dtype)
-            if is_float(t) or (t > U8 and type(y) is int and fits(y, t)):
-                t = number_type(&specs[op], t)
-                second.tensor = NULL
-                second.bits = scalar_bits(y, t)
-                second.dtype = as_dtype(t)
-                out = run_short(op, a, &second)
-                if out is not None:
-                    return out if not wants_grad(a) else with_node(op, out, (x, y), ())
+    cdef Tensor out
+    if is_tensor(x) and specs[op].in_type[1] == ANY and stands_beside(op, y, <Tensor>x, &second):
+        out = run_short(op, <Tensor>x, &second)
+        if out is not None:
+            return with_node(op, out, (x, y), ()) if wants_grad(<Tensor>x) or is_tensor(y) and wants_grad(<Tensor>y) else out
     return map_n(op, [as_operand(x), as_operand(y)])
 
 
@@ -334,7 +380,7 @@ cdef object as_operand(object x):
 cdef int check_writable(Tensor x, str what) except -1:
     if x.d.storage.flags & READ_ONLY:
         raise AliasError(f"{what}: the tensor's memory is read-only; write to a clone()")
-    if overlaps_itself(x.d):
+    if not is_contiguous(x.d) and overlaps_itself(x.d):
         raise AliasError(f"{what}: several elements of the {describe(x)} share memory (it is expanded); write to a clone()")
     if grad_enabled() and (x.leaf_grad or (x.base is not None and x.base.leaf_grad)):
         raise RuntimeError(f"{what}: a leaf tensor that requires grad cannot be written in place, nor a view of one; "
@@ -365,13 +411,14 @@ cdef Tensor map_into(int op, Tensor x, tuple operands):
     """`x.op_(…)`: x is the first operand and gets the (first) result."""
     cdef const OpSpec* s = &specs[op]
     cdef Operand ins[MAX_OPERANDS]
-    cdef TensorData outs[MAX_OPERANDS]
     cdef Dims shape
-    cdef Node node
     cdef int i, t, out_type
     cdef bint direct
-    cdef str what = rows[op].name + "_"
+    cdef str what = IN_PLACE_NAME[op]
     check_writable(x, what)
+    if len(operands) == 1 and stands_in_place(op, x, operands[0], &ins[1]):
+        ins[0].tensor = &x.d
+        return run_into(op, x, ins, (x, operands[0]))
     args = [x] + [as_operand(y) for y in operands]
     t = promote(s, args, op)
     out_type = t if s.out_type[0] == ANY else s.out_type[0]
@@ -390,10 +437,23 @@ cdef Tensor map_into(int op, Tensor x, tuple operands):
         copy_into(x, map_n(op, args))
         return x
     prepare(op, args, ins)
-    operands = tuple(args)
-    node = node_for(op, operands, ())
-    outs[0] = x.d
-    run(op, ins, s.n_in, outs, 1, NULL, 0, numel(x.d))
+    return run_into(op, x, ins, tuple(args))
+
+
+cdef bint stands_in_place(int op, Tensor x, object y, Operand* second) except -1:
+    """Whether `x.op_(y)` can run as it is: no promotion, no broadcasting, no memory half shared. `second` is y then."""
+    cdef const OpSpec* s = &specs[op]
+    if s.n_in != 2 or s.in_type[1] != ANY or s.out_type[0] != ANY or not computes_in(op, dtype_id(x.d.dtype)):
+        return False
+    if not stands_beside(op, y, x, second):
+        return False
+    return second.tensor == NULL or same_shape(second.tensor, &x.d) and not overlaps_partially(x.d, second.tensor[0])
+
+
+cdef Tensor run_into(int op, Tensor x, const Operand* ins, tuple operands):
+    cdef TensorData out = x.d
+    cdef Node node = node_for(op, operands, ())
+    run(op, ins, specs[op].n_in, &out, 1, NULL, 0, numel(x.d))
     written(x, node)
     return x
 
@@ -442,7 +502,7 @@ cdef int copy_into(Tensor x, object value) except -1:
     cdef TensorData out
     cdef Dims shape
     cdef Node node = None
-    cdef int op = OP["copy"]
+    cdef int op = COPY_OP
     check_writable(x, "copy_")
     if is_tensor(value):
         source = cast(<Tensor>value, dtype_id(x.d.dtype))
@@ -540,7 +600,7 @@ cdef int call_into(int op, Tensor x, tuple operands, tuple attrs) except -1:
     for i in range(1, len(operands)):
         other = operands[i]
         if overlaps_partially(x.d, other.d) or other.d.storage == x.d.storage:
-            operands = operands[:i] + (map1(OP["copy"], other),) + operands[i + 1:]
+            operands = operands[:i] + (map1(COPY_OP, other),) + operands[i + 1:]
     n_in = operands_from(operands, 0, ins)
     node = node_for(op, operands, attrs)
     out = x.d
@@ -556,53 +616,78 @@ cdef int own_axis(str op, Tensor x, object dim) except -1:
     return axis_of(op, dim, x.d.rank)
 
 
-cdef list axes_of(str op, object dim, int rank):
-    """The distinct axes of a `dim` argument (None or empty: all), ascending."""
-    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
-        return list(range(rank))
+cdef int axes_of(str op, object dim, int rank) except -1:
+    """The axes of a `dim` argument (None or empty: all), a bit for each."""
+    cdef int mask = 0, axis
+    if dim is None:
+        return (1 << rank) - 1
+    if type(dim) is int:
+        return 1 << axis_of(op, dim, rank) if rank else axis_of(op, dim, 0)
     if not isinstance(dim, (tuple, list)):
         dim = (dim,)
-    axes = [axis_of(op, a, rank) for a in dim]
-    if len(set(axes)) != len(axes):
-        raise ShapeError(f"{op}: axis {py.max(axes, key=axes.count)} is named twice in dim={tuple(dim)}")
-    return sorted(a for a in axes if rank > 0)
+    if not dim:
+        return (1 << rank) - 1
+    for a in dim:
+        axis = axis_of(op, a, rank)
+        if mask >> axis & 1:
+            raise ShapeError(f"{op}: axis {axis} is named twice in dim={tuple(dim)}")
+        mask |= 1 << axis
+    return mask if rank else 0
 
 
-cdef Tensor reduce_axis(int op, Tensor x, int axis):
+cdef Tensor reduce_axis(int op, Tensor x, int64_t axis):
     """One axis, kept with extent 1."""
-    cdef Dims shape = dims_of(&x.d)
+    cdef Operand operand
+    cdef Tensor out
     cdef int t = dtype_id(x.d.dtype)
     if x.d.shape[axis] == 0 and rows[op].monoid in ("max", "min", "argmax", "argmin"):
         raise ShapeError(f"{rows[op].name}: axis {axis} of the {describe(x)} is empty, which has no {rows[op].name}")
-    shape = shape_reduce(OP_NAME[op], shape, axis)
-    return call(op, (x,), shape, t if specs[op].out_type[0] == ANY else specs[op].out_type[0], (axis,), numel(x.d))
+    out = Tensor.__new__(Tensor)
+    set_like(&out.d, &x.d)
+    out.d.shape[axis] = 1
+    set_contiguous_strides(out.d)
+    out.d.dtype = x.d.dtype if specs[op].out_type[0] == ANY else as_dtype(specs[op].out_type[0])
+    operand.tensor = &x.d
+    run(op, &operand, 1, &out.d, 1, &axis, 1, numel(x.d))
+    return with_node(op, out, (x,), (axis,)) if wants_grad(x) else out
 
 
 cdef Tensor reduce1(int op, object x, object dim, bint keepdim):
     """A reduction over `dim` (None: all): one axis at a time, the last first."""
-    cdef Tensor result
-    cdef int t, axis
-    row = rows[op]
-    result = need_tensor(x, row.name)
-    t = dtype_id(result.d.dtype)
+    cdef Tensor given = need_tensor(x, rows[op].name), result
+    cdef int t = dtype_id(given.d.dtype), axes, axis
     if specs[op].promote_int64 and t < I64:
         t = I64
     elif specs[op].promote_float and not is_float(t):
         t = default_float
     if not allowed(specs[op].over, t):
-        raise DTypeError(f"{row.name} is not defined for {describe(x)}")
-    if (t == F16 or t == BF16) and row.monoid in ("sum", "prod"):  # however many axes there are, rounded once
-        return cast(reduce1(op, cast(result, F32), dim, keepdim), t)
-    result = cast(result, t)
-    axes = axes_of(row.name, dim, result.d.rank)
-    if result.d.rank == 0:
-        return view_reshape(reduce_axis(op, view_reshape(result, (1,), "reshape"), 0), (), "reshape")
-    kept = shape_tuple(&result.d)
-    for axis in reversed(axes):
-        result = reduce_axis(op, result, axis)
-    if keepdim:
-        return result
-    return view_reshape(result, tuple([kept[i] for i in range(len(kept)) if i not in axes]), "reshape")
+        raise DTypeError(f"{rows[op].name} is not defined for {describe(x)}")
+    if (t == F16 or t == BF16) and rows[op].monoid in ("sum", "prod"):  # however many axes there are, rounded once
+        return cast(reduce1(op, cast(given, F32), dim, keepdim), t)
+    given = result = cast(given, t)
+    axes = axes_of(rows[op].name, dim, given.d.rank)
+    if given.d.rank == 0:
+        return drop_axes(reduce_axis(op, with_axis(given), 0), 1)
+    for axis in range(given.d.rank - 1, -1, -1):
+        if axes >> axis & 1:
+            result = reduce_axis(op, result, axis)
+    return result if keepdim else drop_axes(result, axes)
+
+
+cdef Tensor drop_axes(Tensor x, int axes):
+    """A fresh result without these axes, whose extents are 1."""
+    cdef int64_t shape[MAX_RANK]
+    cdef int i, rank = 0
+    for i in range(x.d.rank):
+        if not axes >> i & 1:
+            shape[rank] = x.d.shape[i]
+            rank += 1
+    if x.node is not None:
+        return view_reshape(x, tuple([shape[i] for i in range(rank)]), "reshape")
+    x.d.rank = rank
+    memcpy(x.d.shape, shape, rank * sizeof(int64_t))
+    set_contiguous_strides(x.d)
+    return x
 
 
 cdef Tensor need_tensor(object x, str op):

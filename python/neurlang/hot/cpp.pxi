@@ -56,9 +56,12 @@ cdef extern from "runtime/storage.hpp" namespace "nl":
     cdef cppclass AtomicInt "std::atomic<int32_t>":
         int load()
         int fetch_add(int)
+    cdef cppclass AtomicLong "std::atomic<int64_t>":
+        int64_t load()
     cdef cppclass AtomicTape "std::atomic<nl::Tape*>":
         Tape* load()
     cdef cppclass Storage:
+        AtomicLong refs
         char* data
         int64_t bytes
         uint32_t version
@@ -99,6 +102,10 @@ cdef extern from "eager/eager.hpp" namespace "nl":
     void run_dense_kernel "nl::run_dense"(MapFn, char**, const int64_t*, int64_t) nogil
     MapFn map_kernel(uint16_t, DType) nogil
     void set_map_kernel(uint16_t, DType, MapFn)
+
+cdef extern from "runtime/alloc.hpp":
+    void* nl_alloc(int64_t) except +raise_python
+    void nl_free(void*, int64_t)
 
 cdef extern from "runtime/program.hpp" namespace "nl":
     int64_t failed_step "nl::Program::failed_step"()

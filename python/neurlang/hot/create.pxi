@@ -97,7 +97,7 @@ def full(size, fill_value, *, dtype=None, device=None, bint requires_grad=False)
     check_device(device)
     if is_tensor(fill_value):
         fill_value = cast(fill_value, dtype_arg(dtype, dtype_id((<Tensor>fill_value).d.dtype)))
-        return with_grad(map1(OP["copy"], view_expand(fill_value, dims_tuple(&shape))), requires_grad)
+        return with_grad(map1(COPY_OP, view_expand(fill_value, dims_tuple(&shape))), requires_grad)
     t = dtype_arg(dtype, scalar_dtype(fill_value))
     return with_grad(source(OP["full"], shape, t, (fill_value,), (t,)), requires_grad)
 

@@ -172,11 +172,13 @@ cdef int add_row(object row) except -1:
     OP[row.name] = op
     op_name_bytes.append(row.name.encode())
     OP_NAME[op] = <bytes>op_name_bytes[op]
+    IN_PLACE_NAME.append(row.name + "_")
     return op
 
 
 cdef const char* OP_NAME[MAX_OPS]
 cdef list op_name_bytes = []
+cdef list IN_PLACE_NAME = []  # what errors call `x.op_()`
 
 for _row in table.TABLE:
     add_row(_row)

@@ -28,7 +28,7 @@ def tensor_pow(input, exponent):
         if exponent == 2:
             return map1(OP["square"], input)
         if exponent == 1:
-            return map1(OP["copy"], input)
+            return map1(COPY_OP, input)
         if is_float(dtype_id((<Tensor>input).d.dtype)):
             if exponent == 0.5:
                 return map1(OP["sqrt"], input)

@@ -1,30 +1,10 @@
 # index.pxi: x[…] and x[…] = v, NumPy's rules: basic indices give views, arrays of integers or booleans gather.
 
+from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
+
 cdef bint is_array_index(object k):
     return isinstance(k, (list, np.ndarray)) or (is_tensor(k) and
                                                   ((<Tensor>k).d.rank > 0 or dtype_id((<Tensor>k).d.dtype) == B8))
-
-
-cdef tuple expand_key(Tensor x, object key):
-    """The key as a tuple with its ellipsis written out."""
-    cdef int used = 0
-    if not isinstance(key, tuple):
-        key = (key,)
-    dots = 0
-    for k in key:
-        if k is Ellipsis:
-            dots += 1
-        elif k is not None:
-            used += key_rank(k)
-    if dots > 1:
-        raise IndexError("an index can have only one ellipsis ('...')")
-    if used > x.d.rank:
-        raise IndexError(f"too many indices: {used} for the {describe(x)}")
-    full = (slice(None),) * (x.d.rank - used)
-    if not dots:
-        return key + full
-    at = [i for i, k in enumerate(key) if k is Ellipsis][0]
-    return key[:at] + full + key[at + 1:]
 
 
 cdef int key_rank(object k):
@@ -39,33 +19,83 @@ cdef int key_rank(object k):
     return 1
 
 
-cdef Tensor basic_index(Tensor x, tuple key, list arrays):
-    """Applies integers, slices and None; array parts stay as whole axes and are listed as (axis, array)."""
-    cdef int axis = 0
-    cdef int64_t n, i
-    for k in key:
-        if k is None:
-            x = view_reshape(x, shape_tuple(&x.d)[:axis] + (1,) + shape_tuple(&x.d)[axis:], "reshape")
+cdef Tensor basic_index(Tensor x, object key, list arrays):
+    """Applies integers, slices, None and an ellipsis; array parts stay as whole axes and are listed as (axis, array)."""
+    cdef Part parts[MAX_PARTS]
+    cdef int n = 0, axis = 0, used, dots
+    if not isinstance(key, tuple):
+        key = (key,)
+    axes_used(x, key, &used, &dots)
+    for k in <tuple>key:
+        if n + 1 >= MAX_PARTS:
+            raise ShapeError(f"index: the result has more than the {MAX_RANK} axes supported")
+        if type(k) is slice:
+            parts[n] = sliced(k, x.d.shape[axis])
             axis += 1
-        elif isinstance(k, slice):
-            n = x.d.shape[axis]
-            if k.start is None and k.stop is None and k.step is None:
-                axis += 1
-                continue
-            start, stop, step = k.indices(n)
-            count = len(range(start, stop, step))
-            x = narrow_view(x, axis, start, step if count > 1 else 1, count)  # one element is no steps away from another
+        elif type(k) is int:
+            parts[n] = picked(x, axis, clip_index(k))
             axis += 1
+        elif k is None:
+            parts[n].count = INSERTED
+        elif k is Ellipsis:
+            n, axis = whole_axes(x, parts, n, axis, x.d.rank - used)
+            continue
         elif is_array_index(k):
-            arrays.append((axis, k))
-            axis += key_rank(k)
+            arrays.append((result_axis(parts, n), k))
+            n, axis = whole_axes(x, parts, n, axis, key_rank(k))
+            continue
         else:
-            n = x.d.shape[axis]
-            i = index_number(k)
-            if not -n <= i < n:
-                raise IndexError(f"index {i} is out of range for axis {axis} of the {describe(x)}")
-            x = view_select(x, axis, i + n if i < 0 else i)
-    return x
+            parts[n] = picked(x, axis, index_number(k))
+            axis += 1
+        n += 1
+    return cut(x, parts, n)
+
+
+cdef int axes_used(Tensor x, tuple key, int* used, int* dots) except -1:
+    """How many axes the key names; it may not name more than there are."""
+    used[0] = dots[0] = 0
+    for k in key:
+        if k is Ellipsis:
+            dots[0] += 1
+        elif type(k) is slice or type(k) is int:
+            used[0] += 1
+        elif k is not None:
+            used[0] += key_rank(k)
+    if dots[0] > 1:
+        raise IndexError("an index can have only one ellipsis ('...')")
+    if used[0] > x.d.rank:
+        raise IndexError(f"too many indices: {used[0]} for the {describe(x)}")
+    return 0
+
+
+cdef inline (int, int) whole_axes(Tensor x, Part* parts, int n, int axis, int count) noexcept:
+    """Parts for `count` whole axes; the numbers of the next part and the next axis."""
+    cdef int i
+    for i in range(count):
+        parts[n + i] = Part(0, 1, x.d.shape[axis + i])
+    return n + count, axis + count
+
+
+cdef inline int result_axis(const Part* parts, int n) noexcept:
+    """The place in the result of the next part's axis."""
+    cdef int i, axis = 0
+    for i in range(n):
+        axis += parts[i].count != DROPPED
+    return axis
+
+
+cdef inline Part sliced(object k, int64_t n) except *:
+    cdef Py_ssize_t start, stop, step, count
+    PySlice_Unpack(k, &start, &stop, &step)
+    count = PySlice_AdjustIndices(n, &start, &stop, step)
+    return Part(start, step if count > 1 else 1, count)  # one element is no steps away from another
+
+
+cdef inline Part picked(Tensor x, int axis, int64_t i) except *:
+    cdef int64_t n = x.d.shape[axis]
+    if not -n <= i < n:
+        raise IndexError(f"index {i} is out of range for axis {axis} of the {describe(x)}")
+    return Part(i + n if i < 0 else i, 1, DROPPED)
 
 
 cdef int64_t index_number(object k) except? -9223372036854775807:
@@ -113,15 +143,16 @@ cdef tuple gathered_shape(Tensor x, list axes, int position, Tensor index):
 
 
 cdef object get_item(Tensor x, object key):
-    cdef list arrays = []
-    cdef int64_t n, i
-    if type(key) is int and x.d.rank > 0:
-        n = x.d.shape[0]
-        i = clip_index(key)
-        if not -n <= i < n:
-            raise IndexError(f"index {i} is out of range for axis 0 of the {describe(x)}")
-        return view_select(x, 0, i + n if i < 0 else i)
-    x = basic_index(x, expand_key(x, key), arrays)
+    cdef list arrays
+    cdef Part part
+    if x.d.rank > 0 and type(key) is slice:
+        part = sliced(key, x.d.shape[0])
+        return cut(x, &part, 1)
+    if x.d.rank > 0 and type(key) is int:
+        part = picked(x, 0, clip_index(key))
+        return cut(x, &part, 1)
+    arrays = []
+    x = basic_index(x, key, arrays)
     if not arrays:
         return x
     indices = index_tensors(x, arrays)
@@ -154,7 +185,7 @@ cdef int set_item(Tensor x, object key, object value) except -1:
     if is_tensor(key) and dtype_id((<Tensor>key).d.dtype) == B8 and (<Tensor>key).d.rank == x.d.rank and is_scalar(value):
         map_into(OP["masked_fill"], x, (key, value))
         return 0
-    v = basic_index(x, expand_key(x, key), arrays)
+    v = basic_index(x, key, arrays)
     if arrays:
         if py.any(key_rank(k) > 1 or is_bool(k) for _, k in arrays):
             raise IndexError("writing through a boolean array is not supported; use masked_fill_ or where")

@@ -242,7 +242,7 @@ def __copy__(self):
 def __deepcopy__(self, memo):
     if self.node is not None:
         raise RuntimeError("only leaf tensors can be deep-copied; detach first")
-    memo[id(self)] = result = copied(self, map1(OP["copy"], self.detach()))
+    memo[id(self)] = result = copied(self, map1(COPY_OP, self.detach()))
     return result
 
 # ---- gradients ----
@@ -387,11 +387,13 @@ def _wrap(cls, Tensor x):
 
 # ---- views ----
 
-def reshape(self, *shape):
+def reshape(self, shape=(), *more):
     """The same elements in row-major order in another shape; one size may be -1."""
-    return view_reshape(self, varargs(shape), "reshape")
+    cdef int64_t wanted[MAX_RANK]
+    cdef int n = sizes_given(shape, more, "reshape", wanted)
+    return reshaped(self, wanted, n, "reshape")
 
-def view(self, *shape):
+def view(self, shape=(), *more):
     """`reshape` that never copies.
 
     ShapeError where the strides do not allow a view.
@@ -401,7 +403,9 @@ def view(self, *shape):
     >>> x.tolist()
     [7, 1, 2, 3]
     """
-    return view_reshape(self, varargs(shape), "view")
+    cdef int64_t wanted[MAX_RANK]
+    cdef int n = sizes_given(shape, more, "view", wanted)
+    return reshaped(self, wanted, n, "view")
 
 def view_as(self, other):
     """`view` in other's shape.
@@ -466,9 +470,7 @@ def transpose(self, dim0, dim1):
         return view_permute(self, ())
     a = axis_of("transpose", dim0, self.d.rank)
     b = axis_of("transpose", dim1, self.d.rank)
-    axes = list(range(self.d.rank))
-    axes[a], axes[b] = b, a
-    return view_permute(self, axes)
+    return exchanged(self, a, b)
 
 swapaxes = swapdims = transpose
 
@@ -480,7 +482,7 @@ def t(self):
     """
     if self.d.rank > 2:
         raise ShapeError(f"t: expected at most 2 axes, got the {describe(self)}")
-    return view_permute(self, list(reversed(range(self.d.rank))))
+    return reversed_axes(self)
 
 @property
 def T(self):
@@ -489,7 +491,7 @@ def T(self):
     >>> neurlang.zeros(2, 3).T.shape
     (3, 2)
     """
-    return view_permute(self, list(reversed(range(self.d.rank))))
+    return reversed_axes(self)
 
 @property
 def mT(self):
@@ -500,7 +502,7 @@ def mT(self):
     """
     if self.d.rank < 2:
         raise ShapeError(f"mT: needs at least 2 axes, got the {describe(self)}")
-    return self.transpose(-2, -1)
+    return exchanged(self, self.d.rank - 2, self.d.rank - 1)
 
 def expand(self, *shape):
     """Axes of extent 1 (and new leading ones) stretched without copying; -1 keeps an axis.
@@ -525,8 +527,8 @@ def broadcast_to(self, shape):
 def squeeze(self, dim=None):
     """Without the axes of extent 1 (all, or those named)."""
     s = shape_tuple(&self.d)
-    axes = set(axes_of("squeeze", dim, self.d.rank))
-    return view_reshape(self, tuple([n for i, n in enumerate(s) if n != 1 or i not in axes]), "squeeze")
+    cdef int axes = axes_of("squeeze", dim, self.d.rank)
+    return view_reshape(self, tuple([n for i, n in enumerate(s) if n != 1 or not axes >> i & 1]), "squeeze")
 
 def unsqueeze(self, dim):
     """A new axis of extent 1 at `dim`."""
@@ -548,7 +550,7 @@ def narrow(self, dim, start, length):
         at += self.d.shape[a]
     if at < 0 or n < 0 or n > self.d.shape[a] - at:
         raise IndexError(f"narrow: [{start}, {start}+{length}) is not within axis {a} of the {describe(self)}")
-    return narrow_view(self, a, at, 1, n)
+    return cut_axis(self, a, at, 1, n)
 
 def select(self, dim, index):
     """One slice along `dim`, without that axis.
@@ -567,8 +569,10 @@ def select(self, dim, index):
 def flip(self, *dims):
     """The order along the axes reversed (a view)."""
     cdef Tensor x = self
-    for a in axes_of("flip", varargs(dims), self.d.rank):
-        x = narrow_view(x, a, py.max(0, x.d.shape[a] - 1), -1, x.d.shape[a])
+    cdef int a, axes = axes_of("flip", varargs(dims), self.d.rank)
+    for a in range(self.d.rank):
+        if axes >> a & 1:
+            x = cut_axis(x, a, py.max(0, x.d.shape[a] - 1), -1, x.d.shape[a])
     return x
 
 def diagonal(self):
@@ -609,11 +613,11 @@ def contiguous(self):
     >>> neurlang.zeros(2, 3).T.contiguous().stride()
     (2, 1)
     """
-    return self if is_contiguous(self.d) else map1(OP["copy"], self)
+    return self if is_contiguous(self.d) else map1(COPY_OP, self)
 
 def clone(self):
     """A copy in its own memory; gradients flow through."""
-    return map1(OP["copy"], self)
+    return map1(COPY_OP, self)
 
 # ---- dtype ----
 
@@ -634,7 +638,7 @@ def to(self, *args, dtype=None, device=None, bint copy=False):
             dtype = a
     check_device(device)
     cdef Tensor result = cast(self, dtype_arg(dtype, dtype_id(self.d.dtype)))
-    return map1(OP["copy"], self) if copy and result is self else result
+    return map1(COPY_OP, self) if copy and result is self else result
 
 def type(self, dtype=None):
     """The dtype's name, or x in another dtype.

@@ -41,6 +41,8 @@ def matmul(input, other):
     """
     cdef Tensor x, y, out
     cdef Dims shape
+    if are_matrices(input, other):
+        return product(input, other, shape_matmul("matmul", dims_of(&(<Tensor>input).d), dims_of(&(<Tensor>other).d)))
     x, y = one_dtype("matmul", (input, other), OVER_NUMBER)
     if x.d.rank == 0 or y.d.rank == 0:
         raise ShapeError(f"matmul: operands need at least one axis, got {describe(x)} and {describe(y)}")
@@ -58,8 +60,25 @@ def matmul(input, other):
     batch = dims_tuple(&shape)[:-2]
     x = view_expand(x, batch + shape_tuple(&x.d)[x.d.rank - 2:])
     y = view_expand(y, batch + shape_tuple(&y.d)[y.d.rank - 2:])
-    return call(OP["matmul"], (x, y), shape, dtype_id(x.d.dtype), (),
-                numel(x.d) * y.d.shape[y.d.rank - 1])
+    return product(x, y, shape)
+
+
+cdef inline bint are_matrices(object x, object y):
+    """Whether both are matrices of one dtype that can be multiplied as it is."""
+    if not is_tensor(x) or not is_tensor(y):
+        return False
+    return ((<Tensor>x).d.rank == 2 and (<Tensor>y).d.rank == 2 and dtype_id((<Tensor>x).d.dtype) != B8
+            and dtype_id((<Tensor>x).d.dtype) == dtype_id((<Tensor>y).d.dtype))
+
+
+cdef Tensor product(Tensor x, Tensor y, Dims shape):
+    """The row itself, on operands of one dtype with equal leading axes."""
+    cdef Operand ins[2]
+    cdef Tensor out = Tensor.__new__(Tensor)
+    set_shape(&out.d, &shape, dtype_id(x.d.dtype))
+    ins[0].tensor, ins[1].tensor = &x.d, &y.d
+    run(MATMUL_OP, ins, 2, &out.d, 1, NULL, 0, numel(x.d) * y.d.shape[y.d.rank - 1])
+    return with_node(MATMUL_OP, out, (x, y), ()) if wants_grad(x) or wants_grad(y) else out
 
 
 def int_mm(input, mat2):
@@ -415,7 +434,7 @@ cdef int scatter_add_into(Tensor x, object dim, object index, object src) except
     if s.dtype is not x.dtype:
         raise DTypeError(f"scatter_add_: self {describe(x)} and src {describe(s)} must share one dtype")
     for d in range(i.d.rank):
-        s = narrow_view(s, d, 0, 1, i.d.shape[d]) if s.d.shape[d] != i.d.shape[d] else s
+        s = cut_axis(s, d, 0, 1, i.d.shape[d]) if s.d.shape[d] != i.d.shape[d] else s
     return call_into(OP["scatter_add"], x, (i, s), (axis,))
 
 

@@ -25,6 +25,7 @@ cdef struct Saved:
     uint32_t version
     bint is_number
     uint64_t bits
+    int edge_output     # which output of the node at the edge's end this operand is
 
 
 cdef class Geometry:
@@ -58,46 +59,47 @@ cdef int64_t next_sequence = 0
 
 
 @cython.trashcan(True)
+@cython.freelist(256)
 cdef class Node:
     """One recorded operation of the gradient graph.
 
-    `edges[i]` is where the gradient of operand i flows: None, a `Node` (to its output `edge_outputs[i]`) or a leaf Tensor.
+    `edges[i]` is where the gradient of operand i flows: None, a `Node` (to one of its outputs) or a leaf Tensor.
     """
-    cdef readonly int op              # row number, -1 for Python rules
+    cdef readonly int op              # row number, -1 for rules of their own
     cdef readonly object rule         # callable(F, *output gradients) -> gradients, when op is -1
     cdef readonly tuple edges
-    cdef readonly tuple edge_outputs
-    cdef readonly tuple shapes        # of the operands, None for numbers
     cdef readonly tuple attrs
     cdef readonly int64_t seq
     cdef readonly int n_outputs
-    cdef readonly str name
-    cdef Saved* saved
+    cdef str rule_name
+    cdef Saved* saved                 # the operands, then (of a row) the outputs
     cdef int n_saved
+    cdef bint freed
     cdef object __weakref__
-
-    def __cinit__(self):
-        self.saved = NULL
-        self.n_outputs = 1
 
     def __dealloc__(self):
         self._free()
+        if self.saved != NULL:
+            nl_free(self.saved, self.n_saved * sizeof(Saved))
 
     cdef void _free(self):
         cdef int i
-        if self.saved == NULL:
+        if self.freed or self.saved == NULL:
             return
+        self.freed = True
         for i in range(self.n_saved):
             if self.saved[i].d.storage != NULL:
                 self.saved[i].d.storage.release()
-        free(self.saved)
-        self.saved = NULL
 
     def release(self):
         """Frees the saved tensors; a second backward through this node is an error."""
         self._free()
         if self.op < 0:
             self.rule = None
+
+    @property
+    def name(self):
+        return rows[self.op].name if self.op >= 0 else self.rule_name
 
     def __repr__(self):
         return f"<{self.name} backward>"
@@ -124,7 +126,7 @@ cdef class Node:
         s.d.storage.retain()
         if edge is not None:
             t.node = edge
-            t.node_output = 0 if owner is not None else self.edge_outputs[i]
+            t.node_output = 0 if owner is not None else s.edge_output
         return t
 
     def apply(self, F, tuple grads):
@@ -134,7 +136,7 @@ cdef class Node:
             if self.rule is None:
                 raise RuntimeError(FREED.format(self.name))
             return self.rule(F, *grads)
-        if self.saved == NULL:
+        if self.freed:
             raise RuntimeError(FREED.format(self.name))
         row = rows[self.op]
         n_in = len(self.edges)
@@ -148,6 +150,21 @@ cdef class Node:
             return row.grad(*args, *self.attrs)
         return row.grad(*args)
 
+    def flows(self, F, tuple grads):
+        """(edge, output of the node there, gradient) of every operand that wants one, broadcasting undone."""
+        cdef tuple results = tuple(self.apply(F, grads))
+        cdef list flows = []
+        cdef object edge, grad
+        cdef int i
+        for i in range(len(self.edges)):
+            edge, grad = self.edges[i], results[i]
+            if edge is None or grad is None:
+                continue
+            if not is_tensor(grad) or not same_shape(&(<Tensor>grad).d, &self.saved[i].d):
+                grad = sum_to(grad, shape_tuple(&self.saved[i].d))
+            flows.append((edge, self.saved[i].edge_output, grad))
+        return flows
+
 
 cdef str FREED = ("{} backward: the saved tensors were freed by an earlier backward; "
                   "pass retain_graph=True to the first one")
@@ -160,24 +177,44 @@ cdef inline bint wants_grad(Tensor t) except -1:
     return t.leaf_grad or t.node is not None
 
 
-cdef object edge_of(Tensor t):
-    """Where the gradient of `t` flows: a Node, a leaf, or nowhere."""
-    if not wants_grad(t):
+cdef object edge_of(object x):
+    """Where the gradient of `x` flows: a Node, a leaf, or nowhere."""
+    if not is_tensor(x) or not wants_grad(<Tensor>x):
         return None
-    return t if t.node is None else t.node
+    return x if (<Tensor>x).node is None else (<Tensor>x).node
 
 
-cdef Node new_node(int op, str name, tuple operands):
+cdef Node new_node(int op, tuple operands, int n_outputs):
+    """A node whose operands' shapes are kept, and where a row's gradient rule reads them, their values."""
     cdef Node node = Node.__new__(Node)
+    cdef int n = len(operands), i
+    cdef const OpSpec* s = &specs[op if op >= 0 else 0]
     global next_sequence
-    node.edges = tuple([edge_of(<Tensor>x) if is_tensor(x) else None for x in operands])
-    node.edge_outputs = tuple([(<Tensor>x).node_output if is_tensor(x) else 0 for x in operands])
-    node.shapes = tuple([shape_tuple(&(<Tensor>x).d) if is_tensor(x) else None for x in operands])
     node.op = op
-    node.name = name
+    node.n_outputs = n_outputs
+    node.n_saved = n + (s.n_out if op >= 0 else 0)
+    node.saved = <Saved*>nl_alloc(node.n_saved * sizeof(Saved))
+    memset(node.saved, 0, node.n_saved * sizeof(Saved))
+    for i in range(n):
+        if is_tensor(operands[i]):
+            save_one(&node.saved[i], <Tensor>operands[i], op >= 0 and s.saved[i if i < s.n_in else s.n_in - 1])
+            node.saved[i].edge_output = (<Tensor>operands[i]).node_output
+        elif op >= 0:
+            node.saved[i].is_number = True
+            node.saved[i].d.dtype = as_dtype(F64)
+            node.saved[i].bits = scalar_bits(float(operands[i]), F64)
+    node.edges = edges_of(operands)
     next_sequence += 1
     node.seq = next_sequence
     return node
+
+
+cdef tuple edges_of(tuple operands):
+    if len(operands) == 1:
+        return (edge_of(operands[0]),)
+    if len(operands) == 2:
+        return (edge_of(operands[0]), edge_of(operands[1]))
+    return tuple([edge_of(x) for x in operands])
 
 
 cdef void save_one(Saved* s, Tensor t, bint values):
@@ -192,21 +229,8 @@ cdef void save_one(Saved* s, Tensor t, bint values):
 
 cdef Node row_node(int op, tuple operands, tuple attrs):
     """The node of a table row, which keeps what the rule reads; made before an in-place op writes."""
-    cdef Node node = new_node(op, rows[op].name, operands)
-    cdef int n = len(operands), i
-    cdef OpSpec* s = &specs[op]
+    cdef Node node = new_node(op, operands, 1)
     node.attrs = attrs
-    node.n_saved = n + s.n_out
-    node.saved = <Saved*>calloc(node.n_saved, sizeof(Saved))
-    if node.saved == NULL:
-        raise MemoryError()
-    for i in range(n):
-        if isinstance(operands[i], Tensor):
-            save_one(&node.saved[i], <Tensor>operands[i], s.saved[i if i < s.n_in else s.n_in - 1])
-        else:
-            node.saved[i].is_number = True
-            node.saved[i].d.dtype = as_dtype(F64)
-            node.saved[i].bits = scalar_bits(float(operands[i]), F64)
     return node
 
 
@@ -214,23 +238,29 @@ cdef void attach(Tensor out, Node node):
     """Makes `out` the result of `node`."""
     if specs[node.op].saves_out:
         save_one(&node.saved[node.n_saved - specs[node.op].n_out], out, True)
-    out.node = node
-    out.node_output = 0
-    out.leaf_grad = False
+    set_history(out, node, 0)
+
+
+cdef Node rule_node(str name, object rule, tuple operands, int n_outputs):
+    """The node of an operation that is no row: `rule(F, *output gradients) -> gradients`."""
+    cdef Node node = new_node(-1, operands, n_outputs)
+    node.rule_name = name
+    node.rule = rule
+    return node
+
+
+cdef inline void set_history(Tensor t, Node node, int output):
+    t.node = node
+    t.node_output = output
+    t.leaf_grad = False
 
 
 def python_node(str name, rule, tuple operands, tuple outs):
     """Connects `outs` to `operands` through `rule(F, *output gradients) -> gradients`."""
-    cdef Node node = new_node(-1, name, operands)
+    cdef Node node = rule_node(name, rule, operands, len(outs))
     cdef int i
-    cdef Tensor t
-    node.rule = rule
-    node.n_outputs = len(outs)
     for i in range(len(outs)):
-        t = outs[i]
-        t.node = node
-        t.node_output = i
-        t.leaf_grad = False
+        set_history(outs[i], node, i)
     return node
 
 
@@ -239,6 +269,23 @@ cdef bint any_wants_grad(tuple operands) except -1:
         if isinstance(x, Tensor) and wants_grad(<Tensor>x):
             return True
     return False
+
+
+def take_gradient(list entry):
+    """The last of `entry` as a `.grad` of its own: itself where nothing else can see its memory, else a copy.
+
+    It may be another leaf's gradient too, or the caller's.
+    """
+    cdef Tensor grad = entry.pop()
+    if (type(grad) is Tensor and (<PyObject*>grad).ob_refcnt == 1 and grad.node is None and is_dense_owner(&grad.d)):
+        return grad
+    return map1(COPY_OP, grad)
+
+
+cdef inline bint is_dense_owner(const TensorData* d):
+    """Whether the elements fill a storage, row by row, that nobody else refers to: no tensor, node, array or tape."""
+    return (d.storage.refs.load() == 1 and d.storage.flags == 0 and is_contiguous(d[0])
+            and d.storage.bytes == numel(d[0]) * itemsize(d.dtype))
 
 
 # ---- writes into views: the base's history goes through the view, other views follow ----

@@ -11,39 +11,55 @@ cdef inline Tensor base_of(Tensor x):
     return x if x.base is None or x.leaf_grad else x.base
 
 
-cdef int link(Tensor v, Tensor x, str name, object rule) except -1:
-    """Makes v a view of x for autograd; `rule(F, g)` maps the gradient of v to x's shape."""
+cdef inline bint follows(Tensor v, Tensor x) except -1:
+    """Makes v a view of x; whether its gradient flows on to x, so that it needs a node."""
     if not grad_enabled():
-        return 0
+        return False
     v.base = base_of(x)
     v.base_writes = v.base.writes
-    if wants_grad(x):
-        python_node(name, rule, (x,), (v,))
-    return 0
+    return wants_grad(x)
 
 
 cdef Tensor view_reshape(Tensor x, object shape, str op):
     """x with another shape: a view where the strides allow, else a copy."""
     cdef int64_t wanted[MAX_RANK]
-    cdef int64_t strides[MAX_RANK]
-    cdef int n = sizes_from(shape, op, wanted), i
+    cdef int n = sizes_from(shape, op, wanted)
+    return reshaped(x, wanted, n, op)
+
+
+cdef Tensor reshaped(Tensor x, const int64_t* wanted, int n, str op):
     cdef Dims old = dims_of(&x.d), new
     cdef Tensor v
-    new = shape_reshape(op.encode(), old, wanted, n)
-    if not reshape_strides(old, x.d.strides, new, strides):
-        if op == "view":
-            raise ShapeError(f"view: shape {tuple(shape)} is not a view of the {describe(x)} with strides "
-                             f"{stride_tuple(&x.d)}; use reshape")
-        x = map1(OP["copy"], x)
-        reshape_strides(old, x.d.strides, new, strides)
+    cdef int i
+    new = shape_reshape(PyUnicode_AsUTF8(op), old, wanted, n)
     v = alias(x)
     v.d.rank = new.rank
     for i in range(new.rank):
         v.d.shape[i] = new.d[i]
-        v.d.strides[i] = strides[i]
-    old_shape = shape_tuple(&x.d)
-    link(v, x, op, lambda F, g: (g.reshape(old_shape),))
+    if is_contiguous(x.d):
+        set_contiguous_strides(v.d)
+    elif not reshape_strides(old, x.d.strides, new, v.d.strides):
+        if op == "view":
+            raise ShapeError(f"view: shape {dims_tuple(&new)} is not a view of the {describe(x)} with strides "
+                             f"{stride_tuple(&x.d)}; use reshape")
+        return reshaped(map1(COPY_OP, x), wanted, n, op)
+    if follows(v, x):
+        set_history(v, rule_node(op, reshaping(old), (x,), 1), 0)
     return v
+
+
+cdef class Reshaping:
+    """The gradient rule of `reshape`."""
+    cdef Dims shape
+
+    def __call__(self, F, Tensor g):
+        return (reshaped(g, self.shape.d, self.shape.rank, "reshape"),)
+
+
+cdef Reshaping reshaping(Dims shape):
+    cdef Reshaping rule = Reshaping.__new__(Reshaping)
+    rule.shape = shape
+    return rule
 
 
 cdef Tensor with_axis(Tensor x):
@@ -53,35 +69,81 @@ cdef Tensor with_axis(Tensor x):
 
 cdef Tensor view_permute(Tensor x, object dims):
     cdef int64_t wanted[MAX_RANK]
-    cdef int i, axis, n = sizes_from(dims, "permute", wanted)
-    cdef Tensor v
+    cdef int axes[MAX_RANK]
+    cdef int i, n = sizes_from(dims, "permute", wanted)
     shape_permute("permute", dims_of(&x.d), wanted, n)
-    axes = [axis_of("permute", wanted[i], n) for i in range(n)]
-    v = alias(x)
     for i in range(n):
-        axis = axes[i]
-        v.d.shape[i] = x.d.shape[axis]
-        v.d.strides[i] = x.d.strides[axis]
-    inverse = tuple([axes.index(i) for i in range(n)])
-    link(v, x, "permute", lambda F, g: (g.permute(inverse),))
+        axes[i] = <int>(wanted[i] + n if wanted[i] < 0 else wanted[i])
+    return permuted(x, axes)
+
+
+cdef Tensor permuted(Tensor x, const int* axes):
+    """x with axis axes[i] in place i."""
+    cdef Tensor v = alias(x)
+    cdef int i
+    for i in range(x.d.rank):
+        v.d.shape[i] = x.d.shape[axes[i]]
+        v.d.strides[i] = x.d.strides[axes[i]]
+    if follows(v, x):
+        set_history(v, rule_node("permute", undoing(axes, x.d.rank), (x,), 1), 0)
     return v
+
+
+cdef class Permutation:
+    """The gradient rule of `permute`."""
+    cdef int axes[MAX_RANK]
+
+    def __call__(self, F, Tensor g):
+        return (permuted(g, self.axes),)
+
+
+cdef Permutation undoing(const int* axes, int rank):
+    cdef Permutation rule = Permutation.__new__(Permutation)
+    cdef int i
+    for i in range(rank):
+        rule.axes[axes[i]] = i
+    return rule
+
+
+cdef Tensor exchanged(Tensor x, int a, int b):
+    """x with axes a and b exchanged."""
+    cdef int axes[MAX_RANK]
+    cdef int i
+    for i in range(x.d.rank):
+        axes[i] = b if i == a else a if i == b else i
+    return permuted(x, axes)
+
+
+cdef Tensor reversed_axes(Tensor x):
+    cdef int axes[MAX_RANK]
+    cdef int i
+    for i in range(x.d.rank):
+        axes[i] = x.d.rank - 1 - i
+    return permuted(x, axes)
 
 
 cdef Tensor view_expand(Tensor x, object shape):
     cdef int64_t wanted[MAX_RANK]
-    cdef int n = sizes_from(shape, "expand", wanted), i, lead
-    cdef Dims old = dims_of(&x.d), new
-    cdef Tensor v
-    new = shape_expand("expand", old, wanted, n)
-    v = alias(x)
-    lead = new.rank - x.d.rank
+    cdef int n = sizes_from(shape, "expand", wanted)
+    return expanded(x, shape_expand("expand", dims_of(&x.d), wanted, n))
+
+
+cdef Tensor expanded(Tensor x, Dims new):
+    """x with its axes of extent 1, and new leading ones, stretched to a shape that was checked."""
+    cdef Tensor v = alias(x)
+    cdef int i, lead = new.rank - x.d.rank
     v.d.rank = new.rank
     for i in range(new.rank):
         v.d.shape[i] = new.d[i]
         v.d.strides[i] = 0 if i < lead or (x.d.shape[i - lead] == 1 and new.d[i] != 1) else x.d.strides[i - lead]
-    old_shape = shape_tuple(&x.d)
-    link(v, x, "expand", lambda F, g: (F.sum_to(g, old_shape),))
+    if follows(v, x):
+        set_history(v, rule_node("expand", undo_expansion, (x,), 1), 0)
     return v
+
+
+def undo_expansion(F, g):
+    """The gradient rule of `expand`: every gradient is summed to its operand's shape where it is sent on."""
+    return (g,)
 
 
 def sum_to(g, tuple shape):
@@ -96,33 +158,84 @@ def sum_to(g, tuple shape):
     return view_reshape(t, shape, "reshape")
 
 
-cdef Tensor view_slice(Tensor x, int axis, int64_t start, int64_t step, int64_t count):
-    """Elements start, start + step, … (count of them) along one axis; no history."""
+# ---- basic indices ----
+
+cdef enum:
+    DROPPED = -1   # as a part's count: an integer, whose axis goes
+    INSERTED = -2  # a new axis of extent 1
+    MAX_PARTS = 2 * MAX_RANK
+
+cdef struct Part:
+    int64_t start, step, count  # elements start, start + step, … (count of them) of the next axis
+
+
+cdef class Cut:
+    """The gradient rule of a basic index: the gradient is laid into zeros, at the places that were taken."""
+    cdef Part parts[MAX_PARTS]
+    cdef int n
+    cdef tuple shape
+
+    def __call__(self, F, g):
+        zeros = F.zeros(self.shape, dtype=g.dtype)
+        cut(zeros, self.parts, self.n).copy_(g)
+        return (zeros,)
+
+
+cdef Tensor cut(Tensor x, const Part* parts, int n):
+    """The view that a basic index takes; axes behind its parts stay whole."""
     cdef Tensor v = alias(x)
-    if count > 0:
-        v.d.offset += start * x.d.strides[axis]
-    v.d.shape[axis] = count
-    v.d.strides[axis] = x.d.strides[axis] * step
+    cdef Cut rule
+    place_parts(&v.d, &x.d, parts, n)
+    if follows(v, x):
+        rule = Cut.__new__(Cut)
+        memcpy(rule.parts, parts, n * sizeof(Part))
+        rule.n = n
+        rule.shape = shape_tuple(&x.d)
+        set_history(v, rule_node("slice", rule, (x,), 1), 0)
     return v
 
 
-cdef Tensor narrow_view(Tensor x, int axis, int64_t start, int64_t step, int64_t count):
-    """`view_slice` with history."""
-    cdef Tensor v = view_slice(x, axis, start, step, count)
-    shape = shape_tuple(&x.d)
+cdef int place_parts(TensorData* v, const TensorData* x, const Part* parts, int n) except -1:
+    """Offset, shape and strides of the view."""
+    cdef int i, axis = 0, rank = 0
+    for i in range(n):
+        if parts[i].count == DROPPED:
+            v.offset += parts[i].start * x.strides[axis]
+            axis += 1
+            continue
+        if rank == MAX_RANK:
+            raise ShapeError(f"index: the result has more than the {MAX_RANK} axes supported")
+        if parts[i].count == INSERTED:
+            v.shape[rank] = v.strides[rank] = 1
+        else:
+            if parts[i].count > 0:
+                v.offset += parts[i].start * x.strides[axis]
+            v.shape[rank] = parts[i].count
+            v.strides[rank] = x.strides[axis] * parts[i].step
+            axis += 1
+        rank += 1
+    if rank + x.rank - axis > MAX_RANK:
+        raise ShapeError(f"index: the result has more than the {MAX_RANK} axes supported")
+    for axis in range(axis, x.rank):
+        v.shape[rank] = x.shape[axis]
+        v.strides[rank] = x.strides[axis]
+        rank += 1
+    v.rank = rank
+    return 0
 
-    def rule(F, g):
-        z = F.zeros(shape, dtype=g.dtype)
-        slice_axis(z, axis, start, step, count).copy_(g)
-        return (z,)
 
-    link(v, x, "slice", rule)
-    return v
+cdef Tensor cut_axis(Tensor x, int axis, int64_t start, int64_t step, int64_t count):
+    """One part for `axis`, whole axes before and behind it."""
+    cdef Part parts[MAX_RANK]
+    cdef int i
+    for i in range(axis):
+        parts[i] = Part(0, 1, x.d.shape[i])
+    parts[axis] = Part(start, step, count)
+    return cut(x, parts, axis + 1)
 
 
-def slice_axis(Tensor x, int axis, int64_t start, int64_t step, int64_t count):
-    """The view that `narrow_view` made, of another tensor of the same shape."""
-    return narrow_view(x, axis, start, step, count)
+cdef inline Tensor view_select(Tensor x, int axis, int64_t index):
+    return cut_axis(x, axis, index, 1, DROPPED)
 
 
 cdef Tensor drop_axis(Tensor x, int axis):
@@ -132,8 +245,13 @@ cdef Tensor drop_axis(Tensor x, int axis):
     return view_reshape(x, shape, "reshape")
 
 
-cdef Tensor view_select(Tensor x, int axis, int64_t index):
-    return drop_axis(narrow_view(x, axis, index, 1, 1), axis)
+cdef Tensor piece_of(Tensor x, int axis, int64_t start, int64_t count):
+    """`count` elements from `start` along one axis; no history."""
+    cdef Tensor v = alias(x)
+    if count > 0:
+        v.d.offset += start * x.d.strides[axis]
+    v.d.shape[axis] = count
+    return v
 
 
 def as_strided(input, size, stride, storage_offset=None):
@@ -197,7 +315,7 @@ def split(tensor, split_size_or_sections, dim=0):
             raise ShapeError(f"split: sizes {sizes} do not add up to axis {axis} of the {describe(t)}")
     pieces = []
     for size in sizes:
-        v = view_slice(t, axis, at, 1, size)
+        v = piece_of(t, axis, at, size)
         pieces.append(v)
         at += size
     if grad_enabled():
@@ -265,7 +383,7 @@ def cat(tensors, dim=0):
     try:
         out = empty(*dims_tuple(&shape), dtype=DTYPES[t])
         for part in parts:
-            copy_into(view_slice(out, axis, at, 1, part.d.shape[axis]), part)
+            copy_into(piece_of(out, axis, at, part.d.shape[axis]), part)
             at += part.d.shape[axis]
     finally:
         set_grad_enabled(was)

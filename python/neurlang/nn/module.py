@@ -175,8 +175,8 @@ class Module:
 
     def _of_kind(self, *kinds: str) -> dict[str, Any]:
         """This module's own parts of these kinds, absent ones (None) left out."""
-        parts = ((name, self.__dict__[name]) for name, kind in self._kinds.items() if kind in kinds)
-        return {name: value for name, value in parts if value is not None}
+        own = self.__dict__
+        return {name: own[name] for name, kind in self._kinds.items() if kind in kinds and own[name] is not None}
 
     # Walks over the tree. What is reached twice (shared weights) is met once.
 
