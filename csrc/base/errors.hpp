@@ -30,6 +30,9 @@ struct OutOfMemory : Error {  // MemoryError
   using Error::Error;
 };
 
+// Thrown where a computation was stopped by a signal; what its handler raised waits in Python's error indicator.
+struct Interrupted {};
+
 // What a native kernel's kIndexError means; `fault` is {index, extent, axis}.
 inline IndexError index_error(const char* op, const int64_t* fault) {
   return IndexError(std::string(op) + ": index " + std::to_string(fault[0]) + " is out of range for axis " +

@@ -25,6 +25,9 @@ void raise_ours(const char* name, const char* message) {
 void raise_python() {
   try {
     throw;
+  } catch (const Interrupted&) {
+    if (PyErr_Occurred() == nullptr)  // kept by a tensor that is read after the interrupt was handled
+      raise_ours("TraceError", "a signal stopped the computation before this tensor was computed");
   } catch (const ShapeError& e) {
     raise_ours("ShapeError", e.what());
   } catch (const DTypeError& e) {

@@ -57,6 +57,9 @@ extern "C" {
 // shows in the result. Runs serially when n <= grain, when one thread is set, or inside another parallel_for.
 void nl_parallel_for(int64_t n, int64_t grain, void (*fn)(void* ctx, int64_t begin, int64_t end), void* ctx);
 int nl_num_threads(void);
+// For loop bodies that may take longer than some milliseconds an item: called now and then, it throws when the
+// computation is to stop (Ctrl-C).
+void nl_check_interrupt(void);
 // The calling thread's scratch block `slot` (0..3), at least `bytes` long, 64-byte aligned, grown and kept;
 // its content is lost when the same thread asks for the same slot again. Throws out-of-memory before any write.
 void* nl_scratch(int slot, int64_t bytes);

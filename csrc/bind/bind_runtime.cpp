@@ -3,11 +3,14 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <utility>
 
 #include "../eager/eager.hpp"
+#include "../eager/tape.hpp"
 #include "../runtime/alloc.hpp"
 #include "../runtime/count.hpp"
 #include "../runtime/cpu.hpp"
+#include "../runtime/interrupt.hpp"
 #include "../runtime/library.hpp"
 #include "../runtime/limits.hpp"
 #include "../runtime/threads.hpp"
@@ -26,6 +29,8 @@ py::dict memory() {
   d["cached"] = s.cached;
   d["mapped"] = s.mapped;
   d["peak"] = s.peak;
+  d["arenas"] = s.arenas;
+  d["requests"] = s.requests;
   return d;
 }
 
@@ -63,7 +68,17 @@ Library load_library(const py::object& source) {
   return Library::from_path(py::module_::import("os").attr("fspath")(source).cast<std::string>());
 }
 
+// Whatever the handlers compute is no part of the trace that may be open.
+bool run_signal_handlers() {
+  const py::gil_scoped_acquire acquire;
+  Tape* tape = std::exchange(current_tape(), nullptr);
+  const bool raised = PyErr_CheckSignals() != 0;
+  current_tape() = tape;
+  return raised;
+}
+
 void bind_threads(py::module_& m) {
+  set_interrupt_hook(run_signal_handlers);
   m.def("set_num_threads", &set_num_threads, py::arg("n"),
         "Sets how many threads, the calling one included, an operation may use. Results do not depend on it.\n\n"
         ">>> threads = neurlang.get_num_threads()\n>>> neurlang.set_num_threads(1)\n"
@@ -77,9 +92,14 @@ void bind_memory(py::module_& m) {
       .def(py::init<int64_t>(), py::arg("nbytes"))
       .def_property_readonly("address", &Block::address);
   m.def("memory_stats", &memory,
-        "Bytes of the allocator: in use, cached, mapped (their sum), and the peak of that.\n\n"
+        "Bytes of the allocator: in use, cached, mapped (their sum), and the peak of that; of those in use the arenas\n"
+        "(scratch memory that threads keep); and how many requests the system got.\n\n"
         ">>> stats = neurlang.memory_stats()\n"
         ">>> stats['mapped'] == stats['in_use'] + stats['cached']\nTrue");
+  m.def("reset_peak_memory_stats", &reset_peak_memory,
+        "Lets `memory_stats()['peak']` count anew from what is mapped now.\n\n"
+        ">>> neurlang.reset_peak_memory_stats()\n>>> stats = neurlang.memory_stats()\n"
+        ">>> stats['peak'] == stats['mapped']\nTrue");
   m.def("release_cached_memory", &release_cached_memory,
         "Gives memory that waits for reuse back to the system.\n\n"
         ">>> x = neurlang.empty(1 << 20)\n>>> del x\n>>> cached = neurlang.memory_stats()['cached']\n"

@@ -110,7 +110,10 @@ struct Tile {
     for (int64_t q = q0; q < q1; q++) columns[q - q0].find(job.c.columns, column(q), int(column(q + 1) - column(q)));
     if (job.k_begin == job.k_end && !job.add) clear();
     if (job.add) each_block([](const Columns<T>& c, T* row, T* block) { c.get(row, block); });
-    for (int64_t k = job.k_begin; k < job.k_end; k += kDepth) add_block(k, int(min_of(kDepth, job.k_end - k)));
+    for (int64_t k = job.k_begin; k < job.k_end; k += kDepth) {
+      if (k > job.k_begin) nl_check_interrupt();
+      add_block(k, int(min_of(kDepth, job.k_end - k)));
+    }
     each_block([](const Columns<T>& c, T* row, T* block) { c.put(block, row); });
     if (job.finish) job.finish(job.owner, batch, row(p0), row(p1), column(q0), column(q1));
   }
@@ -139,6 +142,7 @@ struct Tile {
     Panel<T> rows[kMaxRowPanels<T>], panel[kMaxColumnPanels<T>];
     for (int64_t p = p0; p < p1; p += kMaxRowPanels<T>) {
       int64_t stop = min_of(p + kMaxRowPanels<T>, p1);
+      if (p > p0) nl_check_interrupt();
       for (int64_t i = p; i < stop; i++) rows[i - p] = fetch_rows(i, k, depth, packed_a + (i - p) * kPanelA);
       for (int64_t q = q0; q < q1; q++) {
         // B is packed while it meets the first rows, and kept where there are more.

@@ -82,7 +82,7 @@ SizeClass large_class(int64_t bytes) { return geometric(bytes, 16, 3); }
 std::mutex lock;  // guards everything below that is not a thread's own
 
 struct SystemMemory {
-  int64_t mapped = 0, peak = 0;
+  int64_t mapped = 0, peak = 0, requests = 0;
   int64_t unchecked = 0;  // mapped since the last look at what the system has free
 };
 SystemMemory system_memory;
@@ -123,6 +123,7 @@ char* map(int64_t bytes) {
     if (block < begin + slack) munmap(block + bytes, size_t(begin + slack - block));
     madvise(block, size_t(bytes), MADV_HUGEPAGE);
   }
+  ++system_memory.requests;
   system_memory.mapped += bytes;
   system_memory.unchecked += bytes;
   system_memory.peak = std::max(system_memory.peak, system_memory.mapped);
@@ -243,6 +244,7 @@ struct ThreadCache {
   ThreadCache *prev, *next;     // among the threads
   void* kept[5];                // scratch slots 0 to 3 and the arena
   int64_t kept_bytes[5];
+  std::atomic<int64_t> kept_total;  // bytes, those put aside included
   ThreadState state;
 };
 thread_local ThreadCache cache;
@@ -267,12 +269,16 @@ void push(Block*& head, void* block, int64_t size) {
 
 Block* pop(Block*& head) { return std::exchange(head, head->next); }
 
+void count_kept(int64_t bytes) { cache.kept_total.store(cache.kept_total.load(std::memory_order_relaxed) + bytes); }
+
+void free_kept(int i) {
+  if (cache.kept[i] == nullptr) return;
+  nl_free(std::exchange(cache.kept[i], nullptr), cache.kept_bytes[i]);
+  count_kept(-std::exchange(cache.kept_bytes[i], 0));
+}
+
 void close_thread() {
-  for (int i = 0; i < 5; ++i) {
-    if (cache.kept[i] != nullptr) nl_free(cache.kept[i], cache.kept_bytes[i]);
-    cache.kept[i] = nullptr;
-    cache.kept_bytes[i] = 0;
-  }
+  for (int i = 0; i < 5; ++i) free_kept(i);
   const std::lock_guard<std::mutex> guard(lock);
   for (int i = 0; i < kSmallClasses; ++i) {
     FreeList& list = cache.lists[i];
@@ -362,11 +368,10 @@ void* keep(int i, int64_t bytes) {
     const std::lock_guard<std::mutex> guard(lock);
     open_thread();  // so that the block is freed when the thread ends
   }
-  if (cache.kept[i] != nullptr) nl_free(cache.kept[i], cache.kept_bytes[i]);
-  cache.kept[i] = nullptr;
-  cache.kept_bytes[i] = 0;
+  free_kept(i);
   cache.kept[i] = nl_alloc(bytes);
   cache.kept_bytes[i] = bytes;
+  count_kept(bytes);
   return cache.kept[i];
 }
 
@@ -385,10 +390,31 @@ void forget_other_threads() {
 
 MemoryStats memory_stats() {
   const std::lock_guard<std::mutex> guard(lock);
-  int64_t in_use = large_in_use + shared.ended_in_use;
-  for (const ThreadCache* t = shared.threads; t != nullptr; t = t->next)
+  int64_t in_use = large_in_use + shared.ended_in_use, arenas = 0;
+  for (const ThreadCache* t = shared.threads; t != nullptr; t = t->next) {
     in_use += t->in_use.load(std::memory_order_relaxed);
-  return {in_use, system_memory.mapped - in_use, system_memory.mapped, system_memory.peak};
+    arenas += t->kept_total.load(std::memory_order_relaxed);
+  }
+  const SystemMemory& m = system_memory;
+  return {in_use, m.mapped - in_use, m.mapped, m.peak, arenas, m.requests};
+}
+
+void reset_peak_memory() {
+  const std::lock_guard<std::mutex> guard(lock);
+  system_memory.peak = system_memory.mapped;
+}
+
+KeptMemoryAside::KeptMemoryAside() {
+  for (int i = 0; i < kKept; ++i) {
+    kept_[i] = std::exchange(cache.kept[i], nullptr);
+    kept_bytes_[i] = std::exchange(cache.kept_bytes[i], 0);
+  }
+}
+
+KeptMemoryAside::~KeptMemoryAside() {
+  for (int i = 0; i < kKept; ++i) free_kept(i);
+  std::copy_n(kept_, kKept, cache.kept);
+  std::copy_n(kept_bytes_, kKept, cache.kept_bytes);
 }
 
 void release_cached_memory() {

@@ -17,12 +17,32 @@ void* nl_arena(int64_t bytes);
 namespace nl {
 
 struct MemoryStats {
-  int64_t in_use;  // bytes of blocks that are handed out, rounded up as the allocator does
-  int64_t cached;  // bytes that wait to be used again
-  int64_t mapped;  // bytes obtained from the system: the sum of the two
-  int64_t peak;    // the most that was ever mapped
+  int64_t in_use;    // bytes of blocks that are handed out, rounded up as the allocator does
+  int64_t cached;    // bytes that wait to be used again
+  int64_t mapped;    // bytes obtained from the system: the sum of the two
+  int64_t peak;      // the most that was mapped at a time
+  int64_t arenas;    // of the bytes in use: the arenas and scratch blocks of all threads
+  int64_t requests;  // how often the system was asked for memory
 };
 MemoryStats memory_stats();
+
+// From now on `peak` is the most that is mapped from now on.
+void reset_peak_memory();
+
+// While it lives, the calling thread's scratch blocks and arena are put aside: what runs meanwhile gets its own, and
+// the computation that was left finds its contents again.
+class KeptMemoryAside {
+ public:
+  KeptMemoryAside();
+  ~KeptMemoryAside();
+  KeptMemoryAside(const KeptMemoryAside&) = delete;
+  KeptMemoryAside& operator=(const KeptMemoryAside&) = delete;
+
+ private:
+  static constexpr int kKept = 5;  // scratch slots 0 to 3 and the arena
+  void* kept_[kKept];
+  int64_t kept_bytes_[kKept];
+};
 
 // Gives cached large blocks back to the system.
 void release_cached_memory();

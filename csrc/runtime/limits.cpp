@@ -37,7 +37,7 @@ int64_t field(const std::string& path, const char* key, int64_t missing) {
 // The number in a file that holds just one; "max" and a missing file mean `missing`.
 int64_t number(const std::string& path, int64_t missing) { return field(path, "", missing); }
 
-// Calls visit(directory) for the process's cgroup and all its parents; version 2 only.
+// Calls visit(directory) for the process's cgroup and all its parents, of version 2.
 template <class Visit>
 void each_cgroup(const Visit& visit) {
   const File file("/proc/self/cgroup");
@@ -53,12 +53,22 @@ void each_cgroup(const Visit& visit) {
   }
 }
 
+int64_t cpus_of(int64_t quota, int64_t period) {
+  return quota > 0 && period > 0 ? std::max<int64_t>((quota + period - 1) / period, 1) : kUnlimited;
+}
+
 // Processors that the cgroup's bandwidth limit amounts to, rounded up.
 int64_t cpus_of(const std::string& directory) {
   const File file(directory + "/cpu.max");
   long long quota, period;
-  if (file.f == nullptr || std::fscanf(file.f, "%lld %lld", &quota, &period) != 2 || period <= 0) return kUnlimited;
-  return std::max<int64_t>((quota + period - 1) / period, 1);
+  if (file.f == nullptr || std::fscanf(file.f, "%lld %lld", &quota, &period) != 2) return kUnlimited;
+  return cpus_of(quota, period);
+}
+
+// The same of version 1, as a container sees its own group.
+int64_t cpus_of_version_1() {
+  const std::string directory = "/sys/fs/cgroup/cpu";
+  return cpus_of(number(directory + "/cpu.cfs_quota_us", 0), number(directory + "/cpu.cfs_period_us", 0));
 }
 
 // Bytes the cgroup may still take; clean file pages count as free.
@@ -75,6 +85,7 @@ int available_cpus() {
   cpu_set_t set;
   int64_t n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
   each_cgroup([&](const std::string& directory) { n = std::min(n, cpus_of(directory)); });
+  n = std::min(n, cpus_of_version_1());
   return int(std::max<int64_t>(n, 1));
 }
 

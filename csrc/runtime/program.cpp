@@ -8,10 +8,13 @@
 #include "../base/errors.hpp"
 #include "alloc.hpp"
 #include "float_mode.hpp"
+#include "interrupt.hpp"
 #include "ops.gen.hpp"
 
 namespace nl {
 namespace {
+
+constexpr int kPollEvery = 64;  // steps; those that take long look for signals themselves
 
 thread_local int64_t failed_record = -1, failed_step_number = -1;
 
@@ -119,6 +122,7 @@ void Program::run(char* const* slots, const int64_t* offsets, const uint64_t* sc
   for (const Step& step : steps_) {
     try {
       std::visit([&](const auto& s) { frame.run(s); }, step.what);
+      if ((&step - steps_.data()) % kPollEvery == kPollEvery - 1) poll_interrupt();
     } catch (...) {
       failed_record = step.record;
       failed_step_number = &step - steps_.data();

@@ -1,5 +1,7 @@
 // threads.cpp: a pool in which callers take part, work is claimed in chunks, and idle workers spin briefly, then sleep.
 //
+// Loops that take long are run in pieces of some milliseconds, between which the caller looks for signals.
+//
 // One loop runs in the pool at a time. Its chunks are claimed from one counter, so a worker that the system has taken
 // off its processor costs at most the chunk it holds. A caller that finds the pool taken runs its loop alone: then all
 // processors are busy already. So does a loop inside a loop.
@@ -22,8 +24,10 @@
 #include <string>
 #include <type_traits>
 
+#include "../base/errors.hpp"
 #include "../base/view.hpp"
 #include "float_mode.hpp"
+#include "interrupt.hpp"
 #include "limits.hpp"
 
 namespace nl {
@@ -98,25 +102,60 @@ static_assert(std::is_trivially_destructible_v<Pool>);
 
 Pool pool;
 
+// How many grains a thread runs at a time, so that a chunk lasts no longer than kStretch: few at first, then by the
+// time that the last chunk took.
+class Pace {
+ public:
+  int64_t grains() const { return grains_; }
+
+  void ran(int64_t grains) {
+    const auto now = std::chrono::steady_clock::now();
+    const double each = std::chrono::duration<double>(now - start_).count() / double(grains);
+    grains_ = std::max<int64_t>(int64_t(std::min(kStretch / each, 1e15)), 1);
+    start_ = now;
+  }
+
+ private:
+  static constexpr double kStretch = 0.01;  // seconds
+  int64_t grains_ = 32;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 // Claims shrink from a share of what is left down to the grain, so that all threads end together.
-bool claim(const Loop& loop, int64_t& begin, int64_t& end) {
+bool claim(const Loop& loop, const Pace& pace, int64_t& begin, int64_t& end) {
   begin = pool.next.load(std::memory_order_relaxed);
   do {
     if (begin >= loop.n) return false;
-    const int64_t share = (loop.n - begin) / (2 * loop.threads);
-    const int64_t chunk = std::max<int64_t>(share / loop.grain, 1) * loop.grain;
+    const int64_t share = (loop.n - begin) / (2 * loop.threads) / loop.grain;
+    const int64_t chunk = std::clamp<int64_t>(share, 1, pace.grains()) * loop.grain;
     end = loop.n - begin <= chunk ? loop.n : begin + chunk;
   } while (!pool.next.compare_exchange_weak(begin, end, std::memory_order_relaxed));
   return true;
 }
 
-void run_chunks(const Loop& loop) {
+void run_chunks(const Loop& loop, bool is_caller) {
   int64_t begin, end;
   try {
-    while (claim(loop, begin, end)) loop.fn(loop.ctx, begin, end);
+    for (Pace pace; claim(loop, pace, begin, end); pace.ran((end - begin - 1) / loop.grain + 1)) {
+      loop.fn(loop.ctx, begin, end);
+      if (is_caller) poll_interrupt();
+    }
   } catch (...) {
     if (!pool.failed.exchange(true)) *pool.error = std::current_exception();
     pool.next.store(loop.n, std::memory_order_relaxed);  // the others stop after their chunk
+  }
+}
+
+// The whole loop on the calling thread.
+void run_alone(const Loop& loop) {
+  int64_t begin = 0;
+  for (Pace pace; begin < loop.n;) {
+    const int64_t left = (loop.n - begin - 1) / loop.grain + 1, grains = std::min(left, pace.grains());
+    const int64_t end = grains == left ? loop.n : begin + grains * loop.grain;
+    loop.fn(loop.ctx, begin, end);
+    poll_interrupt();
+    pace.ran(grains);
+    begin = end;
   }
 }
 
@@ -141,12 +180,15 @@ void wait_for_loop(uint32_t seen) {
   pool.sleepers.fetch_sub(1);
 }
 
+thread_local bool is_worker = false;
+
 void* work(void*) {
+  is_worker = true;
   const DefaultFloatMode mode;
   for (;;) {
     const uint32_t seen = pool.epoch.load(std::memory_order_acquire);
     if (enter()) {
-      run_chunks(pool.loop);
+      run_chunks(pool.loop, false);
       leave();
     }
     wait_for_loop(seen);
@@ -203,7 +245,7 @@ void run_in_pool(const Loop& loop) {
   pool.error = &error;
   ensure_workers(loop.threads - 1);
   open_gate(loop);
-  run_chunks(loop);
+  run_chunks(loop, true);
   close_gate();
   pool.failed.store(false, std::memory_order_relaxed);
   pool.taken.store(false, std::memory_order_release);
@@ -239,6 +281,11 @@ extern "C" int nl_num_threads(void) {
   return nl_num_threads();
 }
 
+extern "C" void nl_check_interrupt(void) {
+  if (!nl::is_worker) return nl::poll_interrupt();
+  if (nl::pool.failed.load(std::memory_order_relaxed)) throw nl::Interrupted();
+}
+
 extern "C" void nl_parallel_for(int64_t n, int64_t grain, void (*fn)(void* ctx, int64_t begin, int64_t end),
                                 void* ctx) {
   if (n <= 0) return;
@@ -249,6 +296,7 @@ extern "C" void nl_parallel_for(int64_t n, int64_t grain, void (*fn)(void* ctx, 
     const int threads = int(std::min<int64_t>(nl_num_threads(), chunks));
     if (threads > 1 && !nl::pool.taken.exchange(true, std::memory_order_acquire))
       return nl::run_in_pool({fn, ctx, n, grain, threads});
+    return nl::run_alone({fn, ctx, n, grain, 1});
   }
   fn(ctx, 0, n);
 }

@@ -55,7 +55,7 @@ def test_chunks_begin_at_multiples_of_the_grain(threads: int, rng: np.random.Gen
         assert lengths.sum() == n
         assert np.all(begins % grain == 0)
         assert np.all(lengths[begins[:-1]] >= grain)
-        assert len(begins) == 1 or (threads > 1 and n > grain)
+        assert len(begins) == 1 or n > grain
 
 
 def test_work_is_shared() -> None:
