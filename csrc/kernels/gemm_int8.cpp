@@ -101,14 +101,19 @@ struct Int8Product {
     vi32 sum[kRows][kVecs] = {};
     for (int64_t p = 0; p < pairs; p++) {
       vi32 column[kVecs];
+#pragma GCC unroll 4
       for (int v = 0; v < kVecs; v++) column[v] = LOAD(vi32, right + p * kColumns + v * W4);
+#pragma GCC unroll 8
       for (int r = 0; r < kRows; r++) {
         vi32 row = SPLAT(vi32, left[r * kPairs + p]);
+#pragma GCC unroll 4
         for (int v = 0; v < kVecs; v++) sum[r][v] += vi32_pairs(row, column[v]);
       }
     }
     int32_t made[kRows][kColumns];
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; r++) {
+#pragma GCC unroll 4
       for (int v = 0; v < kVecs; v++) store(made[r] + v * W4, sum[r][v]);
     }
     for (int64_t r = 0; r < rows; r++) {
