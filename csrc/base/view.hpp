@@ -28,6 +28,14 @@ struct Epilogue {
   void* ctx;
 };
 
+// What a program keeps for one of its steps between runs: memory for what the kernel makes of operands that stay as
+// they are, and whether it has been made.
+struct Kept {
+  char* data;
+  int64_t bytes;
+  bool ready;
+};
+
 // One op executed on concrete operands. All sizes, dtypes and axes have been checked by the shape rules before;
 // a kernel checks only what depends on values (an index), before it writes anything.
 struct Call {
@@ -38,6 +46,7 @@ struct Call {
   const Epilogue* epilogue;  // null, or what to run on finished tiles (contractions only)
   uint16_t op;
   uint8_t n_in, n_out, n_attr;
+  Kept* kept = nullptr;  // where all operands but the first are the same as in the runs before
 };
 
 // What a native kernel returns.
@@ -63,4 +72,6 @@ void nl_check_interrupt(void);
 // The calling thread's scratch block `slot` (0..3), at least `bytes` long, 64-byte aligned, grown and kept;
 // its content is lost when the same thread asks for the same slot again. Throws out-of-memory before any write.
 void* nl_scratch(int slot, int64_t bytes);
+// The memory of `kept`, at least `bytes` long and 64-byte aligned; if it was shorter its content is lost.
+void* nl_keep(nl::Kept* kept, int64_t bytes);
 }

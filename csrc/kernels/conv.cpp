@@ -115,13 +115,15 @@ struct Forward {
         g(geometry(c.in[0], c.in[1], c.out[0], c.attr)),
         stage(c.in[0], g.y, g.x, g.taps()),
         weights{g.group_outputs(), g.taps() * g.group_channels(),
-                g.images == 1 && is_turned<T>(g.group_outputs(), g.pixels()), g.taps() > 1} {
-    int64_t size = weights.size(g.groups);
-    offset = (int64_t*)nl_scratch(2, (size + stage.size()) * sizeof(T) + 2 * weights.depth * sizeof(int64_t));
-    weights.data = (T*)(offset + 2 * weights.depth);
-    stage.copies = weights.data + size;
+                g.images == 1 && is_turned<T>(g.group_outputs(), g.pixels()), g.taps() > 1 || call.kept != nullptr} {
+    int64_t size = weights.size(g.groups), in_scratch = call.kept ? 0 : size;
+    offset = (int64_t*)nl_scratch(2, (in_scratch + stage.size()) * sizeof(T) + 2 * weights.depth * sizeof(int64_t));
+    stage.copies = (T*)(offset + 2 * weights.depth) + in_scratch;
+    weights.data = call.kept ? (T*)nl_keep(call.kept, size * sizeof(T)) : stage.copies - size;
     order_taps(offset + weights.depth);
+    if (call.kept && call.kept->ready) return;
     pack_weights(offset + weights.depth);
+    if (call.kept) call.kept->ready = true;
   }
 
   // k runs over (tap, channel) but weights lie as (channel, tap): row_of[i] is the k of a row's element i.

@@ -56,7 +56,33 @@ void call_epilogue(void* ctx, int64_t batch, int64_t i0, int64_t i1, int64_t j0,
 
 }  // namespace
 
+extern "C" void* nl_keep(Kept* kept, int64_t bytes) {
+  if (kept->bytes < bytes) {
+    char* grown = static_cast<char*>(nl_alloc(bytes));
+    if (kept->data != nullptr) nl_free(kept->data, kept->bytes);
+    *kept = {grown, bytes, false};
+  }
+  return kept->data;
+}
+
 // ---- one run ----
+
+// One run at a time uses what is kept, and forgets it when it was made of other contents.
+struct Program::Keeping {
+  const Program& program;
+  const bool active;
+
+  Keeping(const Program& p, uint64_t version)
+      : program(p), active(version != 0 && !p.keeping_.exchange(true, std::memory_order_acquire)) {
+    if (!active || version == p.kept_version_) return;
+    for (const Step& step : p.steps_)
+      if (const auto* s = std::get_if<NativeStep>(&step.what)) s->kept.ready = false;
+    p.kept_version_ = version;
+  }
+  ~Keeping() {
+    if (active) program.keeping_.store(false, std::memory_order_release);
+  }
+};
 
 struct Program::Frame {
   char* const* slots;
@@ -65,6 +91,7 @@ struct Program::Frame {
   char* arena;
   char* const* constants;
   void** pointers;
+  bool keeps;
 
   char* base(const Ref& r) const {
     switch (r.kind) {
@@ -109,15 +136,19 @@ struct Program::Frame {
                     s.op,
                     uint8_t(s.n_in),
                     uint8_t(int(s.views.size()) - s.n_in),
-                    uint8_t(s.attrs.size())};
+                    uint8_t(s.attrs.size()),
+                    keeps && s.fixed ? &s.kept : nullptr};
     if (s.fn(call) == kIndexError) throw index_error(op_name(s.op), fault);
   }
 };
 
-void Program::run(char* const* slots, const int64_t* offsets, const uint64_t* scalars) const {
+void Program::run(char* const* slots, const int64_t* offsets, const uint64_t* scalars, uint64_t version) const {
+  const Keeping keeping(*this, version);
   const DefaultFloatMode mode;
   char* arena = static_cast<char*>(nl_arena(arena_bytes_ + frame_bytes_));
-  const Frame frame{slots, offsets, scalars, arena, constants_.data(), reinterpret_cast<void**>(arena + arena_bytes_)};
+  const Frame frame{slots,         offsets,           scalars,
+                    arena,         constants_.data(), reinterpret_cast<void**>(arena + arena_bytes_),
+                    keeping.active};
   failed_record = failed_step_number = -1;
   for (const Step& step : steps_) {
     try {
@@ -154,6 +185,20 @@ Program::Program(uint32_t n_slots, int64_t arena_bytes, const std::vector<std::s
 
 Program::~Program() {
   for (size_t i = 0; i < constants_.size(); ++i) nl_free(constants_[i], constant_bytes_[i]);
+  for (const Step& step : steps_) {
+    const auto* s = std::get_if<NativeStep>(&step.what);
+    if (s != nullptr && s->kept.data != nullptr) nl_free(s->kept.data, s->kept.bytes);
+  }
+}
+
+void Program::fix(const std::vector<uint8_t>& slots) {
+  for (Step& step : steps_) {
+    auto* s = std::get_if<NativeStep>(&step.what);
+    if (s == nullptr || s->n_in < 2) continue;
+    s->fixed = std::all_of(s->refs.begin() + 1, s->refs.begin() + s->n_in, [&](const Ref& r) {
+      return r.kind == Ref::Kind::slot && r.index < slots.size() && slots[r.index] != 0;
+    });
+  }
 }
 
 void Program::check(const Ref& r, uint32_t n_slots) const {

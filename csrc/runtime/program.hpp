@@ -1,5 +1,6 @@
 // program.hpp: a compiled trace: constants, a plan of memory and a list of steps. Replaying it calls each step.
 #pragma once
+#include <atomic>
 #include <string>
 #include <variant>
 #include <vector>
@@ -41,6 +42,8 @@ struct NativeStep {
   EpilogueFn epilogue;  // null, or what runs on finished tiles
   std::vector<Ref> epilogue_refs;
   std::vector<int64_t> epilogue_ints;
+  bool fixed;         // all operands but the first lie in fixed slots
+  mutable Kept kept;  // then what the kernel made of them
 };
 
 struct Step {
@@ -58,7 +61,12 @@ class Program {
 
   // `slots`: the memory of each slot, null for those that live in the arena. Allocates nothing once the thread's arena
   // is long enough; several threads may run one program. Throws IndexError where a step's check fails.
-  void run(char* const* slots, const int64_t* offsets, const uint64_t* scalars) const;
+  // `version` says what the fixed slots hold: as long as it stays the same, steps keep what they made of them; 0 if
+  // that is not known.
+  void run(char* const* slots, const int64_t* offsets, const uint64_t* scalars, uint64_t version = 0) const;
+
+  // Names the slots (a byte for each) that hold the same memory in every run.
+  void fix(const std::vector<uint8_t>& slots);
 
   // The record whose check failed in the last run on this thread, or -1.
   static int64_t failed_op();
@@ -72,11 +80,14 @@ class Program {
 
  private:
   struct Frame;
+  struct Keeping;
   int64_t arena_bytes_;
   int64_t frame_bytes_;  // behind the arena: the pointers of the step that runs
   std::vector<Step> steps_;
   std::vector<char*> constants_;
   std::vector<int64_t> constant_bytes_;
+  mutable std::atomic<bool> keeping_{false};  // by the run that may use what is kept; others at the same time do not
+  mutable uint64_t kept_version_ = 0;
 
   void check(const Ref& ref, uint32_t n_slots) const;
   void check(const Step& step, uint32_t n_slots) const;

@@ -22,6 +22,7 @@ struct Storage {
   std::atomic<Tape*> pending{nullptr};  // the tape holding writes to this storage that have not run
   std::atomic<uint64_t> mark{0};        // (tape id << 32 | slot): a hint; another thread's tape may overwrite it
   std::atomic<int32_t> exports{0};      // live NumPy arrays and buffers looking at this memory
+  std::atomic<uint32_t> loans{0};       // how many there ever were: each may have written unseen
   uint32_t version = 0;                 // in-place writes so far
   uint8_t flags = 0;
   uint8_t device = 0;        // 0: CPU

@@ -115,6 +115,31 @@ def test_frozen_program_keeps_its_results_apart() -> None:
     assert [bits(r.numpy()) for r in results] == [bits((data(4, seed=seed) * 2.0).numpy()) for seed in range(3)]
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_frozen_program_follows_captured_weights(kernel: int) -> None:
+    # What was packed of weights is kept until they are written: in place, or by somebody they are lent to.
+    x, w = data(1, 5, 9, 9), data(40, 5, kernel, kernel, seed=1)
+    program = nl.trace(lambda x: nl.conv2d(x, w)).freeze(x)
+
+    def agrees() -> bool:
+        return all(bits(program(x).numpy()) == bits(nl.conv2d(x, w).numpy()) for _ in range(2))
+
+    assert agrees()
+    w.mul_(2.0)
+    assert agrees()
+    lent = w.numpy()
+    lent[0] = 7.0
+    assert agrees()
+    lent[1] = 8.0
+    assert agrees()
+    del lent
+    assert agrees()
+    lent = w.numpy()
+    lent[2] = 9.0
+    del lent
+    assert agrees()
+
+
 def test_frozen_program_refuses_another_signature() -> None:
     step = nl.trace(lambda x: x * 2.0)
     step(data(4))

@@ -67,6 +67,7 @@ cdef extern from "runtime/storage.hpp" namespace "nl":
         uint32_t version
         uint8_t flags
         AtomicInt exports
+        AtomicInt loans
         AtomicTape pending
         void retain()
         void release()
@@ -110,7 +111,8 @@ cdef extern from "runtime/alloc.hpp":
 cdef extern from "runtime/program.hpp" namespace "nl":
     int64_t failed_step "nl::Program::failed_step"()
     cdef cppclass Program:
-        void run(char**, const int64_t*, const uint64_t*) except +raise_python nogil
+        void run(char**, const int64_t*, const uint64_t*, uint64_t) except +raise_python nogil
+        void fix(const vector[uint8_t]&)
 
 cdef extern from "eager/tape.hpp" namespace "nl":
     cdef struct TapeSlot "nl::Tape::Slot":

@@ -526,6 +526,7 @@ cdef object numpy_over(Tensor x, object kind):
                       x.d.storage.data + x.d.offset * itemsize(x.d.dtype), 0, flags, NULL)
     x.d.storage.retain()
     x.d.storage.exports.fetch_add(1)
+    x.d.storage.loans.fetch_add(1)
     loan.storage = x.d.storage
     cnp.set_array_base(array, loan)
     return array

@@ -243,6 +243,7 @@ cdef class Frozen:
     cdef vector[uint64_t] scalars
     cdef vector[int64_t] bytes
     cdef vector[uint8_t] written  # per slot: by the program
+    cdef vector[uint8_t] fixed  # per slot: captured and not written
     cdef bint writes_leaves
     cdef vector[TensorData] inputs  # as recorded
     cdef vector[int] input_slots
@@ -283,6 +284,7 @@ cdef class Frozen:
             pointers[self.input_slots[i]] = x.d.storage.data + (x.d.offset - want.offset) * itemsize(want.dtype)
         if self.writes_leaves:
             self.check_apart(pointers)
+        cdef uint64_t version = self.version()
         made = []
         try:
             for i in range(slots.size()):
@@ -291,7 +293,7 @@ cdef class Frozen:
                     made.append(i)
                     pointers[i] = slots[i].data
             with nogil:
-                program.run(pointers.data(), self.offsets.data(), self.scalars.data())
+                program.run(pointers.data(), self.offsets.data(), self.scalars.data(), version)
             self.count_writes(tensors)
             results = []
             for i in range(self.results.size()):
@@ -306,6 +308,17 @@ cdef class Frozen:
         finally:
             for i in made:
                 slots[i].release()
+
+    cdef uint64_t version(self):
+        """A number that grows whenever the fixed slots may have been written; 0 while somebody else may write them."""
+        cdef size_t i
+        cdef uint64_t total = 1
+        for i in range(self.fixed.size()):
+            if self.fixed[i]:
+                if self.storages[i].exports.load() > 0 or self.storages[i].flags & FOREIGN:
+                    return 0
+                total += <uint64_t>self.storages[i].version + <uint64_t>self.storages[i].loans.load()
+        return total
 
     cdef int check_apart(self, const vector[char*]& pointers) except -1:
         """Refuses inputs that lie over each other or over captured memory where one of the two is written."""
@@ -377,6 +390,7 @@ def freeze_tape(TapeRecorder recorder, ProgramHandle handle, tuple inputs, tuple
         f.written.push_back(tape.slots[i].written)
         f.writes_leaves |= tape.slots[i].leaf and tape.slots[i].written
         f.storages.push_back(<Storage*>NULL if given else tape.slots[i].storage)
+        f.fixed.push_back(0 if given or tape.slots[i].written else 1)
         if not given:
             tape.slots[i].storage.retain()
     for i in range(<size_t>len(results)):
@@ -390,5 +404,6 @@ def freeze_tape(TapeRecorder recorder, ProgramHandle handle, tuple inputs, tuple
             slot = -positions[0] - 1
         f.results.push_back(x.d)
         f.result_slots.push_back(slot)
+    handle.program.fix(f.fixed)
     f.input_descriptions = tuple([describe(x) for x in inputs])
     return f
