@@ -1,8 +1,8 @@
-"""Softmax over rows: three passes when done op by op, one read and one write at best."""
+"""Softmax and log-softmax over rows and down columns, and their gradients: one read and one write at best."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,18 +10,36 @@ import numpy as np
 from . import peers
 from .timing import Case
 
-SHAPES = ((4096, 4096), (64, 32000), (3072, 64))
+SHAPES = ((8192, 1024, -1), (4096, 4096, -1), (64, 32000, -1), (3072, 64, -1), (8192, 1024, 0), (3072, 64, 0))
+GRADIENTS = ((8192, 1024, -1), (64, 32000, -1), (3072, 64, -1), (8192, 1024, 0))
 
 
 def cases() -> Iterator[Case]:
-    for shape in SHAPES:
-        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        calls = peers.contenders(softmax, x, numpy=by_numpy, jax_form=lambda x: peers.jax.nn.softmax(x, axis=-1))
-        yield Case(f"softmax of {shape[0]} x {shape[1]}", calls, work=8.0 * x.size, rate_unit="GB/s", atol=1e-7)
+    for rows, n, axis in SHAPES:
+        for name in ("softmax", "log_softmax"):
+            form, form_in_jax = along(name, axis), in_jax(name, axis)
+            by_hand = by_numpy if name == "softmax" and axis == -1 else None
+            calls = peers.contenders(form, normal(rows, n), numpy=by_hand, jax_form=form_in_jax)
+            title = f"{name} of {rows} x {n}, axis {axis}"
+            yield Case(title, calls, work=8.0 * rows * n, rate_unit="GB/s", atol=2e-6)
+    for rows, n, axis in GRADIENTS:
+        for name in ("softmax", "log_softmax"):
+            form, form_in_jax = along(name, axis), in_jax(name, axis)
+            calls = peers.gradients(form, normal(rows, n), normal(rows, n), jax_form=form_in_jax)
+            title = f"{name} of {rows} x {n}, axis {axis}, and its gradient"
+            yield Case(title, calls, work=20.0 * rows * n, rate_unit="GB/s", rtol=1e-3, atol=1e-4)
 
 
-def softmax(lib: Any, x: Any) -> Any:
-    return lib.softmax(x, -1)
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def along(name: str, axis: int) -> Callable[..., Any]:
+    return lambda lib, x: getattr(lib, name)(x, axis)
+
+
+def in_jax(name: str, axis: int) -> Callable[..., Any]:
+    return lambda x: getattr(peers.jax.nn, name)(x, axis=axis)
 
 
 def by_numpy(x: np.ndarray) -> np.ndarray:

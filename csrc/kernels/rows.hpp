@@ -1,4 +1,4 @@
-// rows.hpp: elementwise passes over rows, block by block: what softmax and norm are made of besides T(n).
+// rows.hpp: elementwise passes over rows, and over tiles of columns: what softmax and norm are made of besides T(n).
 #pragma once
 #include "loops.hpp"
 #include "tree.hpp"
@@ -69,6 +69,56 @@ void map_block(const T* in, int64_t begin, int64_t count, RowOut<T> out, const F
     __builtin_memcpy(to + i, &last, (count - i) * sizeof(T));
   }
   for (int64_t k = 0; out.stride != 1 && k < count; k++) out.data[(begin + k) * out.stride] = buffer[k];
+}
+
+// ---- tiles of columns: vectors lie across a kept axis, where the reduced one is strided ----
+
+// Elements of the 512 rows of a block that are kept between making them and adding them up: half of an L2 cache.
+template <class T>
+constexpr int64_t kTileElements = (256 << 10) / sizeof(T);
+
+// How `columns` are cut for tiles of n rows: into parts of nearly equal width, enough of them for all threads.
+template <class T>
+int64_t column_tiles(int64_t columns, int64_t n, int64_t others) {
+  int64_t widest = min_of(kTileElements<T> / min_of(n, kBlock), TreeColumns<Sum<T>>::kTile);
+  int64_t wanted = ceil_div(2 * nl_num_threads(), max_of(others, 1));
+  return max_of(ceil_div(columns, widest), min_of(wanted, columns / (2 * Simd<T>::kWidth)));
+}
+
+// body(c) for vectors that cover `columns` >= kWidth columns; the last one is moved back to end at the last column.
+template <class T, class F>
+void for_vectors(int columns, const F& body) {
+  constexpr int kWidth = Simd<T>::kWidth;
+  for (int c = 0; c < columns; c += kWidth) body(int(min_of(c, columns - kWidth)));
+}
+
+// T(n) down the columns of rows [first, first + n), where term(i, c) gives the vector of row i at column c. `buffer`
+// has room for the rows of a block, and holds the last block's terms afterwards.
+template <class T, class F>
+void column_sums(int64_t first, int64_t n, int columns, const F& term, T* buffer, T* result) {
+  using Tree = TreeColumns<Sum<T>>;
+  if (n <= kBlock) {
+    for (int64_t i = 0; i < n; i++) {
+      for_vectors<T>(columns, [&](int c) { store(buffer + i * columns + c, term(first + i, c)); });
+    }
+    return Tree::run(buffer, {columns, 1, columns}, n, result);
+  }
+  const int64_t left = left_part(n);
+  alignas(64) T other[Tree::kTile];
+  column_sums(first, left, columns, term, buffer, result);
+  column_sums(first + left, n - left, columns, term, buffer, other);
+  Tree::merge(result, other, columns);
+}
+
+// The axis to lay vectors across, or -1: contiguous in all views, of two vectors at least, so that no tile is narrow.
+template <class T, int K>
+int column_axis(const Walk<K>& kept) {
+  for (int d = 0; d < kept.rank; d++) {
+    bool contiguous = kept.shape[d] >= 2 * Simd<T>::kWidth;
+    for (int k = 0; k < K; k++) contiguous = contiguous && kept.stride[k][d] == 1;
+    if (contiguous) return d;
+  }
+  return -1;
 }
 
 }  // namespace

@@ -52,10 +52,6 @@ struct LogSoftmax {
 template <class T>
 constexpr int64_t kKept = (512 << 10) / sizeof(T);
 
-// How many are kept of a tile of columns.
-template <class T>
-constexpr int64_t kKeptOfTile = (64 << 10) / sizeof(T);
-
 // T(n) of e = exp(x - max); e is left in `exps`, contiguous, or nowhere when that is null.
 template <class T>
 T sum_of_exps(const Strided<T>& x, T max, int64_t n, T* exps) {
@@ -106,57 +102,54 @@ void over_rows(const View& x, const View& y, const Walk<2>& rows, int64_t n, int
   });
 }
 
-// n rows of `columns` >= kWidth columns, n * columns <= kKeptOfTile. The last vector is moved back to end at the last
-// column.
+// n rows of `columns` >= kWidth columns. The exponentials wait in `buffer` if all of them fit, else in the result.
 template <class K, class T>
-void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int columns) {
+void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int columns, T* buffer) {
   using V = typename Simd<T>::V;
-  constexpr int kWidth = Simd<T>::kWidth, kTile = TreeColumns<Sum<T>>::kTile;
-  alignas(64) T exps[kKeptOfTile<T>], max[kTile], sums[kTile], totals[kTile];
+  constexpr int kTile = TreeColumns<Sum<T>>::kTile;
+  alignas(64) T max[kTile], sums[kTile], totals[kTile];
   alignas(64) typename Max<T>::Lane keys[kTile];
-  auto vectors = [=](const auto& body) {
-    for (int c = 0; c < columns; c += kWidth) body(min_of(c, columns - kWidth));
-  };
+  const bool fits = n <= kBlock;
   TreeColumns<Max<T>>::run(x, {x_step, 1, columns}, n, keys);
   for (int c = 0; c < columns; c++) max[c] = Max<T>::finish(keys[c]);
-  auto difference = [&](int64_t i, int64_t c) { return load<V>(x + i * x_step + c) - load<V>(max + c); };
+  auto difference = [&](int64_t i, int c) { return load<V>(x + i * x_step + c) - load<V>(max + c); };
+  auto exponential = [&](int64_t i, int c) {
+    __builtin_prefetch(x + (i + 4) * x_step + c);
+    V e = exp_of(difference(i, c));
+    if (K::kOfExp && !fits) store(y + i * y_step + c, e);
+    return e;
+  };
+  column_sums(0, n, columns, exponential, buffer, sums);
+  for_vectors<T>(columns, [&](int c) { store(totals + c, K::total(load<V>(sums + c))); });
+  const T* exps = fits ? buffer : y;
+  const int64_t step = fits ? columns : y_step;
+  auto result = [&](int64_t i, int c) {
+    V total = load<V>(totals + c);
+    return K::kOfExp ? K::of_exp(load<V>(exps + i * step + c), total) : K::of_difference(difference(i, c), total);
+  };
   for (int64_t i = 0; i < n; i++) {
-    vectors([&](int64_t c) { store(exps + i * columns + c, exp_of(difference(i, c))); });
-  }
-  TreeColumns<Sum<T>>::run(exps, {columns, 1, columns}, n, sums);
-  vectors([&](int64_t c) { store(totals + c, K::total(load<V>(sums + c))); });
-  for (int64_t i = 0; i < n; i++) {
-    vectors([&](int64_t c) {
-      V e = load<V>(exps + i * columns + c), total = load<V>(totals + c);
-      store(y + i * y_step + c, K::kOfExp ? K::of_exp(e, total) : K::of_difference(difference(i, c), total));
-    });
+    V last = result(i, columns - Simd<T>::kWidth);  // overlaps the one before, whose exponentials it would overwrite
+    for (int c = 0; c + Simd<T>::kWidth < columns; c += Simd<T>::kWidth) store(y + i * y_step + c, result(i, c));
+    store(y + i * y_step + columns - Simd<T>::kWidth, last);
   }
 }
 
 // Columns lie along axis `d` of `kept`, in tiles of nearly equal width.
 template <class K, class T>
 void over_columns(const View& x, const View& y, Walk<2> kept, int d, int64_t n, int64_t x_step, int64_t y_step) {
-  int64_t columns = kept.shape[d], most = min_of(kKeptOfTile<T> / n, TreeColumns<Sum<T>>::kTile);
-  int64_t tiles = ceil_div(columns, most);
+  const int64_t columns = kept.shape[d];
   kept.remove_axis(d);
+  const int64_t tiles = column_tiles<T>(columns, n, kept.total);
   int64_t grain = grain_of(4 * n * (columns / tiles));
   parallel_for(kept.total * tiles, grain, [=, &x, &y, &kept](int64_t begin, int64_t stop) {
+    T* buffer = (T*)nl_scratch(1, (kTileElements<T> + kLanes) * sizeof(T));
     for (int64_t i = begin; i < stop; i++) {
       auto c = kept.seek(i / tiles);
       int64_t first = i % tiles * columns / tiles, width = (i % tiles + 1) * columns / tiles - first;
-      tile<K>((const T*)x.data + c.at[0] + first, x_step, (T*)y.data + c.at[1] + first, y_step, n, int(width));
+      const T* from = (const T*)x.data + c.at[0] + first;
+      tile<K>(from, x_step, (T*)y.data + c.at[1] + first, y_step, n, int(width), buffer);
     }
   });
-}
-
-// The axis to lay vectors across, or -1: contiguous in both, of two vectors at least, so that no tile is too narrow.
-template <class T>
-int column_axis(const Walk<2>& kept, int64_t n) {
-  if (n * 2 * Simd<T>::kWidth > kKeptOfTile<T>) return -1;
-  for (int d = 0; d < kept.rank; d++) {
-    if (kept.stride[0][d] == 1 && kept.stride[1][d] == 1 && kept.shape[d] >= 2 * Simd<T>::kWidth) return d;
-  }
-  return -1;
 }
 
 template <class K, class T>
@@ -166,7 +159,7 @@ void over_axis(const Call& call) {
   int64_t n = x.shape[axis], x_step = x.strides[axis], y_step = y.strides[axis];
   if (n == 0) return;
   Walk<2> kept = walk_without(x, y, axis);
-  int d = x_step == 1 ? -1 : column_axis<T>(kept, n);
+  int d = x_step == 1 ? -1 : column_axis<T>(kept);
   if (d < 0) return over_rows<K, T>(x, y, kept, n, x_step, y_step);
   over_columns<K, T>(x, y, kept, d, n, x_step, y_step);
 }

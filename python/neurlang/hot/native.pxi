@@ -524,6 +524,47 @@ def log_softmax(input, dim):
     return along("log_softmax", input, dim)
 
 
+cdef Tensor gradient_along(str op, object grad, object output, object dim):
+    """A gradient along one axis from a result of the same shape."""
+    cdef Tensor g, y
+    g, y = same_float(op, (grad, output))
+    if not same_shape(&g.d, &y.d):
+        raise ShapeError(f"{op}: {describe(g)} is no gradient of a {describe(y)}")
+    return call(OP[op], (g, y), dims_of(&y.d), dtype_id(y.d.dtype), (own_axis(op, y, dim),), numel(y.d))
+
+
+def _softmax_grad(grad, output, dim):
+    return gradient_along("softmax_grad", grad, output, dim)
+
+
+def _log_softmax_grad(grad, output, dim):
+    return gradient_along("log_softmax_grad", grad, output, dim)
+
+
+cdef tuple as_rows(str op, object input, object normalized_shape):
+    """The input as a matrix whose rows are its last axes, those of `normalized_shape`; and that shape as a tuple."""
+    cdef Tensor x = one_float(op, input)
+    cdef int64_t n = 1
+    normalized_shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+    shape = shape_tuple(&x.d)
+    if not normalized_shape or shape[len(shape) - len(normalized_shape):] != normalized_shape:
+        raise ShapeError(f"{op}: the last axes of the {describe(x)} must be {normalized_shape}")
+    for s in normalized_shape:
+        n *= s
+    return view_reshape(x, (numel(x.d) // n if n else 0, n), "reshape"), normalized_shape
+
+
+cdef Tensor affine(str op, str what, object p, tuple shape, Tensor rows_of, double missing):
+    """A weight or bias as a vector, of `missing` where there is none."""
+    cdef Tensor t
+    if p is None:
+        return full((rows_of.d.shape[1],), missing, dtype=DTYPES[dtype_id(rows_of.d.dtype)])
+    t = need_tensor(p, op)
+    if shape_tuple(&t.d) != shape:
+        raise ShapeError(f"{op}: {what} must have shape {shape}, got {describe(t)}")
+    return view_reshape(t, (rows_of.d.shape[1],), "reshape")
+
+
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last len(normalized_shape) axes.
 
@@ -533,29 +574,48 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     >>> neurlang.layer_norm(neurlang.tensor([[1.0, 3.0], [8.0, 4.0]]), 2, eps=0.0).tolist()
     [[-1.0, 1.0], [1.0, -1.0]]
     """
-    cdef Tensor x = one_float("layer_norm", input), w, b, out
-    cdef int64_t n = 1
-    cdef uint64_t bits = scalar_bits(float(eps), F64)
-    normalized_shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
-    shape = shape_tuple(&x.d)
-    if not normalized_shape or shape[len(shape) - len(normalized_shape):] != normalized_shape:
-        raise ShapeError(f"layer_norm: the last axes of the {describe(x)} must be {normalized_shape}")
-    for s in normalized_shape:
-        n *= s
-    kind = DTYPES[dtype_id(x.d.dtype)]
-    w = ones(n, dtype=kind) if weight is None else view_reshape(affine("weight", weight, normalized_shape), (n,), "reshape")
-    b = zeros(n, dtype=kind) if bias is None else view_reshape(affine("bias", bias, normalized_shape), (n,), "reshape")
+    cdef Tensor x, w, b, out
+    x, shape = as_rows("layer_norm", input, normalized_shape)
+    w, b = affine("layer_norm", "weight", weight, shape, x, 1), affine("layer_norm", "bias", bias, shape, x, 0)
     x, w, b = same_float("layer_norm", (x, w, b))
-    x = view_reshape(x, (numel(x.d) // n if n else 0, n), "reshape")
-    out = call(OP["layer_norm"], (x, w, b), dims_of(&x.d), dtype_id(x.d.dtype), (<int64_t>bits,), numel(x.d))
-    return view_reshape(out, shape, "reshape")
+    bits = <int64_t>scalar_bits(float(eps), F64)
+    out = call(OP["layer_norm"], (x, w, b), dims_of(&x.d), dtype_id(x.d.dtype), (bits,), numel(x.d))
+    return view_reshape(out, shape_tuple(&(<Tensor>input).d), "reshape")
 
 
-cdef Tensor affine(str what, object p, tuple shape):
-    cdef Tensor t = need_tensor(p, "layer_norm")
-    if shape_tuple(&t.d) != shape:
-        raise ShapeError(f"layer_norm: {what} must have shape {shape}, got {describe(t)}")
-    return t
+def rms_norm(input, normalized_shape, weight=None, eps=None):
+    """x / sqrt(mean(x²) + eps) * weight over the last len(normalized_shape) axes.
+
+    The weight has shape `normalized_shape`, else ShapeError; eps is the dtype's rounding step unless given.
+    Zhang & Sennrich 2019.
+
+    >>> neurlang.rms_norm(neurlang.tensor([[3.0, 4.0, 0.0, 0.0]]), 4, eps=0.0).tolist()
+    [[1.2000000476837158, 1.600000023841858, 0.0, 0.0]]
+    """
+    cdef Tensor x, w, out
+    x, shape = as_rows("rms_norm", input, normalized_shape)
+    x, w = same_float("rms_norm", (x, affine("rms_norm", "weight", weight, shape, x, 1)))
+    if eps is None:
+        eps = 2.0 ** -23 if dtype_id(x.d.dtype) == F32 else 2.0 ** -52
+    bits = <int64_t>scalar_bits(float(eps), F64)
+    out = call(OP["rms_norm"], (x, w), dims_of(&x.d), dtype_id(x.d.dtype), (bits,), numel(x.d))
+    return view_reshape(out, shape_tuple(&(<Tensor>input).d), "reshape")
+
+
+def _layer_norm_grad(grad, input, weight, eps_bits):
+    return norm_gradients("layer_norm_grad", (grad, input, weight), 2, eps_bits)
+
+
+def _rms_norm_grad(grad, input, weight, eps_bits):
+    return norm_gradients("rms_norm_grad", (grad, input, weight), 1, eps_bits)
+
+
+cdef tuple norm_gradients(str op, tuple operands, int vectors, object eps_bits):
+    """The gradients of a norm over the rows of a matrix: by the matrix, and by vectors as matrices of one row."""
+    check_letters(op, operands, (b"MN", b"MN", b"N"))
+    cdef Tensor x = operands[1]
+    cdef tuple shapes = (shape_tuple(&x.d),) + ((1, x.d.shape[1]),) * vectors
+    return call_several(OP[op], operands, shapes, dtype_id(x.d.dtype), (eps_bits,), numel(x.d))
 
 
 # ---- attention: query [N, H, G, L, d], key [N, H, S, d], value [N, H, S, e], mask [N, H, G, L, S] or a number ----

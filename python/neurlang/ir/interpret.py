@@ -74,7 +74,8 @@ def apply(op: str, ins: Sequence[Any], attrs: Sequence[int], fma: Fma, shape: tu
         return [definitions.reduce(row.monoid, ins[0], attrs[0])]
     if row.kind == "composite":
         assert row.define is not None
-        return [row.define(_Namespace(fma), *(_Tensor(fma, x) for x in ins), *attrs).array]
+        results = row.define(_Namespace(fma), *(_Tensor(fma, x) for x in ins), *attrs)
+        return [x.array for x in (results if isinstance(results, tuple) else (results,))]
     if op in definitions.CONTRACTIONS:
         return [definitions.CONTRACTIONS[op](*ins, attrs, fma)]
     assert row.numpy is not None, f"{op} has no reference"

@@ -179,6 +179,36 @@ class LayerNorm(_Affine):
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
+class RMSNorm(_Affine):
+    """Divides each sample by the root of its mean square over its last axes, which have shape `normalized_shape`.
+
+    Zhang & Sennrich 2019.
+
+    >>> neurlang.nn.RMSNorm(2, eps=0.0)(neurlang.tensor([[1.0, 7.0]])).tolist()
+    [[0.20000000298023224, 1.399999976158142]]
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Any = None,
+        dtype: dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        self._add_affine(self.normalized_shape, elementwise_affine, False, device=device, dtype=dtype)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
 class GroupNorm(_Affine):
     """Normalises each sample over groups of channels.
 

@@ -37,12 +37,40 @@ def define_sum_squares(F: Any, x: Tensor, axis: int) -> Tensor:
     return F.sum(F.square(x), axis, True)
 
 
+def define_softmax_grad(F: Any, g: Tensor, y: Tensor, axis: int) -> Tensor:
+    return y * (g - F.sum(g * y, axis, True))
+
+
+def define_log_softmax_grad(F: Any, g: Tensor, y: Tensor, axis: int) -> Tensor:
+    return g - F.exp(y) * F.sum(g, axis, True)
+
+
 def define_layer_norm(F: Any, x: Tensor, weight: Tensor, bias: Tensor, eps_bits: int) -> Tensor:
     n = x.shape[1]
     eps = double_of_bits(eps_bits)
     centred = x - F.sum(x, 1, True) / n
     variance = F.sum(centred * centred, 1, True) / n
     return centred / F.sqrt(variance + eps) * weight + bias
+
+
+def define_rms_norm(F: Any, x: Tensor, weight: Tensor, eps_bits: int) -> Tensor:
+    return x / F.sqrt(F.sum(x * x, 1, True) / x.shape[1] + double_of_bits(eps_bits)) * weight
+
+
+def define_layer_norm_grad(F: Any, g: Tensor, x: Tensor, weight: Tensor, eps_bits: int) -> tuple[Tensor, ...]:
+    n = x.shape[1]
+    centred = x - F.sum(x, 1, True) / n
+    inverse = F.div(1.0, F.sqrt(F.sum(centred * centred, 1, True) / n + double_of_bits(eps_bits)))
+    normal, scaled = centred * inverse, g * weight
+    rest = scaled - F.sum(scaled, 1, True) / n - normal * (F.sum(scaled * normal, 1, True) / n)
+    return inverse * rest, F.sum(g * normal, 0, True), F.sum(g, 0, True)
+
+
+def define_rms_norm_grad(F: Any, g: Tensor, x: Tensor, weight: Tensor, eps_bits: int) -> tuple[Tensor, ...]:
+    n = x.shape[1]
+    inverse = F.div(1.0, F.sqrt(F.sum(x * x, 1, True) / n + double_of_bits(eps_bits)))
+    normal, scaled = x * inverse, g * weight
+    return inverse * (scaled - normal * (F.sum(scaled * normal, 1, True) / n)), F.sum(g * normal, 0, True)
 
 
 # ---- PyTorch's special arguments in front of elementwise rows ----
@@ -152,13 +180,13 @@ def group_norm(
     channels = input.shape[1]
     if num_groups < 1 or channels % num_groups:
         raise ValueError(f"group_norm: {channels} channels do not split into {num_groups} groups")
-    grouped = input.reshape(input.shape[0] * num_groups, -1)
-    centred = grouped - mean(F, grouped, 1, True)
-    scaled = centred * F.rsqrt(mean(F, F.square(centred), 1, True) + eps)
-    output = scaled.reshape(input.shape)
-    if weight is not None:
-        output = output * _channel(input, weight)
-    return output if bias is None else output + _channel(input, bias)
+    size = input.numel() // max(input.shape[0] * num_groups, 1)
+    output = F.layer_norm(input.reshape(input.shape[0] * num_groups, size), (size,), eps=eps).reshape(input.shape)
+    if weight is None:
+        return output if bias is None else output + _channel(input, bias)
+    if bias is None:
+        return output * _channel(input, weight)
+    return F.addcmul(_channel(input, bias), output, _channel(input, weight))
 
 
 # ---- layers ----

@@ -239,23 +239,38 @@ def _exclusive_prod(F: Any, x: Any, axis: int) -> Any:
 
 
 def softmax(F: Any, g: Any, _x: Any, out: Any, axis: int) -> tuple:
-    return (out * (g - F.sum(g * out, axis, True)),)
+    return (F._softmax_grad(g, out, axis),)
 
 
 def log_softmax(F: Any, g: Any, _x: Any, out: Any, axis: int) -> tuple:
-    return (g - F.exp(out) * F.sum(g, axis, True),)
+    return (F._log_softmax_grad(g, out, axis),)
+
+
+def softmax_grad(F: Any, gg: Any, g: Any, y: Any, axis: int) -> tuple:
+    by_y = gg * (g - F.sum(g * y, axis, True)) - g * F.sum(gg * y, axis, True) if wanted(y) else None
+    return F._softmax_grad(gg, y, axis), by_y
+
+
+def log_softmax_grad(F: Any, gg: Any, g: Any, y: Any, axis: int) -> tuple:
+    p = F.exp(y)
+    return gg - F.sum(gg * p, axis, True), -gg * p * F.sum(g, axis, True) if wanted(y) else None
 
 
 def layer_norm(F: Any, g: Any, x: Any, weight: Any, _bias: Any, eps_bits: int) -> tuple:
-    n = x.shape[1]
-    d = x - F.sum(x, 1, True) / n
-    inv_std = F.rsqrt(F.sum(d * d, 1, True) / n + composite.double_of_bits(eps_bits))
-    normal = d * inv_std
-    gx = None
-    if wanted(x):
-        gn = g * weight
-        gx = inv_std * (gn - F.sum(gn, 1, True) / n - normal * (F.sum(gn * normal, 1, True) / n))
-    return gx, F.sum(g * normal, 0), F.sum(g, 0)
+    """By a kernel of its own; one that is to be differentiated again is written out."""
+    grad = _written_out(F, composite.define_layer_norm_grad) if F.is_grad_enabled() else F._layer_norm_grad
+    gx, gw, gb = grad(g, x, weight, eps_bits)
+    return gx, gw.reshape(-1), gb.reshape(-1)
+
+
+def rms_norm(F: Any, g: Any, x: Any, weight: Any, eps_bits: int) -> tuple:
+    grad = _written_out(F, composite.define_rms_norm_grad) if F.is_grad_enabled() else F._rms_norm_grad
+    gx, gw = grad(g, x, weight, eps_bits)
+    return gx, gw.reshape(-1)
+
+
+def _written_out(F: Any, define: Any) -> Any:
+    return lambda *operands: define(F, *operands)
 
 
 def attention(

@@ -422,10 +422,37 @@ def log_softmax(np: Any, x: Array, axis: int) -> Array:
     return shifted - np.log(np.sum(np.exp(shifted), axis, keepdims=True))
 
 
+def softmax_grad(np: Any, g: Array, y: Array, axis: int) -> Array:
+    return y * (g - np.sum(g * y, axis, keepdims=True))
+
+
+def log_softmax_grad(np: Any, g: Array, y: Array, axis: int) -> Array:
+    return g - np.exp(y) * np.sum(g, axis, keepdims=True)
+
+
 def layer_norm(np: Any, x: Array, weight: Array, bias: Array, eps_bits: int) -> Array:
     eps = double_of_bits(eps_bits)
     centred = x - np.mean(x, 1, keepdims=True)
     return centred / np.sqrt(np.mean(centred * centred, 1, keepdims=True) + eps) * weight + bias
+
+
+def layer_norm_grad(np: Any, g: Array, x: Array, weight: Array, eps_bits: int) -> tuple[Array, Array, Array]:
+    centred = x - np.mean(x, 1, keepdims=True)
+    inverse = 1 / np.sqrt(np.mean(centred * centred, 1, keepdims=True) + double_of_bits(eps_bits))
+    normal, scaled = centred * inverse, g * weight
+    rest = scaled - np.mean(scaled, 1, keepdims=True) - normal * np.mean(scaled * normal, 1, keepdims=True)
+    return inverse * rest, np.sum(g * normal, 0, keepdims=True), np.sum(g, 0, keepdims=True)
+
+
+def rms_norm(np: Any, x: Array, weight: Array, eps_bits: int) -> Array:
+    return x / np.sqrt(np.mean(x * x, 1, keepdims=True) + double_of_bits(eps_bits)) * weight
+
+
+def rms_norm_grad(np: Any, g: Array, x: Array, weight: Array, eps_bits: int) -> tuple[Array, Array]:
+    inverse = 1 / np.sqrt(np.mean(x * x, 1, keepdims=True) + double_of_bits(eps_bits))
+    normal, scaled = x * inverse, g * weight
+    by_x = inverse * (scaled - normal * np.mean(scaled * normal, 1, keepdims=True))
+    return by_x, np.sum(g * normal, 0, keepdims=True)
 
 
 def attention(

@@ -13,7 +13,7 @@ from ..ops.table import ROWS
 
 
 def expand(graph: Graph) -> Graph:
-    """Replaces composites whose reductions run along the innermost axis; others keep their native kernel."""
+    """Replaces composites of one result whose reductions run along the innermost axis; others keep their kernel."""
     storages = list(graph.storages)
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -25,7 +25,7 @@ def expand(graph: Graph) -> Graph:
 
 
 def _expands(node: Node) -> bool:
-    if node.kind != "composite" or node.outs[0].numel == 0:
+    if node.kind != "composite" or len(node.outs) > 1 or node.outs[0].numel == 0:
         return False
     x = next(iter(node.reads()))
     axis = node.attrs[0] if "axis" in ROWS[node.op].attrs else -1
