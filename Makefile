@@ -13,7 +13,7 @@ ARGS ?=# of pytest or the benchmarks
 PEERS ?=# libraries that the tests also compare with, as in PEERS=torch
 PYTEST := $(RUN) $(BIN)/python -m pytest
 
-.PHONY: help venv build demo test smoke sanitize lint bench clean test-once
+.PHONY: help venv build demo test smoke accuracy sanitize lint bench clean test-once
 
 help:
 	@echo "make demo      train on handwritten digits, eager and traced; writes demo.html"
@@ -23,6 +23,7 @@ help:
 	@echo "make sanitize  build with ASan and UBSan and run the tests under them"
 	@echo "make lint      ruff, mypy, clang-format"
 	@echo "make bench     our times beside those of the libraries that are installed"
+	@echo "make accuracy  measure the errors of all functions anew (half an hour) and write docs/accuracy.md"
 	@echo "make clean     remove everything built"
 
 # ---- the environment; each file says that a step was done ----
@@ -59,6 +60,9 @@ demo: build $(VENV)/.demo
 
 test: test-once
 	NEURLANG_ISA=$$($(BIN)/python -c "from neurlang import _tensor; print(_tensor.isa_supported()[0])") $(PYTEST) $(ARGS)
+
+accuracy: build $(VENV)/.test
+	cd tests && ../$(BIN)/python -m ops.accuracy
 
 smoke: build $(VENV)/.test
 	$(PYTEST) -q tests/test_smoke.py

@@ -150,9 +150,14 @@ def _exp_reduced(r: E, r_low: E) -> E:
     return top + fma(whole * whole, _poly(whole, _EXP[r.dtype]), rest)
 
 
+def exp_parts(x: E) -> tuple[E, E]:
+    """y and n with eˣ = y 2ⁿ and y about 1, for |x| up to half more than where eˣ ends: keeps what x eˣ would lose."""
+    n, r, r_low = _reduce_ln2(x)
+    return _exp_reduced(r, r_low), n
+
+
 def exp(x: E) -> E:
-    n, r, r_low = _reduce_ln2(_clamp(x, *_EXP_RANGE[x.dtype]))
-    return ldexp(_exp_reduced(r, r_low), n)
+    return ldexp(*exp_parts(_clamp(x, *_EXP_RANGE[x.dtype])))
 
 
 def exp2(x: E) -> E:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import pi, sqrt
 
 from . import elementary as el
@@ -121,11 +122,31 @@ def logsigmoid(x: E) -> E:
     return s.minimum(x, s.const(0, x.dtype)) - el.log1p(el.exp(-s.absolute(x)))
 
 
+GATE_LOW = {"f32": -120.0, "f64": -800.0}  # below, x eˣ is 0
+GATE_HIGH = {"f32": 20.0, "f64": 40.0}  # above, silu and mish are x
+
+
+def _gated(x: E, gate: Callable[[E], tuple[E | float, E]]) -> E:
+    """x eˣ times the quotient gate(eˣ), of moderate size; eˣ's power of two comes last, so that small results are exact.
+
+    -inf gives NaN, as inf * 0 does.
+    """
+    low, high = GATE_LOW[x.dtype], GATE_HIGH[x.dtype]
+    near = s.smaller(high, s.larger(low, x))
+    y, n = el.exp_parts(near)
+    above, under = gate(s.ldexp(y, n))
+    below = s.ldexp(near * y * above / under, n)
+    return s.select(x < high, s.select(x < low, x * 0, below), x)
+
+
+def silu(x: E) -> E:
+    """x / (1 + e⁻ˣ) = x eˣ / (1 + eˣ)."""
+    return _gated(x, lambda w: (1, 1 + w))
+
+
 def mish(x: E) -> E:
-    """x tanh(log(1 + eˣ)), where tanh(log(1 + w)) = (w² + 2w) / (w² + 2w + 2)."""
-    w = el.exp(s.minimum(x, s.const(20, x.dtype)))
-    n = w * (w + 2)
-    return x * (n / (n + 2))
+    """x tanh(log(1 + eˣ)), where tanh(log(1 + w)) = w (w + 2) / (w² + 2w + 2)."""
+    return _gated(x, lambda w: (w + 2, s.fma(w, w + 2, s.const(2, x.dtype))))
 
 
 def hardsigmoid(x: E) -> E:

@@ -373,7 +373,7 @@ TABLE: tuple[Row, ...] = (
                 numpy=lambda np, x, b, t: np.where(x * b > t, x, np.logaddexp(0, x * b) / b),
                 domain=((-8, 8), (0.5, 2), (15, 25)), ulp=12.0, defaults={"beta": 1.0, "threshold": 20.0},
                 binding="function", example=("[100.0]", "[100.0]")),
-    _activation("silu", "x sigmoid(x) (Elfwing et al. 2018)", expr=lambda x: x * el.sigmoid(x),
+    _activation("silu", "x sigmoid(x) (Elfwing et al. 2018)", expr=ex.silu,
                 grad=lambda F, g, x: (F._silu_grad(g, x),), numpy=lambda np, x: x / (1 + np.exp(-x)), ulp=3.0,
                 binding="function", example=("[0.0]", "[0.0]")),
     _activation("mish", "x tanh(softplus(x)) (Misra 2019)", expr=ex.mish, grad=d.mish,
