@@ -14,7 +14,7 @@ from typing import Any
 
 import benchmarks
 
-TOOLS = {"__main__", "machine", "models", "peers", "report", "timing"}
+TOOLS = {"__main__", "machine", "models", "peers", "picture", "report", "timing"}
 
 
 def workloads() -> list[str]:
@@ -76,6 +76,7 @@ def main() -> None:
         results["workloads"][name] = run(workload, options.only)
         if options.json:
             options.json.write_text(json.dumps(results, indent=1))
+    print("\n" + report.summary(results["workloads"]), flush=True)
     if any("error" in case for cases in results["workloads"].values() for case in cases):
         raise SystemExit("some contenders disagree")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import asdict
 from typing import Any
 
@@ -40,6 +41,23 @@ def table(case: Case, timings: dict[str, Timing]) -> str:
 def facts_text(facts: dict[str, Any]) -> str:
     values = {key: f"{value:.1f}" if isinstance(value, float) else value for key, value in facts.items()}
     return "\n".join(f"  {key:32}{value}" for key, value in values.items())
+
+
+def best_ratio(case: dict[str, Any], of: str = "median") -> float | None:
+    """Our time over the best peer's, of a case in JSON form; None where no peer took part."""
+    return max((ratio[of] for ratio in case.get("ratios", {}).values()), default=None)
+
+
+def summary(workloads: dict[str, list[dict[str, Any]]]) -> str:
+    """For each workload the geometric mean of our times over the best peer's, and the worst case."""
+    lines = [f"{'ours / best peer, medians':28}{'cases':>6}{'mean':>8}{'worst':>8}"]
+    for name, cases in workloads.items():
+        known = [(ratio, case["name"]) for case in cases if (ratio := best_ratio(case)) is not None]
+        if known:
+            worst, where = max(known)
+            mean = statistics.geometric_mean(ratio for ratio, _ in known)
+            lines.append(f"{name:28}{len(known):6}{mean:8.2f}{worst:8.2f}  {where}")
+    return "\n".join(lines)
 
 
 def as_json(case: Case, timings: dict[str, Timing]) -> dict[str, Any]:
