@@ -52,10 +52,8 @@ MicroKernel<T> by_rows(int rows) {
 
 template <class T>
 MicroKernel<T> by_vecs(int rows, int vecs) {
-  if constexpr (kTileVecs >= 4) {
+  if constexpr (kTileVecs == 4) {
     if (vecs == 4) return by_rows<T, 4>(rows);
-  }
-  if constexpr (kTileVecs >= 3) {
     if (vecs == 3) return by_rows<T, 3>(rows);
   }
   return vecs == 2 ? by_rows<T, 2>(rows) : by_rows<T, 1>(rows);

@@ -8,13 +8,13 @@ namespace nl::NL_ISA {
 
 // The largest tile: kTileRows rows of kTileVecs vectors. Share of the FMA peak with panels in L1 and L2 (Zen 5, f32):
 // 14 x 2 of 64 bytes 98 %, 6 x 2 of 32 bytes 97 %; of 16 bytes 2 x 4 reaches 76 %, 4 x 2 only 56 %: SSE2 has no
-// broadcast from memory, so there few rows are best. NEON has 32 registers: 24 sums, 3 of B and a row of A.
+// broadcast from memory, so there few rows are best. NEON has 32 registers: 24 sums, 4 of B and a row of A.
 #if NL_VEC_BYTES == 64
 constexpr int kTileRows = 14, kTileVecs = 2;
 #elif NL_VEC_BYTES == 32
 constexpr int kTileRows = 6, kTileVecs = 2;
 #elif defined(__aarch64__)
-constexpr int kTileRows = 8, kTileVecs = 3;
+constexpr int kTileRows = 6, kTileVecs = 4;
 #else
 constexpr int kTileRows = 2, kTileVecs = 4;
 #endif
