@@ -126,7 +126,7 @@ def page(on: Sequence[str]) -> Iterator[str]:
             print(title, name, file=sys.stderr, flush=True)
             worst = measure(name, dtype, on, draws=draws)
             cells = [cell for level in on for cell in (f"{worst[level].ulp:.4f}", arguments(worst[level]))]
-            yield f"| {name} | {ROWS[name].ulp:g} | {' | '.join(cells)} |\n"
+            yield f"| {name} | {ROWS[name].accuracy(dtype):g} | {' | '.join(cells)} |\n"
 
 
 def arguments(worst: Worst) -> str:

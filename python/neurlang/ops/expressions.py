@@ -119,7 +119,8 @@ def softplus(x: E, beta: E, threshold: E) -> E:
 
 
 def logsigmoid(x: E) -> E:
-    return s.minimum(x, s.const(0, x.dtype)) - el.log1p(el.exp(-s.absolute(x)))
+    """-log(1 + e⁻ˣ); all is negated at the end, so that it ends in -0 on the right."""
+    return -(s.maximum(-x, s.const(0, x.dtype)) + el.log1p(el.exp(-s.absolute(x))))
 
 
 GATE_LOW = {"f32": -120.0, "f64": -800.0}  # below, x eˣ is 0
@@ -127,7 +128,7 @@ GATE_HIGH = {"f32": 20.0, "f64": 40.0}  # above, silu and mish are x
 
 
 def _gated(x: E, gate: Callable[[E], tuple[E | float, E]]) -> E:
-    """x eˣ times the quotient gate(eˣ), of moderate size; eˣ's power of two comes last, so that small results are exact.
+    """x eˣ times the quotient gate(eˣ), of moderate size; eˣ's power of two comes last: small results lose nothing.
 
     -inf gives NaN, as inf * 0 does.
     """
