@@ -124,7 +124,12 @@ class Row:
         return self.dtypes if self.direct else tuple(t for t in self.dtypes if t in types.WIDE)
 
     def accuracy(self, dtype: str) -> float:
-        """The bound in ULP of a float result of this dtype."""
+        """The bound in ULP of a float result of this dtype.
+
+        >>> row = neurlang.Row("triple", "map", ("input",), "T->T", "3 x", ulp=1.0, ulp_f64=2.0)
+        >>> row.accuracy("f32"), row.accuracy("f64")
+        (1.0, 2.0)
+        """
         return max(self.ulp, self.ulp_f64) if dtype == "f64" else self.ulp
 
     @property
