@@ -43,24 +43,66 @@ void finish_rectangle(const Product& p, int64_t batch, int64_t i0, int64_t i1, i
 
 // ---- integers ---------------------------------------------------------------------------------------------------
 
-// U is unsigned, where overflow wraps.
+// U is unsigned, where overflow wraps. A unit of work is kRowsAtOnce rows of one panel of columns, which is read where
+// it lies or gathered once for all of them; kRows rows at a time keep their sums in registers.
 template <class U>
-void multiply_integers(const Product& p) {
-  auto rows = [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; r++) {
-      auto at = p.batches.seek(r / p.m);
-      const U* a = p.a<U>() + at.at[0] + r % p.m * p.a_row;
-      U* c = p.c<U>() + r * p.n;
-      for (int64_t j = 0; j < p.n; j++) c[j] = 0;
-      for (int64_t k = 0; k < p.k; k++) {
-        const U *b = p.b<U>() + at.at[1] + k * p.b_step, factor = a[k * p.a_step];
-        for (int64_t j = 0; j < p.n; j++) c[j] = U(c[j] + factor * b[j * p.b_column]);
-      }
-      finish_rectangle(p, r / p.m, r % p.m, r % p.m + 1, 0, p.n);
-    }
+struct IntegerProduct {
+  using V = typename Simd<U>::V;
+  static constexpr int kWidth = Simd<U>::kWidth, kVecs = 2, kColumns = kVecs * kWidth, kRows = 4;
+  static constexpr int64_t kRowsAtOnce = 64;
+
+  const Product& p;
+
+  // Element (k, j) of the panel at data[k * step + j].
+  struct Columns {
+    const U* data;
+    int64_t step;
+    int count;
   };
-  parallel_for(p.batches.total * p.m, grain_of(p.n * p.k), rows);
-}
+
+  Columns columns(const U* b, int count) const {
+    if (p.b_column == 1 && count == kColumns) return {b, p.b_step, count};
+    U* panel = (U*)nl_scratch(0, p.k * kColumns * sizeof(U));
+    for (int64_t k = 0; k < p.k; k++) {
+      for (int j = 0; j < kColumns; j++) panel[k * kColumns + j] = j < count ? b[k * p.b_step + j * p.b_column] : U(0);
+    }
+    return {panel, kColumns, count};
+  }
+
+  template <int kCount>
+  void rows(const U* a, const Columns& b, U* c) const {
+    V sum[kCount][kVecs] = {};
+    for (int64_t k = 0; k < p.k; k++) {
+      for (int v = 0; v < kVecs; v++) {
+        V column = load<V>(b.data + k * b.step + v * kWidth);
+        for (int i = 0; i < kCount; i++) sum[i][v] += splat<V>(a[i * p.a_row + k * p.a_step]) * column;
+      }
+    }
+    for (int i = 0; i < kCount; i++) __builtin_memcpy(c + i * p.n, sum[i], b.count * sizeof(U));
+  }
+
+  void unit(int64_t batch, int64_t first_row, int64_t first_column) const {
+    auto at = p.batches.seek(batch);
+    const int64_t last_row = min_of(p.m, first_row + kRowsAtOnce), last_column = min_of(p.n, first_column + kColumns);
+    const U* a = p.a<U>() + at.at[0];
+    U* c = p.c<U>() + batch * p.m * p.n + first_column;
+    Columns b = columns(p.b<U>() + at.at[1] + first_column * p.b_column, int(last_column - first_column));
+    int64_t i = first_row;
+    for (; i + kRows <= last_row; i += kRows) rows<kRows>(a + i * p.a_row, b, c + i * p.n);
+    for (; i < last_row; i++) rows<1>(a + i * p.a_row, b, c + i * p.n);
+    finish_rectangle(p, batch, first_row, last_row, first_column, last_column);
+  }
+
+  void run() const {
+    const int64_t down = ceil_div(p.m, kRowsAtOnce), across = ceil_div(p.n, kColumns);
+    const int64_t work = min_of(p.m, kRowsAtOnce) * p.k * kVecs;
+    parallel_for(p.batches.total * down * across, grain_of(work), [=](int64_t begin, int64_t end) {
+      for (int64_t u = begin; u < end; u++) {
+        unit(u / (down * across), u % down * kRowsAtOnce, u / down % across * kColumns);
+      }
+    });
+  }
+};
 
 // ---- matrix times vector ----------------------------------------------------------------------------------------
 
@@ -283,9 +325,9 @@ void multiply_floats(const Product& p) {
 int matmul(const Call& call) {
   Product p(call);
   switch (call.out[0].dtype) {
-    case DType::u8: multiply_integers<uint8_t>(p); break;
-    case DType::i32: multiply_integers<uint32_t>(p); break;
-    case DType::i64: multiply_integers<uint64_t>(p); break;
+    case DType::u8: IntegerProduct<uint8_t>{p}.run(); break;
+    case DType::i32: IntegerProduct<uint32_t>{p}.run(); break;
+    case DType::i64: IntegerProduct<uint64_t>{p}.run(); break;
     case DType::f32: multiply_floats<float>(p); break;
     case DType::f64: multiply_floats<double>(p); break;
     default: break;  // promotion leaves no bool product, narrow dtypes come widened

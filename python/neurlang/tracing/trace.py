@@ -81,13 +81,14 @@ class trace:
     # ---- context manager and decorator ----
 
     def __enter__(self) -> trace:
-        if not thread.open:
-            thread.tape.open(self._want_lines, self.check)
-            thread.block_cut = False
-        else:
-            self._note("inlined into the trace that was already open on this thread")
+        outermost = not thread.open
         thread.open.append(self)
         self._owner = threading.current_thread()
+        if outermost:
+            thread.block_cut = False
+            thread.tape.open(self._want_lines, self.check)  # last: a signal's handler may compute between any two lines
+        else:
+            self._note("inlined into the trace that was already open on this thread")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -257,11 +258,10 @@ def _flush(reason: str) -> None:
 def _run_segment(owner: trace, reason: str | None, last: bool, raised: bool = False) -> None:
     """Runs what was recorded: a matching program, a new one, or op by op. `reason` is None at a block's regular end."""
     tape = thread.tape
-    if tape.n_ops == 0:
-        tape.clear()
-        return
     tape.close()
     try:
+        if tape.n_ops == 0:
+            return
         if tape.foreign_write() >= 0:
             raise TraceError("an input that shares memory with NumPy was written during the block; copy it first")
         segment = programs.find(tape, tape.seal(), owner.backend)
