@@ -49,6 +49,15 @@ def tree(products: list[tuple[Array, Array]], shape: tuple[int, ...], dtype: np.
     return parts[0]
 
 
+def same(got: Array, want: Array) -> None:
+    """Floats to the bit, NaN payloads apart; other numbers and their dtype."""
+    if want.dtype.kind == "f":
+        assert_same_bits(got, want)
+    else:
+        np.testing.assert_array_equal(got, want)
+        assert got.dtype == want.dtype
+
+
 def layout(rng: np.random.Generator, a: Array) -> Array:
     """The same values with other strides, or one line of them repeated (stride 0)."""
     kind = rng.choice(["plain", "permuted", "stepped", "reversed", "window", "repeated"])

@@ -10,19 +10,11 @@ import pytest
 import neurlang as nl
 from neurlang import _tensor
 
-from .contraction import Array, assert_same_bits, layout, tensor
+from .contraction import Array, assert_same_bits, layout, same, tensor
 from .reduction import numbers, on_all_threads
 
 DTYPES = [np.float32, np.float64, np.bool_, np.uint8, np.int32, np.int64]
 CASES = range(12)
-
-
-def same(got: Array, want: Array) -> None:
-    if want.dtype.kind == "f":
-        assert_same_bits(got, want)
-    else:
-        np.testing.assert_array_equal(got, want)
-        assert got.dtype == want.dtype
 
 
 def on_copies(x: Array, write: Callable[[nl.Tensor], object]) -> list[Array]:

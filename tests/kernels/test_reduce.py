@@ -9,7 +9,7 @@ import pytest
 
 import neurlang as nl
 
-from .contraction import Array, assert_same_bits, tensor
+from .contraction import Array, assert_same_bits, same, tensor
 from .reduction import largest, numbers, on_all_threads, shape_around, tree
 
 FLOATS = [np.float32, np.float64]
@@ -20,11 +20,7 @@ CASES = range(6)
 
 def check(name: str, x: Array, axis: int, want: Array) -> None:
     for got in on_all_threads(lambda: getattr(nl, name)(tensor(x), axis, keepdim=True)):
-        if want.dtype.kind == "f":
-            assert_same_bits(got, want)
-        else:
-            np.testing.assert_array_equal(got, want)
-            assert got.dtype == want.dtype
+        same(got, want)
 
 
 @pytest.mark.parametrize("length", LENGTHS)

@@ -10,7 +10,7 @@ import pytest
 
 import neurlang as nl
 
-from .contraction import Array, assert_same_bits, tensor
+from .contraction import Array, same, tensor
 from .reduction import numbers, on_all_threads, shape_around
 
 DTYPES = [np.float32, np.float64, np.bool_, np.uint8, np.int32, np.int64]
@@ -27,14 +27,6 @@ def in_order(x: Array, axis: int, descending: bool) -> Array:
         keys = [x.astype(np.int64)]
     sign = -1 if descending else 1
     return np.lexsort([sign * key.astype(key.dtype if key.dtype.kind == "f" else np.int64) for key in keys], axis)
-
-
-def same(got: Array, want: Array) -> None:
-    if want.dtype.kind == "f":
-        assert_same_bits(got, want)
-    else:
-        np.testing.assert_array_equal(got, want)
-        assert got.dtype == want.dtype
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -130,8 +122,9 @@ def test_searchsorted(rng: np.random.Generator, dtype: type, case: int) -> None:
         for got in on_all_threads(lambda r=right: nl.searchsorted(tensor(table), tensor(x), right=r)):
             np.testing.assert_array_equal(got, want)
         row = table[(0,) * len(shape)] if 0 not in shape else np.sort(numbers(rng, (m,), dtype))
-        np.testing.assert_array_equal(nl.bucketize(tensor(x), tensor(row), right=right).numpy(),
-                                      np.searchsorted(row, x, side))
+        np.testing.assert_array_equal(
+            nl.bucketize(tensor(x), tensor(row), right=right).numpy(), np.searchsorted(row, x, side)
+        )
 
 
 def test_searchsorted_promotes_and_takes_numbers(torch: Any) -> None:
@@ -163,8 +156,9 @@ def test_kthvalue_and_median_are_torchs(rng: np.random.Generator, torch: Any) ->
         for dim in (0, 1, -1):
             for keepdim in (False, True):
                 for k in range(1, x.shape[dim] + 1):
-                    for ours, want in zip(nl.kthvalue(tensor(x), k, dim, keepdim), theirs.kthvalue(k, dim, keepdim),
-                                          strict=True):
+                    for ours, want in zip(
+                        nl.kthvalue(tensor(x), k, dim, keepdim), theirs.kthvalue(k, dim, keepdim), strict=True
+                    ):
                         np.testing.assert_array_equal(ours.numpy(), want.numpy())
                 for ours, want in zip(nl.median(tensor(x), dim, keepdim), theirs.median(dim, keepdim), strict=True):
                     np.testing.assert_array_equal(ours.numpy(), want.numpy())
@@ -180,8 +174,14 @@ def test_0d_and_bad_arguments() -> None:
     x = nl.tensor(3.0)
     assert nl.sort(x)[0].item() == 3.0 and nl.sort(x)[1].item() == 0 and nl.argsort(x, 0).shape == ()
     assert nl.topk(x, 1)[0].shape == () and nl.topk(x, 0)[0].shape == (0,) and nl.kthvalue(x, 1)[0].item() == 3.0
-    for call in (lambda: nl.topk(nl.zeros(3), 4), lambda: nl.topk(nl.zeros(3), -1), lambda: nl.kthvalue(nl.zeros(3), 0),
-                 lambda: nl.sort(nl.zeros(3), 1), lambda: nl.median(nl.zeros(0)), lambda: nl.argsort(nl.zeros(3), -2)):
+    for call in (
+        lambda: nl.topk(nl.zeros(3), 4),
+        lambda: nl.topk(nl.zeros(3), -1),
+        lambda: nl.kthvalue(nl.zeros(3), 0),
+        lambda: nl.sort(nl.zeros(3), 1),
+        lambda: nl.median(nl.zeros(0)),
+        lambda: nl.argsort(nl.zeros(3), -2),
+    ):
         with pytest.raises(nl.ShapeError):
             call()
 
