@@ -81,14 +81,20 @@ class trace:
     # ---- context manager and decorator ----
 
     def __enter__(self) -> trace:
-        outermost = not thread.open
-        thread.open.append(self)
-        self._owner = threading.current_thread()
-        if outermost:
-            thread.block_cut = False
-            thread.tape.open(self._want_lines, self.check)  # last: a signal's handler may compute between any two lines
-        else:
-            self._note("inlined into the trace that was already open on this thread")
+        depth = len(thread.open)
+        try:  # a signal's handler may compute or raise between any two lines: the tape is opened last
+            thread.open.append(self)
+            self._owner = threading.current_thread()
+            if depth == 0:
+                thread.block_cut = False
+                thread.tape.open(self._want_lines, self.check)
+            else:
+                self._note("inlined into the trace that was already open on this thread")
+        except BaseException:
+            del thread.open[depth:]
+            if depth == 0:
+                thread.tape.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
