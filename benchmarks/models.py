@@ -62,24 +62,38 @@ def cnn_in_jax(jnp: Any, w: Any, x: Any) -> Any:
     return x @ w["8.weight"].T + w["8.bias"]
 
 
-VOCABULARY, CONTEXT, WIDTH, LAYERS, HEADS = 65, 64, 128, 4, 4
+VOCABULARY = 65
 
 
-def gpt(lib: Any) -> Any:
-    """Embedding, pre-norm blocks, causal attention written out with masked_fill, tanh-gelu."""
-    nn, F = lib.nn, lib.nn.functional
+@dataclass(frozen=True)
+class Size:
+    """Of a GPT; with `fused` PyTorch's and our attention is one call, without it is written out with masked_fill."""
+
+    width: int
+    layers: int
+    heads: int
+    context: int
+    fused: bool = False
+
+
+def gpt(size: Size, lib: Any) -> Any:
+    """Embedding, pre-norm blocks, causal attention, tanh-gelu."""
+    nn, F, width, heads = lib.nn, lib.nn.functional, size.width, size.heads
 
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-            self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-            self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
         def attention(self, x: Any, mask: Any) -> Any:
             b, t, c = x.shape
-            q, k, v = (part.view(b, t, HEADS, c // HEADS).transpose(1, 2) for part in self.qkv(x).split(c, dim=2))
-            scores = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(c // HEADS))
+            q, k, v = (part.view(b, t, heads, c // heads).transpose(1, 2) for part in self.qkv(x).split(c, dim=2))
+            if size.fused:
+                y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+                return self.out(y.transpose(1, 2).reshape(b, t, c))
+            scores = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(c // heads))
             weights = F.softmax(scores.masked_fill(mask, float("-inf")), dim=-1)
             return self.out((weights @ v).transpose(1, 2).reshape(b, t, c))
 
@@ -90,10 +104,10 @@ def gpt(lib: Any) -> Any:
     class GPT(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.tokens, self.positions = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(CONTEXT, WIDTH)
-            self.blocks = nn.ModuleList([Block() for _ in range(LAYERS)])
-            self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, VOCABULARY, bias=False)
-            self.mask = lib.tensor(np.triu(np.ones((CONTEXT, CONTEXT), bool), 1))
+            self.tokens, self.positions = nn.Embedding(VOCABULARY, width), nn.Embedding(size.context, width)
+            self.blocks = nn.ModuleList([Block() for _ in range(size.layers)])
+            self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, VOCABULARY, bias=False)
+            self.mask = lib.tensor(np.triu(np.ones((size.context, size.context), bool), 1))
 
         def forward(self, x: Any) -> Any:
             h = self.tokens(x) + self.positions.weight
@@ -104,7 +118,7 @@ def gpt(lib: Any) -> Any:
     return GPT()
 
 
-def gpt_in_jax(jnp: Any, w: Any, x: Any) -> Any:
+def gpt_in_jax(size: Size, jnp: Any, w: Any, x: Any) -> Any:
     jax = peers.jax
 
     def norm(name: str, x: Any) -> Any:
@@ -116,14 +130,14 @@ def gpt_in_jax(jnp: Any, w: Any, x: Any) -> Any:
 
     def attention(name: str, x: Any) -> Any:
         b, t, c = x.shape
-        qkv = linear(f"{name}.qkv", x).reshape(b, t, 3 * HEADS, c // HEADS).transpose(0, 2, 1, 3)
+        qkv = linear(f"{name}.qkv", x).reshape(b, t, 3 * size.heads, c // size.heads).transpose(0, 2, 1, 3)
         q, k, v = jnp.split(qkv, 3, axis=1)
-        scores = q @ k.swapaxes(-2, -1) / math.sqrt(c // HEADS)
+        scores = q @ k.swapaxes(-2, -1) / math.sqrt(c // size.heads)
         weights = jax.nn.softmax(jnp.where(jnp.triu(jnp.ones((t, t), bool), 1), -jnp.inf, scores), axis=-1)
         return linear(f"{name}.out", (weights @ v).transpose(0, 2, 1, 3).reshape(b, t, c))
 
     h = w["tokens.weight"][x] + w["positions.weight"]
-    for n in range(LAYERS):
+    for n in range(size.layers):
         block = f"blocks.{n}"
         h = h + attention(block, norm(f"{block}.norm1", h))
         h = h + linear(f"{block}.down", jax.nn.gelu(linear(f"{block}.up", norm(f"{block}.norm2", h)), approximate=True))
