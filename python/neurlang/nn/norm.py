@@ -147,7 +147,24 @@ class BatchNorm2d(_BatchNorm):
     ranks = (4,)
 
 
-class LayerNorm(_Affine):
+class _OverLastAxes(_Affine):
+    """Normalises each sample over its last axes, which have shape `normalized_shape`."""
+
+    eps: float | None
+
+    def _set_shape(
+        self, normalized_shape: int | Sequence[int], eps: float | None, weight: bool, bias: bool, **factory: Any
+    ) -> None:
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = weight
+        self._add_affine(self.normalized_shape, weight, bias, **factory)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class LayerNorm(_OverLastAxes):
     """Normalises each sample over its last axes, which have shape `normalized_shape`.
 
     Ba, Kiros & Hinton 2016.
@@ -166,20 +183,14 @@ class LayerNorm(_Affine):
         dtype: dtype | None = None,
     ) -> None:
         super().__init__()
-        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.eps = eps
-        self.elementwise_affine = elementwise_affine
         affine_bias = elementwise_affine and bias
-        self._add_affine(self.normalized_shape, elementwise_affine, affine_bias, device=device, dtype=dtype)
+        self._set_shape(normalized_shape, eps, elementwise_affine, affine_bias, device=device, dtype=dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
-    def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
-
-class RMSNorm(_Affine):
+class RMSNorm(_OverLastAxes):
     """Divides each sample by the root of its mean square over its last axes, which have shape `normalized_shape`.
 
     Zhang & Sennrich 2019.
@@ -197,16 +208,10 @@ class RMSNorm(_Affine):
         dtype: dtype | None = None,
     ) -> None:
         super().__init__()
-        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.eps = eps
-        self.elementwise_affine = elementwise_affine
-        self._add_affine(self.normalized_shape, elementwise_affine, False, device=device, dtype=dtype)
+        self._set_shape(normalized_shape, eps, elementwise_affine, False, device=device, dtype=dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
-
-    def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
 class GroupNorm(_Affine):
