@@ -50,10 +50,12 @@ def rng(seed: int) -> np.random.Generator:
 
 @pytest.fixture(autouse=True)
 def _library_state(seed: int) -> Iterator[None]:
-    """Every test that uses the library starts from a seeded generator and an empty program cache."""
+    """Every test that uses the library starts from a seeded generator (so does PyTorch) and an empty program cache."""
     if (nl := sys.modules.get("neurlang")) is not None:
         nl.manual_seed(seed)
         nl.reset_programs()
+    if (peer := sys.modules.get("torch")) is not None:
+        peer.manual_seed(seed)
     yield
 
 
