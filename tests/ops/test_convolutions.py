@@ -68,3 +68,10 @@ def test_traced_is_eager(rng: np.random.Generator, name: str) -> None:
 def test_what_does_not_fit_is_named(call: Any) -> None:
     with pytest.raises(nl.ShapeError, match="conv"):
         call(nl.functional)
+
+
+def test_conv_transpose3d_refuses_a_bias_of_another_length() -> None:
+    x, w = nl.ones(1, 2, 1, 1, 1), nl.ones(2, 3, 1, 1, 1)
+    for bias in (nl.ones(1), nl.ones(4), nl.ones(3, 1)):
+        with pytest.raises(ValueError, match="bias must have shape"):
+            nl.conv_transpose3d(x, w, bias)

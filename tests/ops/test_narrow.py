@@ -411,3 +411,18 @@ def test_traced_bits_are_eagers(text: str, rng: np.random.Generator) -> None:
         for k, (got, want) in enumerate(zip(traced(*ins), eager, strict=True)):
             same(got, want, k)
     assert traced.counts.replayed
+
+
+def test_products_of_different_narrow_dtypes_promote_as_sums_do() -> None:
+    a, b = nl.tensor([[200, 100]], dtype=nl.uint8), nl.tensor([[-1], [-1]], dtype=nl.int8)
+    assert (a @ b).dtype == (a + b.t()).dtype == nl.int16
+    assert (a @ b).tolist() == [[-300]]
+    h, w = nl.tensor([[1.0009765625]], dtype=nl.float16), nl.tensor([[1.0]], dtype=nl.bfloat16)
+    assert (h @ w).dtype == nl.float32 and (h @ w).item() == 1.0009765625
+
+
+def test_rms_norm_of_halves_takes_the_eps_of_float32() -> None:
+    x = nl.zeros(2, 4, dtype=nl.float16)
+    x[0, 0] = 2e-3
+    exact = 2e-3 / (4e-6 / 4 + 2.0**-23) ** 0.5
+    assert abs(nl.rms_norm(x, 4)[0, 0].item() - exact) < 2e-3 * exact

@@ -4,7 +4,7 @@ cdef tuple one_dtype(str op, tuple tensors, int over):
     """The tensors in their promoted dtype."""
     cdef int t = 0
     for x in tensors:
-        t = py.max(t, dtype_id(need_tensor(x, op).d.dtype))
+        t = larger(t, dtype_id(need_tensor(x, op).d.dtype))
     if not allowed(over, t):
         raise DTypeError(f"{op} is not defined for {DTYPES[t].name}; operands are "
                          + ", ".join(describe(x) for x in tensors))
@@ -596,7 +596,7 @@ def rms_norm(input, normalized_shape, weight=None, eps=None):
     x, shape = as_rows("rms_norm", input, normalized_shape)
     x, w = same_float("rms_norm", (x, affine("rms_norm", "weight", weight, shape, x, 1)))
     if eps is None:
-        eps = 2.0 ** -23 if dtype_id(x.d.dtype) == F32 else 2.0 ** -52
+        eps = 2.0 ** -52 if dtype_id(x.d.dtype) == F64 else 2.0 ** -23
     bits = <int64_t>scalar_bits(float(eps), F64)
     out = call(OP["rms_norm"], (x, w), dims_of(&x.d), dtype_id(x.d.dtype), (bits,), numel(x.d))
     return view_reshape(out, shape_tuple(&(<Tensor>input).d), "reshape")

@@ -18,11 +18,6 @@ def sizes(size: Size, axes: int) -> tuple[int, ...]:
     return (size,) * axes if isinstance(size, int) else tuple(size)
 
 
-def pair(size: Size) -> tuple[int, int]:
-    """An argument that may be given once for both axes."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
 class _Conv(Module):
     """Arguments, parameters and text that both directions share."""
 

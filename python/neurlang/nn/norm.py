@@ -233,7 +233,7 @@ class GroupNorm(_Affine):
         dtype: dtype | None = None,
     ) -> None:
         super().__init__()
-        if num_channels % num_groups:
+        if num_groups < 1 or num_channels % num_groups:
             raise ValueError(f"{num_channels} channels do not divide into {num_groups} groups")
         self.num_groups = num_groups
         self.num_channels = num_channels

@@ -155,7 +155,11 @@ def conv_transpose3d(
         part = pad(F, part, (0, 0, 0, 0, before, total - 2 * p[0] - before - part.shape[2]))
         out = part if out is None else out + part
     assert out is not None
-    return out if bias is None else out + bias.reshape(-1, 1, 1, 1)
+    if bias is None:
+        return out
+    if bias.shape != (out.shape[1],):
+        raise F.ShapeError(f"{name}: the bias must have shape [{out.shape[1]}], got {list(bias.shape)}")
+    return out + bias.reshape(-1, 1, 1, 1)
 
 
 def _check(F: Any, op: str, x: Tensor, w: Tensor, axes: int) -> None:

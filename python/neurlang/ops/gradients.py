@@ -329,11 +329,7 @@ def logcumsumexp(F: Any, g: Any, x: Any, out: Any, axis: int) -> tuple:
 # ---- sorting: the gradient goes back to the places ----
 
 
-def sort(F: Any, g: Any, _x: Any, outs: Any, axis: int, _descending: int) -> tuple:
-    return (F._scatter_add(_zeros(F, _x, g), outs[1], g, axis),)
-
-
-def topk(F: Any, g: Any, _x: Any, outs: Any, axis: int, _k: int, _descending: int) -> tuple:
+def sort(F: Any, g: Any, _x: Any, outs: Any, axis: int, *_rest: int) -> tuple:
     return (F._scatter_add(_zeros(F, _x, g), outs[1], g, axis),)
 
 

@@ -208,7 +208,7 @@ def _probability_loss(
 ) -> Tensor:
     axis = _class_axis(log_p)
     if target.shape != log_p.shape:
-        raise ValueError(f"cross_entropy: probabilities of shape {list(target.shape)} for input {list(log_p.shape)}")
+        raise F.ShapeError(f"cross_entropy: probabilities of shape {list(target.shape)} for input {list(log_p.shape)}")
     if smoothing:
         target = target * (1 - smoothing) + smoothing / log_p.shape[axis]
     products = log_p * target if weight is None else log_p * target * _along(weight, log_p, axis)

@@ -572,7 +572,7 @@ TABLE: tuple[Row, ...] = (
     _kernel("argsort", "sort", "T->i64", "The places of the elements in order", "input", "axis descending",
             numpy=lambda np, *args: ref.sort(np, *args)[1], stablehlo="sort"),
     _kernel("topk", "sort", "T->T,i64", "The first k in order, and their places", "input", "axis k descending",
-            shape="checked", grad=d.topk, numpy=ref.topk),
+            shape="checked", grad=d.sort, numpy=ref.topk),
     _kernel("searchsorted", "sort", "T,T->i64", "How many elements of a sorted row each of some numbers comes after",
             "sorted_sequence input", "right", shape="checked", numpy=ref.searchsorted),
 
