@@ -16,7 +16,7 @@ from typing import Any
 
 BLOCK = 256 << 20
 REPEATS = 4
-PACKAGES = ("numpy", "torch", "jax", "jaxlib")
+PACKAGES = ("numpy", "torch", "jax", "jaxlib", "onnxruntime", "openvino")
 
 
 def facts(threads: int) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def jax_call(form: Callable[..., Any], *arrays: np.ndarray) -> Call:
 def gradients(
     form: Callable[..., Any], seed: np.ndarray, *arrays: np.ndarray, jax_form: Callable[..., Any] | None = None
 ) -> dict[str, Call]:
-    """The function and its gradients by all float operands, for the gradient `seed`; the first one is the result."""
+    """The function and its gradients by all float operands, for the gradient `seed`; all of them are the result."""
     calls = {}
     step = gradient_step(nl, nl.grad, lambda *t: form(nl, *t))
     traced = nl.trace(step)
@@ -113,15 +113,15 @@ def gradients(
             compiled = gradient_step(torch, torch.autograd.grad, torch.compile(lambda *t: form(torch, *t)))
             calls["torch.compile"] = lambda: compiled(*theirs)
     if jax is not None and jax_form is not None:
-        all_gradients = jax_call(jax_gradient(jax_form), seed, *arrays)
-        calls["JAX"] = lambda: all_gradients()[0]
+        calls["JAX"] = jax_call(jax_gradient(jax_form), seed, *arrays)
     return calls
 
 
 def gradient_step(lib: Any, grad: Callable[..., Any], forward: Callable[..., Any]) -> Callable[..., Any]:
     def step(seed: Any, *tensors: Any) -> Any:
         inputs = [t.detach().requires_grad_() if t.is_floating_point() else t for t in tensors]
-        return grad(forward(*inputs), [t for t in inputs if t.requires_grad], seed)[0]
+        out = forward(*inputs)
+        return out.detach(), *grad(out, [t for t in inputs if t.requires_grad], seed)
 
     return step
 
@@ -134,7 +134,8 @@ def jax_gradient(form: Callable[..., Any]) -> Callable[..., Any]:
             given = dict(zip(floats, values, strict=True))
             return form(*(given.get(i, t) for i, t in enumerate(tensors)))
 
-        return jax.vjp(of_floats, *(tensors[i] for i in floats))[1](seed)
+        out, pull = jax.vjp(of_floats, *(tensors[i] for i in floats))
+        return out, *pull(seed)
 
     return step
 

@@ -21,6 +21,7 @@ ROW_INCHES = 0.115
 COLOURS = {
     "NumPy": "#4c72b0", "torch": "#dd8452", "torch channels last": "#e8b48f", "torch.compile": "#c44e52",
     "torch.compile channels last": "#da8bc3", "JAX": "#55a868", "ONNX Runtime": "#8172b3", "OpenVINO": "#937860",
+    "OpenVINO channels last": "#c9b7a3",
 }  # fmt: skip
 Cases = list[dict[str, Any]]
 

@@ -80,7 +80,9 @@ def compare(case: Case, calls: dict[str, Callable[[], Any]]) -> None:
 
 
 def as_array(result: Any) -> np.ndarray:
-    """The result as float64; of tensors that want gradients, or that NumPy has no dtype for, too."""
+    """The result as float64, several in a row; of tensors that want gradients, or that NumPy has no dtype for, too."""
+    if isinstance(result, tuple):
+        return np.concatenate([as_array(part).ravel() for part in result])
     if hasattr(result, "detach"):
         result = (result.double() if result.is_floating_point() else result).detach().numpy()
     return np.asarray(result, dtype=np.float64)

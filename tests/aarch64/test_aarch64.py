@@ -109,6 +109,11 @@ ROWS: dict[str, tuple[Callable[..., nl.Tensor], tuple[tuple[int, ...], ...]]] = 
     "index_select": (lambda x: x[nl.tensor([3, 0, 3, -1])], ((4, 37),)),
     "attention": (F.scaled_dot_product_attention, ((2, 3, 20, 16), (2, 3, 33, 16), (2, 3, 33, 16))),
     "gelu": (F.gelu, ((9, 130),)),
+    "cumsum": (lambda x: x.cumsum(1), ((9, 130),)),
+    "sort": (lambda x: nl.sort(x, 1)[0], ((9, 700),)),
+    "topk": (lambda x: nl.topk(x, 5)[0], ((9, 130),)),
+    "rms_norm": (lambda x, w: F.rms_norm(x, (130,), w), ((9, 130), (130,))),
+    "attention of one query": (F.scaled_dot_product_attention, ((2, 3, 1, 16), (2, 3, 33, 16), (2, 3, 33, 16))),
 }
 
 
@@ -125,9 +130,17 @@ def test_contractions_rows_and_their_gradients(neon: Any, dtype: str, rng: np.ra
     compare(neon, names, compute)
 
 
+def test_a_few_random_programs(neon: Any) -> None:
+    check_programs(neon, range(8))
+
+
 @pytest.mark.slow
 def test_random_programs(neon: Any) -> None:
-    for seed in range(150):
+    check_programs(neon, range(8, 150))
+
+
+def check_programs(neon: Any, seeds: range) -> None:
+    for seed in seeds:
         program = Generator(seed, nl).make()
         assert run_traced(program, neon) == run_eager(program), f"seed {seed}\n{program}"
 

@@ -127,7 +127,7 @@ def test_searchsorted(rng: np.random.Generator, dtype: type, case: int) -> None:
         )
 
 
-def test_searchsorted_promotes_and_takes_numbers(torch: Any) -> None:
+def test_searchsorted_promotes_and_takes_numbers() -> None:
     table = nl.tensor([1, 3, 5])
     assert nl.searchsorted(table, 3).item() == 1 and nl.searchsorted(table, 3, side="right").item() == 2
     assert nl.searchsorted(table, nl.tensor([2.5, 5.5])).tolist() == [1, 3]

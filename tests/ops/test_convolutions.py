@@ -48,6 +48,7 @@ def test_traced_is_eager(rng: np.random.Generator, name: str) -> None:
     traced = nl.trace(lambda *t: nl.relu(function(*t, *options)))
     for _ in range(2):
         np.testing.assert_array_equal(traced(*tensors).numpy(), nl.relu(function(*tensors, *options)).numpy())
+    assert traced.counts.replayed == 2
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import gc
 import itertools
 import os
 import random
-import resource
 import subprocess
 import sys
 import threading
@@ -169,16 +168,11 @@ def memory_available() -> int:
     return sum(int(fields[name].split()[0]) << 10 for name in ("MemAvailable", "SwapFree"))
 
 
-def resident_memory() -> int:
-    with open("/proc/self/statm") as f:
-        return int(f.read().split()[1]) * resource.getpagesize()
-
-
 def test_more_than_the_machine_has_fails_before_anything_is_touched() -> None:
     # In pieces, none of them touched: the system would promise them all.
     blocks: list[Any] = []
     _tensor.release_cached_memory()
-    available, own = memory_available(), resident_memory()
+    available, own = memory_available(), resident()
     with pytest.raises(MemoryError):
         for _ in range(10_000):
             start = time.perf_counter()
