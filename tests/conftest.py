@@ -79,3 +79,13 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def torch() -> Any:
     return pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """So many threads while the test runs; a test says how many: parametrize("threads", …, indirect=True)."""
+    nl = sys.modules["neurlang"]
+    before = nl.get_num_threads()
+    nl.set_num_threads(request.param)
+    yield request.param
+    nl.set_num_threads(before)

@@ -98,7 +98,7 @@ struct ThinProduct {
 
   bool pays() const {
     const View& out = call.out[0];
-    return out.shape[out.rank - 1 - side] <= kThin && slabs > 1 && call.epilogue == nullptr;
+    return out.shape[out.rank - 1 - side] <= kThin && slabs > 1;
   }
 
   void run() {

@@ -8,7 +8,7 @@
 // largest score so far as its shift; within a block four chains add the weights, one chain of fma each weighted value.
 // Nothing depends on the batch, the threads, or which queries share a panel.
 #pragma once
-#include "exprs.gen.h"
+#include "functions.hpp"
 #include "gemm.hpp"
 #include "loops.hpp"
 #include "shuffle.hpp"
@@ -19,10 +19,6 @@ namespace {
 constexpr int kKeys = 168;  // in a block: whole micro-tiles at every level (12 x 14, 28 x 6), 21 KiB of scores
 constexpr int kChains = 4;  // of the sum of weights
 
-inline vf32 exp_of(vf32 x) { return nl_exp_f32(x); }
-inline vf64 exp_of(vf64 x) { return nl_exp_f64(x); }
-inline vf32 log_of(vf32 x) { return nl_log_f32(x); }
-inline vf64 log_of(vf64 x) { return nl_log_f64(x); }
 inline vf32 larger(vf32 a, vf32 b) { return vf32_max(a, b); }
 inline vf64 larger(vf64 a, vf64 b) { return vf64_max(a, b); }
 

@@ -21,9 +21,9 @@ struct GradWorkspace {
   T *key_sum, *value_sum;        // [S, …], where the results do not consist of whole vectors
   T *shifts, *means;
 
-  static int64_t size(const Attention<T>& a) { return GradWorkspace(a, nullptr).end - (T*)nullptr; }
+  static int64_t size(const Attention<T>& a) { return GradWorkspace(a, nullptr).taken; }
 
-  GradWorkspace(const Attention<T>& a, T* memory) : end(memory) {
+  GradWorkspace(const Attention<T>& a, T* memory) : start(memory) {
     int64_t depth = whole_vectors<T>(a.depth), width = whole_vectors<T>(a.width);
     int64_t panel = max_of(kKeys, a.width) * kTileColumns<T>;
     query = take(a.depth * kQueries), grad = take(a.width * kQueries), query_grad = take(a.depth * kQueries);
@@ -36,9 +36,13 @@ struct GradWorkspace {
   }
 
  private:
-  T* end;
+  T* start;  // null while only the size is asked for
+  int64_t taken = 0;
 
-  T* take(int64_t n) { return end += n, end - n; }
+  T* take(int64_t n) {
+    taken += n;
+    return start ? start + taken - n : nullptr;
+  }
 };
 
 // to[r * pitch + i] = from[r][i * step] * factor, zeros up to the pitch.
@@ -166,6 +170,7 @@ struct Backward {
         T* key_sum = begin_sum(key_grad, n, h, a.depth, w.key_sum);
         T* value_sum = begin_sum(value_grad, n, h, a.width, w.value_sum);
         for (int64_t first = 0; first < rows; first += kQueries) {
+          if (first > 0) nl_check_interrupt();
           block(n, h, first, int(min_of(kQueries, rows - first)), w, key_sum, value_sum);
         }
         end_sum(key_grad, n, h, a.depth, key_sum);

@@ -54,6 +54,7 @@ struct Int8Product {
     auto* right = (int*)nl_scratch(0, kPairs * kColumns * sizeof(int));
     auto* left = (int*)nl_scratch(1, kRows * kPairs * sizeof(int));
     for (int64_t k0 = 0; k0 == 0 || k0 < k; k0 += 2 * kPairs) {
+      if (k0 > 0) nl_check_interrupt();
       int64_t depth = min_of(k - k0, 2 * kPairs), pairs = (depth + 1) / 2;
       pack_right(k0, depth, j, count, right);
       for (int64_t i = begin; i < end; i += kRows) {

@@ -2,13 +2,11 @@
 // mean and the bias.
 //
 // mean = T(n) of x / n, var = T(n) of (x - mean)^2 / n; every operation is rounded, so the bits are the definition's.
+#include "functions.hpp"
 #include "rows.hpp"
 
 namespace nl::NL_ISA {
 namespace {
-
-inline float square_root(float x) { return __builtin_sqrtf(x); }
-inline double square_root(double x) { return __builtin_sqrt(x); }
 
 template <class T, bool kCentred>
 struct Norm {

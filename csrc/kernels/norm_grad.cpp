@@ -5,13 +5,11 @@
 // bias's that of g. Every operation is rounded as in the definition and all sums are T(n). A unit of work is a few
 // lanes of one block of rows, whose sums stay in the caches; rows are read in runs of kGroup. Lanes and blocks are
 // joined afterwards.
+#include "functions.hpp"
 #include "rows.hpp"
 
 namespace nl::NL_ISA {
 namespace {
-
-inline float square_root(float x) { return __builtin_sqrtf(x); }
-inline double square_root(double x) { return __builtin_sqrt(x); }
 
 template <class T>
 constexpr int64_t whole(int64_t n) {

@@ -5,7 +5,7 @@
 //
 // Along a row, a vector's lanes are blocks, which a transpose brings there and back: one serial chain alone would wait
 // for each addition. Down columns, vectors lie across a kept axis.
-#include "exprs.gen.h"
+#include "functions.hpp"
 #include "monoids.hpp"
 #include "rows.hpp"
 #include "shuffle.hpp"
@@ -59,11 +59,6 @@ struct CumMin {
     return Order::key(a) < Order::key(b) ? a : b;
   }
 };
-
-inline vf32 exp_of(vf32 x) { return nl_exp_f32(x); }
-inline vf64 exp_of(vf64 x) { return nl_exp_f64(x); }
-inline vf32 log1p_of(vf32 x) { return nl_log1p_f32(x); }
-inline vf64 log1p_of(vf64 x) { return nl_log1p_f64(x); }
 
 // log(exp a + exp b) = max + log1p(exp(min - max)); equal infinities stay what they are.
 template <class T>

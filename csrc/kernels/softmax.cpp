@@ -3,16 +3,11 @@
 // Every operation is rounded as in the definition, the sum is T(n), so the bits are those of the definition spelled
 // out. A row makes three passes, of which only the first reads memory and only the last writes it. Where the axis is
 // strided and its neighbour is not, the same is done to tiles of columns.
-#include "exprs.gen.h"
+#include "functions.hpp"
 #include "rows.hpp"
 
 namespace nl::NL_ISA {
 namespace {
-
-inline vf32 exp_of(vf32 x) { return nl_exp_f32(x); }
-inline vf64 exp_of(vf64 x) { return nl_exp_f64(x); }
-inline vf32 log_of(vf32 x) { return nl_log_f32(x); }
-inline vf64 log_of(vf64 x) { return nl_log_f64(x); }
 
 // How a result is made of d = x - max, e = exp(d) and the total, which is made of the sum of all e.
 struct Softmax {

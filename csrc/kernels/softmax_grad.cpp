@@ -1,14 +1,11 @@
 // softmax_grad.cpp: the gradients of softmax, y (g - sum(g y)), and log_softmax, g - exp(y) sum(g), from the result y.
 //
 // Every operation is rounded as in the definition and the sum is T(n); a row or a tile of columns makes two passes.
-#include "exprs.gen.h"
+#include "functions.hpp"
 #include "rows.hpp"
 
 namespace nl::NL_ISA {
 namespace {
-
-inline vf32 exp_of(vf32 x) { return nl_exp_f32(x); }
-inline vf64 exp_of(vf64 x) { return nl_exp_f64(x); }
 
 struct OfSoftmax {
   template <class V>

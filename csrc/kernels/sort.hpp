@@ -280,11 +280,14 @@ void divide(K* a, Piece piece, K pivot, K* spare, Piece* first, Piece* second) {
   *second = {piece.begin + low + equal, piece.end};
 }
 
+constexpr int64_t kLongPiece = 1 << 18;  // takes about a millisecond: before each such, signals are looked for
+
 // `spare` is room for n elements and a vector.
 template <class K>
 void quicksort(K* a, int64_t n, K* spare) {
   Piece rest{0, n}, first, second;
   while (rest.end - rest.begin > kNetworkSize<K>) {
+    if (rest.end - rest.begin > kLongPiece) nl_check_interrupt();
     K* from = a + rest.begin;
     divide(a, rest, pivot_of(from, rest.end - rest.begin), spare, &first, &second);
     bool smaller = first.end - first.begin < second.end - second.begin;

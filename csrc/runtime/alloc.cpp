@@ -242,8 +242,8 @@ struct ThreadCache {
   FreeList lists[kSmallClasses];
   std::atomic<int64_t> in_use;  // negative where a thread frees what another has allocated
   ThreadCache *prev, *next;     // among the threads
-  void* kept[5];                // scratch slots 0 to 3 and the arena
-  int64_t kept_bytes[5];
+  void* kept[kKeptBlocks];
+  int64_t kept_bytes[kKeptBlocks];
   std::atomic<int64_t> kept_total;  // bytes, those put aside included
   ThreadState state;
 };
@@ -278,7 +278,7 @@ void free_kept(int i) {
 }
 
 void close_thread() {
-  for (int i = 0; i < 5; ++i) free_kept(i);
+  for (int i = 0; i < kKeptBlocks; ++i) free_kept(i);
   const std::lock_guard<std::mutex> guard(lock);
   for (int i = 0; i < kSmallClasses; ++i) {
     FreeList& list = cache.lists[i];
@@ -405,16 +405,16 @@ void reset_peak_memory() {
 }
 
 KeptMemoryAside::KeptMemoryAside() {
-  for (int i = 0; i < kKept; ++i) {
+  for (int i = 0; i < kKeptBlocks; ++i) {
     kept_[i] = std::exchange(cache.kept[i], nullptr);
     kept_bytes_[i] = std::exchange(cache.kept_bytes[i], 0);
   }
 }
 
 KeptMemoryAside::~KeptMemoryAside() {
-  for (int i = 0; i < kKept; ++i) free_kept(i);
-  std::copy_n(kept_, kKept, cache.kept);
-  std::copy_n(kept_bytes_, kKept, cache.kept_bytes);
+  for (int i = 0; i < kKeptBlocks; ++i) free_kept(i);
+  std::copy_n(kept_, kKeptBlocks, cache.kept);
+  std::copy_n(kept_bytes_, kKeptBlocks, cache.kept_bytes);
 }
 
 void release_cached_memory() {

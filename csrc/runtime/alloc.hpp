@@ -29,6 +29,8 @@ MemoryStats memory_stats();
 // From now on `peak` is the most that is mapped from now on.
 void reset_peak_memory();
 
+constexpr int kKeptBlocks = 5;  // that a thread keeps: scratch slots 0 to 3 and the arena
+
 // While it lives, the calling thread's scratch blocks and arena are put aside: what runs meanwhile gets its own, and
 // the computation that was left finds its contents again.
 class KeptMemoryAside {
@@ -39,9 +41,8 @@ class KeptMemoryAside {
   KeptMemoryAside& operator=(const KeptMemoryAside&) = delete;
 
  private:
-  static constexpr int kKept = 5;  // scratch slots 0 to 3 and the arena
-  void* kept_[kKept];
-  int64_t kept_bytes_[kKept];
+  void* kept_[kKeptBlocks];
+  int64_t kept_bytes_[kKeptBlocks];
 };
 
 // Gives cached large blocks back to the system.

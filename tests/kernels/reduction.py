@@ -10,7 +10,7 @@ import neurlang as nl
 
 from .contraction import Array, layout
 
-THREADS = [1, 2, 3]
+THREADS = [1, 2, 3, 8]
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40]
 
 
@@ -70,7 +70,7 @@ def shape_around(rng: np.random.Generator, axis_extent: int) -> tuple[tuple[int,
 
 
 def on_all_threads(compute: Callable[[], nl.Tensor]) -> Iterator[Array]:
-    """The result of `compute` with one thread, two, three."""
+    """The result of `compute` with each number of threads."""
     before = nl.get_num_threads()
     try:
         for count in THREADS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,8 @@ import neurlang as nl
 from neurlang import _tensor
 
 from .contraction import Array, assert_same_bits, dot, normal, tensor
+
+pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.parametrize("threads", [1, 2, 3, 8], indirect=True)]
 
 
 @dataclass
@@ -144,14 +145,6 @@ def random_geometry(rng: np.random.Generator) -> Geometry:
         )
         if min(g.maps[2:]) >= 1:
             return g
-
-
-@pytest.fixture(params=[1, 2, 3], autouse=True)
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = nl.get_num_threads()
-    nl.set_num_threads(request.param)
-    yield request.param
-    nl.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

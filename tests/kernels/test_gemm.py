@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
 import neurlang as nl
 
 from .contraction import Array, assert_same_bits, dot, layout, normal, tensor, tree
+
+pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.parametrize("threads", [1, 2, 3, 8], indirect=True)]
 
 FLOATS = [np.float32, np.float64]
 
@@ -23,14 +23,6 @@ def definition(a: Array, b: Array) -> Array:
 def check(a: Array, b: Array) -> None:
     with np.errstate(all="ignore"):
         assert_same_bits(nl.matmul(tensor(a), tensor(b)).numpy(), definition(a, b))
-
-
-@pytest.fixture(params=[1, 2, 3, 8], autouse=True)
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = nl.get_num_threads()
-    nl.set_num_threads(request.param)
-    yield request.param
-    nl.set_num_threads(before)
 
 
 def extent(rng: np.random.Generator) -> int:

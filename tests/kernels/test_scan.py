@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bounds import assert_close
 
 import neurlang as nl
 
@@ -90,10 +91,9 @@ def test_integers_become_int64_and_wrap(rng: np.random.Generator, dtype: type) -
 def test_sums_are_nearer_than_serial_ones(rng: np.random.Generator, dtype: type) -> None:
     x = rng.random(1 << 17).astype(dtype)
     exact = np.cumsum(x.astype(np.longdouble))
-    ours = np.abs(nl.cumsum(tensor(x), 0).numpy() - exact).max()
-    assert ours <= np.abs(np.cumsum(x) - exact).max()
-    # At most 64 additions inside a block, and one for each block.
-    assert ours <= (64 + len(x) / 64) * np.finfo(dtype).eps / 2 * exact[-1]
+    ours = nl.cumsum(tensor(x), 0).numpy()
+    assert np.abs(ours - exact).max() <= np.abs(np.cumsum(x) - exact).max()
+    assert_close(ours, exact, "scan", n=len(x), scale=exact[-1])
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -107,10 +107,7 @@ def test_logcumsumexp(rng: np.random.Generator, dtype: type, scale: float) -> No
         results = list(on_all_threads(lambda x=x, axis=axis: nl.logcumsumexp(tensor(x), axis)))
         for got in results:
             assert_same_bits(got, results[0])
-        finite = np.isfinite(want)
-        np.testing.assert_array_equal(results[0][~finite], want[~finite])
-        error = np.abs(results[0][finite] - want[finite]) / (np.abs(want[finite]) + 1)
-        assert error.max(initial=0) <= 16 * np.finfo(dtype).eps
+        assert_close(results[0], want, "scan of logarithms", scale=np.where(np.isfinite(want), np.abs(want) + 1, 0))
 
 
 def test_logcumsumexp_of_special_values() -> None:

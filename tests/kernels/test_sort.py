@@ -196,7 +196,10 @@ def test_traced() -> None:
 
     for _ in range(3):
         got = both(x)
+    assert both.counts.replayed >= 3
     want = np.sort(x.numpy() * 2, 1)[:, ::-1]
     np.testing.assert_array_equal(got[0].numpy(), want)
+    np.testing.assert_array_equal(got[1].numpy(), np.argsort(-x.numpy(), 1, kind="stable"))
     np.testing.assert_array_equal(got[2].numpy(), want[:, :3] / 2)
+    np.testing.assert_array_equal(got[3].numpy(), nl.cumsum(x, 1).numpy())
     np.testing.assert_array_equal(got[4].numpy(), np.unique(np.floor(x.numpy())))

@@ -50,6 +50,11 @@ WORK = {
     "softmax": "x = nl.rand(4096, 4096)\nwork = lambda: nl.softmax(x, 1)",
     "conv2d": "x, w = nl.rand(32, 64, 56, 56), nl.rand(64, 64, 3, 3)\nwork = lambda: nl.conv2d(x, w, padding=1)",
     "conv2d of one image": "x, w = nl.rand(1, 64, 300, 300), nl.rand(64, 64, 3, 3)\nwork = lambda: nl.conv2d(x, w)",
+    "sort of one row": "x = nl.rand(1 << 23)\nwork = lambda: nl.sort(x)",
+    "attention backward": (
+        "q = nl.rand(1, 1, 3000, 64, requires_grad=True)\n"
+        "work = lambda: nl.scaled_dot_product_attention(q, q, q).sum().backward()"
+    ),
     "normal numbers": "work = lambda: nl.randn(1 << 24)",
     "backward": "x = nl.rand(1500, 1500, requires_grad=True)\nwork = lambda: (x @ x).sum().backward()",
     "trace": "x = nl.rand(1 << 22)\nf = nl.trace(lambda x: (x.pow(x) @ x).exp())\nf(x)\nwork = lambda: f(x).item()",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import struct
 from typing import Any
 
-from .composite import double_of_bits, dropout
+from .composite import bits_of_double, double_of_bits, dropout
 from .places import lower_triangle
 from .statistics import Tensor, in_float32, need_axes
 
@@ -59,7 +58,7 @@ def scaled_dot_product_attention(
     if dropout_p > 0 or getattr(mask, "requires_grad", False):
         out = F.matmul(dropout(F, _weights(F, q, k, mask, is_causal, factor), dropout_p), v.unsqueeze(2))
     else:
-        out = F._attention(q, k, v, mask, int(is_causal), struct.unpack("<q", struct.pack("<d", factor))[0])
+        out = F._attention(q, k, v, mask, int(is_causal), bits_of_double(factor))
     return out.reshape(*lead, length, width)
 
 

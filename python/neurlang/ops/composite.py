@@ -20,6 +20,11 @@ def double_of_bits(bits: int) -> float:
     return struct.unpack("<d", struct.pack("<q", bits))[0]
 
 
+def bits_of_double(value: float) -> int:
+    """The attribute, a signed integer, that stands for a float."""
+    return struct.unpack("<q", struct.pack("<d", value))[0]
+
+
 # ---- definitions of the rows that have a native kernel; the kernel has exactly these bits ----
 
 

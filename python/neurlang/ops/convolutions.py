@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .places import pad
-from .statistics import Tensor
+from .statistics import Tensor, in_float32
 
 Size = int | Sequence[int]
 
@@ -108,6 +108,7 @@ def conv3d(
     return F.transpose(y.reshape(-1, rows, *y.shape[1:]), 1, 2).contiguous()
 
 
+@in_float32
 def conv_transpose3d(
     F: Any,
     input: Tensor,

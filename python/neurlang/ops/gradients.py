@@ -224,18 +224,18 @@ def extremum(F: Any, g: Any, x: Any, out: Any, axis: int) -> tuple:
 
 def prod(F: Any, g: Any, x: Any, axis: int) -> tuple:
     """g times the product of the others, built without division so that zeros need no case."""
-    before = _exclusive_prod(F, x, axis)
-    after = F.flip(_exclusive_prod(F, F.flip(x, (axis,)), axis), (axis,))
-    return (g * (before * after),)
+    if x.shape[axis] == 0:
+        return (g * x,)
+
+    def before(x: Any, axis: int) -> Any:
+        return _one_before(F, F.cumprod(x, axis), axis)
+
+    return (g * (before(x, axis) * _from_the_end(F, before, x, axis)),)
 
 
-def _exclusive_prod(F: Any, x: Any, axis: int) -> Any:
-    """The products of all elements before each one."""
-    n = x.shape[axis]
-    if n == 0:
-        return x
-    one = F.ones_like(x.narrow(axis, 0, 1))
-    return F.cumprod(F.cat([one, x.narrow(axis, 0, n - 1)], axis), axis)
+def _one_before(F: Any, products: Any, axis: int) -> Any:
+    """One place further along the axis, a one in front: of running products, those of the elements before each."""
+    return F.cat([F.ones_like(products.narrow(axis, 0, 1)), products.narrow(axis, 0, products.shape[axis] - 1)], axis)
 
 
 def softmax(F: Any, g: Any, _x: Any, out: Any, axis: int) -> tuple:
@@ -301,7 +301,7 @@ def cumprod(F: Any, g: Any, x: Any, out: Any, axis: int) -> tuple:
     n, step = x.shape[axis], 1
     if n == 0:
         return (g,)
-    before = F.cat([F.ones_like(x.narrow(axis, 0, 1)), out.narrow(axis, 0, n - 1)], axis)
+    before = _one_before(F, out, axis)
     h, factor = g, F.cat([x.narrow(axis, 1, n - 1), F.zeros_like(x.narrow(axis, 0, 1))], axis)
     while step < n:
         near, far = (axis, 0, n - step), (axis, step, n - step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .statistics import Tensor, count_over, in_float32, mean, need_axes
+from .statistics import Tensor, along_axis, count_over, in_float32, mean, need_axes
 
 
 def _reduced(F: Any, losses: Tensor, reduction: str) -> Tensor:
@@ -198,11 +198,6 @@ def _check_classes(F: Any, op: str, weight: Tensor | None, classes: int) -> None
         raise F.ShapeError(f"{op}: weight must have shape ({classes},), one for each class, got {list(weight.shape)}")
 
 
-def _along(weight: Tensor, like: Tensor, axis: int) -> Tensor:
-    """Weights of classes, shaped to broadcast along the class axis."""
-    return weight.reshape([-1 if d == axis else 1 for d in range(like.ndim)])
-
-
 def _probability_loss(
     F: Any, log_p: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float
 ) -> Tensor:
@@ -211,7 +206,7 @@ def _probability_loss(
         raise F.ShapeError(f"cross_entropy: probabilities of shape {list(target.shape)} for input {list(log_p.shape)}")
     if smoothing:
         target = target * (1 - smoothing) + smoothing / log_p.shape[axis]
-    products = log_p * target if weight is None else log_p * target * _along(weight, log_p, axis)
+    products = log_p * target if weight is None else log_p * target * along_axis(weight, log_p, axis)
     losses = -F.sum(products, axis)
     if reduction == "mean":
         return F.div(F.sum(losses), max(count_over(losses, None), 1))
@@ -242,7 +237,7 @@ def _class_loss(
     if weights is not None:
         losses = losses * weights
     if smoothing:
-        everywhere = log_p if weight is None else log_p * _along(weight, log_p, axis)
+        everywhere = log_p if weight is None else log_p * along_axis(weight, log_p, axis)
         spread = F.sum(everywhere, axis) * (-smoothing / log_p.shape[axis])
         losses = losses * (1 - smoothing) + spread
     losses = F.where(ignored, 0.0, losses)

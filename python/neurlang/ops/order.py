@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-Tensor = Any
+from .statistics import Tensor, along_axis
 
 
 def cummax(F: Any, input: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -37,7 +37,7 @@ def _running(F: Any, op: str, scan: Callable[[Tensor, int], Tensor], x: Tensor, 
     numbers = x.detach() if x.dtype != F.bool_ else x.to(F.uint8)
     best = scan(numbers, axis)
     own = F.logical_or(F.eq(numbers, best), F.isnan(numbers))
-    place = F.arange(x.shape[axis]).reshape([-1 if d == axis else 1 for d in range(x.ndim)])
+    place = along_axis(F.arange(x.shape[axis]), x, axis)
     indices = F._cummax(F.where(own, place, 0), axis)
     return F.Extremes(F.gather(x, axis, indices), indices)
 

@@ -28,6 +28,11 @@ def count_over(x: Tensor, dim: Axes) -> int:
     return math.prod(x.shape[d] for d in axes_of(x, dim)) if x.ndim else 1
 
 
+def along_axis(row: Tensor, like: Tensor, axis: int) -> Tensor:
+    """A tensor of one axis, shaped to broadcast along an axis of another."""
+    return row.reshape([-1 if d == axis else 1 for d in range(like.ndim)])
+
+
 def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that computes with 16-bit floats in float32; its result, the first of several, is rounded once."""
 
