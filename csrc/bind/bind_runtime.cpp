@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "../eager/blas.hpp"
 #include "../eager/eager.hpp"
 #include "../eager/tape.hpp"
 #include "../runtime/alloc.hpp"
@@ -125,6 +126,14 @@ void bind_code(py::module_& m) {
   py::class_<Library>(m, "Library", "A loaded shared library; its code lives as long as this object.")
       .def("symbol", &symbol_address, py::arg("name"), "The address of an exported symbol.");
   m.def("load_library", &load_library, py::arg("source"), "Loads a shared library from its bytes or from a path.");
+  m.def(
+      "_use_blas",
+      [](uintptr_t sgemm, uintptr_t dgemm, uintptr_t set_threads) {
+        use_blas({reinterpret_cast<Gemm<float>>(sgemm), reinterpret_cast<Gemm<double>>(dgemm),
+                  reinterpret_cast<void (*)(int64_t)>(set_threads)});
+      },
+      py::arg("sgemm"), py::arg("dgemm"), py::arg("set_threads"),
+      "Lets these functions of a BLAS library compute float products; zeros: our own kernels.");
   m.def(
       "native_address", [](uint16_t op) { return reinterpret_cast<uintptr_t>(native_function(op)); }, py::arg("op"),
       "The address of the function that runs row `op` in a program's native step.");

@@ -5,6 +5,7 @@
 #include "../base/errors.hpp"
 #include "../kernels/dispatch.hpp"
 #include "../runtime/float_mode.hpp"
+#include "blas.hpp"
 #include "eager.hpp"
 #include "ops.gen.hpp"
 #include "tape.hpp"
@@ -75,8 +76,10 @@ void run_call(const Call& call) {
 
 static int run_nothing(const Call&) { return kOk; }
 
+static int run_product(const Call& call) { return blas_matmul(call) ? kOk : nl_native_table()[kMatmul](call); }
+
 static int run_native(const Call& call) {
-  const NativeFn fn = nl_native_table()[call.op];
+  const NativeFn fn = call.op == kMatmul && blas_in_use() ? run_product : nl_native_table()[call.op];
   return is_direct(call.op) || !has_narrow(call) ? fn(call) : run_widened(call, fn);
 }
 

@@ -11,10 +11,6 @@ constexpr int64_t kWideBlock = 512;  // elements converted at a time: with two o
 
 MapFn conversion(DType from, DType to) { return nl_map_table()[kCasts[int(to)]][int(from)]; }
 
-void convert(const View& from, const View& to) {
-  run_map({&from, &to, nullptr, nullptr, nullptr, kCasts[int(to.dtype)], 1, 1, 0});
-}
-
 // Memory for a view's elements in the wide dtype, row-major.
 class WideCopy {
  public:
@@ -158,6 +154,10 @@ int overwritten(const Call& call, const View& out) {
 }
 
 }  // namespace
+
+void convert(const View& from, const View& to) {
+  run_map({&from, &to, nullptr, nullptr, nullptr, kCasts[int(to.dtype)], 1, 1, 0});
+}
 
 bool has_narrow(const Call& call) {
   for (int i = 0; i < call.n_in; ++i)

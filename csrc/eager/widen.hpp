@@ -4,6 +4,9 @@
 
 namespace nl {
 
+// Writes the elements of one view into another of the same shape, in its dtype.
+void convert(const View& from, const View& to);
+
 // Readies an elementwise call's nest: its kernel, and how its narrow operands are converted.
 void set_kernel(Nest& nest, const Call& call);
 

@@ -6,6 +6,7 @@ from . import _tensor, autograd, functional, nn, optim, random
 from ._tensor import *  # noqa: F403
 from ._tensor import Tensor, bfloat16, bool_, dtype, float16, float32, float64, int8, int16, int32, int64, uint8
 from .autograd import enable_grad, grad, no_grad, set_grad_enabled
+from .blas import get_gemm, set_gemm, show_config
 from .errors import AliasError, CacheWarning, DTypeError, FormatError, ShapeError, TraceError
 from .functional import *  # noqa: F403
 from .ops.table import ROWS, Row, register

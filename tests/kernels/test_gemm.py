@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+from bounds import assert_close
 
 import neurlang as nl
+from neurlang.blas import OWN, PROVIDERS, find
 
 from .contraction import Array, assert_same_bits, dot, layout, normal, tensor, tree
 
-pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.parametrize("threads", [1, 2, 3, 8], indirect=True)]
+# Our kernels give the bits of the definition for any number of threads; a library that is found, a result in bounds.
+LIBRARIES = [name for name in PROVIDERS if find(name)]
+pytestmark = [
+    pytest.mark.usefixtures("threads", "gemm"),
+    pytest.mark.parametrize(
+        ("threads", "gemm"), [*((n, OWN) for n in (1, 2, 3, 8)), *((2, name) for name in LIBRARIES)], indirect=True
+    ),
+]
+
+
+@pytest.fixture
+def gemm(request: pytest.FixtureRequest) -> Iterator[str]:
+    nl.set_gemm(request.param)
+    yield request.param
+    nl.set_gemm(OWN)
+
 
 FLOATS = [np.float32, np.float64]
 
@@ -21,8 +40,13 @@ def definition(a: Array, b: Array) -> Array:
 
 
 def check(a: Array, b: Array) -> None:
+    got = nl.matmul(tensor(a), tensor(b)).numpy()
     with np.errstate(all="ignore"):
-        assert_same_bits(nl.matmul(tensor(a), tensor(b)).numpy(), definition(a, b))
+        if nl.get_gemm() == OWN:
+            assert_same_bits(got, definition(a, b))
+        else:
+            exact, magnitude = (np.matmul(f(a).astype(np.float64), f(b).astype(np.float64)) for f in (np.array, np.abs))
+            assert_close(got, exact.astype(a.dtype), "dot", n=a.shape[-1], scale=magnitude)
 
 
 def extent(rng: np.random.Generator) -> int:

@@ -1,0 +1,124 @@
+"""Finding a BLAS library: simulated folders, files that are none, what is told of threads, what is reported."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import neurlang as nl
+from neurlang import blas
+
+# gemm as plain loops, with integers of the width that its spelling tells; to every element it adds what it was told of
+# threads.
+LIBRARY = """
+static double told = 0;
+void openblas_set_num_threads(int n) { told = n; }
+#define GEMM(T, name) \\
+    void name(const char* ta, const char* tb, const INT* m, const INT* n, const INT* k, const T* alpha, \\
+              const T* a, const INT* lda, const T* b, const INT* ldb, const T* beta, T* c, const INT* ldc) { \\
+        for (INT j = 0; j < *n; j++) for (INT i = 0; i < *m; i++) { \\
+            T sum = 0; \\
+            for (INT l = 0; l < *k; l++) { \\
+                T x = *ta == 'N' ? a[i + l * *lda] : a[l + i * *lda]; \\
+                sum += x * (*tb == 'N' ? b[l + j * *ldb] : b[j + l * *ldb]); \\
+            } \\
+            c[i + j * *ldc] = *alpha * sum + (T)told; \\
+        } \\
+    }
+GEMM(float, SPELLING_s)
+GEMM(double, SPELLING_d)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_kernels_afterwards() -> Iterator[None]:
+    yield
+    nl.set_gemm(blas.OWN)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A folder with a library of one spelling."""
+    cc = shutil.which("cc")
+    if cc is None:
+        pytest.skip("no C compiler: a simulated BLAS library cannot be made")
+    spelling = getattr(request, "param", "{}_")
+    text = LIBRARY.replace("INT", "long long" if "64" in spelling else "int")
+    for letter in "sd":
+        text = text.replace(f"SPELLING_{letter}", spelling.format(f"{letter}gemm"))
+    (tmp_path / "blas.c").write_text(text)
+    command = [cc, "-O1", "-shared", "-fPIC", tmp_path / "blas.c", "-o", tmp_path / "libopenblas.so.0"]
+    subprocess.run(command, check=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("folder", blas.SPELLINGS, indirect=True)
+def test_a_library_is_found_used_and_told_of_threads(folder: Path, rng: np.random.Generator) -> None:
+    found = blas.find("openblas", [folder / "absent", folder])
+    assert found is not None and Path(found.path) == folder / "libopenblas.so.0" and found.set_threads
+    a, b = (rng.integers(-9, 9, shape) for shape in ((2, 3, 5, 7), (3, 7, 4)))
+    nl.set_gemm(found.path)
+    assert nl.get_gemm() == found.path
+    before = nl.get_num_threads()
+    for threads in (1, 2):
+        nl.set_num_threads(threads)
+        for dtype in (nl.float32, nl.float64, nl.float16):
+            got = nl.tensor(a, dtype=dtype) @ nl.tensor(b, dtype=dtype)
+            assert got.dtype is dtype
+            np.testing.assert_array_equal(got.numpy(), a @ b + threads)  # 16 bits hold these numbers
+        np.testing.assert_array_equal((nl.tensor(a) @ nl.tensor(b)).numpy(), a @ b)  # integers stay with us
+    nl.set_num_threads(before)
+    nl.set_gemm(blas.OWN)
+    np.testing.assert_array_equal((nl.tensor(a).float() @ nl.tensor(b).float()).numpy(), a @ b)
+
+
+def test_compiled_programs_follow(folder: Path, rng: np.random.Generator) -> None:
+    a, b = (nl.tensor(rng.integers(-9, 9, shape)).float() for shape in ((5, 7), (7, 4)))
+    layer = nl.trace(lambda: nl.relu(a @ b) * 2)
+    want = np.maximum(a.numpy() @ b.numpy(), 0) * 2
+    np.testing.assert_array_equal(layer().numpy(), want)
+    nl.set_gemm(str(folder / "libopenblas.so.0"))
+    told = nl.get_num_threads()
+    np.testing.assert_array_equal(layer().numpy(), np.maximum(a.numpy() @ b.numpy() + told, 0) * 2)
+    nl.set_gemm(blas.OWN)
+    np.testing.assert_array_equal(layer().numpy(), want)
+    assert layer.counts.compiled == 1
+
+
+def test_absence_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "libopenblas.so.0").write_bytes(b"no library")
+    monkeypatch.setattr(blas, "folders", lambda: [tmp_path, tmp_path / "absent"])
+    assert all(blas.find(name) is None for name in blas.PROVIDERS)
+    config = nl.show_config("dicts")
+    assert config is not None and set(config["gemm"]["found"].values()) == {None}
+    for name in blas.PROVIDERS:
+        with pytest.raises(FileNotFoundError, match=f"no library '{name}'.*{tmp_path.name}"):
+            nl.set_gemm(name)
+    assert nl.get_gemm() == blas.OWN
+
+
+def test_what_is_no_library_is_refused(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="neither a file nor one of neurlang, mkl"):
+        nl.set_gemm("cublas")
+    (tmp_path / "text.so").write_text("text")
+    with pytest.raises(RuntimeError, match=r"text\.so"):
+        nl.set_gemm(str(tmp_path / "text.so"))
+    (tmp_path / "empty.c").write_text("int nothing;")
+    subprocess.run([shutil.which("cc") or "cc", "-shared", tmp_path / "empty.c", "-o", tmp_path / "e.so"], check=True)
+    with pytest.raises(ValueError, match="has no sgemm and dgemm"):
+        nl.set_gemm(str(tmp_path / "e.so"))
+    assert nl.get_gemm() == blas.OWN
+
+
+def test_show_config_names_what_is_used(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nl.set_gemm(str(folder / "libopenblas.so.0"))
+    assert nl.show_config() is None
+    text = capsys.readouterr().out
+    assert f"used: {folder / 'libopenblas.so.0'}" in text and f"level: {nl.isa()}" in text
+    with pytest.raises(ValueError, match="mode"):
+        nl.show_config("json")
