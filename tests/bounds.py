@@ -37,6 +37,7 @@ BOUNDS: dict[str, Callable[[int], float]] = {
     "scan": lambda n: 64.0 + n / 64.0,  # S(n), scale: the last sum of abs(x)
     "scan of logarithms": lambda n: 32.0,  # scale: abs(result) + 1; an error shrinks with every later step
     "dot": chain,  # scale: abs(A) @ abs(B)
+    "winograd": lambda n: 8.0 * chain(n),  # scale: the largest abs(x) conv abs(w); its transforms mix 4 results
     "softmax": lambda n: 8.0 * (1.0 + math.log2(max(2, n)) / 8.0),  # relative to the result
     "log_softmax": lambda n: 16.0 + tree(n),  # scale: max(abs(x)) + 1
     "attention": lambda n: 32.0 + n / 8.0,  # scale: (1 + largest |query| @ |key|) * weights @ |value|

@@ -1,6 +1,7 @@
 // bind_shapes.cpp: the shape rules for Python, so that a test can hold them against ops/shapes.py.
 #include <pybind11/stl.h>
 
+#include "../base/numerics.hpp"
 #include "../base/shapes.hpp"
 #include "parts.hpp"
 
@@ -78,7 +79,16 @@ void bind_views(py::module_& m) {
   });
 }
 
+bool winograd(const std::string& dtype, int64_t channels, int64_t outputs, int64_t height, int64_t width,
+              const Ints& kernel, const Ints& attr) {
+  if (kernel.size() != 2 || attr.size() < 7) throw py::value_error("wrong number of sizes");
+  int d = 0;
+  while (d < kDTypes && dtype != kDTypeInfo[d].name) d++;
+  return is_winograd(DType(d), channels, outputs, height, width, kernel.data(), attr.data());
+}
+
 void bind_rows(py::module_& m) {
+  m.def("is_winograd", &winograd);
   m.def("reduce", [](const char* op, const Ints& x, int64_t axis) {
     return tuple(shape_reduce(op, dims(x), axis_of(op, x, axis)));
   });

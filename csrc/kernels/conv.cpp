@@ -3,8 +3,10 @@
 // Forward: weights [outputs, taps x channels] times windows [taps x channels, pixels]. The gradient for the input is
 // gathered: the positions of one residue modulo the stride see the same taps, so each residue is a product of its own,
 // of those taps only, and nothing is computed for taps that fall between strides.
+#include "../base/numerics.hpp"
 #include "conv_depthwise.hpp"
 #include "conv_window.hpp"
+#include "conv_winograd.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -265,13 +267,23 @@ struct InputGradient {
 
 int conv2d(const Call& call) {
   if (is_depthwise(call.in[0], call.in[1], call.attr)) return conv2d_depthwise(call), kOk;
-  call.out[0].dtype == DType::f32 ? Forward<float>(call).run() : Forward<double>(call).run();
+  const View &weight = call.in[1], &out = call.out[0];
+  const int64_t groups = call.attr[6], outputs = weight.shape[0] / groups;
+  if (is_winograd(out.dtype, weight.shape[1], outputs, out.shape[2], out.shape[3], weight.shape + 2, call.attr)) {
+    return conv2d_winograd(call), kOk;
+  }
+  out.dtype == DType::f32 ? Forward<float>(call).run() : Forward<double>(call).run();
   return kOk;
 }
 
 int conv2d_input(const Call& call) {
   if (is_depthwise(call.out[0], call.in[1], call.attr)) return conv2d_depthwise_input(call), kOk;
-  call.out[0].dtype == DType::f32 ? InputGradient<float>(call).run() : InputGradient<double>(call).run();
+  const View &weight = call.in[1], &out = call.out[0];
+  const int64_t groups = call.attr[6], maps = weight.shape[0] / groups;
+  if (is_winograd(out.dtype, maps, weight.shape[1], out.shape[2], out.shape[3], weight.shape + 2, call.attr)) {
+    return conv2d_winograd_input(call), kOk;
+  }
+  out.dtype == DType::f32 ? InputGradient<float>(call).run() : InputGradient<double>(call).run();
   return kOk;
 }
 

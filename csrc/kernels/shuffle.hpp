@@ -40,6 +40,18 @@ NL_FN V even(V a, V b) {
   }
 }
 
+// The elements 1, 3, 5, … of two vectors in a row.
+template <class V>
+NL_FN V odd(V a, V b) {
+  constexpr int kWidth = sizeof(V) / sizeof(a[0]);
+  if constexpr (kWidth == 2) return __builtin_shufflevector(a, b, 1, 3);
+  if constexpr (kWidth == 4) return __builtin_shufflevector(a, b, 1, 3, 5, 7);
+  if constexpr (kWidth == 8) return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+  if constexpr (kWidth == 16) {
+    return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  }
+}
+
 // The elements 0, 2, 4, … of one vector, then 1, 3, 5, … of another.
 template <class V>
 NL_FN V even_then_odd(V a, V b) {

@@ -261,7 +261,20 @@ def test_cpp_equals_python(name: str, seed: int) -> None:
 
 def test_every_rule_is_compared() -> None:
     bound = {name for name in dir(cpp_rules) if not name.startswith("_")}
-    assert bound == {*RULES, "reshape_strides"}
+    assert bound == {*RULES, "reshape_strides", "is_winograd"}
+
+
+def test_numerics_classes(seed: int) -> None:
+    draw = Draw(seed)
+    found = [0, 0]
+    for _ in range(CASES):
+        dtype, sizes = draw.choice(["float32"] * 9 + ["float64"]), [draw.randint(28, 70) for _ in range(2)]
+        sizes += [draw.choice((1, 2, 5, 6, 7, 8, 9, 30)) for _ in range(2)]
+        kernel, attr = spoil(draw, [3, 3]), spoil(draw, [1, 1, draw.randint(0, 2), 1, 1, 1, 1])
+        got = cpp_rules.is_winograd(dtype, *sizes, kernel, attr)
+        assert got == python_rules.is_winograd(dtype, *sizes, kernel, attr), (dtype, sizes, kernel, attr)
+        found[got] += 1
+    assert min(found) > CASES // 20
 
 
 # ---- the rules against NumPy, and against the definition ----

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from bounds import assert_close
 
 import neurlang as nl
 from neurlang import _tensor
+from neurlang.ir import definitions
+from neurlang.ops.shapes import is_winograd
 
-from .contraction import Array, assert_same_bits, dot, normal, tensor
+from .contraction import Array, assert_same_bits, dot, fma, normal, tensor
 
 pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.parametrize("threads", [1, 2, 3, 8], indirect=True)]
 
@@ -60,6 +65,8 @@ def group_slice(g: Geometry, channels: int, group: int) -> slice:
 
 def forward(g: Geometry, x: Array, w: Array) -> Array:
     """k runs over kernel row, kernel column, channel of the group."""
+    if is_winograd(x.dtype.name, w.shape[1], g.outputs // g.groups, *g.maps[2:], g.kernel, g.attributes):
+        return winograd(x, w, g.padding, g.groups, g.maps[2:])
     x, out = padded(g, x), np.empty(g.maps, x.dtype)
     for group in range(g.groups):
         inputs, outputs = group_slice(g, x.shape[1], group), group_slice(g, g.outputs, group)
@@ -74,6 +81,9 @@ def forward(g: Geometry, x: Array, w: Array) -> Array:
 
 def input_gradient(g: Geometry, maps: Array, w: Array) -> Array:
     """At each position k runs over the taps that meet a window there, then output channels; maps are zero outside."""
+    if is_winograd(maps.dtype.name, g.outputs // g.groups, w.shape[1], *g.images[2:], g.kernel, g.attributes):
+        turned = np.flip(w, (2, 3)).reshape(g.groups, -1, *w.shape[1:]).swapaxes(1, 2).reshape(g.images[1], -1, 3, 3)
+        return winograd(maps, turned, (2 - g.padding[0], 2 - g.padding[1]), g.groups, g.images[2:])
     out = np.empty(g.images, maps.dtype)
     for y, x in np.ndindex(g.images[2:]):
         taps = []
@@ -95,6 +105,41 @@ def input_gradient(g: Geometry, maps: Array, w: Array) -> Array:
 def _pixel(maps: Array, i: int, j: int) -> Array:
     inside = 0 <= i < maps.shape[2] and 0 <= j < maps.shape[3]
     return maps[:, :, i, j] if inside else np.zeros(maps.shape[:2], maps.dtype)
+
+
+# Winograd's transforms of 4, 3 and 4 numbers, term by term in the order of their additions.
+OF_INPUTS, OF_WEIGHTS, OF_RESULTS = ("+0-2 +1+2 +2-1 +1-3", "+0 +0+2+1 +0+2-1 +2", "+0+1+2 +1-2-3")
+HALVED = ("+0+2+1", "+0+2-1")
+
+
+def transformed(terms: str, grid: Array) -> Array:
+    """Along the rows of the last two axes, then down the columns."""
+    for axis in (-1, -2):
+        grid = np.stack([combined(term, np.moveaxis(grid, axis, 0)) for term in terms.split()], axis)
+    return grid
+
+
+def combined(term: str, numbers: Array) -> Array:
+    (_, first), *others = re.findall("([+-])([0-3])", term)
+    total = numbers[int(first)]
+    for sign, i in others:
+        total = total + numbers[int(i)] if sign == "+" else total - numbers[int(i)]
+    return total * total.dtype.type(0.5) if term in HALVED else total
+
+
+def winograd(x: Array, w: Array, padding: tuple[int, int], groups: int, size: Sequence[int]) -> Array:
+    """F(2x2, 3x3): every tile of 2x2 results from its 4x4 inputs, zeros beyond the image."""
+    (py, px), (o, c) = padding, w.shape[:2]
+    x = np.pad(x, ((0, 0), (0, 0), (py, py + 1), (px, px + 1)))
+    weights, out = transformed(OF_WEIGHTS, w), np.empty((len(x), o, size[0] + 1, size[1] + 1), x.dtype)
+    for i, j in np.ndindex((size[0] + 1) // 2, (size[1] + 1) // 2):
+        inputs = transformed(OF_INPUTS, x[:, :, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4])
+        for group in range(groups):
+            outputs = slice(group * (o // groups), (group + 1) * (o // groups))
+            products = ((inputs[:, None, group * c + k], weights[None, outputs, k]) for k in range(c))
+            elements = dot(products, (len(x), o // groups, 4, 4), x.dtype)
+            out[:, outputs, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = transformed(OF_RESULTS, elements)
+    return out[:, :, : size[0], : size[1]]
 
 
 def weight_gradient(g: Geometry, x: Array, maps: Array) -> Array:
@@ -167,6 +212,11 @@ GEOMETRIES = {
     "dilated": Geometry((2, 5, 15, 15), 6, (3, 3), (2, 1), (4, 2), (3, 2)),
     "full padding": Geometry((2, 6, 8, 9), 5, (3, 2), padding=(2, 1)),
     "stride beyond the kernel": Geometry((2, 4, 13, 13), 5, (2, 2), (5, 4), (1, 2)),
+    "Winograd": Geometry((1, 64, 12, 14), 96, (3, 3), padding=(1, 1)),
+    "Winograd, odd maps": Geometry((5, 33, 7, 9), 47, (3, 3), padding=(1, 1)),
+    "Winograd, several blocks of k": Geometry((2, 300, 7, 7), 260, (3, 3), padding=(1, 1)),
+    "Winograd, a row longer than a block": Geometry((1, 32, 2, 290), 32, (3, 3), padding=(1, 2)),
+    "Winograd in groups": Geometry((2, 96, 9, 11), 128, (3, 3), padding=(2, 0), groups=2),
     "padding beyond the image": Geometry((1, 3, 3, 2), 4, (2, 3), (1, 2), (6, 7)),
 }
 
@@ -174,6 +224,40 @@ GEOMETRIES = {
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_common_geometry(rng: np.random.Generator, name: str) -> None:
     check(GEOMETRIES[name], rng, np.float32)
+
+
+@pytest.mark.parametrize("name", [name for name in GEOMETRIES if "Winograd" in name])
+def test_the_interpreter_agrees(rng: np.random.Generator, name: str) -> None:
+    g = GEOMETRIES[name]
+    x, w, maps = (normal(rng, shape, np.float32) for shape in (g.images, g.weight, g.maps))
+    with np.errstate(all="ignore"):
+        got = _tensor._conv2d(tensor(x), tensor(w), *g.attributes)
+        assert_same_bits(got.numpy(), definitions.conv2d(x, w, g.attributes, fma))
+        got = _tensor._conv2d_input(tensor(maps), tensor(w), *g.attributes, *g.images[2:])
+        assert_same_bits(got.numpy(), definitions.conv2d_input(maps, w, (*g.attributes, *g.images[2:]), fma))
+
+
+def test_winograds_error(rng: np.random.Generator) -> None:
+    """Against float64, whose bits are those of sums of products."""
+    g = GEOMETRIES["Winograd"]
+    x, w = rng.standard_normal(g.images), rng.standard_normal(g.weight)
+    got = _tensor._conv2d(*(tensor(a.astype(np.float32)) for a in (x, w)), *g.attributes)
+    exact, size = (
+        _tensor._conv2d(*(tensor(f(a.astype(np.float32).astype(np.float64))) for a in (x, w)), *g.attributes).numpy()
+        for f in (np.array, np.abs)
+    )
+    assert_close(got.numpy(), exact, "winograd", n=g.images[1], scale=size.max())
+
+
+def test_infinities_stay_in_their_tiles(rng: np.random.Generator) -> None:
+    g = GEOMETRIES["Winograd"]
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in (g.images, g.weight))
+    x[0, 0, 5, 6] = np.inf
+    got = _tensor._conv2d(tensor(x), tensor(w), *g.attributes).numpy()
+    spoilt = ~np.isfinite(got).all((0, 1))
+    assert spoilt[4:7, 5:8].all()
+    spoilt[4:8, 4:8] = False  # the tiles of which any result sees it
+    assert not spoilt.any()
 
 
 def test_images_are_staged_in_several_rounds(rng: np.random.Generator) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ops.shapes import is_winograd
 from .kernel import BLOCK, LANES
 
 Array = Any
@@ -166,11 +167,13 @@ def matmul(a: Array, b: Array, attrs: Sequence[int], fma: Fma) -> Array:
 
 
 def conv2d(x: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
-    """k runs over kh, kw, channel within the group; padding contributes zeros."""
+    """k runs over kh, kw, channel within the group; padding contributes zeros. Some shapes are Winograd's."""
     sh, sw, ph, pw, dh, dw, groups = attrs
     n, _, height, width = x.shape
     o, c, kh, kw = w.shape
     oh, ow = (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
+    if is_winograd(x.dtype.name, c, o // groups, oh, ow, (kh, kw), attrs):
+        return winograd(x, w, (ph, pw), groups, fma)
     padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))).reshape(n, groups, c, height + 2 * ph, width + 2 * pw)
     kernels = w.reshape(groups, o // groups, c, kh, kw)
 
@@ -185,10 +188,16 @@ def conv2d(x: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
 
 
 def conv2d_input(g: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
-    """k runs over kh, kw, output channel; a tap that falls between strides is skipped, one beyond the edge is zero."""
+    """k runs over kh, kw, output channel; a tap that falls between strides is skipped, one beyond the edge is zero.
+
+    A shape of Winograd's class is a convolution with every kernel turned around, channels and outputs exchanged.
+    """
     sh, sw, ph, pw, dh, dw, groups, height, width = attrs
     n, o, oh, ow = g.shape
     c, kh, kw = w.shape[1:]
+    if is_winograd(g.dtype.name, o // groups, c, height, width, (kh, kw), attrs):
+        turned = w.reshape(groups, o // groups, c, kh, kw).swapaxes(1, 2)[..., ::-1, ::-1]
+        return winograd(g, turned.reshape(groups * c, o // groups, kh, kw), (2 - ph, 2 - pw), groups, fma)
     out = np.zeros((n, groups * c, height, width), g.dtype)
     grads, kernels = g.reshape(n, groups, o // groups, oh, ow), w.reshape(groups, o // groups, c, kh, kw)
     for y in range(height):
@@ -230,6 +239,57 @@ def conv2d_weight(x: Array, g: Array, attrs: Sequence[int], fma: Fma) -> Array:
                     yield grads[i, :, :, y, q, None, None, None], patch[:, None]
 
     return dot(pairs(), (groups, o // groups, c, kh, kw), x.dtype, fma).reshape(o, c, kh, kw)
+
+
+# ---- Winograd's F(2x2, 3x3) -------------------------------------------------------------------------------------
+
+
+def winograd(x: Array, w: Array, padding: tuple[int, int], groups: int, fma: Fma) -> Array:
+    """A 3x3 convolution of stride 1 by tiles of 2x2 results, each from 4x4 inputs; beyond the image there are zeros.
+
+    Inputs and weights are transformed to 4x4 elements, each of which is a `dot` over the channels of its own.
+    """
+    n, _, height, width = x.shape
+    o, c = w.shape[:2]
+    (ph, pw), oh, ow = padding, height + 2 * padding[0] - 2, width + 2 * padding[1] - 2
+    th, tw = (oh + 1) // 2, (ow + 1) // 2
+    padded = np.pad(x, ((0, 0), (0, 0), (ph, 2 * th + 2 - height - ph), (pw, 2 * tw + 2 - width - pw)))
+    tiles = [[padded[:, :, i : i + 2 * th : 2, j : j + 2 * tw : 2] for j in range(4)] for i in range(4)]
+    inputs = _both_ways(_spread_inputs, tiles)
+    weights = _both_ways(_spread_weights, [[w[:, :, i, j] for j in range(3)] for i in range(3)])
+
+    def products(i: int, j: int) -> Array:
+        left = weights[i][j].reshape(groups, o // groups, c, 1, 1)
+        right = inputs[i][j].reshape(n, groups, c, th, tw)
+        pairs = ((left[None, :, :, k], right[:, :, k, None]) for k in range(c))
+        return dot(pairs, (n, groups, o // groups, th, tw), x.dtype, fma)
+
+    results = _both_ways(_collect, [[products(i, j) for j in range(4)] for i in range(4)])
+    out = np.empty((n, o, 2 * th, 2 * tw), x.dtype)
+    for i in range(2):
+        for j in range(2):
+            out[:, :, i::2, j::2] = results[i][j].reshape(n, o, th, tw)
+    return out[:, :, :oh, :ow]
+
+
+def _both_ways(transform: Callable[..., tuple], grid: Sequence[Sequence[Array]]) -> Sequence[Sequence[Array]]:
+    """The transform of every row, then of every column of what that gave."""
+    rows = [transform(*row) for row in grid]
+    columns = [transform(*column) for column in zip(*rows, strict=True)]
+    return list(zip(*columns, strict=True))
+
+
+def _spread_inputs(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
+    return a - c, b + c, c - b, b - d
+
+
+def _spread_weights(a: Array, b: Array, c: Array) -> tuple[Array, ...]:
+    half = a.dtype.type(0.5)
+    return a, ((a + c) + b) * half, ((a + c) - b) * half, c
+
+
+def _collect(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
+    return (a + b) + c, (b - c) - d
 
 
 CONTRACTIONS: dict[str, Callable[..., Array]] = {

@@ -311,6 +311,18 @@ def _check_gradient(op: str, g: Shape, expected: Shape, shapes: str) -> None:
             _fail(op, f"{shapes}: axis {i} of {_text(g)} must be {expected[i]}, the size that the convolution gives")
 
 
+def is_winograd(
+    dtype: str, channels: int, outputs: int, height: int, width: int, kernel: Sequence[int], attr: Sequence[int]
+) -> bool:
+    """Whether a convolution is in the numerics class of Winograd's F(2x2, 3x3): csrc/base/numerics.hpp."""
+    if dtype != "float32" or channels < 32 or outputs < 32:
+        return False
+    if any(kernel[i] != 3 or attr[i] != 1 or attr[2 + i] > 2 or attr[4 + i] != 1 for i in range(2)):
+        return False
+    tiles = ((height + 1) // 2) * ((width + 1) // 2)
+    return tiles >= 16 and 3 * height * width >= 8 * tiles
+
+
 def conv2d(op: str, x: Shape, w: Shape, attr: Sequence[int]) -> Shape:
     _check_axes(op, "input", x, 4)
     _check_axes(op, "weight", w, 4)
