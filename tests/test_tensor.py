@@ -166,7 +166,7 @@ NO_TENSORS: dict[str, Callable[[], Any]] = {
     "cross_entropy: target must be a Tensor, got int": lambda: F.cross_entropy(LOGITS, 3),
     "cross_entropy: input must be a Tensor, got str": lambda: F.cross_entropy("a", CLASSES),
     "mse_loss: target must be a Tensor, got list": lambda: F.mse_loss(HALVES, target=[1, 2, 3]),
-    "linear: weight must be a Tensor, got NoneType": lambda: F.linear(LOGITS, None),
+    "linear: expected a Tensor, got NoneType": lambda: F.linear(LOGITS, None),
     "batch_norm: weight must be a Tensor, got int": lambda: F.batch_norm(LOGITS, None, None, 2, training=True),
     "clamp: expected a Tensor, got int": lambda: nl.clamp(3, 1),
     "full_like: expected a Tensor, got int": lambda: nl.full_like(3, 1),

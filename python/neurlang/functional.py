@@ -16,6 +16,7 @@ from ._tensor import (
     conv_transpose2d,
     gelu,
     layer_norm,
+    linear,
     log_softmax,
     logsigmoid,
     max_pool2d,
@@ -193,7 +194,6 @@ conv1d = _bind(convolutions.conv1d)
 conv3d = _bind(convolutions.conv3d)
 conv_transpose1d = _bind(convolutions.conv_transpose1d)
 conv_transpose3d = _bind(convolutions.conv_transpose3d)
-linear = _bind(composite.linear)
 embedding = _bind(composite.embedding)
 group_norm = _bind(composite.group_norm)
 scaled_dot_product_attention = _bind(attention.scaled_dot_product_attention)

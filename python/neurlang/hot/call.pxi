@@ -147,7 +147,7 @@ cdef Tensor cast(Tensor x, int t):
 cdef int CAST_OP[N_DTYPES]
 for _t in DTYPES:
     CAST_OP[_t.id] = OP["to_" + _t.name]
-cdef int COPY_OP = OP["copy"], MATMUL_OP = OP["matmul"]
+cdef int ADD_OP = OP["add"], COPY_OP = OP["copy"], MATMUL_OP = OP["matmul"]
 
 
 cdef inline void operand(Operand* o, object x, int t) except *:

@@ -81,6 +81,22 @@ cdef Tensor product(Tensor x, Tensor y, Dims shape):
     return with_node(MATMUL_OP, out, (x, y), ()) if wants_grad(x) or wants_grad(y) else out
 
 
+def linear(input, weight, bias=None):
+    """input @ weightᵀ + bias.
+
+    Input […, in], weight [out, in], bias [out]; the result is […, out].
+
+    >>> weight, bias = neurlang.tensor([[1.0, 2.0], [3.0, 4.0]]), neurlang.tensor([0.0, 10.0])
+    >>> neurlang.linear(neurlang.tensor([1.0, 1.0]), weight, bias).tolist()
+    [3.0, 17.0]
+    """
+    cdef Tensor w = need_tensor(weight, "linear")
+    if w.d.rank > 2:
+        raise ShapeError(f"linear: the weight must be a matrix, got {describe(w)}")
+    out = matmul(input, reversed_axes(w))
+    return out if bias is None else map2(ADD_OP, out, bias)
+
+
 def int_mm(input, mat2):
     """The product of two int8 matrices as int32: exact, where `matmul` wraps around in int8 (torch._int_mm).
 
@@ -179,7 +195,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     attributes(attrs, attr)
     shape = shape_conv2d("conv2d", dims_of(&x.d), dims_of(&w.d), attr)
     out = call(OP["conv2d"], (x, w), shape, dtype_id(x.d.dtype), attrs, MUCH_WORK)
-    return out if bias is None else map2(OP["add"], out, channel_bias("conv2d", bias, w.d.shape[0]))
+    return out if bias is None else map2(ADD_OP, out, channel_bias("conv2d", bias, w.d.shape[0]))
 
 
 cdef tuple named_padding(str padding, Tensor w, tuple stride, tuple dilation):
@@ -223,7 +239,7 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
             raise ShapeError(f"conv_transpose2d: output_padding {extra} must be smaller than stride {s} or dilation {d}")
     size = [(x.d.shape[2 + i] - 1) * s[i] - 2 * p[i] + d[i] * (w.d.shape[2 + i] - 1) + extra[i] + 1 for i in range(2)]
     out = _conv2d_input(x, w, *conv_attrs(stride, padding, dilation, groups), size[0], size[1])
-    return out if bias is None else map2(OP["add"], out, channel_bias("conv_transpose2d", bias, out.d.shape[1]))
+    return out if bias is None else map2(ADD_OP, out, channel_bias("conv_transpose2d", bias, out.d.shape[1]))
 
 
 # ---- rows by their own names, attributes flat: what gradient rules call ----

@@ -77,8 +77,10 @@ class Sequential(_Indexed):
             self.add_module(str(name), module)
 
     def forward(self, input: Any) -> Any:
-        for module in self:
-            input = module(input)
+        own = self.__dict__
+        for name, kind in self._kinds.items():
+            if kind == MODULE and own[name] is not None:
+                input = own[name](input)
         return input
 
 

@@ -197,19 +197,6 @@ def group_norm(
 # ---- layers ----
 
 
-def linear(F: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """input @ weightᵀ + bias.
-
-    Input […, in], weight [out, in], bias [out]; the result is […, out].
-
-    >>> weight, bias = neurlang.tensor([[1.0, 2.0], [3.0, 4.0]]), neurlang.tensor([0.0, 10.0])
-    >>> neurlang.linear(neurlang.tensor([1.0, 1.0]), weight, bias).tolist()
-    [3.0, 17.0]
-    """
-    output = F.matmul(input, weight.t())
-    return output if bias is None else output + bias
-
-
 def embedding(F: Any, input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """The rows of `weight` that `input` names; the row `padding_idx` gets no gradient.
 
