@@ -155,6 +155,7 @@ void along_axis(const View& there, const View& index, const View& here, int axis
       auto c = outer.seek(item / tiles);
       int64_t first = item % tiles * kColumns, stop = min_of(first + kColumns, columns);
       for (int64_t j = 0; j < n; j++) {
+        check_interrupt_at(j);
         T* to = (T*)there.data + c.at[0];
         T* from = (T*)here.data + c.at[2] + j * here.strides[axis];
         const int64_t* at = (const int64_t*)index.data + c.at[1] + j * index.strides[axis];
@@ -236,7 +237,9 @@ void visit(const Points& p, T* there, T* here, int64_t first, int64_t last, int6
   there += begin * p.there_step, here += begin * p.here_step;
   auto c = p.after.seek(0);
   for (int64_t i = first; i < last; i++) {
+    check_interrupt_at(i);
     for (int64_t k = 0; k < p.after.total; k++) {
+      check_interrupt_at(k);
       Op::run(there + p.data[i].there + c.at[0], p.there_step, here + p.data[i].here + c.at[1], p.here_step,
               end - begin);
       if (p.after.total > 1) p.after.next(c);  // from the last slice back to the first

@@ -181,6 +181,7 @@ struct ScanRows {
     alignas(64) T tile[kScanBlock * kWidth], carries[kWidth];
     T carry = M::identity;
     for (int64_t i = begin * blocks; i < last * blocks; i += kWidth) {
+      check_interrupt_at(i / kWidth);
       Group g = group(i, last * blocks);
       inside(g, tile);
       for (int l = 0; l < g.size; l++) {
@@ -261,6 +262,7 @@ struct ScanColumns {
     alignas(64) T inside[kTile + kWidth], carry[kTile + kWidth], from[kTile], to[kTile];
     for (T& c : carry) c = M::identity;
     for (int64_t i = 0; i < n; i++) {
+      check_interrupt_at(i);
       if (i % kScanBlock == 0) {
         for (T& c : inside) c = M::identity;
       }

@@ -51,6 +51,11 @@ WORK = {
     "conv2d": "x, w = nl.rand(32, 64, 56, 56), nl.rand(64, 64, 3, 3)\nwork = lambda: nl.conv2d(x, w, padding=1)",
     "conv2d of one image": "x, w = nl.rand(1, 64, 300, 300), nl.rand(64, 64, 3, 3)\nwork = lambda: nl.conv2d(x, w)",
     "sort of one row": "x = nl.rand(1 << 23)\nwork = lambda: nl.sort(x)",
+    "scan of one row": "x = nl.rand(1 << 25)\nwork = lambda: nl.logcumsumexp(x, 0)",
+    "scatter_add": (
+        "x, places = nl.rand(1 << 24), (nl.rand(1 << 24) * (1 << 23)).long()\n"
+        "work = lambda: x.scatter_add(0, places, x)"
+    ),
     "attention backward": (
         "q = nl.rand(1, 1, 3000, 64, requires_grad=True)\n"
         "work = lambda: nl.scaled_dot_product_attention(q, q, q).sum().backward()"
