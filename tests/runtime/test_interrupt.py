@@ -56,6 +56,11 @@ WORK = {
         "x, places = nl.rand(1 << 24), (nl.rand(1 << 24) * (1 << 23)).long()\n"
         "work = lambda: x.scatter_add(0, places, x)"
     ),
+    "compilation": (
+        "import tempfile\nos.environ['NEURLANG_CACHE'] = tempfile.mkdtemp()\n"
+        "def f(x, n):\n    for _ in range(n):\n        x = x.exp().sum(1, keepdim=True) + x.sin().softmax(0)\n    return x\n"
+        "x, g, more = nl.rand(8, 64), nl.trace(f), iter(range(40, 10**9))\nwork = lambda: g(x, next(more))"
+    ),
     "attention backward": (
         "q = nl.rand(1, 1, 3000, 64, requires_grad=True)\n"
         "work = lambda: nl.scaled_dot_product_attention(q, q, q).sum().backward()"
