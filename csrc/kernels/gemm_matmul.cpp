@@ -114,12 +114,14 @@ struct VectorProduct {
   int64_t outputs, tile, chunk, chunks;  // a unit of work is `tile` outputs over `chunk` of k
 
   explicit VectorProduct(const Product& product) : p(product), row(p.m == 1), outputs(row ? p.n : p.m), chunk(kBlock) {
-    constexpr int64_t kLeast = 64;
-    int64_t share = outputs / (4 * nl_num_threads()) / kLeast * kLeast;
-    tile = max_of(kLeast, min_of(share, VectorSums<T>::kColumns));
+    constexpr int64_t kLeast = 64, kMost = VectorSums<T>::kColumns;
+    const int64_t threads = nl_num_threads(), share = outputs / (4 * threads) / kLeast * kLeast;
+    // Rows across which vectors lie are read whole where k alone feeds all threads.
+    const bool whole = (row ? p.b_column : p.a_row) == 1 && p.k >= 2 * threads * kBlock;
+    tile = max_of(kLeast, min_of(whole ? outputs : share, kMost));
     // Cut along k only where the outputs alone do not feed all threads.
-    int64_t items = p.batches.total * tiles();
-    while (chunk < p.k && (chunk * tile < kGrain || items * (p.k / chunk) > 8 * nl_num_threads())) chunk *= 2;
+    const int64_t items = p.batches.total * tiles(), most = items < 4 * threads ? 8 * threads : items;
+    while (chunk < p.k && (chunk * tile < kGrain || items * (p.k / chunk) > most)) chunk *= 2;
     chunks = max_of(1, ceil_div(p.k, chunk));
   }
 
@@ -155,12 +157,18 @@ struct VectorProduct {
 
   // Chunks are subtrees of equal size: their sums are combined in adjacent pairs like blocks.
   void combine(T* parts, int64_t items) const {
-    for (int64_t span = 1; span < chunks; span *= 2) {
-      for (int64_t c = 0; c + span < chunks; c += 2 * span) {
-        for (int64_t i = 0; i < items; i++) parts[c * items + i] += parts[(c + span) * items + i];
+    using V = typename Simd<T>::V;
+    parallel_for(items, kGrain / chunks, [=](int64_t begin, int64_t end) {
+      for (int64_t span = 1; span < chunks; span *= 2) {
+        for (int64_t c = 0; c + span < chunks; c += 2 * span) {
+          T *to = parts + c * items, *from = to + span * items;
+          int64_t i = begin;
+          for (; i + kWidth<T> <= end; i += kWidth<T>) store(to + i, load<V>(to + i) + load<V>(from + i));
+          for (; i < end; i++) to[i] += from[i];
+        }
       }
-    }
-    for (int64_t i = 0; i < items; i++) p.c<T>()[i] = parts[i];
+      __builtin_memcpy(p.c<T>() + begin, parts + begin, (end - begin) * sizeof(T));
+    });
     for (int64_t batch = 0; batch < p.batches.total; batch++) finish(batch, 0, outputs);
   }
 

@@ -51,6 +51,13 @@ void add_rows(const T* from, int64_t step, int width, const T* factor, int lines
   for (; j < width; j += W) add_columns<R, 1>(from + min_of(j, width - W), step, factor, lines, sums + j, pitch);
 }
 
+// Where add_rows left the sum of column j.
+template <class T>
+NL_FN int sum_of_column(int j, int width) {
+  int whole = width / kWidth<T> * kWidth<T>;
+  return j < whole ? j : j - width + whole + kWidth<T>;
+}
+
 // A few lines of A times columns of B that are adjacent in memory; k > 0.
 template <class T>
 struct StreamedProduct {
@@ -92,11 +99,10 @@ struct StreamedProduct {
   }
 
   void put(int64_t first, int width, const T* sums, int pitch, bool add) const {
-    int whole = width / kWidth<T> * kWidth<T>;
     for (int64_t line = 0; line < lines; line++) {
       T* to = c + line * c_line + first * c_column;
       for (int j = 0; j < width; j++) {
-        T sum = sums[line * pitch + (j < whole ? j : j - width + whole + kWidth<T>)];
+        T sum = sums[line * pitch + sum_of_column<T>(j, width)];
         to[j * c_column] = add ? to[j * c_column] + sum : sum;
       }
     }

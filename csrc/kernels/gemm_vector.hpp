@@ -3,6 +3,7 @@
 // Vectors lie along k where the matrix is contiguous there, and across outputs elsewhere. Long sums are cut between
 // threads at powers of two of blocks, which are whole subtrees.
 #pragma once
+#include "gemm_stream.hpp"
 #include "loops.hpp"
 #include "microkernel.hpp"
 #include "tree.hpp"
@@ -10,34 +11,38 @@
 namespace nl::NL_ISA {
 namespace {
 
-// Adds parts of `count` <= kMax sums in adjacent pairs, level by level, an odd one carried up: the one bits of `pushed`
-// are the sizes of the complete subtrees on the stack. Works on whole vectors: what follows a part does not matter.
-template <class T, int kMax>
+// Adds parts of `width` sums, whole vectors, in adjacent pairs, level by level, an odd one carried up: the one bits of
+// `pushed` are the sizes of the complete subtrees on the stack.
+template <class T>
 struct PairSums {
   using V = typename Simd<T>::V;
 
-  const int count;
+  T* const stack;
+  const int64_t width;
   int64_t pushed = 0;
-  T stack[48][kMax];
+  int depth = 0;
 
-  explicit PairSums(int n) : count(n) {}
+  // Elements of stack for that many parts.
+  static int64_t stack_elements(int64_t parts, int64_t width) { return (65 - __builtin_clzll(parts)) * width; }
 
-  void push(const T* part) {
-    int depth = __builtin_popcountll(pushed);
-    for (int i = 0; i < count; i += kWidth<T>) store(stack[depth] + i, load<V>(part + i));
-    for (int64_t level = pushed++; level & 1; level >>= 1) fold(--depth);
+  // Where the next part is written before it is pushed.
+  T* next() const { return stack + depth * width; }
+
+  void push() {
+    depth++;
+    for (int64_t level = pushed++; level & 1; level >>= 1) fold();
   }
 
-  // stack[depth] += stack[depth + 1], the later one on the right.
-  void fold(int depth) {
-    for (int i = 0; i < count; i += kWidth<T>) {
-      store(stack[depth] + i, load<V>(stack[depth] + i) + load<V>(stack[depth + 1] + i));
-    }
+  // Adds the last part on the stack to the one before.
+  void fold() {
+    depth--;
+    T *to = next() - width, *from = next();
+    for (int64_t i = 0; i < width; i += kWidth<T>) store(to + i, load<V>(to + i) + load<V>(from + i));
   }
 
   const T* finish() {
-    for (int depth = __builtin_popcountll(pushed) - 1; depth > 0;) fold(--depth);
-    return stack[0];
+    while (depth > 1) fold();
+    return stack;
   }
 };
 
@@ -46,31 +51,35 @@ template <class T>
 struct VectorSums {
   static constexpr int W = kWidth<T>;
   static constexpr int kVecs = kLanes / W;
-  static constexpr int kRows = kVecs <= 2 ? 4 : 2;        // rows side by side, to hide the latency of fma
-  static constexpr int kColumns = 2048 / int(sizeof(T));  // long pieces of rows: 26 GB/s from memory, 20 with 512 bytes
-  static constexpr int kAcross = 8;                       // vectors of columns side by side
+  static constexpr int kRows = kVecs <= 2 ? 4 : 2;             // rows side by side, to hide the latency of fma
+  static constexpr int64_t kColumns = 16384 / int(sizeof(T));  // pieces of rows; shorter ones are read more slowly
+  static constexpr int64_t kLongRow = 2048;                    // from here on rows are read one after another
+  static constexpr int kStretch = 4 * kLanes;                  // of one row that are read before the next
   using V = typename Simd<T>::V;
   using Tree = TreeRow<Sum<T>>;
+  using Short = typename Tree::Short;
 
   const T* p;
   int64_t line_stride, step;
   const T* x;
   int64_t depth;
 
+  // Vectors lie across outputs.
   bool across() const { return line_stride == 1 && step != 1; }
 
   void run(int64_t first, int64_t count, T* out) const {
-    int width = across() ? kColumns : kRows;
-    for (int64_t i = 0; i < count; i += width) {
-      int n = int(min_of(width, count - i));
-      const T* from = p + (first + i) * line_stride;
-      if (across()) {
-        columns(from, n, out + i);
-      } else if (n == 1) {
-        rows<1>(from, n, out + i);
-      } else {
-        rows<kRows>(from, n, out + i);
+    const T* from = p + first * line_stride;
+    if (across()) {
+      for (int64_t i = 0; i < count; i += kColumns) {
+        int64_t at = min_of(i, max_of(0, count - W));  // whole vectors: the last piece may repeat what was found
+        columns(from + at, int(min_of(kColumns, count - at)), out + at);
       }
+      return;
+    }
+    const int side = depth < kLongRow ? kRows : 1;
+    for (int64_t i = 0; i < count; i += side) {
+      int n = int(min_of(side, count - i));
+      n == 1 ? rows<1>(from + i * line_stride, n, out + i) : rows<kRows>(from + i * line_stride, n, out + i);
     }
   }
 
@@ -78,27 +87,63 @@ struct VectorSums {
   void rows(const T* from, int count, T* out) const {
     const T* row[R];
     for (int r = 0; r < R; r++) row[r] = from + min_of(r, count - 1) * line_stride;
-    PairSums<T, W> sums(R);
-    for (int64_t k = 0; k < depth || k == 0; k += kBlock) {
-      T part[W];
-      row_block<R>(row, k, int(min_of(kBlock, depth - k)), part);
-      sums.push(part);
-    }
-    const T* total = sums.finish();
+    Short total = row_sums<R>(row, 0, depth);
     for (int r = 0; r < count; r++) out[r] = total[r];
   }
 
+  // The sums of R rows from k on stay in one register: parts written one by one could not be read as a vector at once.
   template <int R>
-  void row_block(const T* const* row, int64_t k, int count, T* part) const {
+  __attribute__((noinline)) Short row_sums(const T* const* row, int64_t k, int64_t n) const {
+    constexpr int kParts = 32;
+    if (n > kParts * kBlock) {
+      int64_t left = left_part(n);
+      Short first = row_sums<R>(row, k, left);
+      return first + row_sums<R>(row, k + left, n - left);
+    }
+    Short part[kParts];
+    int parts = 0;
+    do {
+      part[parts++] = row_block<R>(row, k, int(min_of(kBlock, n)));
+      k += kBlock, n -= kBlock;
+    } while (n > 0);
+    for (int span = 1; span < parts; span *= 2) {
+      for (int i = 0; i + span < parts; i += 2 * span) part[i] += part[i + span];
+    }
+    return part[0];
+  }
+
+  template <int R>
+  __attribute__((always_inline)) Short row_block(const T* const* row, int64_t k, int count) const {
     typename Tree::Lanes lanes[R];
     for (int r = 0; r < R; r++) lanes[r] = Tree::fresh();
-    int done = step == 1 ? count / kLanes * kLanes : 0;
-    for (int i = 0; i < done; i += kLanes) {
-#pragma GCC unroll 16
-      for (int r = 0; r < R; r++) add(lanes[r], row[r] + k + i, x + k + i);
+    int done = 0;
+    if (step == 1) {
+      for (; done + kStretch <= count; done += kStretch) add_steps<R, kStretch>(lanes, row, k + done);
+      for (; done + kLanes <= count; done += kLanes) add_steps<R, kLanes>(lanes, row, k + done);
     }
     for (int i = done; i < count; i += kLanes) add_gathered<R>(lanes, row, k + i, int(min_of(kLanes, count - i)));
-    for (int r = 0; r < R; r++) part[r] = Tree::halve(lanes[r])[0];
+    Short sums = {};
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) sums[r] = Tree::halve(lanes[r])[0];
+    return sums;
+  }
+
+  template <int R, int kCount>
+  __attribute__((always_inline)) void add_steps(typename Tree::Lanes* lanes, const T* const* row, int64_t k) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kCount; i += kLanes) {
+        if (R == 1) prefetch_ahead(row[r] + k + i);
+        add(lanes[r], row[r] + k + i, x + k + i);
+      }
+    }
+  }
+
+  // A page ahead: hardware does not run so far, and with it a row alone is read as fast as memory gives it.
+  static void prefetch_ahead(const T* p) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVecs; v++) __builtin_prefetch(p + v * W + 4096 / int(sizeof(T)));
   }
 
   static void add(typename Tree::Lanes& lanes, const T* a, const T* b) {
@@ -108,63 +153,96 @@ struct VectorSums {
 
   // A step of `count` elements that are not contiguous or not a full 32; lanes that get none add 0 * 0.
   template <int R>
-  void add_gathered(typename Tree::Lanes* lanes, const T* const* row, int64_t k, int count) const {
+  __attribute__((always_inline)) void add_gathered(typename Tree::Lanes* lanes, const T* const* row, int64_t k,
+                                                   int count) const {
     T a[kLanes] = {}, b[kLanes] = {};
     for (int i = 0; i < count; i++) b[i] = x[k + i];
+#pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
       for (int i = 0; i < count; i++) a[i] = row[r][(k + i) * step];
       add(lanes[r], a, b);
     }
   }
 
+  // Where rows of columns lie, `step` apart, `width` >= W of which count.
+  struct Rows {
+    const T* data;
+    int64_t step;
+    int width;
+  };
+
+  // The halved lanes of a block are themselves sums of pairs, if lanes come in the order of their reversed bits.
   void columns(const T* from, int count, T* out) const {
-    PairSums<T, kColumns> sums(count);
-    T lanes[kLanes][kColumns];
-    for (int64_t k = 0; k < depth || k == 0; k += kBlock) {
-      column_block(from, count, k, int(min_of(kBlock, depth - k)), lanes);
-      sums.push(lanes[0]);
+    const int64_t blocks = max_of(1, ceil_div(depth, kBlock)), pitch = ceil_div(count, W) * W;
+    T* const stack = (T*)nl_scratch(1, (PairSums<T>::stack_elements(blocks * kLanes, pitch) + kBlock * W) * sizeof(T));
+    PairSums<T> sums = {stack + kBlock * W, pitch};
+    for (int64_t k = 0; k < blocks * kBlock; k += kBlock) {
+      const int stop = int(min_of(kBlock, depth - k));
+      Rows rows = {from + k * step, step, count};
+      if (count < W) rows = widened(rows, stop, stack);
+      for (int i = 0; i < kLanes; i++) {
+        add_lane(rows, x + k, reversed_bits(i), stop, sums.next());
+        sums.push();
+      }
     }
     const T* total = sums.finish();
-    for (int i = 0; i < count; i++) out[i] = total[i];
+    for (int j = 0; j < count; j++) out[j] = total[sum_of_column<T>(j, int(max_of(count, W)))];
   }
 
-  void column_block(const T* from, int count, int64_t k, int rows, T (*lanes)[kColumns]) const {
-    for (int lane = 0; lane < kLanes; lane++) {
-      const T* row = from + (k + lane) * step;
-      const T* factor = x + k + lane;
-      int i = 0, steps = max_of(0, rows - lane + kLanes - 1) / kLanes;
-      for (; i + kAcross * W <= count; i += kAcross * W) chain<kAcross>(row + i, factor, steps, lanes[lane] + i);
-      for (; i + W <= count; i += W) chain<1>(row + i, factor, steps, lanes[lane] + i);
-      for (; i < count; i++) lanes[lane][i] = chain_of_one(row + i, factor, steps);
+  // A copy of rows shorter than a vector; what else its lanes hold is not used.
+  static Rows widened(const Rows& rows, int count, T* buffer) {
+    int k = 0;
+    for (; rows.step > 0 && k * rows.step + W <= (count - 1) * rows.step + rows.width; k++) {
+      store(buffer + k * W, load<V>(rows.data + k * rows.step));
     }
-    for (int h = kLanes / 2; h > 0; h /= 2) {
-      for (int l = 0; l < h; l++) {
-        for (int i = 0; i < count; i += W) store(lanes[l] + i, load<V>(lanes[l] + i) + load<V>(lanes[l + h] + i));
-      }
+    for (; k < count; k++) {
+      for (int j = 0; j < W; j++) buffer[k * W + j] = j < rows.width ? rows.data[k * rows.step + j] : T(0);
     }
+    return {buffer, W, W};
   }
 
-  // One lane of N vectors of columns: rows kLanes apart. Hardware does not foresee that order, so the rows of the next
-  // lane are prefetched.
-  template <int N>
-  void chain(const T* row, const T* factor, int steps, T* lane) const {
-    V sum[N] = {};
-    for (int s = 0; s < steps; s++, row += kLanes * step) {
-      V f = splat<V>(factor[s * kLanes]);
+  static constexpr int reversed_bits(int lane) {
+    int reversed = 0;
+    for (int bit = 1; bit < kLanes; bit *= 2) reversed = 2 * reversed + ((lane & bit) != 0);
+    return reversed;
+  }
+
+  // One lane of a block: rows k, k + 32, … below `stop`, kStreams of them side by side.
+  static void add_lane(const Rows& rows, const T* factor, int k, int stop, T* sums) {
+    bool add = false;
+    for (; k + (kStreams - 1) * kLanes < stop; k += kStreams * kLanes, add = true) {
+      add_rows<kStreams>(rows, factor, k, add, sums);
+    }
+    for (; k < stop; k += kLanes, add = true) add_rows<1>(rows, factor, k, add, sums);
+    for (int i = 0; !add && i < rows.width; i += W) store(sums + i, V{});
+  }
+
+  // Adds R rows, or begins with them. A last vector that is not whole lies further in front and is summed by itself.
+  template <int R>
+  static void add_rows(const Rows& rows, const T* factor, int k, bool add, T* sums) {
+    V f[R];
+    const T* row[R];
 #pragma GCC unroll 16
-      for (int v = 0; v < N; v++) {
-        __builtin_prefetch(row + step + v * W);
-        sum[v] = multiply_add(load<V>(row + v * W), f, sum[v]);
-      }
+    for (int r = 0; r < R; r++) {
+      f[r] = splat<V>(factor[k + r * kLanes]);
+      row[r] = rows.data + (k + r * kLanes) * rows.step;
     }
-    for (int v = 0; v < N; v++) store(lane + v * W, sum[v]);
+    int i = 0;
+    for (; i + 2 * W <= rows.width; i += 2 * W) add_vectors<R, 2>(row, i, f, add, sums + i);
+    for (; i < rows.width; i += W) add_vectors<R, 1>(row, int(min_of(i, rows.width - W)), f, add, sums + i);
   }
 
-  T chain_of_one(const T* row, const T* factor, int steps) const {
-    V sum = {};
-    for (int s = 0; s < steps; s++)
-      sum = multiply_add(splat<V>(row[s * kLanes * step]), splat<V>(factor[s * kLanes]), sum);
-    return sum[0];
+  template <int R, int N>
+  static __attribute__((always_inline)) void add_vectors(const T* const* row, int at, const V* factor, bool add,
+                                                         T* sums) {
+    V sum[N];
+    for (int v = 0; v < N; v++) sum[v] = add ? load<V>(sums + v * W) : V{};
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 2
+      for (int v = 0; v < N; v++) sum[v] = multiply_add(factor[r], load<V>(row[r] + at + v * W), sum[v]);
+    }
+    for (int v = 0; v < N; v++) store(sums + v * W, sum[v]);
   }
 };
 

@@ -88,7 +88,17 @@ def test_orders_of_storage(rng: np.random.Generator, order: str, shape: tuple[in
 @pytest.mark.parametrize("order", ["NN", "NT", "TN", "TT"])
 @pytest.mark.parametrize(
     "shape",
-    [(1, 515, 600), (2, 515, 600), (5, 600, 515), (32, 257, 1025), (600, 515, 1), (1027, 256, 7), (521, 513, 16)],
+    [
+        (1, 515, 600),
+        (1, 2100, 37),
+        (1, 700, 9),
+        (2, 515, 600),
+        (5, 600, 515),
+        (32, 257, 1025),
+        (600, 515, 1),
+        (1027, 256, 7),
+        (521, 513, 16),
+    ],
 )
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_few_lines_times_a_large_matrix(
