@@ -107,6 +107,7 @@ def ops_header(rows: Rows, scalar: ModuleType, fingerprint: str) -> Iterator[str
     casts = (position("to_" + d.name, rows) for d in scalar.dtypes.DTYPES.values())
     yield f"constexpr uint16_t kCasts[kDTypes] = {{{', '.join(map(str, casts))}}};"
     yield f"constexpr uint16_t kMatmul = {position('matmul', rows)};"
+    yield f"constexpr uint16_t kUniform = {position('uniform', rows)};"
     yield "// The compute dtype of a call, which selects its kernel."
     yield "static inline DType key_dtype(const Call& call) {"
     yield "  const int key = call.op < kNumOps ? kOps[call.op].key : 0;"

@@ -14,17 +14,18 @@ constexpr int64_t kPartsAtOnce = 4096;  // parts that are kept before they are j
 // Memory of one panel's pass over keys.
 template <class T>
 struct Workspace {
-  T *query, *scores, *mask, *keys, *values;
+  T *query, *scores, *mask, *factors, *keys, *values;
 
   static int64_t size(const Attention<T>& a, int pitch) {
-    return a.depth * pitch + 2 * kKeys * pitch + kKeys * (a.depth + a.width);
+    return a.depth * pitch + 3 * kKeys * pitch + kKeys * (a.depth + a.width);
   }
 
   Workspace(const Attention<T>& a, int pitch, T* memory) {
     query = memory;
     scores = query + a.depth * pitch;
     mask = scores + kKeys * pitch;
-    keys = mask + kKeys * pitch;
+    factors = mask + kKeys * pitch;
+    keys = factors + kKeys * pitch;
     values = keys + kKeys * a.depth;
   }
 };
@@ -64,6 +65,16 @@ void weigh(const State<T>& state, int64_t count, int64_t width, T* scores) {
   }
 }
 
+// Drops weights of `count` keys from the first one on.
+template <class T>
+void drop(const Columns<T>& columns, int64_t first, int64_t count, const Workspace<T>& w) {
+  using V = typename Simd<T>::V;
+  draw_factors(columns, first, count, w.factors, w.mask);
+  for (int64_t i = 0; i < count * columns.pitch(); i += kWidth<T>) {
+    store(w.scores + i, load<V>(w.scores + i) * load<V>(w.factors + i));
+  }
+}
+
 // Takes keys [begin, end) into the state.
 template <class T>
 void attend(const Columns<T>& columns, int64_t begin, int64_t end, const Workspace<T>& w, const State<T>& state) {
@@ -77,6 +88,7 @@ void attend(const Columns<T>& columns, int64_t begin, int64_t end, const Workspa
     if (a.mask) add_mask(columns, k, count, w.scores, w.mask);
     if (a.causal) hide_future(columns, k, count, w.scores);
     weigh(state, count, a.width, w.scores);
+    if (a.dropout.drops()) drop(columns, k, count, w);
     Panel<T> values = dense_rows(value + k * a.value.row, a.value.row, a.value.step, count, a.width, w.values);
     multiply(a.width, pitch, count, transposed(values), w.scores, pitch, state.values, pitch, true);
   }
@@ -115,7 +127,8 @@ struct Forward {
   void part(const Columns<T>& columns, int64_t begin, int64_t end, const State<T>& state, T* memory) const {
     state.clear(a.width);
     end = min_of(end, columns.seen());
-    if (a.rows() <= kFewRows) return attend_few(columns, begin, end, FewWorkspace<T>(a, memory), state);
+    if (a.rows() <= kFewRows && !a.dropout.drops())
+      return attend_few(columns, begin, end, FewWorkspace<T>(a, memory), state);
     Workspace<T> w(a, columns.pitch(), memory);
     load_queries(columns, w);
     attend(columns, begin, end, w, state);
@@ -159,7 +172,7 @@ struct Forward {
 template <class T>
 int run(const Call& call) {
   if (call.out[1].shape[0] == 0) return kOk;
-  Attention<T> a(call.in[0], call.in[1], call.in[2], call.in[3], call.attr);
+  Attention<T> a(call.in, call.attr);
   Forward<T>{a, Heads<T>(call.out[0]), (T*)call.out[1].data}.run();
   return kOk;
 }

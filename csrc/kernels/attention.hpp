@@ -11,9 +11,13 @@
 #include "functions.hpp"
 #include "gemm.hpp"
 #include "loops.hpp"
+#include "ops.gen.hpp"
 #include "shuffle.hpp"
 
 namespace nl::NL_ISA {
+
+extern const MapFn map_table[kNumOps][kDTypes];
+
 namespace {
 
 constexpr int kKeys = 168;  // in a block: whole micro-tiles at every level (12 x 14, 28 x 6), 21 KiB of scores
@@ -47,28 +51,59 @@ struct Heads {
   }
 };
 
+// What dropout takes: weight (n, h, g, l, s) stays, times `factor`, where element i of a draw of the row `uniform` is
+// at least `chance`; i is its row-major index.
+template <class T>
+struct Dropout {
+  int64_t seed, draw;
+  T chance, factor;
+
+  Dropout(const View& numbers, int64_t chance_bits) : seed(0), draw(0) {
+    double p;
+    __builtin_memcpy(&p, &chance_bits, sizeof p);
+    chance = T(p), factor = p < 1 ? T(1 / (1 - p)) : T(0);
+    if (numbers.rank == 1) {
+      const int64_t* at = (const int64_t*)numbers.data;
+      seed = at[0], draw = at[numbers.strides[0]];
+    }
+  }
+
+  bool drops() const { return chance > 0; }
+
+  // Elements [first, first + count) of the draw.
+  void numbers(int64_t first, int64_t count, T* to) const {
+    T low = 0, high = 1;
+    char* const operands[] = {(char*)to, (char*)&seed, (char*)&draw, (char*)&low, (char*)&high};
+    const int64_t steps[] = {sizeof(T), 0, 0, 0, 0};
+    map_table[kUniform][int(sizeof(T) == 4 ? DType::f32 : DType::f64)](operands, steps, count, first);
+  }
+};
+
 // query [N, H, G, L, depth], key [N, H, S, depth], value [N, H, S, width]; the mask [N, H, G, L, S] is added to the
 // scores, or a number where there is none.
 template <class T>
 struct Attention {
   Heads<const T> query, key, value;
   const View* mask;
+  Dropout<T> dropout;
   int64_t batch, heads, group, queries, keys, depth, width;
   T scale;
   bool causal;
 
-  Attention(const View& q, const View& k, const View& v, const View& m, const int64_t* attr)
-      : query(q),
-        key(k),
-        value(v),
-        mask(m.rank == 0 ? nullptr : &m),
-        batch(q.shape[0]),
-        heads(q.shape[1]),
-        group(q.shape[2]),
-        queries(q.shape[3]),
-        keys(k.shape[2]),
-        depth(q.shape[4]),
-        width(v.shape[3]),
+  // `in`: query, key, value, mask, draw; `attr`: causal, the bits of the scale and of dropout's chance.
+  Attention(const View* in, const int64_t* attr)
+      : query(in[0]),
+        key(in[1]),
+        value(in[2]),
+        mask(in[3].rank == 0 ? nullptr : &in[3]),
+        dropout(in[4], attr[2]),
+        batch(in[0].shape[0]),
+        heads(in[0].shape[1]),
+        group(in[0].shape[2]),
+        queries(in[0].shape[3]),
+        keys(in[1].shape[2]),
+        depth(in[0].shape[4]),
+        width(in[2].shape[3]),
         causal(attr[0] != 0) {
     double factor;
     __builtin_memcpy(&factor, &attr[1], sizeof factor);
@@ -241,6 +276,26 @@ void add_mask(const Columns<T>& columns, int64_t first, int64_t count, T* scores
   int pitch = columns.pitch();
   load_columns(line, columns.count, mask.step, count, T(1), buffer, pitch);
   for (int64_t i = 0; i < count * pitch; i += kWidth<T>) store(scores + i, load<V>(scores + i) + load<V>(buffer + i));
+}
+
+// Writes by what factor dropout multiplies each of the weights of `count` keys from the first one on; `buffer` has room
+// for as many.
+template <class T>
+void draw_factors(const Columns<T>& columns, int64_t first, int64_t count, T* factors, T* buffer) {
+  using V = typename Simd<T>::V;
+  const Attention<T>& a = columns.a;
+  const T* line[kTileColumns<T>];
+  for (int c = 0; c < columns.count; c++) {
+    int64_t row = ((columns.n * a.heads + columns.h) * a.group + columns.group(c)) * a.queries + columns.query(c);
+    a.dropout.numbers(row * a.keys + first, count, buffer + c * count);
+    line[c] = buffer + c * count;
+  }
+  const int pitch = columns.pitch();
+  load_columns(line, columns.count, 1, count, T(1), factors, pitch);
+  for (int64_t i = 0; i < count * pitch; i += kWidth<T>) {
+    V stays = splat<V>(a.dropout.factor), u = load<V>(factors + i);
+    store(factors + i, u < splat<V>(a.dropout.chance) ? V{} : stays);
+  }
 }
 
 // Sets the scores of keys that come after a column's query to -infinity.

@@ -1,8 +1,9 @@
 // attention_grad.cpp: attention's gradients by query, key and value, with the weights computed again block by block.
 //
-// With p the weights and D = sum(grad * out): ds = p * (grad valueT - D); the gradients are ds key scale for the query,
-// dsT query scale for the key, pT grad for the value. A thread takes whole heads: blocks of queries in ascending order,
-// for each the blocks of keys that it sees, so every sum is a chain of fma for each block, added in ascending order.
+// With p the weights, m dropout's factors and D = sum(grad * out): ds = p * (grad valueT * m - D); the gradients are
+// ds key scale for the query, dsT query scale for the key, (p m)T grad for the value. A thread takes whole heads:
+// blocks of queries in ascending order, for each the blocks of keys that it sees, so every sum is a chain of fma for
+// each block, added in ascending order.
 #include "attention.hpp"
 
 namespace nl::NL_ISA {
@@ -17,6 +18,7 @@ struct GradWorkspace {
   T *query_rows, *grad_rows;     // rows
   T *weights, *by_score;         // [kKeys, kQueries]
   T *scores, *products;          // of one panel
+  T* factors;                    // of dropout, of one panel
   T *keys, *values;              // dense copies of a block
   T *key_sum, *value_sum;        // [S, …], where the results do not consist of whole vectors
   T *shifts, *means;
@@ -30,6 +32,7 @@ struct GradWorkspace {
     query_rows = take(depth * kQueries), grad_rows = take(width * kQueries);
     weights = take(kKeys * kQueries), by_score = take(kKeys * kQueries);
     scores = take(panel), products = take(panel);
+    factors = take(a.dropout.drops() ? panel : 0);
     keys = take(kKeys * a.depth), values = take(kKeys * a.width);
     key_sum = take(depth == a.depth ? 0 : a.keys * depth), value_sum = take(width == a.width ? 0 : a.keys * width);
     shifts = take(kQueries), means = take(kQueries);
@@ -100,14 +103,17 @@ struct Backward {
     multiply(count, pitch, a.depth, keys, w.query + at * a.depth, pitch, w.scores, pitch, false);
     if (a.mask) add_mask(columns, first, count, w.scores, w.products);
     if (a.causal) hide_future(columns, first, count, w.scores);
+    const bool drops = a.dropout.drops();
+    if (drops) draw_factors(columns, first, count, w.factors, w.products);
     multiply(count, pitch, a.width, values, w.grad + at * a.width, pitch, w.products, pitch, false);
     for (int c = 0; c < pitch; c += kWidth<T>) {
       V shift = load<V>(w.shifts + at + c), mean = load<V>(w.means + at + c);
 #pragma GCC unroll 4
       for (int64_t k = 0; k < count; k++) {
-        V weight = exp_of(load<V>(w.scores + k * pitch + c) - shift);
-        store(w.weights + k * kQueries + at + c, weight);
-        store(w.by_score + k * kQueries + at + c, weight * (load<V>(w.products + k * pitch + c) - mean));
+        V weight = exp_of(load<V>(w.scores + k * pitch + c) - shift), by_weight = load<V>(w.products + k * pitch + c);
+        V factor = drops ? load<V>(w.factors + k * pitch + c) : splat<V>(T(1));
+        store(w.weights + k * kQueries + at + c, weight * factor);
+        store(w.by_score + k * kQueries + at + c, weight * (by_weight * factor - mean));
       }
     }
     multiply(a.depth, pitch, count, transposed(keys), w.by_score + at, kQueries, w.query_grad + at * a.depth, pitch,
@@ -190,8 +196,8 @@ View with_unit_axis(View v) {
 template <class T>
 int run(const Call& call) {
   const View* in = call.in;
-  Attention<T> a(in[1], in[2], in[3], in[4], call.attr);
-  Heads<const T> grad(in[0]), out(in[5]), logsumexp(with_unit_axis(in[6]));
+  Attention<T> a(in + 1, call.attr);
+  Heads<const T> grad(in[0]), out(in[6]), logsumexp(with_unit_axis(in[7]));
   Backward<T>{a, grad, out, logsumexp, Heads<T>(call.out[0]), Heads<T>(call.out[1]), Heads<T>(call.out[2])}.run();
   return kOk;
 }

@@ -45,23 +45,29 @@ class Exact:
         self.p = e / np.where(e.sum(-1, keepdims=True) == 0, 1, e.sum(-1, keepdims=True))
         self.relative = 1 + np.where(self.p > 0, size, 0).max(-1, keepdims=True)  # error of a weight, in units
 
+        self.factors = np.ones_like(self.p)  # of dropout
+
     def out(self) -> tuple[Array, Array]:
-        return self.p @ self.v, self.relative * (self.p @ np.abs(self.v))
+        weights = self.p * self.factors
+        return weights @ self.v, self.relative * (weights @ np.abs(self.v))
 
     def shared(self, x: Array) -> Array:
         return x.reshape(x.shape[0], self.heads, -1, *x.shape[2:]).sum(2)
 
     def gradients(self, g: Array) -> list[tuple[Array, Array]]:
         g = g.astype(np.float64)
-        by_weight = g @ self.v.swapaxes(-1, -2)
+        by_weight = g @ self.v.swapaxes(-1, -2) * self.factors
         ds = self.p * (by_weight - (by_weight * self.p).sum(-1, keepdims=True)) * self.factor
-        size = np.abs(g) @ np.abs(self.v).swapaxes(-1, -2)
+        size = np.abs(g) @ np.abs(self.v).swapaxes(-1, -2) * self.factors
         size = self.relative * self.p * (size + (size * self.p).sum(-1, keepdims=True)) * abs(self.factor)
-        weight = self.relative * self.p
+        dropped = self.p * self.factors
         return [
             (ds @ self.k, size @ np.abs(self.k)),
             (self.shared(ds.swapaxes(-1, -2) @ self.q), self.shared(size.swapaxes(-1, -2) @ np.abs(self.q))),
-            (self.shared(self.p.swapaxes(-1, -2) @ g), self.shared(weight.swapaxes(-1, -2) @ np.abs(g))),
+            (
+                self.shared(dropped.swapaxes(-1, -2) @ g),
+                self.shared((self.relative * dropped).swapaxes(-1, -2) @ np.abs(g)),
+            ),
         ]
 
 
@@ -109,6 +115,40 @@ def test_values_and_gradients(rng: np.random.Generator, shape: tuple[int, ...], 
     gradients = nl.grad(out, inputs, tensor(g))
     for name, got, (want, size) in zip("qkv", gradients, exact.gradients(g), strict=True):
         assert_close(got.numpy(), want, "attention", n=n + shape[3], scale=size, what=f"gradient of {name}")
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_dropout(rng: np.random.Generator, shape: tuple[int, ...], dtype: type, causal: bool) -> None:
+    q, k, v, g = draw(rng, shape, dtype)
+    chance, state = float(rng.choice([0.1, 0.5, 0.9])), nl.get_rng_state()
+    exact = Exact(q, k, v, None, causal, 1 / np.sqrt(shape[5]))
+    drawn = nl.rand(shape[0], shape[1], shape[2], shape[3], shape[4], dtype=getattr(nl, np.dtype(dtype).name))
+    exact.factors = np.where(drawn.numpy().reshape(exact.p.shape) < dtype(chance), 0, 1 / (1 - chance))
+
+    def compute() -> list[Array]:
+        nl.set_rng_state(state)
+        inputs = [tensor(x).requires_grad_() for x in (q, k, v)]
+        out = attention(*inputs, dropout_p=chance, is_causal=causal, enable_gqa=shape[2] > 1)
+        return [out.detach().numpy(), *(x.numpy() for x in nl.grad(out, inputs, tensor(g)))]
+
+    wanted = [exact.out(), *exact.gradients(g)]
+    for name, got, (want, size) in zip(["out", *"qkv"], compute(), wanted, strict=True):
+        assert_close(got, want, "attention", n=sum(shape[3:6]), scale=size, what=name)
+    first, *others = on_all_threads(lambda: nl.tensor(np.concatenate([x.reshape(-1) for x in compute()])))
+    for other in others:
+        assert_same_bits(other, first)
+
+
+def test_dropout_of_everything_and_its_refusal() -> None:
+    x = nl.ones(1, 2, 3, 4, requires_grad=True)
+    out = attention(x, x, x, dropout_p=1.0)
+    out.sum().backward()
+    assert not out.detach().numpy().any() and not x.grad.numpy().any()
+    for chance in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="dropout_p must be between 0 and 1"):
+            attention(x, x, x, dropout_p=chance)
 
 
 def hard_scores() -> dict[str, tuple[Array, Array]]:
@@ -174,38 +214,46 @@ def test_bits_depend_on_neither_threads_nor_batch(rng: np.random.Generator, shap
         assert_same_bits(one, many[1:2])
 
 
-def test_traced_is_eager(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("chance", [0.0, 0.4])
+def test_traced_is_eager(rng: np.random.Generator, chance: float) -> None:
     q, k, v, g = (tensor(x) for x in draw(rng, (2, 2, 1, 40, 50, 16, 16), np.float32))
     bias = nl.randn(40, 50)
 
     def step(q: Any, k: Any, v: Any, g: Any) -> Any:
         q = (q * 2).detach().requires_grad_()
-        out = attention(q, k, v, attn_mask=bias) + 1
+        out = attention(q, k, v, attn_mask=bias, dropout_p=chance) + 1
         return out.detach() * 1, *nl.grad(out, (q,), g)
 
     traced = nl.trace(step)
-    want = step(q, k, v, g)
-    for _ in range(2):
+    state = nl.get_rng_state()
+    wanted = [step(q, k, v, g) for _ in range(2)]
+    assert (wanted[0][0] == wanted[1][0]).all().item() == (chance == 0)  # every call draws anew
+    nl.set_rng_state(state)
+    for want in wanted:
         for got, eager in zip(traced(q, k, v, g), want, strict=True):
             assert_same_bits(got.numpy(), eager.numpy())
-    assert traced.counts.replayed == 2
+    assert (traced.counts.compiled, traced.counts.replayed) == (1, 2)
 
 
-@pytest.mark.parametrize("kind", ["plain", "causal", "grouped", "boolean", "bias", "broadcast"])
+@pytest.mark.parametrize(
+    "kind", ["plain", "causal", "grouped", "boolean", "bias", "broadcast", "dropout", "bias, dropout"]
+)
 def test_gradients_of_both_orders(rng: np.random.Generator, kind: str) -> None:
     heads = 2 if kind == "grouped" else 1
     q, k, v = (nl.from_numpy(rng.standard_normal(s)).requires_grad_() for s in ((heads, 2, 3), (1, 3, 3), (1, 3, 2)))
     if kind == "broadcast":
         q = nl.from_numpy(rng.standard_normal((2, 1, 2, 3))).requires_grad_()
     mask = nl.tensor([[True, False, True], [False, False, False]]) if kind == "boolean" else None
-    if kind == "bias":
+    if "bias" in kind:
         mask = nl.from_numpy(rng.standard_normal((2, 3))).requires_grad_()
+    state, chance = nl.get_rng_state(), 0.4 if "dropout" in kind else 0.0
 
     def call(*inputs: Any) -> Any:
-        given = inputs[3] if kind == "bias" else mask
-        return attention(*inputs[:3], given, is_causal=kind == "causal", enable_gqa=kind == "grouped")
+        nl.set_rng_state(state)
+        given = inputs[3] if "bias" in kind else mask
+        return attention(*inputs[:3], given, chance, is_causal=kind == "causal", enable_gqa=kind == "grouped")
 
-    inputs = [q, k, v, mask] if kind == "bias" else [q, k, v]
+    inputs = [q, k, v, mask] if "bias" in kind else [q, k, v]
     assert gradcheck(call, inputs, **GRADCHECK)
     assert gradgradcheck(call, inputs, **GRADCHECK)
 

@@ -58,7 +58,8 @@ WORK = {
     ),
     "compilation": (
         "import tempfile\nos.environ['NEURLANG_CACHE'] = tempfile.mkdtemp()\n"
-        "def f(x, n):\n    for _ in range(n):\n        x = x.exp().sum(1, keepdim=True) + x.sin().softmax(0)\n    return x\n"
+        "def f(x, n):\n"
+        "    for _ in range(n):\n        x = x.exp().sum(1, keepdim=True) + x.sin().softmax(0)\n    return x\n"
         "x, g, more = nl.rand(8, 64), nl.trace(f), iter(range(40, 10**9))\nwork = lambda: g(x, next(more))"
     ),
     "attention backward": (

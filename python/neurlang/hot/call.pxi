@@ -545,13 +545,14 @@ cdef int attributes(tuple values, int64_t* attr) except -1:
     return n
 
 
-cdef int operands_from(tuple tensors, int t, Operand* ins) except -1:
-    """Points at a row's operands, which have their final dtypes; returns how many."""
+cdef int operands_from(int op, tuple tensors, int t, Operand* ins) except -1:
+    """Points at a row's operands, which have their final dtypes (numbers get theirs); returns how many."""
     cdef int i, n = len(tensors)
+    cdef const OpSpec* s = &specs[op]
     if n >= MAX_OPERANDS:
         raise ValueError(f"{n} operands are more than the {MAX_OPERANDS - 1} possible")
     for i in range(n):
-        operand(&ins[i], tensors[i], t)
+        operand(&ins[i], tensors[i], t if i >= s.n_in or s.in_type[i] == ANY else s.in_type[i])
     return n
 
 
@@ -560,7 +561,7 @@ cdef Tensor call(int op, tuple operands, Dims shape, int t, tuple attrs, int64_t
     cdef Operand ins[MAX_OPERANDS]
     cdef TensorData out
     cdef int64_t attr[MAX_ATTRS]
-    cdef int n_in = operands_from(operands, t, ins), n_attr = attributes(attrs, attr)
+    cdef int n_in = operands_from(op, operands, t, ins), n_attr = attributes(attrs, attr)
     set_shape(&out, &shape, t)
     run(op, ins, n_in, &out, 1, attr, n_attr, work if work > numel(out) else numel(out))
     return with_node(op, wrap(&out), operands, attrs)
@@ -573,7 +574,7 @@ cdef tuple call_several(int op, tuple operands, tuple shapes, int t, tuple attrs
     cdef int64_t attr[MAX_ATTRS]
     cdef Dims shape
     cdef Node node
-    cdef int i, n = specs[op].n_out, n_in = operands_from(operands, t, ins), n_attr = attributes(attrs, attr)
+    cdef int i, n = specs[op].n_out, n_in = operands_from(op, operands, t, ins), n_attr = attributes(attrs, attr)
     for i in range(n):
         shape = dims_from(shapes[i], rows[op].name)
         set_shape(&outs[i], &shape, t if specs[op].out_type[i] == ANY else specs[op].out_type[i])
@@ -601,7 +602,7 @@ cdef int call_into(int op, Tensor x, tuple operands, tuple attrs) except -1:
         other = operands[i]
         if overlaps_partially(x.d, other.d) or other.d.storage == x.d.storage:
             operands = operands[:i] + (map1(COPY_OP, other),) + operands[i + 1:]
-    n_in = operands_from(operands, 0, ins)
+    n_in = operands_from(op, operands, 0, ins)
     node = node_for(op, operands, attrs)
     out = x.d
     run(op, ins, n_in, &out, 1, attr, n_attr, numel(x.d))

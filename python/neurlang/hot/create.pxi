@@ -264,6 +264,20 @@ def set_rng_state(state):
     random_seed, random_draws = state
 
 
+def _next_draw():
+    """The seed and the number of a draw that is taken now, as a tensor."""
+    global random_draws
+    random_draws += 1
+    return tensor((random_seed, random_draws - 1), dtype=int64)
+
+
+def _drawn(taken, shape, dtype):
+    """The uniform numbers from [0, 1) of a draw that was taken."""
+    cdef int t = dtype_arg(dtype, default_float)
+    seed, number = taken.tolist()
+    return source(OP["uniform"], dims_from(shape, "rand"), t, (seed, number, 0, 1), (I64, I64, t, t))
+
+
 cdef Tensor draw(str row, Dims shape, int t, object a, object b):
     """Fresh numbers: `uniform` in [a, b), `normal` of mean a and deviation b."""
     global random_draws

@@ -634,7 +634,8 @@ cdef tuple norm_gradients(str op, tuple operands, int vectors, object eps_bits):
     return call_several(OP[op], operands, shapes, dtype_id(x.d.dtype), (eps_bits,), numel(x.d))
 
 
-# ---- attention: query [N, H, G, L, d], key [N, H, S, d], value [N, H, S, e], mask [N, H, G, L, S] or a number ----
+# ---- attention: query [N, H, G, L, d], key [N, H, S, d], value [N, H, S, e], mask [N, H, G, L, S] or a number;
+# draw: the seed and the number of the draw that dropout takes, or a number ----
 
 cdef int check_letters(str op, tuple operands, tuple shapes) except -1:
     """Raises unless the tensors share a float dtype and equal letters of their shapes stand for equal sizes."""
@@ -656,16 +657,25 @@ cdef int check_letters(str op, tuple operands, tuple shapes) except -1:
     return 0
 
 
-def _attention(query, key, value, mask, causal, scale_bits):
-    operands = (query, key, value, mask)
-    check_letters("attention", operands, (b"NHGLd", b"NHSd", b"NHSe", b"NHGLS"))
+cdef int check_draw(str op, object draw) except -1:
+    if is_tensor(draw) and (dtype_id((<Tensor>draw).d.dtype) != I64 or shape_tuple(&(<Tensor>draw).d) != (2,)):
+        raise ShapeError(f"{op}: the draw must be two int64 numbers, got {describe(draw)}")
+    return 0
+
+
+def _attention(query, key, value, mask, draw, causal, scale_bits, dropout_bits):
+    operands = (query, key, value, mask, draw)
+    check_letters("attention", operands[:4], (b"NHGLd", b"NHSd", b"NHSe", b"NHGLS"))
+    check_draw("attention", draw)
     cdef tuple shape = query.shape[:4]
     return call_several(OP["attention"], operands, (shape + (value.shape[3],), shape), dtype_id((<Tensor>query).d.dtype),
-                        (causal, scale_bits), MUCH_WORK)[0]
+                        (causal, scale_bits, dropout_bits), MUCH_WORK)[0]
 
 
-def _attention_grad(grad, query, key, value, mask, out, logsumexp, causal, scale_bits):
-    operands = (grad, query, key, value, mask, out, logsumexp)
-    check_letters("attention_grad", operands, (b"NHGLe", b"NHGLd", b"NHSd", b"NHSe", b"NHGLS", b"NHGLe", b"NHGL"))
+def _attention_grad(grad, query, key, value, mask, draw, out, logsumexp, causal, scale_bits, dropout_bits):
+    operands = (grad, query, key, value, mask, draw, out, logsumexp)
+    check_letters("attention_grad", operands[:5] + operands[6:],
+                  (b"NHGLe", b"NHGLd", b"NHSd", b"NHSe", b"NHGLS", b"NHGLe", b"NHGL"))
+    check_draw("attention_grad", draw)
     return call_several(OP["attention_grad"], operands, (query.shape, key.shape, value.shape),
-                        dtype_id((<Tensor>query).d.dtype), (causal, scale_bits), MUCH_WORK)
+                        dtype_id((<Tensor>query).d.dtype), (causal, scale_bits, dropout_bits), MUCH_WORK)

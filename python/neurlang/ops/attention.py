@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .composite import bits_of_double, double_of_bits, dropout
+from .composite import bits_of_double, double_of_bits
 from .places import lower_triangle
 from .statistics import Tensor, in_float32, need_axes
 
@@ -29,6 +29,7 @@ def scaled_dot_product_attention(
     Query […, L, d], key […, S, d], value […, S, e] give […, L, e]; leading axes broadcast. The scale is 1/√d unless
     given; a float mask is added to the scores, a boolean one adds -∞ where it does not hold; a query that sees no key
     gets zeros. With `enable_gqa` each of the key's heads (axis -3) serves as many neighbouring heads of the query.
+    In each call `dropout_p` of the weights, drawn anew, are dropped and the others scaled by 1 / (1 - dropout_p).
     ValueError where both mask and `is_causal` are given or heads do not divide, ShapeError where shapes do not fit.
     Vaswani et al. 2017, Dao et al. 2022.
 
@@ -36,6 +37,8 @@ def scaled_dot_product_attention(
     >>> neurlang.scaled_dot_product_attention(q, q, v, is_causal=True).tolist()
     [[2.0], [3.0]]
     """
+    if not 0 <= dropout_p <= 1:
+        raise ValueError(f"{NAME}: dropout_p must be between 0 and 1, got {dropout_p}")
     if is_causal and attn_mask is not None:
         raise ValueError(f"{NAME}: give attn_mask or is_causal, not both")
     for operand in (query, key, value):
@@ -55,10 +58,13 @@ def scaled_dot_product_attention(
     if attn_mask is not None:
         mask = F.where(attn_mask, 0.0, -math.inf).to(query.dtype) if attn_mask.dtype == F.bool_ else attn_mask
         mask = _viewed(mask, (*lead, length, keys), (batch, heads, group, length, keys))
-    if dropout_p > 0 or getattr(mask, "requires_grad", False):
-        out = F.matmul(dropout(F, _weights(F, q, k, mask, is_causal, factor), dropout_p), v.unsqueeze(2))
+    draw = F._next_draw() if dropout_p > 0 else 0
+    if getattr(mask, "requires_grad", False):
+        weights = _weights(F, q, k, mask, is_causal, factor)
+        out = F.matmul(weights * _factors(F, weights, draw, dropout_p), v.unsqueeze(2))
     else:
-        out = F._attention(q, k, v, mask, int(is_causal), bits_of_double(factor))
+        bits = bits_of_double(factor), bits_of_double(dropout_p)
+        out = F._attention(q, k, v, mask, draw, int(is_causal), *bits)
     return out.reshape(*lead, length, width)
 
 
@@ -109,14 +115,34 @@ def _weights(F: Any, q: Tensor, k: Tensor, mask: Any, causal: int, factor: float
     return F.masked_fill(F.softmax(F.masked_fill(scores, blind, 0.0), -1), blind, 0.0)
 
 
-def gradients(F: Any, g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Any, causal: int, scale_bits: int) -> tuple:
+def _factors(F: Any, weights: Tensor, draw: Any, chance: float) -> Any:
+    """What dropout multiplies the weights by."""
+    if chance == 0:
+        return 1
+    stay = F.ge(F._drawn(draw, weights.shape, weights.dtype), chance)
+    return F.where(stay, 1 / (1 - chance) if chance < 1 else 0.0, 0.0).to(weights.dtype)
+
+
+def gradients(
+    F: Any,
+    g: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Any,
+    draw: Any,
+    causal: int,
+    scale_bits: int,
+    dropout_bits: int,
+) -> tuple:
     """The gradients by q, k and v as functions that can be differentiated again."""
     factor = double_of_bits(scale_bits)
     p = _weights(F, q, k, mask, causal, factor)
-    weight_grad = F.matmul(g, v.unsqueeze(2).transpose(-2, -1))
+    factors = _factors(F, p, draw, double_of_bits(dropout_bits))
+    weight_grad = F.matmul(g, v.unsqueeze(2).transpose(-2, -1)) * factors
     score_grad = p * (weight_grad - F.sum(weight_grad * p, -1, True)) * factor
     return (
         F.matmul(score_grad, k.unsqueeze(2)),
         F.sum(F.matmul(score_grad.transpose(-2, -1), q), 2),
-        F.sum(F.matmul(p.transpose(-2, -1), g), 2),
+        F.sum(F.matmul((p * factors).transpose(-2, -1), g), 2),
     )

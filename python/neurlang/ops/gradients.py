@@ -274,12 +274,12 @@ def _written_out(F: Any, define: Any) -> Any:
 
 
 def attention(
-    F: Any, g: Any, query: Any, key: Any, value: Any, mask: Any, outs: Any, causal: int, scale_bits: int
+    F: Any, g: Any, query: Any, key: Any, value: Any, mask: Any, draw: Any, outs: Any, *attrs: int
 ) -> tuple:
     """By a kernel of its own; one that is to be differentiated again is written out."""
     if F.is_grad_enabled():
-        return *attend.gradients(F, g, query, key, value, mask, causal, scale_bits), None
-    return *F._attention_grad(g, query, key, value, mask, *outs, causal, scale_bits), None
+        return *attend.gradients(F, g, query, key, value, mask, draw, *attrs), None, None
+    return *F._attention_grad(g, query, key, value, mask, draw, *outs, *attrs), None, None
 
 
 # ---- scans ----

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from . import expressions, scalar
 from .composite import double_of_bits
 
 Array = Any
@@ -456,25 +457,40 @@ def rms_norm_grad(np: Any, g: Array, x: Array, weight: Array, eps_bits: int) -> 
 
 
 def attention(
-    np: Any, query: Array, key: Array, value: Array, mask: Array, causal: int, scale_bits: int
+    np: Any, query: Array, key: Array, value: Array, mask: Array, draw: Array, causal: int, scale_bits: int,
+    dropout_bits: int,
 ) -> tuple[Array, Array]:
     weights, logsumexp = _attention_weights(np, query, key, mask, causal, scale_bits)
+    weights = weights * _dropout_factors(np, weights, draw, double_of_bits(dropout_bits))
     return weights @ value[:, :, None], logsumexp
 
 
 def attention_grad(
-    np: Any, grad: Array, query: Array, key: Array, value: Array, mask: Array, out: Array, logsumexp: Array,
-    causal: int, scale_bits: int,
+    np: Any, grad: Array, query: Array, key: Array, value: Array, mask: Array, draw: Array, out: Array,
+    logsumexp: Array, causal: int, scale_bits: int, dropout_bits: int,
 ) -> tuple[Array, Array, Array]:
     weights, _ = _attention_weights(np, query, key, mask, causal, scale_bits)
-    by_weight = grad @ np.swapaxes(value, -1, -2)[:, :, None]
+    factors = _dropout_factors(np, weights, draw, double_of_bits(dropout_bits))
+    by_weight = grad @ np.swapaxes(value, -1, -2)[:, :, None] * factors
     mean = np.sum(grad * out, -1, keepdims=True)
     by_score = np.asarray(weights * (by_weight - mean) * double_of_bits(scale_bits), grad.dtype)
     return (
         by_score @ key[:, :, None],
         np.sum(np.swapaxes(by_score, -1, -2) @ query, 2),
-        np.sum(np.swapaxes(weights, -1, -2) @ grad, 2),
+        np.sum(np.swapaxes(weights * factors, -1, -2) @ grad, 2),
     )
+
+
+def _dropout_factors(np: Any, weights: Array, draw: Array, chance: float) -> Any:
+    if chance == 0:
+        return 1
+    text = "f32" if weights.dtype == np.float32 else "f64"
+    uniform = expressions.uniform(
+        scalar.arg(0, "i64"), scalar.arg(1, "i64"), scalar.const(0, text), scalar.const(1, text)
+    )
+    (drawn,) = scalar.evaluate([uniform], list(draw), np, lambda a, b, c: a * b + c, weights.shape)
+    stays = np.asarray(1 / (1 - chance) if chance < 1 else 0, weights.dtype)
+    return np.where(drawn >= np.asarray(chance, weights.dtype), stays, 0)
 
 
 def _attention_weights(

@@ -661,13 +661,13 @@ TABLE: tuple[Row, ...] = (
             numpy=ref.rms_norm_grad, ulp=16.0, slack=256.0, binding="internal"),
 
     # ---- opaque rows: the native kernel is the meaning of every bit, the reference holds to a bound ----
-    _kernel("attention", "opaque", "T,T,T,T->T,T",
-            "softmax(query keyᵀ scale + mask) value, and log Σ exp of every query's scores", "query key value mask",
-            "causal scale_bits", over="float", shape="checked", grad=d.attention, numpy=ref.attention,
-            binding="internal"),
-    _kernel("attention_grad", "opaque", "T,T,T,T,T,T,T->T,T,T", "attention's gradients by query, key and value",
-            "grad query key value mask out logsumexp", "causal scale_bits", over="float", shape="checked",
-            numpy=ref.attention_grad, binding="internal"),
+    _kernel("attention", "opaque", "T,T,T,T,i64->T,T",
+            "dropout(softmax(query keyᵀ scale + mask)) value, and log Σ exp of every query's scores",
+            "query key value mask draw", "causal scale_bits dropout_bits", over="float", shape="checked",
+            grad=d.attention, numpy=ref.attention, binding="internal"),
+    _kernel("attention_grad", "opaque", "T,T,T,T,T,i64,T,T->T,T,T", "attention's gradients by query, key and value",
+            "grad query key value mask draw out logsumexp", "causal scale_bits dropout_bits", over="float",
+            shape="checked", numpy=ref.attention_grad, binding="internal"),
 )
 
 ROWS: dict[str, Row] = {row.name: row for row in TABLE}
