@@ -23,7 +23,10 @@ NL_FN void add_columns(const T* from, int64_t step, const T* factor, int lines, 
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++) {
 #pragma GCC unroll 2
-    for (int v = 0; v < N; v++) b[r][v] = load<V>(from + r * step + v * kWidth<T>);
+    for (int v = 0; v < N; v++) {
+      b[r][v] = load<V>(from + r * step + v * kWidth<T>);
+      __builtin_prefetch(from + (R + r) * step + v * kWidth<T>);
+    }
   }
   for (int i = 0; i < lines; i++, sums += pitch, factor += R) {
     V sum[N];
@@ -69,11 +72,11 @@ struct StreamedProduct {
   static constexpr int kMaxLines = 32;
 
   // Elements of scratch that `run` needs.
-  static int64_t scratch_elements(int64_t lines) { return lines * (kStreams + kStreamColumns<T>); }
+  static int64_t scratch_elements(int64_t lines) { return lines * (kStreams + kStreamColumns<T> + kWidth<T>); }
 
   // Columns [first, first + width) over all of k.
   void run(const T* a, const T* b, int64_t first, int width, T* scratch) const {
-    int pitch = int(ceil_div(width, kWidth<T>) * kWidth<T>);
+    int pitch = int(ceil_div(width, kWidth<T>) + 1) * kWidth<T>;
     T *factors = scratch, *sums = scratch + lines * kStreams;
     for (int64_t at = 0; at < k; at += kDepth) {
       int depth = int(min_of(kDepth, k - at));
@@ -99,13 +102,24 @@ struct StreamedProduct {
   }
 
   void put(int64_t first, int width, const T* sums, int pitch, bool add) const {
-    for (int64_t line = 0; line < lines; line++) {
+    for (int64_t line = 0; line < lines; line++, sums += pitch) {
       T* to = c + line * c_line + first * c_column;
-      for (int j = 0; j < width; j++) {
-        T sum = sums[line * pitch + sum_of_column<T>(j, width)];
+      int j = c_column == 1 ? put_vectors(to, width, sums, add) : 0;
+      for (; j < width; j++) {
+        T sum = sums[sum_of_column<T>(j, width)];
         to[j * c_column] = add ? to[j * c_column] + sum : sum;
       }
     }
+  }
+
+  static int put_vectors(T* to, int width, const T* sums, bool add) {
+    using V = typename Simd<T>::V;
+    int j = 0;
+    for (; j + kWidth<T> <= width; j += kWidth<T>) {
+      V sum = load<V>(sums + j);
+      store(to + j, add ? load<V>(to + j) + sum : sum);
+    }
+    return j;
   }
 };
 
