@@ -68,6 +68,21 @@ void pack_points(const T* data, const int64_t* line, int count, const int64_t* s
   }
 }
 
+// Packs a vector of lines, element (line i, k) being data[line[i] + step[k]]; `readable(runs)` says whether whole
+// vectors may be read of each.
+template <class T, class Readable>
+void pack_lines(const T* data, const int64_t* line, int count, const int64_t* step, const Slice& slice, T* to,
+                const Readable& readable) {
+  Runs<T> runs;
+  if (!runs.find(line, count) || !readable(runs)) return pack_points(data, line, count, step, slice, to);
+  switch (runs.count) {
+    case 1: return pack_runs<T, 1>(data, runs, step, slice, to);
+    case 2: return pack_runs<T, 2>(data, runs, step, slice, to);
+    case 3: return pack_runs<T, 3>(data, runs, step, slice, to);
+    case 4: return pack_runs<T, 4>(data, runs, step, slice, to);
+  }
+}
+
 // The operand whose element (line, k) is data[line offset + step offset]. Vectors that would not lie in
 // [readable, readable_end) are gathered element by element; step offsets ascend where that can happen.
 template <class T, class Lines, class Steps>
@@ -95,18 +110,8 @@ struct Windows {
     const int64_t* step = offsets_in(w.steps, slice.k, slice.depth, step_buffer);
     const T* data = w.data + slice.batch * w.batch_stride;
     for (int i = 0; i < slice.count; i += W) {
-      Runs<T> runs;
-      int count = int(min_of(W, slice.count - i));
-      if (!runs.find(line + i, count) || !w.reads(runs, data + step[0], data + step[slice.depth - 1])) {
-        pack_points(data, line + i, count, step, slice, buffer + i);
-        continue;
-      }
-      switch (runs.count) {
-        case 1: pack_runs<T, 1>(data, runs, step, slice, buffer + i); break;
-        case 2: pack_runs<T, 2>(data, runs, step, slice, buffer + i); break;
-        case 3: pack_runs<T, 3>(data, runs, step, slice, buffer + i); break;
-        case 4: pack_runs<T, 4>(data, runs, step, slice, buffer + i); break;
-      }
+      pack_lines(data, line + i, int(min_of(W, slice.count - i)), step, slice, buffer + i,
+                 [&](const Runs<T>& runs) { return w.reads(runs, data + step[0], data + step[slice.depth - 1]); });
     }
     return {buffer, 1, slice.pitch};
   }

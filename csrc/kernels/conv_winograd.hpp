@@ -1,4 +1,4 @@
-// conv_winograd.hpp: conv2d and conv2d_input in the numerics class of Winograd's F(2x2, 3x3).
+// conv_winograd.hpp: conv2d and conv2d_input in the numerics class of Winograd's transforms.
 #pragma once
 #include "../base/view.hpp"
 

@@ -6,15 +6,16 @@ namespace {
 
 constexpr int64_t kStretch = 16;  // of k between two prefetches
 
-template <class T, int kRows, int kVecs>
+template <class T, bool kListed, int kRows, int kVecs>
 void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, bool accumulate) {
   using V = typename Simd<T>::V;
   V sum[kRows][kVecs] = {};
   auto run = [&](int64_t steps) __attribute__((always_inline)) {
     for (int64_t k = 0; k < steps; k++) {
+      const T* right = kListed ? b.data + b.at[k] : b.data;
       V column[kVecs];
 #pragma GCC unroll 4
-      for (int v = 0; v < kVecs; v++) column[v] = load<V>(b.data + v * kWidth<T>);
+      for (int v = 0; v < kVecs; v++) column[v] = load<V>(right + v * kWidth<T>);
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; i++) {
         V row = splat<V>(a.data[i * a.line_stride]);
@@ -22,8 +23,9 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, b
         for (int v = 0; v < kVecs; v++) sum[i][v] = multiply_add(row, column[v], sum[i][v]);
       }
       a.data += a.step;
-      b.data += b.step;
+      if (!kListed) b.data += b.step;
     }
+    if (kListed) b.at += steps;
     depth -= steps;
   };
   // C, added at the end, is prefetched row by row: all at once it holds up the loads of A and B (2 % at 2048^3).
@@ -42,26 +44,30 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, b
   }
 }
 
-template <class T, int kVecs, int kRows = kTileRows>
+template <class T, bool kListed, int kVecs, int kRows = kTileRows>
 MicroKernel<T> by_rows(int rows) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return by_rows<T, kVecs, kRows - 1>(rows);
+    if (rows < kRows) return by_rows<T, kListed, kVecs, kRows - 1>(rows);
   }
-  return multiply_tile<T, kRows, kVecs>;
+  return multiply_tile<T, kListed, kRows, kVecs>;
 }
 
-template <class T>
+template <class T, bool kListed>
 MicroKernel<T> by_vecs(int rows, int vecs) {
   if constexpr (kTileVecs == 4) {
-    if (vecs == 4) return by_rows<T, 4>(rows);
-    if (vecs == 3) return by_rows<T, 3>(rows);
+    if (vecs == 4) return by_rows<T, kListed, 4>(rows);
+    if (vecs == 3) return by_rows<T, kListed, 3>(rows);
   }
-  return vecs == 2 ? by_rows<T, 2>(rows) : by_rows<T, 1>(rows);
+  return vecs == 2 ? by_rows<T, kListed, 2>(rows) : by_rows<T, kListed, 1>(rows);
 }
 
 }  // namespace
 
-MicroKernel<float> micro_kernel(float, int rows, int vecs) { return by_vecs<float>(rows, vecs); }
-MicroKernel<double> micro_kernel(double, int rows, int vecs) { return by_vecs<double>(rows, vecs); }
+MicroKernel<float> micro_kernel(float, int rows, int vecs, bool listed) {
+  return listed ? by_vecs<float, true>(rows, vecs) : by_vecs<float, false>(rows, vecs);
+}
+MicroKernel<double> micro_kernel(double, int rows, int vecs, bool listed) {
+  return listed ? by_vecs<double, true>(rows, vecs) : by_vecs<double, false>(rows, vecs);
+}
 
 }  // namespace nl::NL_ISA

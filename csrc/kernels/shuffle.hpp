@@ -52,6 +52,18 @@ NL_FN V odd(V a, V b) {
   }
 }
 
+// The elements of a from 1 on, then the first of b.
+template <class V>
+NL_FN V next_lanes(V a, V b) {
+  constexpr int kWidth = sizeof(V) / sizeof(a[0]);
+  if constexpr (kWidth == 2) return __builtin_shufflevector(a, b, 1, 2);
+  if constexpr (kWidth == 4) return __builtin_shufflevector(a, b, 1, 2, 3, 4);
+  if constexpr (kWidth == 8) return __builtin_shufflevector(a, b, 1, 2, 3, 4, 5, 6, 7, 8);
+  if constexpr (kWidth == 16) {
+    return __builtin_shufflevector(a, b, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16);
+  }
+}
+
 // The elements 0, 2, 4, … of one vector, then 1, 3, 5, … of another.
 template <class V>
 NL_FN V even_then_odd(V a, V b) {

@@ -66,7 +66,7 @@ def group_slice(g: Geometry, channels: int, group: int) -> slice:
 def forward(g: Geometry, x: Array, w: Array) -> Array:
     """k runs over kernel row, kernel column, channel of the group."""
     if is_winograd(x.dtype.name, w.shape[1], g.outputs // g.groups, *g.maps[2:], g.kernel, g.attributes):
-        return winograd(x, w, g.padding, g.groups, g.maps[2:])
+        return winograd(x, w, g.stride[0], g.padding, g.groups, g.maps[2:])
     x, out = padded(g, x), np.empty(g.maps, x.dtype)
     for group in range(g.groups):
         inputs, outputs = group_slice(g, x.shape[1], group), group_slice(g, g.outputs, group)
@@ -81,9 +81,11 @@ def forward(g: Geometry, x: Array, w: Array) -> Array:
 
 def input_gradient(g: Geometry, maps: Array, w: Array) -> Array:
     """At each position k runs over the taps that meet a window there, then output channels; maps are zero outside."""
-    if is_winograd(maps.dtype.name, g.outputs // g.groups, w.shape[1], *g.images[2:], g.kernel, g.attributes):
+    if g.stride == (1, 1) and is_winograd(
+        maps.dtype.name, g.outputs // g.groups, w.shape[1], *g.images[2:], g.kernel, g.attributes
+    ):
         turned = np.flip(w, (2, 3)).reshape(g.groups, -1, *w.shape[1:]).swapaxes(1, 2).reshape(g.images[1], -1, 3, 3)
-        return winograd(maps, turned, (2 - g.padding[0], 2 - g.padding[1]), g.groups, g.images[2:])
+        return winograd(maps, turned, 1, (2 - g.padding[0], 2 - g.padding[1]), g.groups, g.images[2:])
     out = np.empty(g.images, maps.dtype)
     for y, x in np.ndindex(g.images[2:]):
         taps = []
@@ -107,8 +109,11 @@ def _pixel(maps: Array, i: int, j: int) -> Array:
     return maps[:, :, i, j] if inside else np.zeros(maps.shape[:2], maps.dtype)
 
 
-# Winograd's transforms of 4, 3 and 4 numbers, term by term in the order of their additions.
-OF_INPUTS, OF_WEIGHTS, OF_RESULTS = ("+0-2 +1+2 +2-1 +1-3", "+0 +0+2+1 +0+2-1 +2", "+0+1+2 +1-2-3")
+# Winograd's transforms of inputs, weights and elements by stride, term by term in the order of their additions.
+TRANSFORMS = {
+    1: ("+0-2 +1+2 +2-1 +1-3", "+0 +0+2+1 +0+2-1 +2", "+0+1+2 +1-2-3"),
+    2: ("+0-2 +2 +2-4 +1 +3", "+0 +0+2 +2 +1 +1", "+0+1+3 +1-2+4"),
+}
 HALVED = ("+0+2+1", "+0+2-1")
 
 
@@ -120,25 +125,26 @@ def transformed(terms: str, grid: Array) -> Array:
 
 
 def combined(term: str, numbers: Array) -> Array:
-    (_, first), *others = re.findall("([+-])([0-3])", term)
+    (_, first), *others = re.findall("([+-])([0-4])", term)
     total = numbers[int(first)]
     for sign, i in others:
         total = total + numbers[int(i)] if sign == "+" else total - numbers[int(i)]
     return total * total.dtype.type(0.5) if term in HALVED else total
 
 
-def winograd(x: Array, w: Array, padding: tuple[int, int], groups: int, size: Sequence[int]) -> Array:
-    """F(2x2, 3x3): every tile of 2x2 results from its 4x4 inputs, zeros beyond the image."""
-    (py, px), (o, c) = padding, w.shape[:2]
-    x = np.pad(x, ((0, 0), (0, 0), (py, py + 1), (px, px + 1)))
-    weights, out = transformed(OF_WEIGHTS, w), np.empty((len(x), o, size[0] + 1, size[1] + 1), x.dtype)
+def winograd(x: Array, w: Array, stride: int, padding: tuple[int, int], groups: int, size: Sequence[int]) -> Array:
+    """Every tile of 2x2 results from what it sees, 4x4 inputs (5x5 at stride 2), zeros beyond the image."""
+    (py, px), (o, c), step, seen = padding, w.shape[:2], 2 * stride, 3 + stride
+    of_inputs, of_weights, of_elements = TRANSFORMS[stride]
+    x = np.pad(x, ((0, 0), (0, 0), (py, py + step), (px, px + step)))
+    weights, out = transformed(of_weights, w), np.empty((len(x), o, size[0] + 1, size[1] + 1), x.dtype)
     for i, j in np.ndindex((size[0] + 1) // 2, (size[1] + 1) // 2):
-        inputs = transformed(OF_INPUTS, x[:, :, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4])
+        inputs = transformed(of_inputs, x[:, :, step * i : step * i + seen, step * j : step * j + seen])
         for group in range(groups):
             outputs = slice(group * (o // groups), (group + 1) * (o // groups))
             products = ((inputs[:, None, group * c + k], weights[None, outputs, k]) for k in range(c))
-            elements = dot(products, (len(x), o // groups, 4, 4), x.dtype)
-            out[:, outputs, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = transformed(OF_RESULTS, elements)
+            elements = dot(products, (len(x), o // groups, seen, seen), x.dtype)
+            out[:, outputs, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = transformed(of_elements, elements)
     return out[:, :, : size[0], : size[1]]
 
 
@@ -204,6 +210,7 @@ GEOMETRIES = {
     "stem": Geometry((1, 3, 40, 40), 16, (7, 7), (2, 2), (3, 3)),
     "projection": Geometry((2, 64, 8, 8), 96, (1, 1), (2, 2)),
     "pointwise": Geometry((3, 40, 7, 7), 70, (1, 1)),
+    "pointwise, small maps": Geometry((2, 520, 7, 7), 192, (1, 1), groups=2),
     "small maps": Geometry((6, 48, 4, 4), 33, (3, 3), padding=(1, 1)),
     "depthwise": Geometry((2, 35, 9, 40), 35, (3, 3), padding=(1, 1), groups=35),
     "depthwise, stride 2": Geometry((2, 20, 12, 38), 20, (5, 5), (2, 2), (2, 2), groups=20),
@@ -217,6 +224,8 @@ GEOMETRIES = {
     "Winograd, several blocks of k": Geometry((2, 300, 7, 7), 260, (3, 3), padding=(1, 1)),
     "Winograd, a row longer than a block": Geometry((1, 32, 2, 290), 32, (3, 3), padding=(1, 2)),
     "Winograd in groups": Geometry((2, 96, 9, 11), 128, (3, 3), padding=(2, 0), groups=2),
+    "Winograd, stride 2": Geometry((1, 40, 24, 17), 64, (3, 3), (2, 2), (1, 1)),
+    "Winograd, stride 2, odd maps": Geometry((3, 270, 17, 18), 35, (3, 3), (2, 2), (0, 2)),
     "padding beyond the image": Geometry((1, 3, 3, 2), 4, (2, 3), (1, 2), (6, 7)),
 }
 
@@ -237,9 +246,10 @@ def test_the_interpreter_agrees(rng: np.random.Generator, name: str) -> None:
         assert_same_bits(got.numpy(), definitions.conv2d_input(maps, w, (*g.attributes, *g.images[2:]), fma))
 
 
-def test_winograds_error(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("name", ["Winograd", "Winograd, stride 2"])
+def test_winograds_error(rng: np.random.Generator, name: str) -> None:
     """Against float64, whose bits are those of sums of products."""
-    g = GEOMETRIES["Winograd"]
+    g = GEOMETRIES[name]
     x, w = rng.standard_normal(g.images), rng.standard_normal(g.weight)
     got = _tensor._conv2d(*(tensor(a.astype(np.float32)) for a in (x, w)), *g.attributes)
     exact, size = (

@@ -173,7 +173,7 @@ def conv2d(x: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
     o, c, kh, kw = w.shape
     oh, ow = (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
     if is_winograd(x.dtype.name, c, o // groups, oh, ow, (kh, kw), attrs):
-        return winograd(x, w, (ph, pw), groups, fma)
+        return winograd(x, w, sh, (ph, pw), groups, fma)
     padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))).reshape(n, groups, c, height + 2 * ph, width + 2 * pw)
     kernels = w.reshape(groups, o // groups, c, kh, kw)
 
@@ -195,9 +195,9 @@ def conv2d_input(g: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
     sh, sw, ph, pw, dh, dw, groups, height, width = attrs
     n, o, oh, ow = g.shape
     c, kh, kw = w.shape[1:]
-    if is_winograd(g.dtype.name, o // groups, c, height, width, (kh, kw), attrs):
+    if sh == 1 and is_winograd(g.dtype.name, o // groups, c, height, width, (kh, kw), attrs):
         turned = w.reshape(groups, o // groups, c, kh, kw).swapaxes(1, 2)[..., ::-1, ::-1]
-        return winograd(g, turned.reshape(groups * c, o // groups, kh, kw), (2 - ph, 2 - pw), groups, fma)
+        return winograd(g, turned.reshape(groups * c, o // groups, kh, kw), 1, (2 - ph, 2 - pw), groups, fma)
     out = np.zeros((n, groups * c, height, width), g.dtype)
     grads, kernels = g.reshape(n, groups, o // groups, oh, ow), w.reshape(groups, o // groups, c, kh, kw)
     for y in range(height):
@@ -241,22 +241,25 @@ def conv2d_weight(x: Array, g: Array, attrs: Sequence[int], fma: Fma) -> Array:
     return dot(pairs(), (groups, o // groups, c, kh, kw), x.dtype, fma).reshape(o, c, kh, kw)
 
 
-# ---- Winograd's F(2x2, 3x3) -------------------------------------------------------------------------------------
+# ---- Winograd ---------------------------------------------------------------------------------------------------
 
 
-def winograd(x: Array, w: Array, padding: tuple[int, int], groups: int, fma: Fma) -> Array:
-    """A 3x3 convolution of stride 1 by tiles of 2x2 results, each from 4x4 inputs; beyond the image there are zeros.
+def winograd(x: Array, w: Array, stride: int, padding: tuple[int, int], groups: int, fma: Fma) -> Array:
+    """A 3x3 convolution of stride 1 or 2 by tiles of 2x2 results; beyond the image there are zeros.
 
-    Inputs and weights are transformed to 4x4 elements, each of which is a `dot` over the channels of its own.
+    A tile's inputs (4x4, at stride 2 5x5) and the weights are transformed to as many elements, each of which is a `dot`
+    over the channels of its own.
     """
     n, _, height, width = x.shape
     o, c = w.shape[:2]
-    (ph, pw), oh, ow = padding, height + 2 * padding[0] - 2, width + 2 * padding[1] - 2
+    spread_inputs, spread_weights, collect = _TRANSFORMS[stride]
+    step, side = 2 * stride, 3 + stride
+    (ph, pw), oh, ow = padding, *((e + 2 * p - 3) // stride + 1 for e, p in zip((height, width), padding, strict=True))
     th, tw = (oh + 1) // 2, (ow + 1) // 2
-    padded = np.pad(x, ((0, 0), (0, 0), (ph, 2 * th + 2 - height - ph), (pw, 2 * tw + 2 - width - pw)))
-    tiles = [[padded[:, :, i : i + 2 * th : 2, j : j + 2 * tw : 2] for j in range(4)] for i in range(4)]
-    inputs = _both_ways(_spread_inputs, tiles)
-    weights = _both_ways(_spread_weights, [[w[:, :, i, j] for j in range(3)] for i in range(3)])
+    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph + step), (pw, pw + step)))
+    tiles = [[padded[:, :, i:, j:][:, :, ::step, ::step][:, :, :th, :tw] for j in range(side)] for i in range(side)]
+    inputs = _both_ways(spread_inputs, tiles)
+    weights = _both_ways(spread_weights, [[w[:, :, i, j] for j in range(3)] for i in range(3)])
 
     def products(i: int, j: int) -> Array:
         left = weights[i][j].reshape(groups, o // groups, c, 1, 1)
@@ -264,7 +267,7 @@ def winograd(x: Array, w: Array, padding: tuple[int, int], groups: int, fma: Fma
         pairs = ((left[None, :, :, k], right[:, :, k, None]) for k in range(c))
         return dot(pairs, (n, groups, o // groups, th, tw), x.dtype, fma)
 
-    results = _both_ways(_collect, [[products(i, j) for j in range(4)] for i in range(4)])
+    results = _both_ways(collect, [[products(i, j) for j in range(side)] for i in range(side)])
     out = np.empty((n, o, 2 * th, 2 * tw), x.dtype)
     for i in range(2):
         for j in range(2):
@@ -279,17 +282,19 @@ def _both_ways(transform: Callable[..., tuple], grid: Sequence[Sequence[Array]])
     return list(zip(*columns, strict=True))
 
 
-def _spread_inputs(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
-    return a - c, b + c, c - b, b - d
-
-
-def _spread_weights(a: Array, b: Array, c: Array) -> tuple[Array, ...]:
-    half = a.dtype.type(0.5)
-    return a, ((a + c) + b) * half, ((a + c) - b) * half, c
-
-
-def _collect(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
-    return (a + b) + c, (b - c) - d
+# Of inputs, of weights and of elements, by stride.
+_TRANSFORMS: dict[int, tuple[Callable[..., tuple], Callable[..., tuple], Callable[..., tuple]]] = {
+    1: (
+        lambda a, b, c, d: (a - c, b + c, c - b, b - d),
+        lambda a, b, c: (a, ((a + c) + b) * a.dtype.type(0.5), ((a + c) - b) * a.dtype.type(0.5), c),
+        lambda a, b, c, d: ((a + b) + c, (b - c) - d),
+    ),
+    2: (
+        lambda a, b, c, d, e: (a - c, c, c - e, b, d),
+        lambda a, b, c: (a, a + c, c, b, b),
+        lambda a, b, c, d, e: ((a + b) + d, (b - c) + e),
+    ),
+}
 
 
 CONTRACTIONS: dict[str, Callable[..., Array]] = {

@@ -314,13 +314,13 @@ def _check_gradient(op: str, g: Shape, expected: Shape, shapes: str) -> None:
 def is_winograd(
     dtype: str, channels: int, outputs: int, height: int, width: int, kernel: Sequence[int], attr: Sequence[int]
 ) -> bool:
-    """Whether a convolution is in the numerics class of Winograd's F(2x2, 3x3): csrc/base/numerics.hpp."""
-    if dtype != "float32" or channels < 32 or outputs < 32:
+    """Whether a convolution is in the numerics class of Winograd's transforms: csrc/base/numerics.hpp."""
+    if dtype != "float32" or channels < 32 or outputs < 32 or not 1 <= attr[0] <= 2:
         return False
-    if any(kernel[i] != 3 or attr[i] != 1 or attr[2 + i] > 2 or attr[4 + i] != 1 for i in range(2)):
+    if any(kernel[i] != 3 or attr[i] != attr[0] or attr[2 + i] > 2 or attr[4 + i] != 1 for i in range(2)):
         return False
-    tiles = ((height + 1) // 2) * ((width + 1) // 2)
-    return tiles >= 16 and 3 * height * width >= 8 * tiles
+    tiles, products = ((height + 1) // 2) * ((width + 1) // 2), 16 if attr[0] == 1 else 25
+    return tiles >= 16 and 9 * height * width * 4 >= products * tiles * 5
 
 
 def conv2d(op: str, x: Shape, w: Shape, attr: Sequence[int]) -> Shape:

@@ -1,0 +1,335 @@
+// conv_direct.cpp: convolutions of several taps from staged rows, and of one tap on small maps.
+//
+// A unit is some rows of the result of one image. The rows of the image that it sees are copied once, between zeros and
+// apart by their place within a stride, so that a tap of neighbouring pixels reads neighbouring elements. Where rows of
+// the result fill vectors, the micro-kernel takes pixels where they lie, by a list of offsets. Elsewhere pixels are
+// packed, to be taken one by one against vectors of outputs: 49 or 196 of them fill tiles of 14 lines.
+#include "conv_direct.hpp"
+
+#include "conv_packed.hpp"
+#include "conv_window.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+constexpr int64_t kStagedBytes = 512 << 10;                           // of what a unit reads: half of a 1 MiB L2
+constexpr int64_t kFewestPixels = 4 * kTileRows, kMostPixels = 2048;  // of a unit; each reads all weights
+
+template <class T>
+struct Direct {
+  const View &images, &result;
+  const Epilogue* epilogue;
+  int64_t channels;  // of a group
+  Axis y, x;
+  bool in_place;  // one tap that sees all of an image, which is one row then: nothing has to be staged
+  Weights<T> weights;
+  int64_t* offset = nullptr;  // of each k in the staged rows
+
+  int64_t groups() const { return images.shape[1] / channels; }
+  const T* first_channel(int64_t image, int64_t group) const {
+    return (const T*)images.data + image * images.strides[0] + group * channels * images.strides[1];
+  }
+  int64_t pixels() const { return y.output * x.output; }
+
+  bool reads(const T* vector) const { return !in_place || vector + kWidth<T> <= Memory<T>(images).end; }
+
+  // ---- the staged rows of a unit: [channel][row][phase of x][x] ----
+
+  int64_t phase_pitch() const { return ceil_div(x.output, kTileColumns<T>) * kTileColumns<T> + x.shift(x.kernel - 1); }
+  int64_t row_pitch() const { return x.phases() * phase_pitch(); }
+  int64_t rows_seen(int64_t count) const { return (count - 1) * y.stride + (y.kernel - 1) * y.dilation + 1; }
+  // An odd number of cache lines, so that channels spread over the sets of L1.
+  int64_t channel_pitch(int64_t count) const {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    return (ceil_div(rows_seen(count) * row_pitch(), kLine) | 1) * kLine;
+  }
+  int64_t staged_size(int64_t count) const {
+    return in_place ? 0 : channels * channel_pitch(count) + 2 * kTileColumns<T>;
+  }
+  int64_t packed_size(int64_t count) const {
+    return weights.turned ? row_panels(count * x.output) * weights.depth * kPackedRows<T> : 0;
+  }
+
+  // The offset of each k; k runs over taps in order, channel fastest. A flipped kernel has its taps the other way
+  // round.
+  void list_offsets(int64_t count, bool flipped) {
+    for (int64_t t = 0, k = 0; t < y.kernel * x.kernel; t++) {
+      int64_t ky = t / x.kernel, kx = t % x.kernel;
+      if (flipped) ky = y.kernel - 1 - ky, kx = x.kernel - 1 - kx;
+      const int64_t tap = ky * y.dilation * row_pitch() + x.phase(kx) * phase_pitch() + x.shift(kx);
+      const int64_t pitch = in_place ? images.strides[1] : channel_pitch(count);
+      for (int64_t c = 0; c < channels; c++) offset[k++] = tap + c * pitch;
+    }
+  }
+
+  // ---- units ----
+
+  struct Unit {
+    const Direct& conv;
+    int64_t image, group, begin, end;  // rows of the result
+    int64_t channel_pitch;
+    int64_t parts;  // into which threads cut the pixels
+    T* packed;
+    const T* staged;
+
+    int64_t pixels() const { return (end - begin) * conv.x.output; }
+    // Of the result, for line `line` of the group.
+    T* out(int64_t line) const {
+      const int64_t channel = image * conv.result.shape[1] + group * conv.weights.lines + line;
+      return (T*)conv.result.data + channel * conv.pixels() + begin * conv.x.output;
+    }
+
+    void run() const {
+      const int64_t work = conv.rows_seen(end - begin) * conv.row_pitch();
+      parallel_for(conv.in_place ? 0 : conv.channels, grain_of(work), [=](int64_t first, int64_t stop) {
+        for (int64_t c = first; c < stop; c++) stage(c, (T*)staged + c * channel_pitch);
+      });
+      if (conv.weights.turned) {
+        parallel_for(row_panels(pixels()), grain_of(conv.weights.depth * kTileRows), [=](int64_t first, int64_t stop) {
+          for (int64_t p = first; p < stop; p++) pack(p);
+        });
+      }
+      if (!conv.weights.turned) {
+        parallel_for(conv.weights.panels(), 1, [=](int64_t first, int64_t stop) { multiply(first, stop); });
+      } else {
+        parallel_for(conv.weights.panels() * parts, 1, [=](int64_t first, int64_t stop) {
+          for (int64_t i = first; i < stop; i++) multiply_turned(i / parts, i % parts);
+        });
+      }
+    }
+
+    void stage(int64_t c, T* rows) const {
+      const View& v = conv.images;
+      const Axis &y = conv.y, &x = conv.x;
+      const T* channel = conv.first_channel(image, group) + c * v.strides[1];
+      for (int64_t px = 0; px < x.phases(); px++) {
+        const PaddedRow<T> padded(x.input, x.phase_begin(px), x.stride, x.phase_size());
+        T* to = rows + px * conv.phase_pitch();
+        for (int64_t i = 0; i < conv.rows_seen(end - begin); i++, to += conv.row_pitch()) {
+          const int64_t row = begin * y.stride - y.pad + i;
+          const bool inside = row >= 0 && row < y.input;
+          inside ? padded.copy(channel + row * v.strides[2], v.strides[3], to) : padded.clear(to);
+        }
+      }
+    }
+
+    const T* staged_at(int64_t row, int64_t column) const {
+      return staged + row * conv.y.stride * conv.row_pitch() + column;
+    }
+
+    // Vectors of pixels times lines of outputs, panels [first, stop) of them.
+    void multiply(int64_t first, int64_t stop) const {
+      constexpr int W = kWidth<T>;
+      const int64_t columns = conv.x.output, plane = conv.pixels();
+      for (int64_t i = 0; i < end - begin; i++) {
+        for (int64_t j = 0; j < columns; j += kTileColumns<T>) {
+          const int64_t count = min_of(kTileColumns<T>, columns - j);
+          for (int64_t p = first; p < stop; p++) {
+            const int64_t line = conv.weights.begin(p), lines = conv.weights.begin(p + 1) - line;
+            const Panel<T> b = {staged_at(i, j), 1, 0, conv.offset};
+            T* to = out(line) + i * columns + j;
+            if (count % W == 0) {
+              sum(lines, count / W, panel(p), b, to, plane);
+            } else {
+              T part[kTileRows * kTileColumns<T>];
+              sum(lines, ceil_div(count, W), panel(p), b, part, kTileColumns<T>);
+              for (int64_t l = 0; l < lines; l++) copy_line(part + l * kTileColumns<T>, count, to + l * plane);
+            }
+          }
+        }
+      }
+      finish(conv.weights.begin(first), conv.weights.begin(stop), 0, pixels());
+    }
+
+    // Through all of k, a block at a time.
+    void sum(int64_t rows, int64_t vecs, Panel<T> a, Panel<T> b, T* to, int64_t pitch) const {
+      const auto kernel = micro_kernel(T(), int(rows), int(vecs), true);
+      for (int64_t k = 0; k < conv.weights.depth; k += kDepth) {
+        kernel(min_of(kDepth, conv.weights.depth - k), a, b, to, pitch, k > 0);
+        a.data += kDepth * a.step;
+        b.at += kDepth;
+      }
+    }
+
+    static void copy_line(const T* from, int64_t count, T* to) {
+      int64_t i = 0;
+      for (; i + kWidth<T> <= count; i += kWidth<T>) store(to + i, load<typename Simd<T>::V>(from + i));
+      copy_few(from + i, count - i, to + i);
+    }
+
+    Panel<T> panel(int64_t p) const {
+      const int64_t number = group * conv.weights.panels() + p;
+      return {conv.weights.data + number * conv.weights.panel_size(), 1, conv.weights.pitch()};
+    }
+
+    // Pixels one by one times vectors of outputs. Packed, [panel][k][pixel], pixels of a panel share a cache line.
+    void pack(int64_t p) const {
+      const int64_t first = row_panel_begin(pixels(), p);
+      const int count = int(row_panel_begin(pixels(), p + 1) - first);
+      const Grid grid = {end - begin, conv.x.output, 0, conv.y.stride * conv.row_pitch(), 1};
+      int64_t line[kTileRows];
+      offsets_of(grid, first, count, line);
+      T* to = packed + p * conv.weights.depth * kPackedRows<T>;
+      // The last channel may end where its memory does.
+      const int64_t depth = conv.weights.depth, whole = conv.in_place ? depth - 1 : depth;
+      const Slice slice = {0, 0, 0, 0, count, int(whole), count, kPackedRows<T>};
+      auto readable = [&](const Runs<T>& runs) { return conv.reads(staged + runs.begin[0] + conv.offset[whole - 1]); };
+      for (int i = 0; i < count; i += kWidth<T>) {
+        const int lanes = int(min_of(kWidth<T>, count - i));
+        if (whole > 0) pack_lines(staged, line + i, lanes, conv.offset, slice, to + i, readable);
+        for (int64_t k = whole; k < depth; k++) {
+          for (int l = i; l < i + lanes; l++) to[k * kPackedRows<T> + l] = staged[line[l] + conv.offset[k]];
+        }
+      }
+    }
+
+    // Panel p of the weights with a part of the pixels.
+    void multiply_turned(int64_t p, int64_t part) const {
+      const int64_t all = row_panels(pixels()), first = part * all / parts, stop = (part + 1) * all / parts;
+      const int64_t begin = row_panel_begin(pixels(), first), count = row_panel_begin(pixels(), stop) - begin;
+      const int64_t depth = conv.weights.depth, lines = conv.weights.begin(p + 1) - conv.weights.begin(p);
+      const int vecs = int(ceil_div(lines, kWidth<T>));
+      T* sums = (T*)nl_scratch(1, count * kTileColumns<T> * sizeof(T));
+      for (int64_t k = 0; k < depth; k += kDepth) {  // a block of weights stays in L1
+        Panel<T> b = panel(p);
+        b.data += k * b.step;
+        for (int64_t t = first; t < stop; t++) {
+          prefetch_part(b.data + kDepth * b.step, min_of(kDepth, depth - k) * b.step, t - first, stop - first);
+          const int64_t j = row_panel_begin(pixels(), t), rows = row_panel_begin(pixels(), t + 1) - j;
+          const Panel<T> a = {packed + (t * depth + k) * kPackedRows<T>, 1, kPackedRows<T>};
+          T* to = sums + (j - begin) * kTileColumns<T>;
+          micro_kernel(T(), int(rows), vecs)(min_of(kDepth, depth - k), a, b, to, kTileColumns<T>, k > 0);
+        }
+      }
+      put_turned(sums, p, begin, count);
+      finish(conv.weights.begin(p), conv.weights.begin(p + 1), begin, begin + count);
+    }
+
+    // Sums of [pixel][line] to the result's pixels from `begin` on.
+    void put_turned(const T* sums, int64_t p, int64_t begin, int64_t count) const {
+      using V = typename Simd<T>::V;
+      constexpr int W = kWidth<T>;
+      const int64_t lines = conv.weights.begin(p + 1) - conv.weights.begin(p);
+      for (int64_t l = 0; l < lines; l += W) {
+        T* to = out(conv.weights.begin(p) + l) + begin;
+        for (int64_t j = 0; j < count; j += W) {
+          V square[W];
+#pragma GCC unroll 16
+          for (int r = 0; r < W; r++) square[r] = load<V>(sums + min_of(j + r, count - 1) * kTileColumns<T> + l);
+          transpose(square);
+          for (int r = 0; r < min_of(W, lines - l); r++) {
+            store_few<T>(square[r], min_of(W, count - j), to + r * conv.pixels() + j);
+          }
+        }
+      }
+    }
+
+    // The epilogue of lines [l0, l1) and of the unit's pixels [j0, j1).
+    void finish(int64_t l0, int64_t l1, int64_t j0, int64_t j1) const {
+      if (!conv.epilogue) return;
+      const int64_t line = group * conv.weights.lines, pixel = begin * conv.x.output;
+      conv.epilogue->fn(conv.epilogue->ctx, image, line + l0, line + l1, pixel + j0, pixel + j1);
+    }
+  };
+
+  // How many rows of the result fit a unit.
+  int64_t rows_at_a_time() const {
+    const int64_t fewest = weights.turned ? min_of(y.output, ceil_div(kFewestPixels, x.output)) : 1;
+    int64_t rows = max_of(fewest, min_of(y.output, kMostPixels / x.output));
+    while (rows > fewest && max_of(staged_size(rows), packed_size(rows)) * int64_t(sizeof(T)) > kStagedBytes) rows--;
+    return rows;
+  }
+
+  // pack() fills the weights.
+  template <class Pack>
+  void run(const Call& call, bool flipped, const Pack& pack) {
+    const int64_t threads = nl_num_threads(), all = images.shape[0] * groups();
+    if (all == 0) return;
+    int64_t chunks = ceil_div(y.output, rows_at_a_time());
+    if (all * chunks > 1) chunks = min_of(y.output, ceil_div(ceil_div(all * chunks, threads) * threads, all));
+    const int64_t rows = ceil_div(y.output, chunks), count = all * ceil_div(y.output, rows);
+
+    const int64_t bytes = weights.size(groups()) * int64_t(sizeof(T));
+    offset = (int64_t*)nl_scratch(2, weights.depth * int64_t(sizeof(int64_t)) + (call.kept ? 0 : bytes));
+    weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : offset + weights.depth);
+    list_offsets(rows, flipped);
+    if (!call.kept || !call.kept->ready) pack();
+    if (call.kept) call.kept->ready = true;
+
+    // Units that threads share are cut so that the panels of weights come out even.
+    const int64_t tiles = row_panels(rows * x.output);
+    const int64_t parts = count >= threads ? 1 : min_of(tiles, threads / gcd(weights.panels(), threads));
+    parallel_for(count, count >= threads ? 1 : count, [&](int64_t begin, int64_t end) {
+      T* packed = (T*)nl_scratch(0, (packed_size(rows) + staged_size(rows)) * sizeof(T));
+      for (int64_t u = begin; u < end; u++) {
+        const int64_t number = u / (count / all), first = u % (count / all) * rows;
+        const int64_t image = number / groups(), group = number % groups();
+        const T* staged = in_place ? first_channel(image, group) : packed + packed_size(rows) + kTileColumns<T>;
+        Unit{*this, image, group, first, min_of(first + rows, y.output), channel_pitch(rows), parts, packed, staged}
+            .run();
+      }
+    });
+  }
+};
+
+// A convolution of the first operand with these axes; pack(weights) fills them.
+template <class T, class Pack>
+bool convolve(const Call& call, Axis y, Axis x, int64_t channels, int64_t lines, bool flipped, const Pack& pack) {
+  const bool in_place = sees_all(call.in[0], y, x);
+  if (in_place) x = {y.input * x.input, 1, y.output * x.output, 1, 0, 1}, y = {1, 1, 1, 1, 0, 1};
+  const int64_t depth = y.kernel * x.kernel * channels;
+  const bool turned = is_turned<T>(lines, depth, x.output);
+  if (y.kernel * x.kernel == 1 && !(in_place && turned)) return false;
+  Direct<T> direct = {call.in[0], call.out[0], call.epilogue, channels, y, x, in_place, {lines, depth, turned, true}};
+  direct.run(call, flipped, [&] { pack(direct.weights); });
+  return true;
+}
+
+template <class T>
+bool forward(const Call& call) {
+  const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
+  const int64_t taps = g.taps(), channels = g.group_channels(), lines = g.group_outputs(), depth = taps * channels;
+  return convolve<T>(call, g.y, g.x, channels, lines, false, [&](const Weights<T>& weights) {
+    const T* w = contiguous<T>(call.in[1]);
+    weights.fill(g.groups, [=](T* to, const Slice& slice) {
+      const T* from = w + (slice.batch * lines + slice.line) * depth;  // as (channel, tap)
+      pack_transposed(from, depth, depth, slice, to, [=](int i) { return i % taps * channels + i / taps; });
+    });
+  });
+}
+
+// With stride 1 the gradient is a convolution of the maps, padded to what their taps reach.
+template <class T>
+bool input_gradient(const Call& call) {
+  const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
+  if (g.y.stride > 1 || g.x.stride > 1) return false;
+  const int64_t taps = g.taps(), outputs = g.group_outputs(), lines = g.group_channels();
+  auto seen = [](const Axis& a) {
+    return Axis{a.output, a.kernel, a.input, 1, (a.kernel - 1) * a.dilation - a.pad, a.dilation};
+  };
+  return convolve<T>(call, seen(g.y), seen(g.x), outputs, lines, true, [&](const Weights<T>& weights) {
+    const T* w = contiguous<T>(call.in[1]);
+    const T* end = w + g.outputs * lines * taps;
+    weights.fill(g.groups, [=](T* to, const Slice& slice) {
+      Slice kernel = slice;
+      kernel.depth = int(taps);
+      for (int64_t o = 0; o < outputs; o++) {
+        const T* from = w + ((slice.batch * outputs + o) * lines + slice.line) * taps;
+        const int64_t readable = end - from - (slice.count - 1) * taps;
+        pack_transposed(from, taps, readable, kernel, to, [=](int t) { return t * outputs + o; });
+      }
+    });
+  });
+}
+
+}  // namespace
+
+bool conv2d_direct(const Call& call) {
+  return call.out[0].dtype == DType::f32 ? forward<float>(call) : forward<double>(call);
+}
+
+bool conv2d_direct_input(const Call& call) {
+  return call.out[0].dtype == DType::f32 ? input_gradient<float>(call) : input_gradient<double>(call);
+}
+
+}  // namespace nl::NL_ISA

@@ -1,0 +1,66 @@
+// conv_packed.hpp: the weights of a convolution as an operand of products, packed once for all of them.
+#pragma once
+#include "conv_geometry.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+// Whether a product of `lines` of weights, `depth` of each, and a row of `pixels` is better turned, pixels one by one
+// against vectors of weights: where that fills vectors better, which costs a transpose of the result.
+template <class T>
+bool is_turned(int64_t lines, int64_t depth, int64_t pixels) {
+  constexpr int W = kWidth<T>, kTranspose = 48;  // as much as so many k
+  return ceil_div(lines, W) * pixels * (depth + kTranspose) < ceil_div(pixels, W) * lines * depth;
+}
+
+// The weights of all groups as an operand. Those of one tap are a matrix, fetched like any other. Those of several are
+// packed once: [group][panel][k][pitch]. Panels are of rows, or of columns where the product is turned; a product may
+// be of the k from `first_k` on.
+template <class T>
+struct Weights {
+  int64_t lines, depth;  // of a group
+  bool turned, packs;
+  T* data = nullptr;
+  Walk<2> groups = {};
+  Matrix<T> matrix = {};
+  int64_t first_k = 0;
+
+  int64_t pitch() const { return turned ? kTileColumns<T> : kPackedRows<T>; }
+  int64_t panels() const { return turned ? ceil_div(lines, pitch()) : row_panels(lines); }
+  int64_t begin(int64_t p) const { return turned ? min_of(p * pitch(), lines) : row_panel_begin(lines, p); }
+  int64_t panel_size() const { return depth * pitch(); }
+  int64_t size(int64_t groups) const { return packs ? groups * panels() * panel_size() : 0; }
+
+  // Reads weights that lie in memory, line by line or k by k; for this weight stays where it is.
+  void lie(const T* w, int64_t count, int64_t line_stride, int64_t step) {
+    groups.push_axis(count, {lines * depth, lines * depth});
+    matrix = {w, lines, line_stride, step, nullptr, 0, false};
+  }
+
+  Operand<T> operand() {
+    if (packs) return {fetch, this};
+    matrix.batches = &groups;
+    return {matrix.fetch, &matrix};
+  }
+
+  static Panel<T> fetch(const void* source, const Slice& slice, T*) {
+    const Weights& w = *(const Weights*)source;
+    T* panel = w.data + (slice.batch * w.panels() + slice.index) * w.panel_size();
+    return {panel + (w.first_k + slice.k) * w.pitch(), 1, w.pitch()};
+  }
+
+  // Panels written by pack(to, group, slice) on all threads; the slice says which lines.
+  template <class Pack>
+  void fill(int64_t count, const Pack& pack) const {
+    parallel_for(count * panels(), grain_of(panel_size()), [&](int64_t first, int64_t stop) {
+      for (int64_t i = first; i < stop; i++) {
+        int64_t p = i % panels();
+        Slice slice = {i / panels(), p, begin(p), 0, int(begin(p + 1) - begin(p)), int(depth), 0, int(pitch())};
+        pack(data + i * panel_size(), slice);
+      }
+    });
+  }
+};
+
+}  // namespace
+}  // namespace nl::NL_ISA

@@ -1,0 +1,63 @@
+// conv_winograd_transforms.hpp: Winograd's transforms for 2x2 results of a 3x3 kernel, at stride 1 and at stride 2.
+//
+// Each is written for a row of numbers and applied along the rows, then down the columns. The order of the additions is
+// that of ARCHITECTURE.md, section 3.
+#pragma once
+#include "microkernel.hpp"
+#include "shuffle.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+using V = Simd<float>::V;
+constexpr int W = kWidth<float>;
+
+// F(2x2, 3x3): tiles of 4x4 inputs, 16 products a channel instead of 36.
+struct Stride1 {
+  static constexpr int kStep = 2;    // inputs from one tile to the next
+  static constexpr int kInputs = 4;  // that a tile sees
+  static constexpr int kSide = 4;    // elements of a transformed tile, a way
+
+  __attribute__((always_inline)) static void spread(const V (&x)[kInputs], V (&to)[kSide]) {
+    to[0] = x[0] - x[2], to[1] = x[1] + x[2], to[2] = x[2] - x[1], to[3] = x[1] - x[3];
+  }
+  __attribute__((always_inline)) static void spread_weights(V a, V b, V c, V (&to)[kSide]) {
+    const V ends = a + c, half = splat<V>(0.5f);
+    to[0] = a, to[1] = (ends + b) * half, to[2] = (ends - b) * half, to[3] = c;
+  }
+  __attribute__((always_inline)) static void collect(const V (&m)[kSide], V& first, V& second) {
+    first = (m[0] + m[1]) + m[2], second = (m[1] - m[2]) - m[3];
+  }
+
+  // Vector j of what W tiles side by side see: their inputs j.
+  __attribute__((always_inline)) static void columns(const float* row, V (&x)[kInputs]) {
+    const V a = load<V>(row), b = load<V>(row + W), c = load<V>(row + 2), d = load<V>(row + 2 + W);
+    x[0] = even(a, b), x[1] = odd(a, b), x[2] = even(c, d), x[3] = odd(c, d);
+  }
+};
+
+// The taps 0 and 2 see even inputs only, at stride 1: F(2, 2) of them, and tap 1 for itself. 25 products instead of 36.
+struct Stride2 {
+  static constexpr int kStep = 4, kInputs = 5, kSide = 5;
+
+  __attribute__((always_inline)) static void spread(const V (&x)[kInputs], V (&to)[kSide]) {
+    to[0] = x[0] - x[2], to[1] = x[2], to[2] = x[2] - x[4], to[3] = x[1], to[4] = x[3];
+  }
+  __attribute__((always_inline)) static void spread_weights(V a, V b, V c, V (&to)[kSide]) {
+    to[0] = a, to[1] = a + c, to[2] = c, to[3] = b, to[4] = b;
+  }
+  __attribute__((always_inline)) static void collect(const V (&m)[kSide], V& first, V& second) {
+    first = (m[0] + m[1]) + m[3], second = (m[1] - m[2]) + m[4];
+  }
+
+  __attribute__((always_inline)) static void columns(const float* row, V (&x)[kInputs]) {
+    const V a = load<V>(row), b = load<V>(row + W), c = load<V>(row + 2 * W), d = load<V>(row + 3 * W);
+    const V evens[] = {even(a, b), even(c, d)}, odds[] = {odd(a, b), odd(c, d)};
+    x[0] = even(evens[0], evens[1]), x[1] = even(odds[0], odds[1]);
+    x[2] = odd(evens[0], evens[1]), x[3] = odd(odds[0], odds[1]);
+    x[4] = next_lanes(x[0], splat<V>(row[4 * W]));  // what the next tile sees first
+  }
+};
+
+}  // namespace
+}  // namespace nl::NL_ISA
