@@ -100,6 +100,24 @@ def test_topk(rng: np.random.Generator, dtype: type, length: int) -> None:
             same(nl.topk(tensor(x), k, axis, largest)[0].numpy(), np.take_along_axis(x, places, axis))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int32, np.int64])
+def test_one_of_long_rows(rng: np.random.Generator, dtype: type) -> None:
+    for x in (*long_rows(rng, dtype, 70_000), numbers(rng, (5000,), dtype)):
+        places = in_order(x, 0, False)
+        for k in {1, 2, len(x) // 7, len(x) // 2, len(x) - 1, len(x), *(int(k) for k in rng.integers(1, len(x), 3))}:
+            for got in on_all_threads(lambda x=x, k=k: nl.kthvalue(tensor(x), k)[1]):
+                assert got == places[k - 1]
+            same(nl.kthvalue(tensor(x), k)[0].numpy(), x[places[k - 1]])
+
+
+def test_one_of_many_rows(rng: np.random.Generator) -> None:
+    for shape, axis in (((3, 9000, 2), 1), ((5, 9000), 1), ((9000, 5), 0), ((2, 300, 4), 1), ((0, 5), 1)):
+        x = numbers(rng, shape, np.float32)
+        places = np.take(in_order(x, axis, False), 40 % shape[axis], axis)
+        for got in on_all_threads(lambda x=x, a=axis: nl.kthvalue(tensor(x), 40 % x.shape[a] + 1, a)[1]):
+            np.testing.assert_array_equal(got, places)
+
+
 @pytest.mark.parametrize("k", [1, 10, 1000, 50_000, 99_999])
 def test_topk_of_long_rows(rng: np.random.Generator, k: int) -> None:
     for x in long_rows(rng, np.float32, 100_000):

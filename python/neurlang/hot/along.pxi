@@ -158,6 +158,13 @@ def topk(input, k, dim=-1, largest=True, sorted=True):
     return Extremes(*with_places(OP["topk"], x, axis, count, (axis, count, 1 if largest else 0)))
 
 
+def _kth(input, int dim, k):
+    """The element that is number k, from 0, in order along an axis, which stays with extent 1, and its place."""
+    cdef Tensor x = input
+    sortable("kthvalue", x, dim)
+    return with_places(OP["kth"], x, dim, 1, (dim, k))
+
+
 def searchsorted(sorted_sequence, input, *, out_int32=False, right=False, side=None):
     """Where each number of `input` belongs in a sorted sequence, so that it stays sorted: before its equals.
 

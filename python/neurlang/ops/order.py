@@ -53,10 +53,10 @@ def kthvalue(F: Any, input: Tensor, k: int, dim: int = -1, keepdim: bool = False
     extent = input.shape[axis] if input.ndim else 1
     if not 1 <= k <= extent:
         raise F.ShapeError(f"kthvalue: k = {k} must be from 1 to {extent}, the extent of axis {axis}")
-    parts = F.topk(input, k, dim, largest=False)
-    if input.ndim:
-        parts = (part.narrow(axis, k - 1, 1) if keepdim else part.select(axis, k - 1) for part in parts)
-    return F.Extremes(*parts)
+    if input.ndim == 0:
+        return F.topk(input, 1)
+    parts = F._kth(input, axis, k - 1)
+    return F.Extremes(*(parts if keepdim else (part.squeeze(axis) for part in parts)))
 
 
 def median(F: Any, input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
@@ -72,11 +72,12 @@ def median(F: Any, input: Tensor, dim: int | None = None, keepdim: bool = False)
     if extent == 0:
         raise F.ShapeError(f"median: axis {axis} is empty, which has no median")
     values, indices = kthvalue(F, input, (extent + 1) // 2, axis, keepdim)
-    if input.dtype.is_floating_point:
-        unknown = F.isnan(input.detach())
-        place = F.argmax(unknown, axis, keepdim).reshape(indices.shape)
-        some = F.any(unknown, axis, keepdim).reshape(indices.shape)
-        values, indices = F.where(some, math.nan, values), F.where(some, place, indices)
+    if input.dtype.is_floating_point and input.ndim:
+        numbers = input.detach()
+        place = F.argmax(numbers, axis, True)  # of the first NaN, if there is one
+        unknown = F.isnan(F.gather(numbers, axis, place)).reshape(indices.shape)
+        values = F.where(unknown, math.nan, values)
+        indices = F.where(unknown, place.reshape(indices.shape), indices)
     return F.Extremes(values, indices)
 
 

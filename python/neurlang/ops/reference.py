@@ -242,6 +242,11 @@ def topk(np: Any, x: Array, axis: int, k: int, descending: int) -> tuple[Array, 
     return np.take(values, range(k), axis), np.take(places, range(k), axis)
 
 
+def kth(np: Any, x: Array, axis: int, k: int) -> tuple[Array, Array]:
+    values, places = sort(np, x, axis, 0)
+    return np.take(values, [k], axis), np.take(places, [k], axis)
+
+
 def searchsorted(np: Any, sequence: Array, x: Array, right: int) -> Array:
     rows = zip(sequence.reshape(-1, sequence.shape[-1]), x.reshape(-1, x.shape[-1]), strict=True)
     found = [np.searchsorted(row, numbers, "right" if right else "left") for row, numbers in rows]
