@@ -127,7 +127,7 @@ void bind_code(py::module_& m) {
       .def("symbol", &symbol_address, py::arg("name"), "The address of an exported symbol.");
   m.def("load_library", &load_library, py::arg("source"), "Loads a shared library from its bytes or from a path.");
   m.def(
-      "_use_blas",
+      "use_blas",
       [](uintptr_t sgemm, uintptr_t dgemm, uintptr_t set_threads) {
         use_blas({reinterpret_cast<Gemm<float>>(sgemm), reinterpret_cast<Gemm<double>>(dgemm),
                   reinterpret_cast<void (*)(int64_t)>(set_threads)});

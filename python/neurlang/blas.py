@@ -114,7 +114,7 @@ def set_gemm(name: str) -> None:
     """
     global _used
     if name == OWN:
-        _tensor._use_blas(0, 0, 0)
+        _tensor.use_blas(0, 0, 0)
         _used = None
         return
     if name in PROVIDERS:
@@ -126,7 +126,7 @@ def set_gemm(name: str) -> None:
         raise FileNotFoundError(f"set_gemm: {name!r} is neither a file nor one of {', '.join((OWN, *PROVIDERS))}")
     else:
         found = _load(name, name, [s for p in PROVIDERS.values() for s in p.set_threads])
-    _tensor._use_blas(found.sgemm, found.dgemm, found.set_threads)
+    _tensor.use_blas(found.sgemm, found.dgemm, found.set_threads)
     _used = found
 
 

@@ -264,14 +264,14 @@ def set_rng_state(state):
     random_seed, random_draws = state
 
 
-def _next_draw():
+def next_draw():
     """The seed and the number of a draw that is taken now, as a tensor."""
     global random_draws
     random_draws += 1
     return tensor((random_seed, random_draws - 1), dtype=int64)
 
 
-def _drawn(taken, shape, dtype):
+def drawn(taken, shape, dtype):
     """The uniform numbers from [0, 1) of a draw that was taken."""
     cdef int t = dtype_arg(dtype, default_float)
     seed, number = taken.tolist()

@@ -60,23 +60,17 @@ cdef class TapeRecorder:
         """Stops recording; what was recorded waits to be run."""
         set_current_tape(NULL)
 
-    def stand_in(self, dtype kind, tuple shape, tuple strides, bint requires_grad):
+    def stand_in(self, Likeness like):
         """A tensor in memory of its own that has no value: what a frozen program takes in a given tensor's place."""
-        cdef TensorData d
+        cdef TensorData d = like.d
         cdef int64_t lowest, highest
-        cdef int i
-        d.dtype = as_dtype(kind.id)
-        d.rank = len(shape)
         d.offset = 0
-        for i in range(d.rank):
-            d.shape[i] = shape[i]
-            d.strides[i] = strides[i]
         extent(d, &lowest, &highest)
         d.offset = -lowest
         d.storage = Storage.deferred((highest - lowest) * itemsize(d.dtype))
         self.tape.stand_in(d.storage)
         cdef Tensor x = wrap(&d)
-        x.requires_grad_(requires_grad)
+        x.requires_grad_(like.requires_grad)
         return x
 
     @property

@@ -58,7 +58,7 @@ def scaled_dot_product_attention(
     if attn_mask is not None:
         mask = F.where(attn_mask, 0.0, -math.inf).to(query.dtype) if attn_mask.dtype == F.bool_ else attn_mask
         mask = _viewed(mask, (*lead, length, keys), (batch, heads, group, length, keys))
-    draw = F._next_draw() if dropout_p > 0 else 0
+    draw = F.next_draw() if dropout_p > 0 else 0
     if getattr(mask, "requires_grad", False):
         weights = _weights(F, q, k, mask, is_causal, factor)
         out = F.matmul(weights * _factors(F, weights, draw, dropout_p), v.unsqueeze(2))
@@ -119,7 +119,7 @@ def _factors(F: Any, weights: Tensor, draw: Any, chance: float) -> Any:
     """What dropout multiplies the weights by."""
     if chance == 0:
         return 1
-    stay = F.ge(F._drawn(draw, weights.shape, weights.dtype), chance)
+    stay = F.ge(F.drawn(draw, weights.shape, weights.dtype), chance)
     return F.where(stay, 1 / (1 - chance) if chance < 1 else 0.0, 0.0).to(weights.dtype)
 
 

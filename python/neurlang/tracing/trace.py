@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import threading
 from collections import OrderedDict
@@ -122,12 +121,7 @@ class trace:
         if inspect.isgeneratorfunction(fn) or inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
             raise TraceError(f"{fn.__name__} is a generator or coroutine; its body does not run as one block")
 
-        @functools.wraps(fn)
-        def traced(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return fn(*args, **kwargs)
-
-        return TracedFunction(self, fn, traced)  # type: ignore[return-value]
+        return TracedFunction(self, fn)  # type: ignore[return-value]
 
     # ---- what happened ----
 
