@@ -1,4 +1,5 @@
 // gemm_matmul.cpp: the row matmul: batched products of strided matrices.
+#include "gemm_kept.hpp"
 #include "gemm_pack.hpp"
 #include "gemm_stream.hpp"
 #include "gemm_vector.hpp"
@@ -315,7 +316,13 @@ void multiply_matrices(const Product& p) {
   b.in_place = columns_in_place(b, a.lines, p.k);
   Operand<T> rows = {a.fetch, &a}, columns = {b.fetch, &b};
   auto finish = p.call.epilogue ? map.finish : nullptr;
-  contract({batch, a.lines, b.lines, 0, p.k, false, rows, columns, c, finish, &map});
+  Contraction<T> job = {batch, a.lines, b.lines, 0, p.k, false, rows, columns, c, finish, &map};
+  if (p.call.kept && batch == 1 && !map.swapped && !b.in_place) {
+    const KeptPanels<T> kept(b, p.k, p.call.kept);
+    job.b = kept.operand();
+    return contract(job);
+  }
+  contract(job);
 }
 
 template <class T>

@@ -115,14 +115,28 @@ def test_frozen_program_keeps_its_results_apart() -> None:
     assert [bits(r.numpy()) for r in results] == [bits((data(4, seed=seed) * 2.0).numpy()) for seed in range(3)]
 
 
-@pytest.mark.parametrize("kernel", [1, 3])
-def test_frozen_program_follows_captured_weights(kernel: int) -> None:
+# What packs its weights: layers, and the shapes of an input and of weights.
+PACKING: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...]]] = {
+    "conv 1x1": (lambda x, w: nl.conv2d(x, w), (1, 5, 9, 9), (40, 5, 1, 1)),
+    "conv 3x3": (lambda x, w: nl.conv2d(x, w), (1, 5, 9, 9), (40, 5, 3, 3)),
+    "Winograd": (lambda x, w: nl.conv2d(x, w), (1, 32, 18, 18), (40, 32, 3, 3)),
+    "product": (lambda x, w: x @ w, (3, 70, 500), (500, 90)),
+    "product of columns": (lambda x, w: x @ w, (70, 30), (30, 33)),
+    "linear": (lambda x, w: nl.linear(x, w), (40, 300), (70, 300)),
+    "one image's linear": (lambda x, w: nl.linear(x, w), (1, 300), (70, 300)),
+    "batch of weights": (lambda x, w: x @ w, (3, 50, 60), (3, 60, 70)),
+}
+
+
+@pytest.mark.parametrize("name", PACKING)
+def test_frozen_program_follows_captured_weights(name: str) -> None:
     # What was packed of weights is kept until they are written: in place, or by somebody they are lent to.
-    x, w = data(1, 5, 9, 9), data(40, 5, kernel, kernel, seed=1)
-    program = nl.trace(lambda x: nl.conv2d(x, w)).freeze(x)
+    layer, shape, weights = PACKING[name]
+    x, w = data(*shape), data(*weights, seed=1)
+    program = nl.trace(lambda x: layer(x, w)).freeze(x)
 
     def agrees() -> bool:
-        return all(bits(program(x).numpy()) == bits(nl.conv2d(x, w).numpy()) for _ in range(2))
+        return all(bits(program(x).numpy()) == bits(layer(x, w).numpy()) for _ in range(2))
 
     assert agrees()
     w.mul_(2.0)
