@@ -133,21 +133,48 @@ struct Arg {
 
   static Part one(T value, int64_t at) { return {key(splat<V>(value))[0], at}; }
 
-  // A row is one column of adjacent rows.
-  static Part row(const T* p, int64_t step, int64_t n, const T*, int64_t first) {
-    Part best;
-    if (step == 1) {
-      narrow(p, n, 1, first, &best);
-      return best;
+  // The largest key of a row's elements, in the tree of any other reduction: a key does not show who combined it.
+  struct Largest {
+    using In = T;
+    using Lane = Key;
+    static constexpr Lane identity = lowest<Lane>();
+    static auto lift(V v) { return key(v); }
+    template <class K>
+    static K combine(K a, K b) {
+      return a > b ? a : b;
     }
-    T buffer[kBlock];
+  };
+
+  // Which block holds the largest key is found first, then where it is in there.
+  static Part row(const T* p, int64_t step, int64_t n, const T* end, int64_t first) {
+    const Strided<T> source = {p, step, end};
+    alignas(64) T buffer[kBlock];
+    Part best = {};
     for (int64_t i = 0; i < n; i += kBlock) {
-      Part next;
-      gather_row(p + i * step, step, min_of(kBlock, n - i), buffer);
-      narrow(buffer, min_of(kBlock, n - i), 1, first + i, &next);
-      best = i == 0 ? next : better(best, next);
+      int64_t count = min_of(kBlock, n - i);
+      Key largest = TreeRow<Largest>::block(source(i, count, buffer), count)[0];
+      if (i == 0 || largest > best.key) best = {largest, i};
     }
+    best.at += first + place_of(source(best.at, min_of(kBlock, n - best.at), buffer), best.key);
     return best;
+  }
+
+  // The first element with this key; there is one.
+  static int64_t place_of(const T* p, Key largest) {
+    int64_t i = 0;
+    if constexpr (sizeof(V) == NL_VEC_BYTES) {
+      using Lane = Mask<Key>;
+      using Lanes = typename Simd<Lane>::V;
+      using Least = TreeRow<Min<Lane>>;
+      Lanes lane, equal;
+      for (int l = 0; l < kWidth; l++) lane[l] = Lane(l);
+      for (;; i += kWidth) {
+        equal = key(load<V>(p + i)) == splat<typename Simd<Key>::V>(largest);
+        if (ANY(equal)) return i + Least::fold(Least::narrow(equal ? lane : splat<Lanes>(Lane(kWidth))))[0];
+      }
+    }
+    while (one(p[i], 0).key != largest) i++;
+    return i;
   }
 };
 
