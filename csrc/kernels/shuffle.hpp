@@ -108,25 +108,6 @@ NL_FN V swap_lanes(V v) {
   }
 }
 
-// Lane l of b where l & d, of a elsewhere.
-template <int d, class V>
-NL_FN V blend_lanes(V a, V b) {
-  constexpr int n = sizeof(V) / sizeof(a[0]);
-#define NL_FROM(l) ((l) & d ? n + (l) : (l))
-  if constexpr (n == 2) return __builtin_shufflevector(a, b, NL_FROM(0), NL_FROM(1));
-  if constexpr (n == 4) return __builtin_shufflevector(a, b, NL_FROM(0), NL_FROM(1), NL_FROM(2), NL_FROM(3));
-  if constexpr (n == 8) {
-    return __builtin_shufflevector(a, b, NL_FROM(0), NL_FROM(1), NL_FROM(2), NL_FROM(3), NL_FROM(4), NL_FROM(5),
-                                   NL_FROM(6), NL_FROM(7));
-  }
-  if constexpr (n == 16) {
-    return __builtin_shufflevector(a, b, NL_FROM(0), NL_FROM(1), NL_FROM(2), NL_FROM(3), NL_FROM(4), NL_FROM(5),
-                                   NL_FROM(6), NL_FROM(7), NL_FROM(8), NL_FROM(9), NL_FROM(10), NL_FROM(11),
-                                   NL_FROM(12), NL_FROM(13), NL_FROM(14), NL_FROM(15));
-  }
-#undef NL_FROM
-}
-
 // Moving the lanes whose bits are set to the front; only some levels have an instruction for it.
 template <class V>
 constexpr bool kCompresses = NL_VEC_BYTES == 64 && sizeof(V) == 64;

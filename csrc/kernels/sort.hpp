@@ -106,14 +106,15 @@ struct Network {
   static constexpr int kWidth = kBytes / sizeof(K);
   static constexpr int kSize = kVecs * kWidth;
 
-  // The halves of a vector's bitonic parts compared, at distances d, d / 2, … 1.
-  template <int d>
-  static V merge_lanes(V v) {
-    if constexpr (d == 0) {
-      return v;
-    } else {
-      V other = swap_lanes<d>(v), low = v < other ? v : other, high = v < other ? other : v;
-      return merge_lanes<d / 2>(blend_lanes<d>(low, high));
+  // Sorts two bitonic vectors: lanes kWidth / 2, … 1 apart are compared. A zip turns the bits of an element's place,
+  // the vector's number first, by one, so that the next such lanes are in different vectors, and the last one brings
+  // all back: 9 instructions a vector, where comparing each with a permutation of itself takes 16.
+  static void merge_lanes(V& a, V& b) {
+#pragma GCC unroll 8
+    for (int d = kWidth; d > 0; d /= 2) {
+      auto zipped = zip(a, b);
+      a = zipped.low, b = zipped.high;
+      if (d > 1) exchange(a, b);
     }
   }
 
@@ -136,7 +137,7 @@ struct Network {
       }
     }
 #pragma GCC unroll 32
-    for (int i = 0; i < 2 * size; i++) v[i] = merge_lanes<kWidth / 2>(v[i]);
+    for (int i = 0; i < 2 * size; i += 2) merge_lanes(v[i], v[i + 1]);
   }
 
   template <int size>
