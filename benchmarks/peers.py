@@ -156,11 +156,16 @@ def onnx_model(op: str, x: np.ndarray, *weights: np.ndarray, **attributes: Any) 
     if onnx is None:
         return b""
     constants = [onnx.numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
-    float32 = onnx.TensorProto.FLOAT
     node = onnx.helper.make_node(op, ["x", *(c.name for c in constants)], ["y"], **attributes)
+    return onnx_file([node], constants, x)
+
+
+def onnx_file(nodes: list[Any], constants: list[Any], x: np.ndarray) -> bytes:
+    """A model of nodes that take "x" and give the last one's result."""
+    float32 = onnx.TensorProto.FLOAT
     x_info = onnx.helper.make_tensor_value_info("x", float32, x.shape)
-    y_info = onnx.helper.make_tensor_value_info("y", float32, None)
-    graph = onnx.helper.make_graph([node], "graph", [x_info], [y_info], constants)
+    y_info = onnx.helper.make_tensor_value_info(nodes[-1].output[0], float32, None)
+    graph = onnx.helper.make_graph(nodes, "graph", [x_info], [y_info], constants)
     opset = onnx.helper.make_opsetid("", 17)
     model: bytes = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
     return model
@@ -202,7 +207,8 @@ def openvino_call(model: bytes, x: np.ndarray, layout: str) -> Call:
     network = core.read_model(model)
     if layout:
         convert = openvino.preprocess.PrePostProcessor(network)
-        for end in (convert.input(), convert.output()):
+        images = len(network.output().partial_shape) == 4
+        for end in (convert.input(), convert.output()) if images else (convert.input(),):
             end.tensor().set_layout(openvino.Layout(layout))
             end.model().set_layout(openvino.Layout("NCHW"))
         network = convert.build()

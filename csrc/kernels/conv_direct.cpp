@@ -143,7 +143,7 @@ struct Direct {
 
     // Through all of k, a block at a time.
     void sum(int64_t rows, int64_t vecs, Panel<T> a, Panel<T> b, T* to, int64_t pitch) const {
-      const auto kernel = micro_kernel(T(), int(rows), int(vecs), true);
+      const auto kernel = micro_kernel(T(), int(rows), int(vecs), PanelOfB::listed);
       for (int64_t k = 0; k < conv.weights.depth; k += kDepth) {
         kernel(min_of(kDepth, conv.weights.depth - k), a, b, to, pitch, k > 0);
         a.data += kDepth * a.step;
@@ -194,11 +194,12 @@ struct Direct {
         Panel<T> b = panel(p);
         b.data += k * b.step;
         for (int64_t t = first; t < stop; t++) {
-          prefetch_part(b.data + kDepth * b.step, min_of(kDepth, depth - k) * b.step, t - first, stop - first);
+          b.fetch_next(b.data + kDepth * b.step, min_of(kDepth, depth - k), t - first, stop - first);
           const int64_t j = row_panel_begin(pixels(), t), rows = row_panel_begin(pixels(), t + 1) - j;
           const Panel<T> a = {packed + (t * depth + k) * kPackedRows<T>, 1, kPackedRows<T>};
           T* to = sums + (j - begin) * kTileColumns<T>;
-          micro_kernel(T(), int(rows), vecs)(min_of(kDepth, depth - k), a, b, to, kTileColumns<T>, k > 0);
+          const auto kernel = micro_kernel(T(), int(rows), vecs, PanelOfB::with_next);
+          kernel(min_of(kDepth, depth - k), a, b, to, kTileColumns<T>, k > 0);
         }
       }
       put_turned(sums, p, begin, count);
@@ -272,15 +273,25 @@ struct Direct {
   }
 };
 
+// What one tap sees of images, at stride 1.
+inline void skip_strides(View& images, Axis& y, Axis& x) {
+  images.shape[2] = y.output, images.shape[3] = x.output;
+  images.strides[2] *= y.stride, images.strides[3] *= x.stride;
+  y = {y.output, 1, y.output, 1, 0, 1}, x = {x.output, 1, x.output, 1, 0, 1};
+}
+
 // A convolution of the first operand with these axes; pack(weights) fills them.
 template <class T, class Pack>
 bool convolve(const Call& call, Axis y, Axis x, int64_t channels, int64_t lines, bool flipped, const Pack& pack) {
-  const bool in_place = sees_all(call.in[0], y, x);
+  View images = call.in[0];
+  const bool one_tap = y.kernel * x.kernel == 1 && y.pad == 0 && x.pad == 0;
+  if (one_tap) skip_strides(images, y, x);
+  const bool in_place = one_tap && images.strides[3] == 1 && images.strides[2] == x.input && images.strides[1] >= 0;
   if (in_place) x = {y.input * x.input, 1, y.output * x.output, 1, 0, 1}, y = {1, 1, 1, 1, 0, 1};
   const int64_t depth = y.kernel * x.kernel * channels;
-  const bool turned = is_turned<T>(lines, depth, x.output);
-  if (y.kernel * x.kernel == 1 && !(in_place && turned)) return false;
-  Direct<T> direct = {call.in[0], call.out[0], call.epilogue, channels, y, x, in_place, {lines, depth, turned, true}};
+  const bool turned = is_turned<T>(lines, depth, one_tap ? y.output * x.output : x.output);
+  if (y.kernel * x.kernel == 1 && !(one_tap && turned)) return false;
+  Direct<T> direct = {images, call.out[0], call.epilogue, channels, y, x, in_place, {lines, depth, turned, true}};
   direct.run(call, flipped, [&] { pack(direct.weights); });
   return true;
 }

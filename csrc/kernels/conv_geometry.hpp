@@ -77,12 +77,6 @@ inline bool is_depthwise(const View& images, const View& weight, const int64_t* 
   return attr[6] == images.shape[1] && attr[6] == weight.shape[0];
 }
 
-// Whether one tap sees the image as it lies.
-inline bool sees_all(const View& images, const Axis& y, const Axis& x) {
-  auto whole = [](const Axis& a) { return a.kernel == 1 && a.stride == 1 && a.pad == 0 && a.input == a.output; };
-  return whole(y) && whole(x) && images.strides[3] == 1 && images.strides[2] == x.input && images.strides[1] >= 0;
-}
-
 // The memory between the lowest and the highest element of a view: what vectors may read of it.
 template <class T>
 struct Memory {
@@ -154,13 +148,6 @@ void store_few(typename Simd<T>::V v, int64_t count, T* to) {
   T part[kWidth<T>];
   store(part, v);
   copy_few(part, count, to);
-}
-
-// Brings part `i` of `parts` of what is needed next into the second cache.
-template <class T>
-void prefetch_part(const T* next, int64_t size, int64_t i, int64_t parts) {
-  constexpr int64_t kLine = 64 / sizeof(T);
-  for (int64_t at = i * size / parts; at < (i + 1) * size / parts; at += kLine) __builtin_prefetch(next + at, 0, 2);
 }
 
 // Copies elements begin, begin + step, … of rows of `extent` elements, with zeros for those outside.

@@ -27,23 +27,34 @@ constexpr int kWidth = Simd<T>::kWidth;  // elements in a vector
 template <class T>
 constexpr int kTileColumns = kTileVecs * kWidth<T>;
 
-// Where the elements of one panel of an operand lie: element (line, k) at data[line * line_stride + k * step], or at
-// data[line + at[k]] if there is such a list. Lines are rows of A or columns of B; the columns of a B panel are always
-// adjacent, and only such a panel may be listed.
+// Where the elements of one panel of an operand lie: element (line, k) at data[line * line_stride + k * step]. Lines
+// are rows of A or columns of B; the columns of a B panel are always adjacent.
 template <class T>
 struct Panel {
   const T* data;
   int64_t line_stride;
   int64_t step;
-  const int64_t* at = nullptr;
+  const int64_t* at = nullptr;  // of a listed B: element (line, k) is at data[line + at[k]] instead
+  const T* next = nullptr;      // of a B with something next: brought into L2 meanwhile, next_step elements a k
+  int64_t next_step = 0;
+
+  // Kernel `i` of `kernels` over this panel fetches its part of the next one. Where lines are few, B comes from beyond
+  // L2 as fast as it is used up; fetched in bursts it held up the arithmetic.
+  void fetch_next(const T* panel, int64_t depth, int64_t i, int64_t kernels) {
+    next = panel + i * depth * step / kernels;
+    next_step = step / kernels;
+  }
 };
+
+// What else the kernel sees in its panel of B.
+enum class PanelOfB { plain, listed, with_next };
 
 // c[i * c_row + j] = dot(row i of a, column j of b), or += it when `accumulate`: each element one FMA chain from +0.
 template <class T>
 using MicroKernel = void (*)(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, bool accumulate);
 
-// The kernel of a tile of `rows` (1..kTileRows) rows of `vecs` (1..kTileVecs) vectors, for a listed B or a plain one.
-MicroKernel<float> micro_kernel(float, int rows, int vecs, bool listed = false);
-MicroKernel<double> micro_kernel(double, int rows, int vecs, bool listed = false);
+// The kernel of a tile of `rows` (1..kTileRows) rows of `vecs` (1..kTileVecs) vectors.
+MicroKernel<float> micro_kernel(float, int rows, int vecs, PanelOfB b = PanelOfB::plain);
+MicroKernel<double> micro_kernel(double, int rows, int vecs, PanelOfB b = PanelOfB::plain);
 
 }  // namespace nl::NL_ISA

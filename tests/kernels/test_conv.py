@@ -209,6 +209,7 @@ GEOMETRIES = {
     "second layer": Geometry((4, 32, 10, 10), 40, (3, 3), padding=(1, 1)),
     "stem": Geometry((1, 3, 40, 40), 16, (7, 7), (2, 2), (3, 3)),
     "projection": Geometry((2, 64, 8, 8), 96, (1, 1), (2, 2)),
+    "projection, small maps": Geometry((2, 300, 13, 14), 96, (1, 1), (2, 2)),
     "pointwise": Geometry((3, 40, 7, 7), 70, (1, 1)),
     "pointwise, small maps": Geometry((2, 520, 7, 7), 192, (1, 1), groups=2),
     "small maps": Geometry((6, 48, 4, 4), 33, (3, 3), padding=(1, 1)),
