@@ -18,15 +18,28 @@ bool all_direct(const Nest& nest) {
 }
 
 void run_rows(const Nest& nest, int64_t begin, int64_t end) {
-  const int64_t inner = nest.shape[nest.rank - 1];
+  const int last = nest.rank - 1;
+  const int64_t inner = nest.shape[last];
   char* ptr[kMaxOperands];
-  int64_t step[kMaxOperands];
-  for (int k = 0; k < nest.n_op; ++k) step[k] = nest.strides[k][nest.rank - 1];
-  while (begin < end) {
-    const int64_t count = std::min(inner - begin % inner, end - begin);
-    for (int k = 0; k < nest.n_op; ++k) ptr[k] = nest.data[k] + locate(nest, k, begin);
+  char* row[kMaxOperands];  // where the row begins; counted along, because a division costs more than a short row
+  int64_t step[kMaxOperands], index[kMaxRank];
+  for (int64_t d = last - 1, i = begin / inner; d >= 0; i /= nest.shape[d--]) index[d] = i % nest.shape[d];
+  for (int k = 0; k < nest.n_op; ++k) {
+    step[k] = nest.strides[k][last];
+    row[k] = nest.data[k] + locate(nest, k, begin - begin % inner);
+  }
+  for (int64_t at = begin % inner; begin < end; at = 0) {
+    const int64_t count = std::min(inner - at, end - begin);
+    for (int k = 0; k < nest.n_op; ++k) ptr[k] = row[k] + at * step[k];
     call_kernel(nest, ptr, step, count, begin);
     begin += count;
+    for (int d = last - 1; d >= 0; --d) {
+      const bool wraps = ++index[d] == nest.shape[d];
+      const int64_t back = wraps ? nest.shape[d] : 0;
+      for (int k = 0; k < nest.n_op; ++k) row[k] += (1 - back) * nest.strides[k][d];
+      if (!wraps) break;
+      index[d] = 0;
+    }
   }
 }
 

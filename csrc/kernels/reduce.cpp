@@ -13,6 +13,12 @@ struct Tree {
   static constexpr int kWidth = Simd<Part>::kWidth;
   static constexpr int kTile = TreeColumns<M>::kTile;
 
+  static constexpr bool kSeveral = sizeof(Part) >= 4;  // rows at once
+
+  template <class RowAt>
+  static auto several(const RowAt& row_at, int64_t n) {
+    return TreeRow<M>::several(row_at, n);
+  }
   static Part row(const In* p, int64_t step, int64_t n, const In* end, int64_t) {
     return TreeRow<M>::run(Strided<In>{p, step, end}, n);
   }

@@ -4,8 +4,7 @@
 // across a kept axis. Long reductions are split between threads at powers of two of blocks, which are whole subtrees of
 // T(n) (tree.hpp), so no split shows in the bits.
 #pragma once
-#include "loops.hpp"
-#include "tree.hpp"
+#include "row_group.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -38,6 +37,17 @@ struct Reducer {
 
 constexpr int64_t kTileBytes = 16384;  // room for the parts of a tile
 
+// Reduces a group of short rows; false, and nothing done, where memory ends too early.
+template <class K>
+bool reduce_group(const Rows& r, const RowGroup<2, K::kWidth>& group) {
+  using In = typename K::In;
+  if (!group.readable(0, (const In*)r.in, (const In*)r.end, r.n)) return false;
+  typename K::Part parts[K::kWidth];
+  store(parts, K::several([&](int k) { return (const In*)r.in + group.at[0][k]; }, r.n));
+  for (int k = 0; k < K::kWidth; k++) ((typename K::Out*)r.out)[group.at[1][k]] = K::finish(parts[k]);
+  return true;
+}
+
 // The table of a class K of static functions over its types In, Part and Out.
 template <class K>
 constexpr Reducer reducer_of() {
@@ -53,7 +63,12 @@ constexpr Reducer reducer_of() {
       K::kTile,
       [](const Rows& r, int64_t begin, int64_t end) {
         auto c = r.kept->seek(begin);
-        for (int64_t i = begin; i < end; i++, r.kept->next(c)) {
+        int64_t i = begin;
+        if constexpr (K::kSeveral) {
+          auto reduce = [&](const auto& group) { return reduce_group<K>(r, group); };
+          if (r.step == 1 && is_short<In>(r.n)) i = for_groups<K::kWidth>(*r.kept, c, begin, end, reduce);
+        }
+        for (; i < end; i++, r.kept->next(c)) {
           ((Out*)r.out)[c.at[1]] = K::finish(K::row((const In*)r.in + c.at[0], r.step, r.n, (const In*)r.end, 0));
         }
       },

@@ -85,6 +85,8 @@ struct Arg {
   static constexpr int kWidth = Simd<T>::kWidth;
   static constexpr int kTile = Search<Key>::kTile;
 
+  static constexpr bool kSeveral = false;
+
   static int64_t finish(Part best) { return best.at; }
   static void merge(Part* a, const Part* b, int64_t count) {
     for (int64_t i = 0; i < count; i++) a[i] = better(a[i], b[i]);

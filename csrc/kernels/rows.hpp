@@ -1,7 +1,6 @@
 // rows.hpp: elementwise passes over rows, and over tiles of columns: what softmax and norm are made of besides T(n).
 #pragma once
-#include "loops.hpp"
-#include "tree.hpp"
+#include "row_group.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -64,9 +63,11 @@ void map_block(const T* in, int64_t begin, int64_t count, RowOut<T> out, const F
   } else {
     for (; i + kWidth <= count; i += kWidth) store(to + i, f(load<V>(in + i), i));
   }
-  if (i < count) {
-    V last = f(load<V>(in + i), i);
-    __builtin_memcpy(to + i, &last, (count - i) * sizeof(T));
+  if (i < count && i > 0) {  // moved back to end at the last element: `out` is not `in`
+    store(to + count - kWidth, f(load<V>(in + count - kWidth), count - kWidth));
+  } else if (i < count) {
+    V last = f(load<V>(in), 0);
+    __builtin_memcpy(to, &last, count * sizeof(T));
   }
   for (int64_t k = 0; out.stride != 1 && k < count; k++) out.data[(begin + k) * out.stride] = buffer[k];
 }

@@ -81,17 +81,53 @@ void row(const Strided<T>& x, RowOut<T> y, int64_t n, T* exps) {
   }
 }
 
+// A group of short rows at once, from x[r] to y[r]; `exps` has room for their exponentials.
+template <class K, class T>
+void short_rows(const T* const* x, const RowOut<T>* y, int64_t n, T* exps) {
+  using V = typename Simd<T>::V;
+  constexpr int W = Simd<T>::kWidth;
+  const int64_t pitch = whole_steps(n);
+  typename Max<T>::Lane keys[W];
+  T max[W], totals[W];
+  store(keys, TreeRow<Max<T>>::several([=](int r) { return x[r]; }, n));
+  for (int r = 0; r < W; r++) {
+    max[r] = Max<T>::finish(keys[r]);
+    for (int64_t k = 0; k < n; k += W) store(exps + r * pitch + k, exp_of(load<V>(x[r] + k) - splat<V>(max[r])));
+  }
+  store(totals, K::total(TreeRow<Sum<T>>::several([=](int r) { return exps + r * pitch; }, n)));
+  for (int r = 0; r < W; r++) {
+    const V total = splat<V>(totals[r]), largest = splat<V>(max[r]);
+    if (K::kOfExp) map_block(exps + r * pitch, 0, n, y[r], [=](V e, int64_t) { return K::of_exp(e, total); });
+    if (!K::kOfExp) {
+      map_block(x[r], 0, n, y[r], [=](V v, int64_t) { return K::of_difference(v - largest, total); });
+    }
+  }
+}
+
 template <class K, class T>
 void over_rows(const View& x, const View& y, const Walk<2>& rows, int64_t n, int64_t x_step, int64_t y_step) {
+  constexpr int W = Simd<T>::kWidth;
   const T* end = end_of<T>(x);
   bool stream = y_step == 1 && streams<T>(y, n, rows.total);
-  bool keep = K::kOfExp && n <= kKept<T>;
+  bool keep = K::kOfExp && n <= kKept<T>, grouped = x_step == 1 && is_short<T>(n);
   parallel_for(rows.total, grain_of(4 * n), [=, &x, &y, &rows](int64_t begin, int64_t stop) {
-    T* exps = keep ? (T*)nl_scratch(1, whole_steps(n) * sizeof(T)) : nullptr;
+    T* exps = keep || grouped ? (T*)nl_scratch(1, (grouped ? W : 1) * whole_steps(n) * sizeof(T)) : nullptr;
     auto c = rows.seek(begin);
-    for (int64_t i = begin; i < stop; i++, rows.next(c)) {
+    auto short_ones = [&](const RowGroup<2, W>& group) {
+      const T* in[W];
+      RowOut<T> out[W];
+      for (int r = 0; r < W; r++) {
+        in[r] = (const T*)x.data + group.at[0][r];
+        out[r] = RowOut<T>{(T*)y.data + group.at[1][r], y_step, stream};
+      }
+      if (!group.readable(0, (const T*)x.data, end, n)) return false;
+      short_rows<K>(in, out, n, exps);
+      return true;
+    };
+    int64_t i = grouped ? for_groups<W>(rows, c, begin, stop, short_ones) : begin;
+    for (; i < stop; i++, rows.next(c)) {
       Strided<T> in{(const T*)x.data + c.at[0], x_step, end};
-      row<K>(in, RowOut<T>{(T*)y.data + c.at[1], y_step, stream}, n, exps);
+      row<K>(in, RowOut<T>{(T*)y.data + c.at[1], y_step, stream}, n, K::kOfExp ? exps : nullptr);
     }
     if (stream) stream_fence();
   });

@@ -51,6 +51,54 @@ void row(const Strided<T>& g, const Strided<T>& y, RowOut<T> out, int64_t n) {
   }
 }
 
+// A group of short rows at once; `terms` has room for theirs.
+template <class K, class T, int W>
+void short_rows(const T* const (&g)[W], const T* const (&y)[W], const RowOut<T>* out, int64_t n, T* terms) {
+  using V = typename Simd<T>::V;
+  const int64_t pitch = whole_steps(n);
+  T sums[W];
+  for (int r = 0; r < W; r++) {
+    for (int64_t k = 0; k < n; k += W) store(terms + r * pitch + k, K::term(load<V>(g[r] + k), load<V>(y[r] + k)));
+  }
+  store(sums, TreeRow<Sum<T>>::several([=](int r) { return terms + r * pitch; }, n));
+  for (int r = 0; r < W; r++) {
+    const V sum = splat<V>(sums[r]);
+    const T* of = y[r];
+    map_block(g[r], 0, n, out[r], [=](V v, int64_t k) { return K::result(v, load<V>(of + k), sum); });
+  }
+}
+
+template <class K, class T>
+void over_rows(const View& g, const View& y, const View& out, const Walk<3>& rows, int64_t n,
+               const int64_t (&step)[3]) {
+  constexpr int W = Simd<T>::kWidth;
+  const bool stream = step[2] == 1 && streams<T>(out, n, rows.total);
+  const bool grouped = step[0] == 1 && step[1] == 1 && is_short<T>(n);
+  const T *g_data = (const T*)g.data, *y_data = (const T*)y.data, *g_end = end_of<T>(g), *y_end = end_of<T>(y);
+  parallel_for(rows.total, grain_of(2 * n), [&](int64_t begin, int64_t stop) {
+    T* terms = grouped ? (T*)nl_scratch(1, W * whole_steps(n) * sizeof(T)) : nullptr;
+    auto c = rows.seek(begin);
+    auto short_ones = [&](const RowGroup<3, W>& group) {
+      const T *g_rows[W], *y_rows[W];
+      RowOut<T> to[W];
+      for (int r = 0; r < W; r++) {
+        g_rows[r] = g_data + group.at[0][r];
+        y_rows[r] = y_data + group.at[1][r];
+        to[r] = RowOut<T>{(T*)out.data + group.at[2][r], step[2], stream};
+      }
+      if (!group.readable(0, g_data, g_end, n) || !group.readable(1, y_data, y_end, n)) return false;
+      short_rows<K>(g_rows, y_rows, to, n, terms);
+      return true;
+    };
+    int64_t i = grouped ? for_groups<W>(rows, c, begin, stop, short_ones) : begin;
+    for (; i < stop; i++, rows.next(c)) {
+      Strided<T> g_row{g_data + c.at[0], step[0], g_end}, y_row{y_data + c.at[1], step[1], y_end};
+      row<K>(g_row, y_row, RowOut<T>{(T*)out.data + c.at[2], step[2], stream}, n);
+    }
+    if (stream) stream_fence();
+  });
+}
+
 template <class K, class T>
 void tile(const T* g, int64_t g_step, const T* y, int64_t y_step, T* out, int64_t out_step, int64_t n, int columns,
           T* buffer) {
@@ -77,19 +125,7 @@ void over_axis(const Call& call) {
     if (d != axis) kept.add_axis(g.shape[d], {g.strides[d], y.strides[d], out.strides[d]});
   }
   const int d = g_step == 1 && y_step == 1 ? -1 : column_axis<T>(kept);
-  if (d < 0) {
-    bool stream = out_step == 1 && streams<T>(out, n, kept.total);
-    parallel_for(kept.total, grain_of(2 * n), [&](int64_t begin, int64_t stop) {
-      auto c = kept.seek(begin);
-      for (int64_t i = begin; i < stop; i++, kept.next(c)) {
-        Strided<T> g_row{(const T*)g.data + c.at[0], g_step, end_of<T>(g)};
-        Strided<T> y_row{(const T*)y.data + c.at[1], y_step, end_of<T>(y)};
-        row<K>(g_row, y_row, RowOut<T>{(T*)out.data + c.at[2], out_step, stream}, n);
-      }
-      if (stream) stream_fence();
-    });
-    return;
-  }
+  if (d < 0) return over_rows<K, T>(g, y, out, kept, n, {g_step, y_step, out_step});
   const int64_t columns = kept.shape[d];
   kept.remove_axis(d);
   const int64_t tiles = column_tiles<T>(columns, n, kept.total);

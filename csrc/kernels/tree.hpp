@@ -8,6 +8,7 @@
 // bit: sums start from +0, so no lane is ever -0.
 #pragma once
 #include "monoids.hpp"
+#include "shuffle.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -125,13 +126,40 @@ struct TreeRow {
     return v;
   }
 
-  // One block of `count` <= 512 contiguous elements.
-  static Short block(const In* p, int64_t count) {
+  // The lanes of one block of `count` <= 512 contiguous elements.
+  static Lanes steps(const In* p, int64_t count) {
     Lanes lanes = fresh();
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) step(lanes, p + i);
     if (i < count) last_step(lanes, p + i, int(count - i));
-    return halve(lanes);
+    return lanes;
+  }
+
+  static Short block(const In* p, int64_t count) { return halve(steps(p, count)); }
+
+  // T(n) of kWidth rows of n <= 512 contiguous elements in whole steps, the result of row r in lane r. One row after
+  // another would wait for its halvings; here each halving zips two vectors of rows.
+  template <class RowAt>
+  static V several(const RowAt& row_at, int64_t n) {
+    V rows[kWidth];
+    for (int r = 0; r < kWidth; r++) {
+      Lanes lanes = steps(row_at(r), n);
+#pragma GCC unroll 16
+      for (int h = kVecs / 2; h > 0; h /= 2) {
+#pragma GCC unroll 16
+        for (int i = 0; i < h; i++) lanes.v[i] = M::combine(lanes.v[i], lanes.v[i + h]);
+      }
+      rows[r] = lanes.v[0];
+    }
+#pragma GCC unroll 4
+    for (int h = kWidth / 2; h > 0; h /= 2) {
+#pragma GCC unroll 8
+      for (int r = 0; r < h; r++) {
+        Zipped<V> zipped = zip(rows[r], rows[r + h]);
+        rows[r] = M::combine(zipped.low, zipped.high);
+      }
+    }
+    return rows[0];
   }
 
   template <class Source>

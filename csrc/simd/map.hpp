@@ -8,6 +8,14 @@
 namespace nl::NL_ISA {
 namespace {
 
+// Fills `lanes` lanes of `size` bytes with one element.
+inline void fill_lanes(char* to, const char* element, int size, int lanes) {
+  uint64_t word = 0;
+  __builtin_memcpy(&word, element, size == 8 ? 8 : size == 4 ? 4 : size == 2 ? 2 : 1);
+  for (int bytes = size; bytes < 8; bytes *= 2) word |= word << 8 * bytes;
+  for (int at = 0; at < lanes * size; at += 8) __builtin_memcpy(to + at, &word, 8);  // to whole words
+}
+
 // Positions in K operands (outputs first), a vector apart. An operand with step 0 is read from a buffer filled with its
 // element; an incomplete last vector of every operand goes through buffers. A kernel runs over `vectors` from `at`, and
 // again as long as `next` says so.
@@ -23,7 +31,7 @@ struct MapLoop {
       at[k] = ptr[k];
       stride[k] = lanes * step[k];
       if (step[k] != 0) continue;
-      for (int l = 0; l < lanes; ++l) __builtin_memcpy(buffer_[k] + l * size[k], ptr[k], size[k]);
+      fill_lanes(buffer_[k], ptr[k], size[k], lanes);
       at[k] = buffer_[k];
     }
   }

@@ -1,0 +1,48 @@
+// row_group.hpp: short rows taken a vector's width at a time, one to a lane, because each alone would wait for its
+// halvings (TreeRow::several).
+#pragma once
+#include "loops.hpp"
+#include "tree.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+// Whether rows of n elements are so short that a group of them stays in the L1 cache.
+template <class T>
+constexpr bool is_short(int64_t n) {
+  return n > 0 && Simd<T>::kWidth * whole_steps(n) * sizeof(T) <= (16 << 10);
+}
+
+// Where W rows lie in K views.
+template <int K, int W>
+struct RowGroup {
+  int64_t at[K][W];
+
+  // Whether whole steps of n elements may be read of all rows of view k.
+  template <class T>
+  bool readable(int k, const T* data, const T* end, int64_t n) const {
+    bool inside = true;
+    for (int r = 0; r < W; r++) inside = inside && end - (data + at[k][r]) >= whole_steps(n);
+    return inside;
+  }
+};
+
+// body(group) for groups of the rows [begin, stop) of a walk, of which the cursor is at the first, while it returns
+// true; returns the row that it came to, and leaves the cursor there.
+template <int W, int K, class F>
+int64_t for_groups(const Walk<K>& rows, typename Walk<K>::Cursor& c, int64_t begin, int64_t stop, const F& body) {
+  for (; begin + W <= stop; begin += W) {
+    const auto start = c;
+    RowGroup<K, W> group;
+    for (int r = 0; r < W; r++, rows.next(c)) {
+      for (int k = 0; k < K; k++) group.at[k][r] = c.at[k];
+    }
+    if (body(group)) continue;
+    c = start;
+    break;
+  }
+  return begin;
+}
+
+}  // namespace
+}  // namespace nl::NL_ISA
