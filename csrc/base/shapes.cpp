@@ -377,7 +377,7 @@ Dims shape_adaptive_pool2d(const char* op, const Dims& x, const int64_t* attr) {
   check_axes(op, "input", x, 4);
   for (int i = 0; i < 2; ++i)
     if (x.d[2 + i] == 0 && attr[i] != 0)
-      fail(op, std::string("the ") + kSpatial[i] + " of input " + to_text(x) + " is 0: there is nothing to average");
+      fail(op, std::string("the ") + kSpatial[i] + " of input " + to_text(x) + " is 0: there is nothing to pool");
   const int64_t wanted[4] = {x.d[0], x.d[1], attr[0], attr[1]};
   return shape_checked(op, wanted, 4);
 }

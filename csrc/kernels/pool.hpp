@@ -25,7 +25,11 @@ struct Planes {
         row_stride(v.strides[2]),
         column_stride(v.strides[3]) {}
 
-  T* plane(int64_t p) const { return data + p / channels * image_stride + p % channels * channel_stride; }
+  T* plane(int64_t p) const {
+    if (image_stride == channels * channel_stride)
+      return data + p * channel_stride;  // a division costs more than a row
+    return data + p / channels * image_stride + p % channels * channel_stride;
+  }
   int64_t size() const { return height * width; }
   bool contiguous() const { return column_stride == 1 && row_stride == width; }
 };
@@ -33,13 +37,21 @@ struct Planes {
 template <class T>
 void clear(const Planes<T>& to, T* plane) {
   if (to.contiguous()) {
-    __builtin_memset(plane, 0, to.size() * sizeof(T));
+    int64_t i = 0;
+    for (; i + Simd<T>::kWidth <= to.size(); i += Simd<T>::kWidth) store(plane + i, typename Simd<T>::V{});
+    for (; i < to.size(); i++) plane[i] = 0;
     return;
   }
   for (int64_t i = 0; i < to.height; i++) {
     for (int64_t j = 0; j < to.width; j++) plane[i * to.row_stride + j * to.column_stride] = 0;
   }
 }
+
+// Positions begin, begin + step, … below end.
+struct Taps {
+  int64_t begin, end, step;
+  int64_t count() const { return ceil_div(end - begin, step); }
+};
 
 // The windows along one axis: output o reads the positions origin(o) + t * dilation for t < kernel.
 struct Axis {
@@ -49,6 +61,19 @@ struct Axis {
   int64_t reach() const { return (kernel - 1) * dilation; }
   int64_t extent(int64_t n) const { return (n - 1) * stride + reach() + 1; }  // what n neighbouring windows read
   bool inside(int64_t begin, int64_t end) const { return origin(begin) >= 0 && origin(end - 1) + reach() < size; }
+
+  // What output o reads inside the plane.
+  Taps taps(int64_t o) const {
+    const int64_t first = origin(o), begin = first >= 0 ? first : first + ceil_div(-first, dilation) * dilation;
+    return {begin, max_of(begin, min_of(first + reach() + 1, size)), dilation};
+  }
+
+  // The outputs that read position i, without dilation; of n neighbouring positions at most seen_extent(n).
+  Taps seen_by(int64_t i) const {
+    const int64_t below = i + pad - kernel, end = min_of(outputs, (i + pad) / stride + 1);
+    return {below < 0 ? 0 : min_of(below / stride + 1, end), end, 1};
+  }
+  int64_t seen_extent(int64_t n) const { return (n + kernel - 2) / stride + 1; }
 };
 
 // The inputs of a band of output rows, padding included: `data` is the origin of the band's first window.

@@ -2,7 +2,7 @@
 //
 // A window's elements are added in row-major order from +0 and the sum is divided; a gradient adds each output's share
 // in row-major order of the outputs. Padding adds +0 at most, which changes no bit.
-#include "pool.hpp"
+#include "pool_planes.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -76,12 +76,6 @@ struct AvgPool {
   }
 };
 
-template <class T>
-void forward_regular(const Call& call) {
-  Geometry g(call.attr, call.in[0], call.out[0]);
-  pool<T>(call.in[0], g.rows, g.columns, T(0), AvgPool<T>{Planes<T>(call.out[0]), g.rows, g.columns, g.divisor<T>()});
-}
-
 // The gradient, a row of the input at a time. The row is kept apart by phase: position d lies in slot (d + pad) /
 // stride of phase (d + pad) % stride, so that tap j of all outputs is a run of slots of phase j % stride.
 template <class T>
@@ -97,7 +91,7 @@ struct Spread {
   void run() const {
     int64_t work = to.size() * rows.kernel * columns.kernel / rows.stride;
     parallel_for(to.count, grain_of(work), [=](int64_t begin, int64_t end) {
-      T* phases = (T*)nl_scratch(1, (columns.stride * slots + outputs) * sizeof(T));
+      T* phases = (T*)nl_scratch(1, (columns.stride * slots + outputs + 2 * slots) * sizeof(T));
       for (int64_t p = begin; p < end; p++) {
         for (int64_t i = 0; i < to.height; i++) row(g.plane(p), to.plane(p) + i * to.row_stride, i, phases);
       }
@@ -117,6 +111,21 @@ struct Spread {
         add(phases + j % columns.stride * slots + j / columns.stride, shares);
       }
     }
+    join(phases, to_row);
+  }
+
+  // The row of which every stride-th element lies in one phase.
+  void join(const T* phases, T* to_row) const {
+    if (columns.stride == 1 && to.column_stride == 1) return copy(phases + columns.pad, to_row);
+    if (columns.stride == 2 && to.column_stride == 1) {
+      T* padded = (T*)phases + 2 * slots + outputs;
+      for (int64_t slot = 0; slot < slots; slot += Simd<T>::kWidth) {
+        Zipped<V> both = zip(load<V>(phases + slot), load<V>(phases + slots + slot));
+        store(padded + 2 * slot, both.low);
+        store(padded + 2 * slot + Simd<T>::kWidth, both.high);
+      }
+      return copy(padded + columns.pad, to_row);
+    }
     for (int64_t r = 0; r < columns.stride; r++) {
       const T* phase = phases + r * slots;
       int64_t slot = r >= columns.pad ? 0 : ceil_div(columns.pad - r, columns.stride);
@@ -125,6 +134,8 @@ struct Spread {
       }
     }
   }
+
+  void copy(const T* from, T* to_row) const { __builtin_memcpy(to_row, from, to.width * sizeof(T)); }
 
   // shares = g / divisor, +0 beyond the outputs.
   void share(const T* row, int64_t oh, T* shares) const {
@@ -143,79 +154,132 @@ struct Spread {
   }
 };
 
+// ---- vectors across planes: windows of any ranges ----
+
 template <class T>
-void backward_regular(const Call& call) {
-  Geometry g(call.attr, call.out[0], call.in[0]);
-  const Axis& columns = g.columns;
-  int64_t outputs = whole_vectors<T>(columns.outputs);
-  int64_t of_taps = outputs + (columns.kernel - 1) / columns.stride;
-  int64_t slots = max_of(of_taps, (columns.size + columns.pad) / columns.stride + 1);
-  Spread<T>{Planes<const T>(call.in[0]), Planes<T>(call.out[0]), g.rows, columns, g.divisor<T>(), outputs, slots}.run();
-}
+struct RegularWindows {
+  using Axis = nl::NL_ISA::Axis;
+  Axis rows, columns;
+  Divisor<T> count;
 
-// ---- windows of nearly equal size that cover everything ----
-
-struct Span {
-  int64_t begin, end;
-
-  // Window o of `outputs` over `size` positions.
-  static Span of(int64_t o, int64_t outputs, int64_t size) {
-    return {o * size / outputs, ceil_div((o + 1) * size, outputs)};
-  }
-  int64_t count() const { return end - begin; }
+  T divisor(int64_t oh, int64_t ow) const { return count.row(rows, oh) * count.column(columns, ow); }
 };
 
-// All windows of kPlanes planes from p on, side by side: one chain of additions alone waits for each addition.
-template <int kPlanes, class T>
-void mean_planes(const Planes<const T>& x, const Planes<T>& y, int64_t p) {
-  const T* from[kPlanes];
-  for (int k = 0; k < kPlanes; k++) from[k] = x.plane(p + k);
-  for (int64_t o = 0; o < y.size(); o++) {
-    int64_t oh = o / y.width, ow = o % y.width;
-    Span h = Span::of(oh, y.height, x.height), w = Span::of(ow, y.width, x.width);
-    T sum[kPlanes] = {};
-    for (int64_t i = h.begin; i < h.end; i++) {
-      for (int64_t j = w.begin; j < w.end; j++) {
-        int64_t at = i * x.row_stride + j * x.column_stride;
-#pragma GCC unroll 8
-        for (int k = 0; k < kPlanes; k++) sum[k] += from[k][at];
+// Windows of nearly equal size that cover everything.
+template <class T>
+struct AdaptiveWindows {
+  using Axis = AdaptiveAxis;
+  Axis rows, columns;
+
+  T divisor(int64_t oh, int64_t ow) const { return T(rows.taps(oh).count() * columns.taps(ow).count()); }
+};
+
+template <class V, class Source>
+V sum_of(const Source& x, Taps rows, Taps columns) {
+  V sum = {};
+  for_taps(rows, columns, [&](int64_t i, int64_t j) { sum += x.at(i, j); });
+  return sum;
+}
+
+template <class T, class Windows>
+struct Means {
+  using V = typename Simd<T>::V;
+  static constexpr int kResults = 1;
+  static constexpr bool kPrepares = false;
+  Planes<T> y;
+  Windows windows;
+
+  template <class Source>
+  void tile(const Source& x, const Tile& t, int64_t first, T* results) const {
+    T* to = results;
+    for (int64_t oh = t.top; oh < t.bottom; oh++) {
+      for (int64_t ow = t.left; ow < t.right; ow++, to += Simd<T>::kWidth) {
+        V sum = sum_of<V>(x, t.rows(oh), t.columns(ow));
+        store(to, sum / splat<V>(windows.divisor(oh, ow)));
       }
     }
-    T divisor = T(h.count() * w.count());
-    for (int k = 0; k < kPlanes; k++) y.plane(p + k)[oh * y.row_stride + ow * y.column_stride] = sum[k] / divisor;
+    finish(y, first, t, results);
   }
+};
+
+// The way back: outputs become their shares, and every position adds those of the windows it lies in.
+template <class T, class Windows>
+struct Shares {
+  using V = typename Simd<T>::V;
+  static constexpr int kResults = 1;
+  static constexpr bool kPrepares = true;
+  Planes<T> to;
+  Windows windows;
+
+  void prepare(T* panel, const Tile& t) const {
+    for (int64_t oh = t.first_row; oh < t.end_row; oh++) {
+      for (int64_t ow = t.first_column; ow < t.end_column; ow++, panel += Simd<T>::kWidth) {
+        store(panel, load<V>(panel) / splat<V>(windows.divisor(oh, ow)));
+      }
+    }
+  }
+
+  void tile(const Vectors<T>& shares, const Tile& t, int64_t first, T* results) const {
+    T* at = results;
+    for (int64_t i = t.top; i < t.bottom; i++) {
+      for (int64_t j = t.left; j < t.right; j++, at += Simd<T>::kWidth) {
+        store(at, sum_of<V>(shares, t.rows(i), t.columns(j)));
+      }
+    }
+    finish(to, first, t, results);
+  }
+};
+
+template <class T, class Windows>
+void forward_across(const Call& call, const Windows& w) {
+  pool_planes<T>(Planes<const T>(call.in[0]), w.rows, w.columns, Means<T, Windows>{Planes<T>(call.out[0]), w});
+}
+
+template <class T, class Windows>
+void backward_across(const Call& call, const Windows& w) {
+  using Axis = Backward<typename Windows::Axis>;
+  pool_planes<T>(Planes<const T>(call.in[0]), Axis(w.rows), Axis(w.columns),
+                 Shares<T, Windows>{Planes<T>(call.out[0]), w});
+}
+
+// ---- which way ----
+
+template <class T>
+void forward_regular(const Call& call) {
+  const Geometry g(call.attr, call.in[0], call.out[0]);
+  const Divisor<T> divisor = g.divisor<T>();
+  const Planes<const T> x(call.in[0]);
+  if (goes_across(x, g.columns.outputs)) return forward_across<T>(call, RegularWindows<T>{g.rows, g.columns, divisor});
+  pool<T>(call.in[0], g.rows, g.columns, T(0), AvgPool<T>{Planes<T>(call.out[0]), g.rows, g.columns, divisor});
+}
+
+template <class T>
+void backward_regular(const Call& call) {
+  const Geometry g(call.attr, call.out[0], call.in[0]);
+  const Divisor<T> divisor = g.divisor<T>();
+  const Planes<const T> shares(call.in[0]);
+  const Axis& columns = g.columns;
+  if (goes_across(shares, columns.size / 2))
+    return backward_across<T>(call, RegularWindows<T>{g.rows, columns, divisor});
+  const int64_t outputs = whole_vectors<T>(columns.outputs);
+  const int64_t of_taps = outputs + (columns.kernel - 1) / columns.stride;
+  const int64_t slots = whole_vectors<T>(max_of(of_taps, (columns.size + columns.pad) / columns.stride + 1));
+  Spread<T>{shares, Planes<T>(call.out[0]), g.rows, columns, divisor, outputs, slots}.run();
+}
+
+template <class T>
+AdaptiveWindows<T> adaptive(const View& input, const View& output) {
+  return {{input.shape[2], output.shape[2]}, {input.shape[3], output.shape[3]}};
 }
 
 template <class T>
 void forward_adaptive(const Call& call) {
-  constexpr int kPlanes = 8;
-  Planes<const T> x(call.in[0]);
-  Planes<T> y(call.out[0]);
-  parallel_for(y.count, grain_of(x.size()), [=](int64_t begin, int64_t end) {
-    int64_t p = begin;
-    for (; p + kPlanes <= end; p += kPlanes) mean_planes<kPlanes>(x, y, p);
-    for (; p < end; p++) mean_planes<1>(x, y, p);
-  });
+  forward_across<T>(call, adaptive<T>(call.in[0], call.out[0]));
 }
 
 template <class T>
 void backward_adaptive(const Call& call) {
-  Planes<const T> g(call.in[0]);
-  Planes<T> to(call.out[0]);
-  parallel_for(to.count, grain_of(to.size()), [=](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; p++) {
-      T* plane = to.plane(p);
-      clear(to, plane);
-      for (int64_t o = 0; o < g.size(); o++) {
-        int64_t oh = o / g.width, ow = o % g.width;
-        Span h = Span::of(oh, g.height, to.height), w = Span::of(ow, g.width, to.width);
-        T share = g.plane(p)[oh * g.row_stride + ow * g.column_stride] / T(h.count() * w.count());
-        for (int64_t i = h.begin; i < h.end; i++) {
-          for (int64_t j = w.begin; j < w.end; j++) plane[i * to.row_stride + j * to.column_stride] += share;
-        }
-      }
-    }
-  });
+  backward_across<T>(call, adaptive<T>(call.out[0], call.in[0]));
 }
 
 }  // namespace

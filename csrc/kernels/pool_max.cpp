@@ -1,14 +1,30 @@
-// pool_max.cpp: max_pool2d, which gives the largest element of each window and its index, and its gradient.
+// pool_max.cpp: max_pool2d and adaptive_max_pool2d, which give the largest element of each window, or that and its
+// index, and their gradient.
 //
 // The first of equal elements in row-major order wins, a NaN beats every number. Padding is -inf and beats nothing, so
 // a window's index starts at its first element inside the plane.
-#include "pool.hpp"
+#include "pool_planes.hpp"
 
 namespace nl::NL_ISA {
 namespace {
 
+// The largest of the vectors taken, lane by lane; any NaN gives NaN.
+template <class T, class V>
+struct Largest {
+  V best = splat<V>(-T(__builtin_inf()));
+  decltype(V{} != V{}) nans = {};
+
+  void take(V next) {
+    best = next > best ? next : best;
+    nans |= next != next;
+  }
+  V value() const { return nans ? splat<V>(T(__builtin_nan(""))) : best; }
+};
+
 // The first tap of output o that lies inside the plane.
 int64_t first_tap(const Axis& a, int64_t o) { return a.origin(o) >= 0 ? 0 : ceil_div(-a.origin(o), a.dilation); }
+
+// ---- vectors along rows ----
 
 // `Offset` holds the distance of any element of a window from its origin, in the plane.
 template <class T, class Offset>
@@ -77,8 +93,30 @@ struct MaxPool {
   }
 };
 
+template <class T>
+struct MaxValues {
+  Planes<T> values;
+  Axis rows, columns;
+
+  using Plane = T*;
+  Plane plane(int64_t p) const { return values.plane(p); }
+
+  template <int kStride, class V>
+  void vector(T* plane, const T* corner, int64_t row_stride, int64_t oh, int64_t ow, int64_t count) const {
+    Largest<T, V> largest;
+    for (int64_t i = 0; i < rows.kernel; i++) {
+      const T* row = corner + i * rows.dilation * row_stride;
+      for (int64_t j = 0; j < columns.kernel; j++) {
+        largest.take(strided_load<V, kStride>(row + j * columns.dilation, columns.stride));
+      }
+    }
+    const int64_t w = values.column_stride;
+    strided_store(plane + oh * values.row_stride + ow * w, w, count, largest.value());
+  }
+};
+
 template <class T, class Offset>
-void run(const Call& call, const Axis& rows, const Axis& columns) {
+void with_indices(const Call& call, const Axis& rows, const Axis& columns) {
   int64_t outputs = max_of(columns.outputs, kLeastWidth<T>);
   Offset* first_columns = (Offset*)nl_scratch(0, outputs * sizeof(Offset));
   for (int64_t ow = 0; ow < outputs; ow++) first_columns[ow] = Offset(first_tap(columns, ow) * columns.dilation);
@@ -87,33 +125,149 @@ void run(const Call& call, const Axis& rows, const Axis& columns) {
   pool<T>(call.in[0], rows, columns, -T(__builtin_inf()), outs);
 }
 
+// ---- vectors across planes ----
+
+// The largest of each row's windows first, then of these: where windows overlap, less is compared. Of equal elements
+// that keeps the first, as row-major order does.
+template <class T>
+struct ValuesAcross {
+  using V = typename Simd<T>::V;
+  static constexpr int W = Simd<T>::kWidth, kResults = 1;
+  static constexpr bool kPrepares = false;
+  Planes<T> values;
+
+  template <class Source>
+  void tile(const Source& x, const Tile& t, int64_t first, T* results) const {
+    const int64_t width = t.right - t.left, height = max_of(0, t.end_row - t.first_row);
+    T* of_rows = (T*)nl_scratch(3, height * width * W * sizeof(T));
+    for (int64_t i = t.first_row; i < t.end_row; i++) {
+      for (int64_t ow = t.left; ow < t.right; ow++) {
+        store(of_rows + ((i - t.first_row) * width + ow - t.left) * W,
+              largest({i, i + 1, 1}, t.columns(ow), [&](int64_t i, int64_t j) { return x.at(i, j); }));
+      }
+    }
+    const Vectors<T> rows{of_rows - (t.first_row * width + t.left) * W, width * W, W};
+    T* to = results;
+    for (int64_t oh = t.top; oh < t.bottom; oh++) {
+      for (int64_t ow = t.left; ow < t.right; ow++, to += W) {
+        store(to, largest(t.rows(oh), {ow, ow + 1, 1}, [&](int64_t i, int64_t j) { return rows.at(i, j); }));
+      }
+    }
+    finish(values, first, t, results);
+  }
+
+  template <class At>
+  static V largest(Taps rows, Taps columns, const At& at) {
+    Largest<T, V> largest;
+    for_taps(rows, columns, [&](int64_t i, int64_t j) { largest.take(at(i, j)); });
+    return largest.value();
+  }
+};
+
+template <class T>
+struct IndicesAcross {
+  using V = typename Simd<T>::V;
+  using Offset = Mask<T>;
+  using OffsetV = typename Simd<Offset>::V;
+  static constexpr int kResults = 2;
+  static constexpr bool kPrepares = false;
+  Planes<T> values;
+  Planes<int64_t> indices;
+  int64_t width;  // of the input plane, whose offsets fit
+
+  template <class Source>
+  void tile(const Source& x, const Tile& t, int64_t first, T* results) const {
+    const int64_t outputs = (t.bottom - t.top) * (t.right - t.left);
+    T* to = results;
+    Offset* places = (Offset*)(results + outputs * Simd<T>::kWidth);
+    for (int64_t oh = t.top; oh < t.bottom; oh++) {
+      for (int64_t ow = t.left; ow < t.right; ow++, to += Simd<T>::kWidth, places += Simd<T>::kWidth) {
+        window(x, t.rows(oh), t.columns(ow), to, places);
+      }
+    }
+    finish(values, first, t, results);
+    finish(indices, first, t, (const Offset*)(results + outputs * Simd<T>::kWidth));
+  }
+
+  // As MaxPool::windows, of one window in every plane.
+  template <class Source>
+  void window(const Source& x, Taps rows, Taps columns, T* value, Offset* place) const {
+    V best = splat<V>(-T(__builtin_inf()));
+    OffsetV at = splat<OffsetV>(Offset(rows.begin * width + columns.begin));
+    auto nans = best != best;
+    for_taps(rows, columns, [&](int64_t i, int64_t j) {
+      const V next = x.at(i, j);
+      auto wins = next > best;
+      best = wins ? next : best;
+      at = wins ? splat<OffsetV>(Offset(i * width + j)) : at;
+      nans |= next != next;
+    });
+    if (any_lane(nans)) {
+      for_taps(rows, columns, [&](int64_t i, int64_t j) {
+        const V next = x.at(i, j);
+        auto wins = (next != next) & (best == best);
+        best = wins ? next : best;
+        at = wins ? splat<OffsetV>(Offset(i * width + j)) : at;
+      });
+    }
+    store(value, best);
+    store(place, at);
+  }
+};
+
+// The largest elements alone, or with their indices where there is a second result.
+template <class T, class A>
+void across(const Call& call, const A& rows, const A& columns) {
+  const Planes<const T> x(call.in[0]);
+  const Planes<T> values(call.out[0]);
+  if (call.n_out == 1) return pool_planes<T>(x, rows, columns, ValuesAcross<T>{values});
+  pool_planes<T>(x, rows, columns, IndicesAcross<T>{values, Planes<int64_t>(call.out[1]), x.width});
+}
+
 template <class T>
 void forward(const Call& call) {
   const int64_t* a = call.attr;  // kernel, stride, pad, dilation, each of rows and columns
   const View &x = call.in[0], &out = call.out[0];
   Axis rows{x.shape[2], out.shape[2], a[0], a[2], a[4], a[6]};
   Axis columns{x.shape[3], out.shape[3], a[1], a[3], a[5], a[7]};
-  bool wide = (rows.reach() * columns.size + columns.reach()) >> (8 * sizeof(T) - 1) != 0;
-  wide ? run<T, int64_t>(call, rows, columns) : run<T, Mask<T>>(call, rows, columns);
+  const bool wide = x.shape[2] * x.shape[3] >> (8 * sizeof(T) - 1) != 0;
+  // Across planes the values alone take 10 comparisons of a 5 x 5 window instead of 25: worth more than short rows.
+  const bool separates = call.n_out == 1 && rows.kernel > rows.stride && columns.kernel > 3;
+  const int64_t row = separates ? columns.outputs * 9 / (rows.kernel * columns.kernel) : columns.outputs;
+  if (!wide && goes_across(Planes<const T>(x), row)) return across<T>(call, rows, columns);
+  if (call.n_out == 1) {
+    return pool<T>(x, rows, columns, -T(__builtin_inf()), MaxValues<T>{Planes<T>(out), rows, columns});
+  }
+  wide ? with_indices<T, int64_t>(call, rows, columns) : with_indices<T, Mask<T>>(call, rows, columns);
 }
+
+template <class T>
+void forward_adaptive(const Call& call) {
+  const View &x = call.in[0], &out = call.out[0];
+  across<T>(call, AdaptiveAxis{x.shape[2], out.shape[2]}, AdaptiveAxis{x.shape[3], out.shape[3]});
+}
+
+// ---- the way back ----
 
 // Adds each g at its index, in row-major order of g. False if an index lies outside the plane.
 template <class T>
 bool scatter_plane(const Planes<const T>& g, const Planes<const int64_t>& index, const Planes<T>& to, int64_t p,
                    int64_t* fault) {
+  const bool flat = g.contiguous() && index.contiguous();
+  const int64_t height = flat ? 1 : g.height, width = flat ? g.size() : g.width, size = to.size();
+  const T* shares = g.plane(p);
+  const int64_t* places = index.plane(p);
   T* plane = to.plane(p);
   clear(to, plane);
-  for (int64_t h = 0; h < g.height; h++) {
-    const T* share = g.plane(p) + h * g.row_stride;
-    const int64_t* at = index.plane(p) + h * index.row_stride;
-    for (int64_t w = 0; w < g.width; w++) {
-      int64_t i = at[w * index.column_stride];
-      if ((uint64_t)i >= (uint64_t)to.size()) {
-        fault[0] = i, fault[1] = to.size(), fault[2] = 2;
+  for (int64_t h = 0; h < height; h++, shares += g.row_stride, places += index.row_stride) {
+    for (int64_t w = 0; w < width; w++) {
+      const int64_t i = places[w * index.column_stride];
+      if ((uint64_t)i >= (uint64_t)size) {
+        fault[0] = i, fault[1] = size, fault[2] = 2;
         return false;
       }
       int64_t place = to.contiguous() ? i : i / to.width * to.row_stride + i % to.width * to.column_stride;
-      plane[place] += share[w * g.column_stride];
+      plane[place] += shares[w * g.column_stride];
     }
   }
   return true;
@@ -144,6 +298,13 @@ int backward(const Call& call) {
 
 int max_pool2d(const Call& call) {
   call.in[0].dtype == DType::f64 ? forward<double>(call) : forward<float>(call);
+  return kOk;
+}
+
+int max_pool2d_values(const Call& call) { return max_pool2d(call); }
+
+int adaptive_max_pool2d(const Call& call) {
+  call.in[0].dtype == DType::f64 ? forward_adaptive<double>(call) : forward_adaptive<float>(call);
   return kOk;
 }
 

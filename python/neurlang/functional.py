@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from . import _tensor as F
 from ._tensor import (
     Tensor,
-    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
     avg_pool2d,
     conv2d,
     conv_transpose2d,
@@ -28,15 +28,22 @@ from ._tensor import (
 )
 from .autograd import no_grad
 from .errors import DTypeError
-from .ops import attention, composite, convolutions, losses, order, places, statistics
+from .ops import attention, composite, convolutions, losses, order, places, pooling, statistics
 
 Fn = TypeVar("Fn", bound=Callable[..., Tensor])
 
 __all__ = [
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "addmm",
     "allclose",
+    "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -73,7 +80,9 @@ __all__ = [
     "logsigmoid",
     "logsumexp",
     "masked_select",
+    "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
     "mean",
     "median",
     "mish",
@@ -187,6 +196,18 @@ mse_loss = _bind(losses.mse_loss)
 l1_loss = _bind(losses.l1_loss)
 smooth_l1_loss = _bind(losses.smooth_l1_loss)
 huber_loss = _bind(losses.huber_loss)
+
+# ---- pooling ----
+
+max_pool1d = _bind(pooling.max_pool1d)
+max_pool3d = _bind(pooling.max_pool3d)
+avg_pool1d = _bind(pooling.avg_pool1d)
+avg_pool3d = _bind(pooling.avg_pool3d)
+adaptive_avg_pool1d = _bind(pooling.adaptive_avg_pool1d)
+adaptive_avg_pool2d = _bind(pooling.adaptive_avg_pool2d)
+adaptive_avg_pool3d = _bind(pooling.adaptive_avg_pool3d)
+adaptive_max_pool1d = _bind(pooling.adaptive_max_pool1d)
+adaptive_max_pool3d = _bind(pooling.adaptive_max_pool3d)
 
 # ---- layers ----
 

@@ -104,6 +104,8 @@ ROWS: dict[str, tuple[Callable[..., nl.Tensor], tuple[tuple[int, ...], ...]]] = 
     "layer_norm": (lambda x, w, b: F.layer_norm(x, (130,), w, b), ((9, 130), (130,), (130,))),
     "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1), ((2, 3, 13, 17),)),
     "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1), ((2, 3, 13, 17),)),
+    "pooling across planes": (lambda x: F.max_pool2d(F.avg_pool2d(x, 3, 1, 1), 2), ((2, 10, 13, 12),)),
+    "adaptive_max_pool2d": (lambda x: F.adaptive_max_pool2d(x, 3), ((2, 3, 13, 17),)),
     "adaptive_avg_pool2d": (lambda x: F.adaptive_avg_pool2d(x, 3), ((2, 3, 13, 17),)),
     "gather": (lambda x: x.gather(1, nl.tensor([[0, 4, -1], [2, 2, 1]])), ((2, 5),)),
     "index_select": (lambda x: x[nl.tensor([3, 0, 3, -1])], ((4, 37),)),

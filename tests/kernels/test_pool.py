@@ -11,6 +11,7 @@ import pytest
 import neurlang as nl
 import neurlang.nn.functional as F
 from neurlang import _tensor
+from neurlang.ops.table import ROWS
 
 from .contraction import Array, assert_same_bits, tensor
 from .reduction import numbers, on_all_threads
@@ -89,6 +90,8 @@ def test_max_pool2d(rng: np.random.Generator, dtype: type, case: int) -> None:
         assert_same_bits(got, want)
     for got in on_all_threads(lambda: pool()[1]):
         np.testing.assert_array_equal(got, index)
+    for got in on_all_threads(lambda: F.max_pool2d(tensor(x), *attrs, ceil_mode=rows.ceil)):
+        assert_same_bits(got, want)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -175,10 +178,106 @@ def test_adaptive_avg_pool2d_and_its_gradient(rng: np.random.Generator, dtype: t
         for o, places, divisor in seen:
             want[..., o[0], o[1]] = average(x, places, divisor)
         gradient = spread(g, x.shape, seen)
-    for got in on_all_threads(lambda: F.adaptive_avg_pool2d(tensor(x), (out_h, out_w))):
+    for got in on_all_threads(lambda: _tensor._adaptive_avg_pool2d(tensor(x), out_h, out_w)):
         assert_same_bits(got, want)
     for got in on_all_threads(lambda: _tensor._adaptive_avg_pool2d_grad(tensor(g), height, width)):
         assert_same_bits(got, gradient)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("case", CASES)
+def test_adaptive_max_pool2d(rng: np.random.Generator, dtype: type, case: int) -> None:
+    height, width, out_h, out_w = (int(n) for n in rng.integers(1, 15, 4))
+    x = numbers(rng, (int(rng.integers(0, 3)), int(rng.integers(1, 20)), height, width), dtype)
+    want, index = ROWS["adaptive_max_pool2d"].numpy(np, x, out_h, out_w)
+    for got in on_all_threads(lambda: F.adaptive_max_pool2d(tensor(x), (out_h, out_w), True)[0]):
+        assert_same_bits(got, want)
+    np.testing.assert_array_equal(F.adaptive_max_pool2d(tensor(x), (out_h, out_w), True)[1].numpy(), index)
+
+
+# Channels last, in whole groups of planes and not; planes in several tiles; windows too large for a panel.
+LAYOUTS = [(2, 32, 9, 11), (1, 20, 9, 11), (1, 17, 90, 70), (1, 3, 3, 5000), (2, 16, 130, 100)]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", LAYOUTS)
+def test_no_way_through_memory_shows(rng: np.random.Generator, dtype: type, shape: tuple[int, ...]) -> None:
+    x = rng.standard_normal(shape).astype(dtype)
+    x[rng.random(shape) < 1e-3] = np.nan
+    last = tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    apart = tensor(np.repeat(x, 2, 3))[..., ::2]
+    for size in ((1, 1), (3, 2), (7, 8)):
+        means = ROWS["adaptive_avg_pool2d"].numpy(np, x, *size)
+        best, index = ROWS["adaptive_max_pool2d"].numpy(np, x, *size)
+        for layout in (tensor(x), last, apart):
+            assert_same_bits(_tensor._adaptive_avg_pool2d(layout, *size).numpy(), means)
+            assert_same_bits(F.adaptive_max_pool2d(layout, size).numpy(), best)
+            np.testing.assert_array_equal(F.adaptive_max_pool2d(layout, size, True)[1].numpy(), index)
+    for geometry in ((3, 3, 2, 2, 1, 1), (2, 3, 2, 3, 0, 1)):
+        pairs = [geometry[i : i + 2] for i in (0, 2, 4)]
+        best, index = ROWS["max_pool2d"].numpy(np, x, *geometry, 1, 1, 0)
+        means = ROWS["avg_pool2d"].numpy(np, x, *geometry, 0, 1, 0)
+        g = rng.standard_normal(means.shape).astype(dtype)
+        gradient = ROWS["avg_pool2d_grad"].numpy(np, g, *geometry, 0, 1, 0, *shape[2:])
+        assert_same_bits(_tensor._avg_pool2d_grad(tensor(g), *geometry, 0, 1, 0, *shape[2:]).numpy(), gradient)
+        for layout in (tensor(x), last, apart):
+            assert_same_bits(F.avg_pool2d(layout, *pairs).numpy(), means)
+            assert_same_bits(F.max_pool2d(layout, *pairs).numpy(), best)
+            np.testing.assert_array_equal(F.max_pool2d(layout, *pairs, return_indices=True)[1].numpy(), index)
+
+
+def test_adaptive_pooling_to_nothing_and_back() -> None:
+    x = nl.ones(2, 3, 4, 5, requires_grad=True)
+    for y in (F.adaptive_avg_pool2d(x, (0, 2)), F.adaptive_max_pool2d(x, (0, 2))):
+        assert y.shape == (2, 3, 0, 2)
+        (grad,) = nl.grad(y.sum(), (x,))
+        np.testing.assert_array_equal(grad.numpy(), np.zeros(x.shape))
+
+
+# ---- one and three axes ----
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+@pytest.mark.parametrize("case", range(12))
+def test_pytorch_agrees_in_other_dimensions(rng: np.random.Generator, torch: Any, axes: int, case: int) -> None:
+    theirs, name = torch.nn.functional, f"pool{axes}d"
+    kernel = [int(n) for n in rng.integers(1, 4, axes)]
+    padding = [int(rng.integers(0, k // 2 + 1)) for k in kernel]
+    stride, dilation = ([int(n) for n in rng.integers(1, 4, axes)] for _ in range(2))
+    ceil, include_pad, override = bool(rng.integers(2)), bool(rng.integers(2)), [None, 5][int(rng.integers(2))]
+    lead = (2, 3) if rng.integers(2) else (3,)
+    x = np.round(rng.standard_normal((*lead, *(int(n) for n in rng.integers(7, 11, axes)))), 1)  # ties
+    rest = (override,) if axes == 3 else ()
+    size = [None if rng.random() < 0.2 else int(rng.integers(1, 7)) for _ in range(axes)]
+    forms = {
+        f"max_{name}": (kernel, stride, padding, dilation, ceil, True),
+        f"avg_{name}": (kernel, stride, padding, ceil, include_pad, *rest),
+        f"adaptive_avg_{name}": (size if axes > 1 else size[0] or 3,),
+        f"adaptive_max_{name}": (size if axes > 1 else size[0] or 3, True),
+    }
+    for form, args in forms.items():
+        ours, mine = getattr(F, form), nl.tensor(x, requires_grad=True)
+        leaf = torch.tensor(x, requires_grad=True)
+        got, want = ours(mine, *args), getattr(theirs, form)(leaf, *args)
+        if isinstance(got, tuple):
+            np.testing.assert_array_equal(got[1].numpy(), want[1].numpy(), err_msg=form)
+            got, want = got[0], want[0]
+            np.testing.assert_array_equal(ours(nl.tensor(x), *args[:-1]).numpy(), want.detach().numpy())
+        np.testing.assert_allclose(got.detach().numpy(), want.detach().numpy(), rtol=1e-12, atol=1e-12, err_msg=form)
+        g = rng.standard_normal(got.shape)
+        (grad,) = nl.grad(got, (mine,), nl.tensor(g))
+        want.backward(torch.tensor(g))
+        np.testing.assert_allclose(grad.numpy(), leaf.grad.numpy(), rtol=1e-12, atol=1e-12, err_msg=form)
+
+
+@pytest.mark.parametrize("form", ["max_pool1d", "max_pool3d", "avg_pool1d", "avg_pool3d"])
+def test_other_dimensions_refuse_what_does_not_fit(form: str) -> None:
+    pool, axes = getattr(F, form), int(form[-2])
+    for shape, args in (((4,) * (axes + 3), (2,)), ((3,) * (axes + 2), (4,)), ((8,) * (axes + 2), (3, 1, 2))):
+        with pytest.raises(nl.ShapeError, match="pool"):
+            pool(nl.ones(*shape), *args)
+    with pytest.raises(nl.ShapeError, match="kernel_size"):
+        pool(nl.ones(*(4,) * (axes + 2)), (2,) * (axes + 1))
 
 
 @pytest.mark.parametrize("case", CASES)

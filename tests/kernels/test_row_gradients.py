@@ -16,7 +16,7 @@ from neurlang.nn import functional as F
 from neurlang.ops.composite import bits_of_double as bits_of
 
 from .contraction import Array, assert_same_bits, fma, tensor
-from .reduction import numbers, on_all_threads, shape_around
+from .reduction import largest, numbers, on_all_threads, shape_around, tree
 
 FLOATS = [np.float32, np.float64]
 LENGTHS = [1, 2, 7, 31, 32, 33, 64, 100, 511, 513, 1100, 1500]
@@ -38,6 +38,25 @@ def test_softmax_gradients(rng: np.random.Generator, dtype: type, length: int, c
         (want,) = from_definition(op, [g, y], axis)
         for got in on_all_threads(lambda call=call: call(tensor(g), tensor(y), axis)):
             assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("n", [1, 5, 16, 17, 33, 64, 100, 255, 256])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_short_rows_go_side_by_side(rng: np.random.Generator, dtype: type, n: int) -> None:
+    """Rows in groups of a vector's width, and those that are left over, in whole steps of memory and not."""
+    for rows in (7, 16, 40, 2 * 16 + 1):
+        x, g = numbers(rng, (rows, n), dtype), numbers(rng, (rows, n), dtype)
+        for op, operands in (("softmax", [x]), ("log_softmax", [x]), ("softmax_grad", [g, x]),
+                             ("log_softmax_grad", [g, x]), ("sum_squares", [x])):  # fmt: skip
+            (want,) = from_definition(op, operands, 1)
+            call = getattr(nl, op, None) or getattr(_tensor, f"_{op}")
+            for got in on_all_threads(lambda call=call, operands=operands: call(*map(tensor, operands), 1)):
+                assert_same_bits(got, want)
+        with np.errstate(all="ignore"):
+            for got in on_all_threads(lambda x=x: nl.sum(tensor(x), 1, True)):
+                assert_same_bits(got, tree(x, 1))
+            for got in on_all_threads(lambda x=x: nl.amax(tensor(x), 1, True)):
+                assert_same_bits(got, largest(x, 1))
 
 
 @pytest.mark.parametrize("shape", [(600, 40), (1100, 130), (2, 700, 96)], ids=str)
@@ -101,3 +120,68 @@ def test_large_offsets_do_not_spoil_the_gradient(rng: np.random.Generator) -> No
     got = _tensor._layer_norm_grad(tensor(g), tensor(x), tensor(ones.astype(np.float32)), bits_of(0.0))[0].numpy()
     want = from_definition("layer_norm_grad", [g.astype(np.float64), x.astype(np.float64), ones], bits_of(0.0))[0]
     assert_close(got, want, "rounding of a large mean", scale=1000)
+
+
+# Short pieces in whole groups and not, pieces longer than a block, one piece, one element.
+CHANNELS = [
+    (1, 1, 1, 1),
+    (2, 3, 4, 5),
+    (33, 2, 3, 49),
+    (3, 2, 20, 130),
+    (5, 1, 2, 700),
+    (2, 2, 1, 1030),
+    (2, 40, 1, 16),
+]
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+@pytest.mark.parametrize("shape", CHANNELS, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_channel_norm_and_its_gradients(
+    rng: np.random.Generator, dtype: type, shape: tuple[int, ...], axis: int
+) -> None:
+    x, g = numbers(rng, shape, dtype), numbers(rng, shape, dtype)
+    weight, bias = (numbers(rng, (*shape[1:3], 1), dtype) for _ in range(2))
+    attrs = axis, bits_of(1e-5)
+    want = from_definition("channel_norm", [x, weight, bias], *attrs)
+    backward = [g, x, weight, *want[1:]]
+    wanted = want + from_definition("channel_norm_grad", backward, *attrs)
+    forward = lambda: _tensor._channel_norm(tensor(x), tensor(weight), tensor(bias), *attrs)  # noqa: E731
+    gradient = lambda: _tensor._channel_norm_grad(*map(tensor, backward), *attrs)  # noqa: E731
+    for k in range(6):
+        for got in on_all_threads(lambda k=k: (forward() if k < 3 else gradient())[k % 3]):
+            assert_same_bits(got, wanted[k])
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (17, 4, 300), (1, 1, 1), (4, 2, 1)], ids=str)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_channel_affine(rng: np.random.Generator, dtype: type, shape: tuple[int, ...]) -> None:
+    operands = [numbers(rng, s, dtype) for s in (shape, *[(shape[1], 1)] * 3)]
+    (want,) = from_definition("channel_affine", operands)
+    for got in on_all_threads(lambda: _tensor._channel_affine(*map(tensor, operands))):
+        assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("form", ["batch_norm", "group_norm", "batch_norm of vectors", "batch_norm, not training"])
+def test_gradients_of_channel_norms(rng: np.random.Generator, form: str) -> None:
+    shape = (4, 6) if "vectors" in form else (3, 6, 5)
+    x, weight, bias = (nl.tensor(rng.standard_normal(s), requires_grad=True) for s in (shape, (6,), (6,)))
+    mean, var = nl.tensor(rng.standard_normal(6)), nl.tensor(rng.random(6) + 0.5)
+    run = {
+        "group_norm": lambda x, w, b: F.group_norm(x, 2, w, b),
+        "batch_norm, not training": lambda x, w, b: F.batch_norm(x, mean, var, w, b),
+    }.get(form, lambda x, w, b: F.batch_norm(x, None, None, w, b, True))
+    assert gradcheck(run, (x, weight, bias), **GRADCHECK)
+    assert gradgradcheck(run, (x, weight, bias), **GRADCHECK)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 3, 5), (2, 8, 40)])
+def test_channel_norms_hold_to_pytorch(rng: np.random.Generator, torch: Any, shape: tuple[int, ...]) -> None:
+    """Beside a mean of 1e6 too: the variance takes two passes."""
+    for offset, tolerance in ((0.0, 1e-5), (1e6, 0.3)):
+        x = (rng.standard_normal(shape) + offset).astype(np.float32)
+        exact = torch.tensor(x).double()
+        ours, theirs = F.batch_norm(tensor(x), None, None, training=True), torch.nn.functional.batch_norm
+        np.testing.assert_allclose(ours.numpy(), theirs(exact, None, None, training=True).numpy(), atol=tolerance)
+        ours, theirs = F.group_norm(tensor(x), 2), torch.nn.functional.group_norm
+        np.testing.assert_allclose(ours.numpy(), theirs(exact, 2).numpy(), atol=tolerance)

@@ -13,6 +13,7 @@ from neurlang import nn
 from neurlang.autograd import gradcheck
 
 IMAGE = (2, 4, 9, 8)
+SIGNAL = (2, 4, 13)
 VOLUME = (2, 4, 5, 6, 7)
 
 # name -> (how to make the layer, shape of its input)
@@ -66,6 +67,16 @@ LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     ),
     "avg pool divisor": (lambda n: n.AvgPool2d(3, padding=1, divisor_override=5), IMAGE),
     "adaptive avg pool": (lambda n: n.AdaptiveAvgPool2d((4, 3)), IMAGE),
+    "max pool of rows": (lambda n: n.MaxPool1d(3, 2, 1), SIGNAL),
+    "max pool of volumes": (lambda n: n.MaxPool3d(2, ceil_mode=True), VOLUME),
+    "avg pool of rows": (lambda n: n.AvgPool1d(3, padding=1, count_include_pad=False), SIGNAL),
+    "avg pool of volumes": (lambda n: n.AvgPool3d(2, 1, divisor_override=3), VOLUME),
+    "adaptive pools of rows": (lambda n: n.Sequential(n.AdaptiveAvgPool1d(5), n.AdaptiveMaxPool1d(2)), SIGNAL),
+    "adaptive pools of volumes": (
+        lambda n: n.Sequential(n.AdaptiveAvgPool3d((3, None, 2)), n.AdaptiveMaxPool3d(2)),
+        VOLUME,
+    ),
+    "adaptive max pool": (lambda n: n.AdaptiveMaxPool2d((4, 3)), IMAGE),
     "adaptive avg pool to one": (lambda n: n.AdaptiveAvgPool2d(1), IMAGE),
     "adaptive avg pool keeping an axis": (lambda n: n.AdaptiveAvgPool2d((None, 3)), IMAGE),
     "upsample": (lambda n: n.Upsample(scale_factor=2), IMAGE),

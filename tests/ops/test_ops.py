@@ -535,6 +535,7 @@ KERNEL_CALLS: dict[str, tuple[list[tuple[int, ...]], Callable[..., Any]]] = {
     "conv_transpose2d": ([(1, 2, 3, 3), (2, 2, 2, 2)], lambda x, w: nl.conv_transpose2d(x, w, None, 2, 1, 1)),
     "max_pool2d": ([(1, 2, 4, 5)], lambda x: nl.max_pool2d(x, 2, 1, 1)),
     "avg_pool2d": ([(1, 2, 4, 5)], lambda x: nl.avg_pool2d(x, (2, 3), 2, 1, True, False)),
+    "adaptive_max_pool2d": ([(1, 2, 5, 4)], lambda x: nl.adaptive_max_pool2d(x, (3, 2))),
     "adaptive_avg_pool2d": ([(1, 2, 5, 4)], lambda x: nl.adaptive_avg_pool2d(x, (3, 2))),
     "gather": ([(3, 4)], lambda x: nl.gather(x, 1, nl.tensor([[0, 0], [3, -1], [1, 2]]))),
     "scatter_add": ([(3, 4), (3, 2)], lambda x, y: nl.scatter_add(x, 1, nl.tensor([[0, 0], [3, -1], [1, 2]]), y)),

@@ -280,8 +280,11 @@ def _avg_pool2d_grad(g, *attrs):
     return plane_gradient("avg_pool2d_grad", (g,), attrs[:-2], attrs[-2], attrs[-1])
 
 
-def _adaptive_avg_pool2d(x, height, width):
-    return adaptive_avg_pool2d(x, (height, width))
+def _adaptive_avg_pool2d(input, height, width):
+    cdef Dims shape
+    cdef Tensor x = as_images("adaptive_avg_pool2d", input)
+    size = adaptive_size("adaptive_avg_pool2d", x, (height, width), &shape)
+    return call(OP["adaptive_avg_pool2d"], (x,), shape, dtype_id(x.d.dtype), size, numel(x.d))
 
 
 def _adaptive_avg_pool2d_grad(g, height, width):
@@ -363,6 +366,8 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, bint ceil
         dilation, "dilation") + (<int64_t>ceil_mode,)
     attributes(attrs, attr)
     shape = shape_pool2d("max_pool2d", dims_of(&x.d), attr)
+    if not (return_indices or (grad_enabled() and wants_grad(x))):
+        return call(OP["max_pool2d_values"], (x,), shape, dtype_id(x.d.dtype), attrs, numel(x.d))
     values, indices = call_several(OP["max_pool2d"], (x,), (dims_tuple(&shape),) * 2, dtype_id(x.d.dtype), attrs, numel(x.d))
     return (values, indices) if return_indices else values
 
@@ -393,27 +398,40 @@ def avg_pool2d(input, kernel_size, stride=None, padding=0, bint ceil_mode=False,
     return call(OP["avg_pool2d"], (x,), shape, dtype_id(x.d.dtype), attrs, numel(x.d))
 
 
-def adaptive_avg_pool2d(input, output_size):
-    """Means over a grid of output_size windows that cover the image.
+def adaptive_max_pool2d(input, output_size, bint return_indices=False):
+    """The largest elements of a grid of output_size windows; with `return_indices` also their flat places in the plane.
 
-    Window i of n over an extent h goes from floor(i h / n) to ceil((i + 1) h / n); a None keeps the extent.
+    Input [N, C, H, W] or [C, H, W]; the windows are those of `adaptive_avg_pool2d`. The first of equals wins, a NaN
+    beats every number.
 
-    >>> neurlang.adaptive_avg_pool2d(neurlang.arange(16.0).reshape(1, 1, 4, 4), (2, 1))[0, 0].tolist()
-    [[3.5], [11.5]]
+    >>> neurlang.adaptive_max_pool2d(neurlang.arange(16.0).reshape(1, 1, 4, 4), (2, 1))[0, 0].tolist()
+    [[7.0], [15.0]]
     """
     cdef Tensor x
-    cdef int64_t attr[MAX_ATTRS]
+    cdef Dims shape
     if is_tensor(input) and (<Tensor>input).d.rank == 3:
-        return adaptive_avg_pool2d(input.unsqueeze(0), output_size).squeeze(0)
-    x = as_images("adaptive_avg_pool2d", input)
+        parts = adaptive_max_pool2d(input.unsqueeze(0), output_size, True)
+        return tuple([p.squeeze(0) for p in parts]) if return_indices else parts[0].squeeze(0)
+    x = as_images("adaptive_max_pool2d", input)
+    size = adaptive_size("adaptive_max_pool2d", x, output_size, &shape)
+    if x.d.shape[2] * x.d.shape[3] > 0x7fffffff:
+        raise ShapeError(f"adaptive_max_pool2d: planes of more than 2^31 elements are not supported, got {describe(x)}")
+    values, indices = call_several(OP["adaptive_max_pool2d"], (x,), (dims_tuple(&shape),) * 2, dtype_id(x.d.dtype), size,
+                                   numel(x.d))
+    return (values, indices) if return_indices else values
+
+
+cdef tuple adaptive_size(str op, Tensor x, object output_size, Dims* shape):
+    """The two sizes that `output_size` gives, and the result's shape."""
+    cdef int64_t attr[MAX_ATTRS]
     if not isinstance(output_size, (tuple, list)):
         output_size = (output_size, output_size)
     if len(output_size) != 2:
-        raise ShapeError(f"adaptive_avg_pool2d: output_size must be one size or two, got {output_size}")
-    size = [x.d.shape[2 + i] if output_size[i] is None else clip_index(output_size[i]) for i in range(2)]
-    attributes(tuple(size), attr)
-    shape = shape_adaptive_pool2d("adaptive_avg_pool2d", dims_of(&x.d), attr)
-    return call(OP["adaptive_avg_pool2d"], (x,), shape, dtype_id(x.d.dtype), tuple(size), numel(x.d))
+        raise ShapeError(f"{op}: output_size must be one size or two, got {output_size}")
+    size = tuple([x.d.shape[2 + i] if output_size[i] is None else integer(op, output_size[i]) for i in range(2)])
+    attributes(size, attr)
+    shape[0] = shape_adaptive_pool2d(PyUnicode_AsUTF8(op), dims_of(&x.d), attr)
+    return size
 
 
 # ---- gather and scatter ----
@@ -632,6 +650,31 @@ cdef tuple norm_gradients(str op, tuple operands, int vectors, object eps_bits):
     cdef Tensor x = operands[1]
     cdef tuple shapes = (shape_tuple(&x.d),) + ((1, x.d.shape[1]),) * vectors
     return call_several(OP[op], operands, shapes, dtype_id(x.d.dtype), (eps_bits,), numel(x.d))
+
+
+def _channel_affine(input, mean, scale, bias):
+    check_letters("batch_norm", (input, mean, scale, bias), (b"NCS", b"CO", b"CO", b"CO"))
+    cdef Tensor x = input
+    return call(OP["channel_affine"], (x, mean, scale, bias), dims_of(&x.d), dtype_id(x.d.dtype), (), numel(x.d))
+
+
+def _channel_norm(input, weight, bias, axis, eps_bits):
+    """Rows of [N, G, D, S] normalised over S and N (axis 0) or D (axis 2), and the means and variances."""
+    check_letters("channel_norm", (input, weight, bias), (b"NGDS", b"GDO", b"GDO"))
+    cdef Tensor x = input
+    shape = shape_tuple(&x.d)
+    statistics = (1,) + shape[1:3] + (1,) if axis == 0 else shape[:2] + (1, 1)
+    return call_several(OP["channel_norm"], (x, weight, bias), (shape, statistics, statistics), dtype_id(x.d.dtype),
+                        (axis, eps_bits), numel(x.d))
+
+
+def _channel_norm_grad(grad, input, weight, mean, var, axis, eps_bits):
+    check_letters("channel_norm_grad", (grad, input, weight), (b"NGDS", b"NGDS", b"GDO"))
+    cdef Tensor x = input
+    shape = shape_tuple(&x.d)
+    vector = (1,) + shape[1:3] + (1,)
+    return call_several(OP["channel_norm_grad"], (grad, x, weight, mean, var), (shape, vector, vector),
+                        dtype_id(x.d.dtype), (axis, eps_bits), numel(x.d))
 
 
 # ---- attention: query [N, H, G, L, d], key [N, H, S, d], value [N, H, S, e], mask [N, H, G, L, S] or a number;

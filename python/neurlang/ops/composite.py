@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .places import zero_of
-from .statistics import Axes, Tensor, count_over, in_float32, mean, need_axes
+from .statistics import Axes, Tensor, in_float32, mean, need_axes
 
 
 def double_of_bits(bits: int) -> float:
@@ -78,6 +78,33 @@ def define_rms_norm_grad(F: Any, g: Tensor, x: Tensor, weight: Tensor, eps_bits:
     return inverse * (scaled - normal * (F.sum(scaled * normal, 1, True) / n)), F.sum(g * normal, 0, True)
 
 
+def define_channel_norm(
+    F: Any, x: Tensor, weight: Tensor, bias: Tensor, axis: int, eps_bits: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x [N, G, D, S] by the mean and variance over S and one other axis; weight and bias [G, D, 1]."""
+    n = x.shape[3] * x.shape[axis]
+    average = F.sum(F.sum(x, 3, True), axis, True) / n
+    centred = x - average
+    variance = F.sum(F.sum(centred * centred, 3, True), axis, True) / n
+    inverse = F.div(1.0, F.sqrt(variance + double_of_bits(eps_bits)))
+    return centred * (inverse * weight) + bias, average, variance
+
+
+def define_channel_affine(F: Any, x: Tensor, mean: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    return (x - mean) * scale + bias
+
+
+def define_channel_norm_grad(
+    F: Any, g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, axis: int, eps_bits: int
+) -> tuple[Tensor, ...]:
+    n = x.shape[3] * x.shape[axis]
+    inverse = F.div(1.0, F.sqrt(variance + double_of_bits(eps_bits)))
+    normal = (x - mean) * inverse
+    of_g, of_product = F.sum(g, 3, True), F.sum(g * normal, 3, True)
+    rest = g * weight - F.sum(of_g * weight, axis, True) / n - normal * (F.sum(of_product * weight, axis, True) / n)
+    return rest * inverse, F.sum(of_product, 0, True), F.sum(of_g, 0, True)
+
+
 # ---- PyTorch's special arguments in front of elementwise rows ----
 
 
@@ -130,39 +157,50 @@ def batch_norm(
     In training the batch's own statistics are used and move the running ones, the variance by its unbiased estimate.
     """
     if not training:
-        return _normalized(F, input, _channel(input, running_mean), _channel(input, running_var), weight, bias, eps), \
-            running_mean, running_var
-    axes = [d for d in range(input.ndim) if d != 1]
-    n = count_over(input, axes)
+        if running_mean is None or running_var is None:
+            raise ValueError("batch_norm: evaluation needs running statistics")
+        return _normalized(F, input, running_mean, running_var, weight, bias, eps), running_mean, running_var
+    channels = input.shape[1]
+    n = input.numel() // max(channels, 1)
     if n == 1:
         raise ValueError(f"batch_norm: training needs more than one value per channel, got shape {list(input.shape)}")
-    batch_mean = mean(F, input, axes, True)
-    batch_var = F.div(F.sum(F.square(input - batch_mean), axes, True), n)
-    output = _normalized(F, input, batch_mean, batch_var, weight, bias, eps)
+    if input.ndim == 2:
+        batch_mean = mean(F, input, 0, True)
+        batch_var = F.div(F.sum(F.square(input - batch_mean), 0, True), n)
+        output = _normalized(F, input, batch_mean.squeeze(0), batch_var.squeeze(0), weight, bias, eps)
+    else:
+        x = input.reshape(input.shape[0], channels, 1, math.prod(input.shape[2:]))
+        output, batch_mean, batch_var = _by_channels(F, x, weight, bias, 0, eps)
     if running_mean is not None:
         running_mean = running_mean + momentum * (batch_mean.detach().reshape(-1) - running_mean)
     if running_var is not None:
         unbiased = batch_var.detach().reshape(-1) * (n / (n - 1))
         running_var = running_var + momentum * (unbiased - running_var)
-    return output, running_mean, running_var
+    return output.reshape(input.shape), running_mean, running_var
 
 
-def _channel(like: Tensor, values: Tensor | None) -> Tensor:
-    """A vector over the channels, shaped so that it broadcasts against [N, C, …]."""
-    if values is None:
-        raise ValueError("batch_norm: evaluation needs running statistics")
-    return values.reshape(1, -1, *[1] * (like.ndim - 2))
+def _by_channels(
+    F: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The row channel_norm of x [N, G, D, S], where weight and bias [G D] may be left out."""
+    shape = (*x.shape[1:3], 1)
+    weight = F.ones(shape, dtype=x.dtype) if weight is None else weight.reshape(shape)
+    bias = F.zeros(shape, dtype=x.dtype) if bias is None else bias.reshape(shape)
+    made: tuple[Tensor, Tensor, Tensor] = F._channel_norm(x, weight, bias, axis, bits_of_double(eps))
+    return made
 
 
 def _normalized(
     F: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
-    """(x - mean) / √(var + eps) weight + bias, the channel's factor joined first."""
+    """(x - mean) / √(var + eps) weight + bias by vectors over the channels, whose factors are joined first."""
     scale = F.rsqrt(var + eps)
     if weight is not None:
-        scale = scale * _channel(x, weight)
-    output = (x - mean) * scale
-    return output if bias is None else output + _channel(x, bias)
+        scale = scale * weight.reshape(-1)
+    if bias is None:
+        bias = F.zeros(scale.shape, dtype=scale.dtype)
+    rows = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+    return F._channel_affine(rows, mean.unsqueeze(1), scale.unsqueeze(1), bias.unsqueeze(1)).reshape(x.shape)
 
 
 @in_float32
@@ -185,13 +223,8 @@ def group_norm(
     channels = input.shape[1]
     if num_groups < 1 or channels % num_groups:
         raise ValueError(f"group_norm: {channels} channels do not split into {num_groups} groups")
-    size = input.numel() // max(input.shape[0] * num_groups, 1)
-    output = F.layer_norm(input.reshape(input.shape[0] * num_groups, size), (size,), eps=eps).reshape(input.shape)
-    if weight is None:
-        return output if bias is None else output + _channel(input, bias)
-    if bias is None:
-        return output * _channel(input, weight)
-    return F.addcmul(_channel(input, bias), output, _channel(input, weight))
+    x = input.reshape(input.shape[0], num_groups, channels // num_groups, math.prod(input.shape[2:]))
+    return _by_channels(F, x, weight, bias, 2, eps)[0].reshape(input.shape)
 
 
 # ---- layers ----

@@ -269,6 +269,21 @@ def rms_norm(F: Any, g: Any, x: Any, weight: Any, eps_bits: int) -> tuple:
     return gx, gw.reshape(-1)
 
 
+def channel_affine(F: Any, g: Any, x: Any, mean: Any, scale: Any, _bias: Any) -> tuple:
+    scaled = g * scale
+    return scaled, -scaled if wanted(mean) else None, g * (x - mean) if wanted(scale) else None, g
+
+
+def channel_norm(F: Any, g: Any, x: Any, weight: Any, _bias: Any, outs: Any, axis: int, eps_bits: int) -> tuple:
+    """By a kernel of its own; one that is to be differentiated again is written out, with the statistics of x."""
+    if F.is_grad_enabled():
+        _, mean, variance = composite.define_channel_norm(F, x, weight, weight, axis, eps_bits)
+        gx, gw, gb = composite.define_channel_norm_grad(F, g, x, weight, mean, variance, axis, eps_bits)
+    else:
+        gx, gw, gb = F._channel_norm_grad(g, x, weight, *outs[1:], axis, eps_bits)
+    return gx, gw.squeeze(0), gb.squeeze(0)
+
+
 def _written_out(F: Any, define: Any) -> Any:
     return lambda *operands: define(F, *operands)
 

@@ -266,19 +266,33 @@ def pool_extent(n: int, k: int, stride: int, pad: int, dilation: int, ceil_mode:
 def max_pool2d(
     np: Any, x: Array, kh: int, kw: int, sh: int, sw: int, ph: int, pw: int, dh: int, dw: int, ceil_mode: int
 ) -> tuple[Array, Array]:
-    n, c, h, w = x.shape
-    size = pool_extent(h, kh, sh, ph, dh, ceil_mode), pool_extent(w, kw, sw, pw, dw, ceil_mode)
-    best = np.full((n, c, *size), -np.inf, x.dtype)
+    h, w = x.shape[2:]
+
+    def taps(n: int, k: int, stride: int, pad: int, dilation: int) -> list[list[int]]:
+        """What every window along an axis sees."""
+        starts = (o * stride - pad for o in range(pool_extent(n, k, stride, pad, dilation, ceil_mode)))
+        return [[p for t in range(k) if 0 <= (p := start + t * dilation) < n] for start in starts]
+
+    return _largest(np, x, taps(h, kh, sh, ph, dh), taps(w, kw, sw, pw, dw))
+
+
+def adaptive_max_pool2d(np: Any, x: Array, oh: int, ow: int) -> tuple[Array, Array]:
+    h, w = x.shape[2:]
+    return _largest(np, x, [range(*s) for s in _spans(h, oh)], [range(*s) for s in _spans(w, ow)])
+
+
+def _largest(np: Any, x: Array, rows: list, columns: list) -> tuple[Array, Array]:
+    """The largest element of every window and its place: the first of equals, but a NaN beats every number."""
+    best = np.full((*x.shape[:2], len(rows), len(columns)), -np.inf, x.dtype)
     where = np.full(best.shape, -1, np.int64)
-    for oh, ow in np.ndindex(*size):
-        for i, j in np.ndindex(kh, kw):
-            y, z = oh * sh - ph + i * dh, ow * sw - pw + j * dw
-            if not (0 <= y < h and 0 <= z < w):
-                continue
-            value, at = x[:, :, y, z], (slice(None), slice(None), oh, ow)
-            wins = (value > best[at]) | (np.isnan(value) & ~np.isnan(best[at])) | (where[at] < 0)
-            best[at] = np.where(wins, value, best[at])
-            where[at] = np.where(wins, y * w + z, where[at])
+    for oh, ow in np.ndindex(len(rows), len(columns)):
+        at = (slice(None), slice(None), oh, ow)
+        for y in rows[oh]:
+            for z in columns[ow]:
+                value = x[:, :, y, z]
+                wins = (value > best[at]) | (np.isnan(value) & ~np.isnan(best[at])) | (where[at] < 0)
+                best[at] = np.where(wins, value, best[at])
+                where[at] = np.where(wins, y * x.shape[3] + z, where[at])
     return best, where
 
 
@@ -339,14 +353,16 @@ def avg_pool2d_grad(np: Any, g: Array, *geometry: int) -> Array:
     return _spread_means(np, g, h, w, _avg_windows(h, w, g.shape[2:], geometry[:-2]))
 
 
-def _adaptive_windows(h: int, w: int, size: tuple[int, int]) -> list:
-    def spans(n: int, k: int) -> list[tuple[int, int]]:
-        return [(i * n // k, -((-(i + 1) * n) // k)) for i in range(k)]
+def _spans(n: int, k: int) -> list[tuple[int, int]]:
+    """k nearly equal windows that cover n positions."""
+    return [(i * n // k, -((-(i + 1) * n) // k)) for i in range(k)]
 
+
+def _adaptive_windows(h: int, w: int, size: tuple[int, int]) -> list:
     return [
         (oh, ow, rows, columns, (rows[1] - rows[0]) * (columns[1] - columns[0]))
-        for oh, rows in enumerate(spans(h, size[0]))
-        for ow, columns in enumerate(spans(w, size[1]))
+        for oh, rows in enumerate(_spans(h, size[0]))
+        for ow, columns in enumerate(_spans(w, size[1]))
     ]
 
 
@@ -448,6 +464,21 @@ def layer_norm_grad(np: Any, g: Array, x: Array, weight: Array, eps_bits: int) -
     normal, scaled = centred * inverse, g * weight
     rest = scaled - np.mean(scaled, 1, keepdims=True) - normal * np.mean(scaled * normal, 1, keepdims=True)
     return inverse * rest, np.sum(g * normal, 0, keepdims=True), np.sum(g, 0, keepdims=True)
+
+
+def channel_norm(np: Any, x: Array, weight: Array, bias: Array, axis: int, eps_bits: int) -> tuple[Array, ...]:
+    mean, var = x.mean((axis, 3), keepdims=True), x.var((axis, 3), keepdims=True)
+    return (x - mean) / np.sqrt(var + double_of_bits(eps_bits)) * weight + bias, mean, var
+
+
+def channel_norm_grad(
+    np: Any, g: Array, x: Array, weight: Array, mean: Array, var: Array, axis: int, eps_bits: int
+) -> tuple[Array, Array, Array]:
+    deviation = np.sqrt(var + double_of_bits(eps_bits))
+    normal, scaled, over = (x - mean) / deviation, g * weight, (axis, 3)
+    means = scaled.mean(over, keepdims=True), (scaled * normal).mean(over, keepdims=True)
+    sums = (g * normal).sum((0, 3), keepdims=True), g.sum((0, 3), keepdims=True)
+    return (scaled - means[0] - normal * means[1]) / deviation, *sums
 
 
 def rms_norm(np: Any, x: Array, weight: Array, eps_bits: int) -> Array:

@@ -367,7 +367,7 @@ def adaptive_pool2d(op: str, x: Shape, attr: Sequence[int]) -> Shape:
     _check_axes(op, "input", x, 4)
     for i in range(2):
         if x[2 + i] == 0 and attr[i] != 0:
-            _fail(op, f"the {SPATIAL[i]} of input {_text(x)} is 0: there is nothing to average")
+            _fail(op, f"the {SPATIAL[i]} of input {_text(x)} is 0: there is nothing to pool")
     return checked(op, (*x[:2], *attr))
 
 

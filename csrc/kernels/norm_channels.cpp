@@ -1,0 +1,259 @@
+// norm_channels.cpp: batch norm and group norm of x [N, G, D, S], and their gradients: (x - mean) / sqrt(var + eps)
+// weight + bias, where mean and var are taken over S and one of the axes N (batch norm) and D (group norm).
+//
+// A group is what shares a mean: pieces of S elements along that axis. Sums over a group are T(S) of every piece, then
+// T of these; every operation is rounded as in the definition. A group that fits the L2 cache is read from memory once.
+#include "functions.hpp"
+#include "rows.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+// Where the elements of a group lie in one [N, G, D, S] view.
+template <class T>
+struct Pieces {
+  T* data;
+  int64_t stride, step;  // from piece to piece, from element to element
+  const T* end;
+
+  Strided<T> in(int64_t piece) const { return {data + piece * stride, step, end}; }
+  // Memory would idle while a piece is computed, so those of the next group are asked for meanwhile.
+  void prefetch(int64_t piece, int64_t size) const {
+    if (step != 1) return;
+    for (int64_t k = 0; k < size; k += 64 / sizeof(T)) __builtin_prefetch(data + piece * stride + k, 0, 2);
+  }
+  RowOut<T> out(int64_t piece, bool stream) const { return {data + piece * stride, step, stream}; }
+};
+
+// The groups of a call.
+struct Groups {
+  int axis;  // of the pieces: 0 or 2
+  int64_t batch, outer, inner, size;
+
+  Groups(const Call& call, const View& x)
+      : axis(int(call.attr[0])), batch(x.shape[0]), outer(x.shape[1]), inner(x.shape[2]), size(x.shape[3]) {}
+
+  int64_t count() const { return axis == 0 ? outer * inner : batch * outer; }
+  int64_t pieces() const { return axis == 0 ? batch : inner; }
+  // A group's element of a [1, G, D, 1] or [N, G, 1, 1] view.
+  template <class T>
+  T& statistic(const View& v, int64_t group) const {
+    const int64_t *s = v.strides, split = axis == 0 ? inner : outer;
+    return ((T*)v.data)[group / split * s[axis == 0 ? 1 : 0] + group % split * s[axis == 0 ? 2 : 1]];
+  }
+
+  template <class T>
+  Pieces<T> of(const View& v, int64_t group) const {
+    const int64_t* s = v.strides;
+    const int64_t first =
+        axis == 0 ? group / inner * s[1] + group % inner * s[2] : group / outer * s[0] + group % outer * s[1];
+    return {(T*)v.data + first, s[axis], s[3], end_of<T>(v)};
+  }
+
+  // The group's part of a [G, D, 1] view: an element for every piece.
+  template <class T>
+  Strided<T> channels(const View& v, int64_t group) const {
+    if (axis == 0) return {(const T*)v.data + group / inner * v.strides[0] + group % inner * v.strides[1], 0, nullptr};
+    return {(const T*)v.data + group % outer * v.strides[0], v.strides[1], nullptr};
+  }
+
+  // The same of memory that holds `pitch` elements, one an image, for every channel.
+  template <class T>
+  T* kept(T* memory, int64_t pitch, int64_t group, int64_t* step) const {
+    *step = axis == 0 ? 1 : pitch;
+    return memory + (axis == 0 ? group * pitch : group % outer * inner * pitch + group / outer);
+  }
+};
+
+// T of the sums of all pieces, where term(piece, i, count, buffer) gives elements as the sources of TreeRow do; the
+// sums are left in `sums`, which has room for whole steps and kWidth more. `memory` has room for a group of short rows.
+template <class T, class F>
+T sum_of(int64_t pieces, int64_t size, const F& term, T* sums, T* memory) {
+  constexpr int W = Simd<T>::kWidth;
+  int64_t p = 0;
+  for (; is_short<T>(size) && p + W / 4 <= pieces; p += W) {
+    const T* rows[W];
+    for (int r = 0; r < W; r++) {
+      rows[r] = p + r < pieces ? term(p + r, 0, size, memory + r * whole_steps(size)) : rows[0];
+    }
+    store(sums + p, TreeRow<Sum<T>>::several([&](int r) { return rows[r]; }, size));
+  }
+  for (; p < pieces; p++) {
+    sums[p] = TreeRow<Sum<T>>::run([&](int64_t i, int64_t n, T* buffer) { return term(p, i, n, buffer); }, size);
+  }
+  return TreeRow<Sum<T>>::run(Strided<T>{sums, 1, sums + whole_steps(pieces)}, pieces);
+}
+
+template <class T>
+int64_t room_for_sums(int64_t pieces) {
+  return whole_steps(pieces) + Simd<T>::kWidth;
+}
+
+constexpr int64_t kShortRows = 16 << 10;  // bytes of a group of short rows
+constexpr int64_t kAhead = 32 << 10;      // elements of the largest group that is asked for ahead
+
+double eps_of(const Call& call) {
+  double eps;
+  __builtin_memcpy(&eps, &call.attr[1], sizeof eps);
+  return eps;
+}
+
+template <class T>
+int forward(const Call& call) {
+  using V = typename Simd<T>::V;
+  const View &x = call.in[0], &weight = call.in[1], &bias = call.in[2], &y = call.out[0];
+  const Groups groups(call, x);
+  const int64_t pieces = groups.pieces(), size = groups.size;
+  const T n = T(pieces * size), eps = T(eps_of(call));
+  const bool stream = y.strides[3] == 1 && streams<T>(y, size, groups.count() * pieces);
+  const int64_t ahead = pieces * size <= kAhead ? size : 0;
+  parallel_for(groups.count(), grain_of(2 * pieces * size), [&](int64_t begin, int64_t stop) {
+    T* sums = (T*)nl_scratch(1, room_for_sums<T>(pieces) * sizeof(T));
+    T* memory = (T*)nl_scratch(2, kShortRows);
+    alignas(64) T buffer[kBlock];
+    for (int64_t g = begin; g < stop; g++) {
+      const Pieces<T> from = groups.of<T>(x, g), to = groups.of<T>(y, g), next = groups.of<T>(x, g + 1);
+      auto elements = [&](int64_t p, int64_t i, int64_t count, T* room) { return from.in(p)(i, count, room); };
+      const T mean = sum_of(pieces, size, elements, sums, memory) / n;
+      auto squares = [&](int64_t p, int64_t i, int64_t count, T* room) {
+        const T* in = from.in(p)(i, count, room);
+        for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
+          const V centred = load<V>(in + k) - splat<V>(mean);
+          store(room + k, centred * centred);
+        }
+        return (const T*)room;
+      };
+      const T variance = sum_of(pieces, size, squares, sums, memory) / n;
+      const T inverse = T(1) / square_root(variance + eps);
+      const Strided<T> weights = groups.channels<T>(weight, g), biases = groups.channels<T>(bias, g);
+      for (int64_t p = 0; p < pieces; p++) {
+        const V scale = splat<V>(inverse * weights.data[p * weights.stride]);
+        const V shift = splat<V>(biases.data[p * biases.stride]);
+        next.prefetch(p, ahead);
+        for (int64_t i = 0; i < size; i += kBlock) {
+          const int64_t count = min_of(kBlock, size - i);
+          auto result = [=](V v, int64_t) { return (v - splat<V>(mean)) * scale + shift; };
+          map_block(from.in(p)(i, count, buffer), i, count, to.out(p, stream), result);
+        }
+      }
+      groups.statistic<T>(call.out[1], g) = mean;
+      groups.statistic<T>(call.out[2], g) = variance;
+    }
+    if (stream) stream_fence();
+  });
+  return kOk;
+}
+
+// The gradients: with normal = (x - mean) inverse, s1 and s2 the sums of g and g normal over S, that of x is (g weight
+// - sum(weight s1) / n - normal sum(weight s2) / n) inverse, those of weight and bias are the sums of s2 and s1 over N.
+template <class T>
+int backward(const Call& call) {
+  using V = typename Simd<T>::V;
+  const View &grad = call.in[0], &x = call.in[1], &weight = call.in[2], &to_x = call.out[0];
+  const Groups groups(call, x);
+  const int64_t pieces = groups.pieces(), size = groups.size, channels = groups.outer * groups.inner;
+  const T n = T(pieces * size), eps = T(eps_of(call));
+  const int64_t batch = groups.batch, pitch = whole_steps(batch);
+  const bool stream = to_x.strides[3] == 1 && streams<T>(to_x, size, groups.count() * pieces);
+  T* of_grad = (T*)nl_scratch(0, 2 * channels * pitch * sizeof(T));  // s1 and s2, every channel's side by side
+  T* of_product = of_grad + channels * pitch;
+  const int64_t ahead = pieces * size <= kAhead ? size : 0;
+  parallel_for(groups.count(), grain_of(3 * pieces * size), [&](int64_t begin, int64_t stop) {
+    T* sums = (T*)nl_scratch(1, 2 * room_for_sums<T>(pieces) * sizeof(T));
+    T* weighted = sums + room_for_sums<T>(pieces);
+    T* memory = (T*)nl_scratch(2, kShortRows);
+    alignas(64) T room[2][kBlock];
+    for (int64_t g = begin; g < stop; g++) {
+      const Pieces<T> from = groups.of<T>(x, g), by = groups.of<T>(grad, g), to = groups.of<T>(to_x, g);
+      const Pieces<T> next = groups.of<T>(x, g + 1), next_by = groups.of<T>(grad, g + 1);
+      const T mean = groups.statistic<T>(call.in[3], g);
+      const T inverse = T(1) / square_root(groups.statistic<T>(call.in[4], g) + eps);
+      const Strided<T> weights = groups.channels<T>(weight, g);
+      auto mean_of = [&](const auto& term, T* all_kept) {
+        int64_t step;
+        T* kept = groups.kept(all_kept, pitch, g, &step);
+        sum_of(pieces, size, term, sums, memory);
+        for (int64_t p = 0; p < pieces; p++) {
+          kept[p * step] = sums[p];
+          weighted[p] = weights.data[p * weights.stride] * sums[p];
+        }
+        return TreeRow<Sum<T>>::run(Strided<T>{weighted, 1, weighted + whole_steps(pieces)}, pieces) / n;
+      };
+      auto gradient = [&](int64_t p, int64_t i, int64_t count, T* buffer) { return by.in(p)(i, count, buffer); };
+      auto product = [&](int64_t p, int64_t i, int64_t count, T* buffer) {
+        const T *in = from.in(p)(i, count, room[0]), *g_in = by.in(p)(i, count, room[1]);
+        for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
+          store(buffer + k, load<V>(g_in + k) * ((load<V>(in + k) - splat<V>(mean)) * splat<V>(inverse)));
+        }
+        return (const T*)buffer;
+      };
+      const T mean_gradient = mean_of(gradient, of_grad), mean_product = mean_of(product, of_product);
+      for (int64_t p = 0; p < pieces; p++) {
+        const V w = splat<V>(weights.data[p * weights.stride]);
+        next.prefetch(p, ahead);
+        next_by.prefetch(p, ahead);
+        for (int64_t i = 0; i < size; i += kBlock) {
+          const int64_t count = min_of(kBlock, size - i);
+          const T* in = from.in(p)(i, count, room[0]);
+          auto result = [=](V v, int64_t k) {
+            const V normal = (load<V>(in + k) - splat<V>(mean)) * splat<V>(inverse);
+            return (v * w - splat<V>(mean_gradient) - normal * splat<V>(mean_product)) * splat<V>(inverse);
+          };
+          map_block(by.in(p)(i, count, room[1]), i, count, to.out(p, stream), result);
+        }
+      }
+    }
+    if (stream) stream_fence();
+  });
+  for (int64_t c = 0; c < channels; c++) {
+    auto total = [=](const T* s) {
+      return TreeRow<Sum<T>>::run(Strided<T>{s + c * pitch, 1, s + (c + 1) * pitch}, batch);
+    };
+    ((T*)call.out[1].data)[c] = total(of_product);
+    ((T*)call.out[2].data)[c] = total(of_grad);
+  }
+  return kOk;
+}
+
+// (x - mean) scale + bias of x [N, C, S] by vectors [C, 1].
+template <class T>
+int by_channel(const Call& call) {
+  using V = typename Simd<T>::V;
+  const View &x = call.in[0], &y = call.out[0];
+  const int64_t channels = x.shape[1], size = x.shape[2], rows = x.shape[0] * channels;
+  const bool stream = y.strides[2] == 1 && streams<T>(y, size, rows);
+  const T* end = end_of<T>(x);
+  parallel_for(rows, grain_of(size), [&](int64_t begin, int64_t stop) {
+    alignas(64) T buffer[kBlock];
+    int64_t n = begin / channels, c = begin % channels;
+    for (int64_t row = begin; row < stop; row++) {
+      auto of = [&](int k) { return splat<V>(((const T*)call.in[k].data)[c * call.in[k].strides[0]]); };
+      const V mean = of(1), scale = of(2), bias = of(3);
+      const Strided<T> from{(const T*)x.data + n * x.strides[0] + c * x.strides[1], x.strides[2], end};
+      const RowOut<T> to{(T*)y.data + n * y.strides[0] + c * y.strides[1], y.strides[2], stream};
+      for (int64_t i = 0; i < size; i += kBlock) {
+        const int64_t count = min_of(kBlock, size - i);
+        map_block(from(i, count, buffer), i, count, to, [=](V v, int64_t) { return (v - mean) * scale + bias; });
+      }
+      if (++c == channels) c = 0, n++;
+    }
+    if (stream) stream_fence();
+  });
+  return kOk;
+}
+
+}  // namespace
+
+int channel_affine(const Call& call) {
+  return call.in[0].dtype == DType::f64 ? by_channel<double>(call) : by_channel<float>(call);
+}
+
+int channel_norm(const Call& call) {
+  return call.in[0].dtype == DType::f64 ? forward<double>(call) : forward<float>(call);
+}
+
+int channel_norm_grad(const Call& call) {
+  return call.in[0].dtype == DType::f64 ? backward<double>(call) : backward<float>(call);
+}
+
+}  // namespace nl::NL_ISA
