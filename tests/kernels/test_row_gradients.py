@@ -20,6 +20,7 @@ from .reduction import largest, numbers, on_all_threads, shape_around, tree
 
 FLOATS = [np.float32, np.float64]
 LENGTHS = [1, 2, 7, 31, 32, 33, 64, 100, 511, 513, 1100, 1500]
+SUMS = ["sum_squares", "sum_square_deviations", "logsumexp"]
 SHAPES = [(1, 1), (3, 5), (31, 64), (33, 100), (70, 33), (511, 20), (1100, 70), (2, 700), (40, 1025)]
 
 
@@ -40,6 +41,26 @@ def test_softmax_gradients(rng: np.random.Generator, dtype: type, length: int, c
             assert_same_bits(got, want)
 
 
+@pytest.mark.parametrize("length", [*LENGTHS, 20_000])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("case", range(4))
+def test_what_a_row_leaves(rng: np.random.Generator, dtype: type, length: int, case: int) -> None:
+    shape, axis = shape_around(rng, length)
+    x = numbers(rng, shape, dtype)
+    for op in SUMS:
+        (want,) = from_definition(op, [x], axis)
+        for got in on_all_threads(lambda op=op: getattr(_tensor, f"_{op}")(tensor(x), axis)):
+            assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_variance_beside_a_large_mean(rng: np.random.Generator, axis: int) -> None:
+    x = (rng.standard_normal((300, 400)) + 1e6).astype(np.float32)
+    exact = x.astype(np.float64).var(axis, ddof=1)
+    np.testing.assert_allclose(nl.var(tensor(x), axis).numpy(), exact, rtol=32 * 2.0**-24)
+    assert (nl.var(nl.full((300, 70), 0.1), axis, unbiased=False).numpy() < 1e-14).all()
+
+
 @pytest.mark.parametrize("n", [1, 5, 16, 17, 33, 64, 100, 255, 256])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_short_rows_go_side_by_side(rng: np.random.Generator, dtype: type, n: int) -> None:
@@ -47,9 +68,9 @@ def test_short_rows_go_side_by_side(rng: np.random.Generator, dtype: type, n: in
     for rows in (7, 16, 40, 2 * 16 + 1):
         x, g = numbers(rng, (rows, n), dtype), numbers(rng, (rows, n), dtype)
         for op, operands in (("softmax", [x]), ("log_softmax", [x]), ("softmax_grad", [g, x]),
-                             ("log_softmax_grad", [g, x]), ("sum_squares", [x])):  # fmt: skip
+                             ("log_softmax_grad", [g, x]), *((op, [x]) for op in SUMS)):  # fmt: skip
             (want,) = from_definition(op, operands, 1)
-            call = getattr(nl, op, None) or getattr(_tensor, f"_{op}")
+            call = getattr(_tensor, f"_{op}", None) or getattr(nl, op)
             for got in on_all_threads(lambda call=call, operands=operands: call(*map(tensor, operands), 1)):
                 assert_same_bits(got, want)
         with np.errstate(all="ignore"):

@@ -548,6 +548,8 @@ KERNEL_CALLS: dict[str, tuple[list[tuple[int, ...]], Callable[..., Any]]] = {
     "cumprod of zeros": ([(2, 5)], lambda x: nl.cumprod(x * nl.tensor([1.0, 0.0, 1.0, 0.0, 1.0]), 1)),
     "logcumsumexp": ([(3, 4)], lambda x: nl.logcumsumexp(x, 1)),
     "cummax": ([(3, 4)], lambda x: nl.cummax(x, 1)[0]),
+    "sum_square_deviations": ([(3, 4)], lambda x: nl._tensor._sum_square_deviations(x, 0)),
+    "logsumexp": ([(3, 4)], lambda x: nl._tensor._logsumexp(x, 1)),
     "sum_squares": ([(3, 4)], lambda x: nl._tensor._sum_squares(x, 0)),
     "sort": ([(3, 4)], lambda x: nl.sort(x, 0, True)[0]),
     "msort": ([(5, 2)], nl.msort),

@@ -53,9 +53,21 @@ def _cummin(input, dim):
 
 
 def _sum_squares(input, dim):
-    """Σ x² over one axis, which stays with extent 1."""
-    cdef Tensor x = one_float("sum_squares", input)
-    cdef int op = OP["sum_squares"], axis = axis_of("sum_squares", dim, x.d.rank)
+    return joined(OP["sum_squares"], input, dim)
+
+
+def _sum_square_deviations(input, dim):
+    return joined(OP["sum_square_deviations"], input, dim)
+
+
+def _logsumexp(input, dim):
+    return joined(OP["logsumexp"], input, dim)
+
+
+cdef Tensor joined(int op, object input, object dim):
+    """Runs a composite that reduces one axis, which stays with extent 1."""
+    cdef Tensor x = one_float(rows[op].name, input)
+    cdef int axis = axis_of(rows[op].name, dim, x.d.rank)
     cdef Dims shape = dims_of(&x.d)
     shape = shape_reduce(OP_NAME[op], shape, axis)
     return call(op, (x,), shape, dtype_id(x.d.dtype), (axis,), numel(x.d))

@@ -42,6 +42,18 @@ def define_sum_squares(F: Any, x: Tensor, axis: int) -> Tensor:
     return F.sum(F.square(x), axis, True)
 
 
+def define_sum_square_deviations(F: Any, x: Tensor, axis: int) -> Tensor:
+    n = x.shape[axis]
+    centred = x - F.sum(x, axis, True) / n
+    rest = F.sum(centred, axis, True)  # what the rounding of the mean left
+    return F.maximum(F.sum(centred * centred, axis, True) - rest * rest / n, 0.0)
+
+
+def define_logsumexp(F: Any, x: Tensor, axis: int) -> Tensor:
+    shift = F.nan_to_num(F.amax(x, axis, True), 0.0, 0.0, 0.0)  # nothing is taken from an infinity
+    return F.log(F.sum(F.exp(x - shift), axis, True)) + shift
+
+
 def define_softmax_grad(F: Any, g: Tensor, y: Tensor, axis: int) -> Tensor:
     return y * (g - F.sum(g * y, axis, True))
 

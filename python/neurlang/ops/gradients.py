@@ -238,6 +238,10 @@ def _one_before(F: Any, products: Any, axis: int) -> Any:
     return F.cat([F.ones_like(products.narrow(axis, 0, 1)), products.narrow(axis, 0, products.shape[axis] - 1)], axis)
 
 
+def sum_square_deviations(F: Any, g: Any, x: Any, axis: int) -> tuple:
+    return (g * 2 * (x - F.sum(x, axis, True) / x.shape[axis]),)
+
+
 def softmax(F: Any, g: Any, _x: Any, out: Any, axis: int) -> tuple:
     return (F._softmax_grad(g, out, axis),)
 

@@ -439,6 +439,11 @@ def softmax(np: Any, x: Array, axis: int) -> Array:
     return e / np.sum(e, axis, keepdims=True)
 
 
+def logsumexp(np: Any, x: Array, axis: int) -> Array:
+    largest = x.max(axis, keepdims=True)
+    return np.log(np.exp(x - largest).sum(axis, keepdims=True)) + largest
+
+
 def log_softmax(np: Any, x: Array, axis: int) -> Array:
     shifted = x - np.max(x, axis, keepdims=True)
     return shifted - np.log(np.sum(np.exp(shifted), axis, keepdims=True))

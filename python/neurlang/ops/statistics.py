@@ -18,6 +18,15 @@ def axes_of(x: Tensor, dim: Axes) -> list[int]:
     return [d % x.ndim if x.ndim else 0 for d in ([dim] if isinstance(dim, int) else dim)]
 
 
+def _sorted_axes(F: Any, op: str, x: Tensor, dim: Axes) -> list[int]:
+    """The axes that `dim` names in ascending order; ShapeError where one is named twice or does not exist."""
+    named = [dim] if isinstance(dim, int) else list(dim or range(x.ndim))
+    axes = sorted(F._axis(op, x, d) for d in named)
+    if len(set(axes)) < len(axes):
+        raise F.ShapeError(f"{op}: an axis is named twice in dim={dim}")
+    return axes
+
+
 def need_axes(F: Any, op: str, x: Tensor, least: int) -> None:
     if x.ndim < least:
         raise F.ShapeError(f"{op}: at least {least} axes are needed, got shape {list(x.shape)}")
@@ -72,7 +81,7 @@ def var(
     *,
     correction: float | None = None,
 ) -> Tensor:
-    """Σ (x - mean)² / (n - correction) over `dim` (None: all axes); `unbiased` is a correction of 1. Two passes.
+    """Σ (x - mean)² / (n - correction) over `dim` (None: all axes); `unbiased` is a correction of 1. Two passes, corrected.
 
     >>> x = neurlang.tensor([1.0, 5.0])
     >>> neurlang.var(x).item(), neurlang.var(x, unbiased=False).item()
@@ -80,16 +89,28 @@ def var(
     """
     if isinstance(dim, bool):  # PyTorch's var(x, unbiased)
         unbiased, dim = dim, None
-    centred = input - mean(F, input, dim, True)
     free = count_over(input, dim) - (int(unbiased) if correction is None else correction)
-    return F.div(_sum_squares(F, centred, dim, keepdim), max(free, 0))
+    return F.div(_square_deviations(F, input, dim, keepdim), max(free, 0))
+
+
+_LONG = 1 << 16  # elements of a row that is shared out among threads where there are few
+
+
+def _square_deviations(F: Any, x: Tensor, dim: Axes, keepdim: bool) -> Tensor:
+    """Σ (x - mean)² over `dim` without what the rounding of the mean adds; over one axis a row at a time."""
+    axes, n = _sorted_axes(F, "var", x, dim), count_over(x, dim)
+    if x.ndim == 0 or len(axes) > 1 or not x.dtype.is_floating_point or (n > _LONG and x.numel() < 8 * n):
+        centred = x - mean(F, x, dim, True)
+        rest = F.sum(centred, dim, keepdim)
+        return F.maximum(_sum_squares(F, centred, dim, keepdim) - F.div(rest * rest, n), 0.0)
+    result = F._sum_square_deviations(x, axes[0])
+    return result if keepdim else result.squeeze(axes[0])
 
 
 def _sum_squares(F: Any, x: Tensor, dim: Axes, keepdim: bool) -> Tensor:
     """Σ x² over `dim`, the last axis first; the squares are never written."""
-    named = [dim] if isinstance(dim, int) else list(dim or range(x.ndim))
-    axes = sorted(F._axis("sum", x, d) for d in named)
-    if not x.dtype.is_floating_point or x.ndim == 0 or len(set(axes)) < len(axes):
+    axes = _sorted_axes(F, "sum", x, dim)
+    if not x.dtype.is_floating_point or x.ndim == 0:
         return F.sum(F.square(x), dim, keepdim)
     *rest, last = axes
     result = F._sum_squares(x, last)
@@ -123,12 +144,17 @@ def logsumexp(F: Any, input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor
     >>> neurlang.logsumexp(neurlang.tensor([1000.0, 0.0]), 0).item()
     1000.0
     """
-    shift: Any = 0.0
-    if count_over(input, dim):  # no elements have no largest one; the logarithm of their sum is -inf
-        largest = F.amax(input.detach(), dim, True)
-        shift = F.where(F.isfinite(largest), largest, 0.0)
-    result = F.log(F.sum(F.exp(input - shift), dim, True)) + shift
-    return result if keepdim else result.squeeze(tuple(axes_of(input, dim)))
+    if input.ndim == 0:
+        F._axis("logsumexp", input, dim if isinstance(dim, int) else 0)
+        return logsumexp(F, input.reshape(1), 0)
+    axes = _sorted_axes(F, "logsumexp", input, dim)
+    if not count_over(input, axes):  # no elements have no largest one
+        result = F.log(F.sum(F.exp(input), axes, True))
+        return result if keepdim else result.squeeze(tuple(axes))
+    result = input if input.dtype.is_floating_point else input.to(F.get_default_dtype())
+    for axis in reversed(axes):
+        result = F._logsumexp(result, axis)
+    return result if keepdim else result.squeeze(tuple(axes))
 
 
 @in_float32
