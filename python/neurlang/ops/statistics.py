@@ -81,7 +81,9 @@ def var(
     *,
     correction: float | None = None,
 ) -> Tensor:
-    """Σ (x - mean)² / (n - correction) over `dim` (None: all axes); `unbiased` is a correction of 1. Two passes, corrected.
+    """Σ (x - mean)² / (n - correction) over `dim` (None: all axes); `unbiased` is a correction of 1.
+
+    The mean is taken first, and what its rounding adds is taken away (Chan, Golub & LeVeque 1983).
 
     >>> x = neurlang.tensor([1.0, 5.0])
     >>> neurlang.var(x).item(), neurlang.var(x, unbiased=False).item()
