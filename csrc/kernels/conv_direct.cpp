@@ -322,6 +322,10 @@ bool input_gradient(const Call& call) {
     const T* w = contiguous<T>(call.in[1]);
     const T* end = w + g.outputs * lines * taps;
     weights.fill(g.groups, [=](T* to, const Slice& slice) {
+      if (taps == 1) {  // k by k as it lies
+        const T* from = w + slice.batch * outputs * lines + slice.line;
+        return pack_adjacent(from, lines, lines - slice.line, slice, to);
+      }
       Slice kernel = slice;
       kernel.depth = int(taps);
       for (int64_t o = 0; o < outputs; o++) {
