@@ -1,8 +1,7 @@
 // gemm_stream.hpp: rows of a large matrix, read once and in the order of memory, times a few numbers each.
 //
-// A product with few rows takes the time of reading B. Its rows are read kStreams side by side in long pieces, which
-// hardware prefetches, and are added to sums that stay in L1. Nothing of B is packed: 60 GB/s instead of 20 (8 x 4096 x
-// 4096, two threads of Zen 5).
+// A product with few rows takes the time of reading B. Its rows are read kStreams side by side in long pieces, the next
+// ones prefetched, and are added to sums that stay in L1. Nothing of B is packed.
 #pragma once
 #include "gemm.hpp"
 #include "loops.hpp"
@@ -76,7 +75,7 @@ struct StreamedProduct {
 
   // Columns [first, first + width) over all of k.
   void run(const T* a, const T* b, int64_t first, int width, T* scratch) const {
-    int pitch = int(ceil_div(width, kWidth<T>) + 1) * kWidth<T>;
+    int pitch = int(ceil_div(width, kWidth<T>) + 1) * kWidth<T>;  // no power of two: lines would share sets of L1
     T *factors = scratch, *sums = scratch + lines * kStreams;
     for (int64_t at = 0; at < k; at += kDepth) {
       int depth = int(min_of(kDepth, k - at));
