@@ -4,8 +4,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "../runtime/alloc.hpp"
-#include "widen.hpp"
+#include "wide_copy.hpp"
 
 namespace nl {
 namespace {
@@ -39,25 +38,15 @@ bool as_lines(const View& v, Lines* lines) {
   return lines->pitch <= kMaxExtent;
 }
 
-// An operand whose matrices are lines; a dense copy where they are not.
+// An operand whose matrices are lines, in a copy where they are not.
 class Matrices {
  public:
-  explicit Matrices(const View& v) : view_(v) {
-    if (as_lines(v, &lines_)) return;
-    int64_t count = 1;
-    for (int d = v.rank - 1; d >= 0; --d) {
-      view_.strides[d] = count;
-      count *= v.shape[d];
+  explicit Matrices(const View& v) {
+    if (as_lines(v, &lines_)) {
+      view_ = v;
+    } else {
+      as_lines(view_ = copy_.matrices_of(v), &lines_);
     }
-    bytes_ = std::max<int64_t>(nbytes(v.dtype, count), 1);
-    view_.data = static_cast<char*>(nl_alloc(bytes_));
-    convert(v, view_);
-    as_lines(view_, &lines_);
-  }
-  Matrices(const Matrices&) = delete;
-  Matrices& operator=(const Matrices&) = delete;
-  ~Matrices() {
-    if (bytes_ != 0) nl_free(view_.data, bytes_);
   }
 
   // In column-major terms a matrix is the transpose of its row-major self.
@@ -69,9 +58,9 @@ class Matrices {
   }
 
  private:
+  WideCopy copy_;
   View view_;
   Lines lines_{};
-  int64_t bytes_ = 0;
 };
 
 void finish(const Call& call, int64_t batch, int64_t rows, int64_t columns) {

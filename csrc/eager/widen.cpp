@@ -1,8 +1,8 @@
 // widen.cpp: narrow dtypes in kernels of the wide ones.
 #include "widen.hpp"
 
-#include "../runtime/alloc.hpp"
 #include "ops.gen.hpp"
+#include "wide_copy.hpp"
 
 namespace nl {
 namespace {
@@ -10,64 +10,6 @@ namespace {
 constexpr int64_t kWideBlock = 512;  // elements converted at a time: with two operands 6 KiB, which stay in L1
 
 MapFn conversion(DType from, DType to) { return nl_map_table()[kCasts[int(to)]][int(from)]; }
-
-// Memory for a view's elements in the wide dtype, row-major.
-class WideCopy {
- public:
-  WideCopy() = default;
-  WideCopy(const WideCopy&) = delete;
-  WideCopy& operator=(const WideCopy&) = delete;
-  ~WideCopy() {
-    if (view_.data != nullptr) nl_free(view_.data, bytes_);
-  }
-
-  // Row-major, without contents.
-  const View& like(const View& v) {
-    int order[kMaxRank];
-    for (int d = 0; d < v.rank; ++d) order[d] = d;
-    return allocate(v, order);
-  }
-
-  // The elements of v, in the order of v's memory; those that several indices name are held once.
-  const View& of(const View& v) {
-    View once = v;
-    int order[kMaxRank];
-    for (int d = 0; d < v.rank; ++d) {
-      if (repeats(v, d)) once.shape[d] = 1;
-      order[d] = d;
-    }
-    std::stable_sort(order, order + v.rank,
-                     [&](int a, int b) { return std::abs(v.strides[a]) > std::abs(v.strides[b]); });
-    convert(once, allocate(once, order));
-    for (int d = 0; d < v.rank; ++d) {
-      if (!repeats(v, d)) continue;
-      view_.shape[d] = v.shape[d];
-      view_.strides[d] = 0;
-    }
-    return view_;
-  }
-
- private:
-  // `order`: the axes, the innermost one last.
-  const View& allocate(const View& v, const int* order) {
-    view_ = v;
-    view_.data = nullptr;
-    view_.dtype = wide(v.dtype);
-    int64_t count = 1;
-    for (int i = v.rank - 1; i >= 0; --i) {
-      view_.strides[order[i]] = count;
-      count *= v.shape[order[i]];
-    }
-    bytes_ = std::max<int64_t>(nbytes(view_.dtype, count), 1);
-    view_.data = static_cast<char*>(nl_alloc(bytes_));
-    return view_;
-  }
-
-  static bool repeats(const View& v, int d) { return v.strides[d] == 0 && v.shape[d] > 1; }
-
-  View view_{};
-  int64_t bytes_ = 0;
-};
 
 constexpr int64_t kThin = 64;       // rows or columns of a product whose other operand is not reused much
 constexpr int64_t kSlab = 1 << 17;  // elements of it that are widened at a time: with the source they fit L2

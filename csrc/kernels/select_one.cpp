@@ -49,15 +49,18 @@ struct KthOfRow {
   Key key_at(const Part& part, int64_t i) const { return part.keys ? part.keys[i] : key_of(x[i * step], false); }
   int64_t place_at(const Part& part, int64_t i) const { return part.keys ? part.places[i] : i; }
 
-  // Where the element of rank k is by a sample.
+  // Where the element of rank k is by a sample: between two of its keys, or one key that makes up much of the row.
   Range estimate(const Part& part, int64_t k) const {
     Key sample[kSampleSize + kNetworkSize<Key>], spare[spare_of(kSampleSize)];
     Places random{uint64_t(part.n)};
     for (int i = 0; i < kSampleSize; i++) sample[i] = key_at(part, random.next());
     quicksort(sample, kSampleSize, spare);
     const int64_t at = int64_t(double(k) / double(part.n) * kSampleSize);
-    return {at < kMargin ? lowest<Key>() : sample[at - kMargin],
-            at + kMargin >= kSampleSize ? highest<Key>() : sample[at + kMargin]};
+    const Range range = {at < kMargin ? lowest<Key>() : sample[at - kMargin],
+                         at + kMargin >= kSampleSize ? highest<Key>() : sample[at + kMargin]};
+    int inside = 0;
+    for (int i = 0; i < kSampleSize; i++) inside += range.has(sample[i]);
+    return inside <= 3 * kMargin ? range : Range{sample[at], sample[at]};
   }
 
   Count count(const Part& part, int64_t first, int64_t n, Range range) const {
@@ -92,8 +95,9 @@ struct KthOfRow {
     }
   }
 
-  // The part within a range that holds rank k; what lies below it is taken off k.
-  Part narrowed(const Part& part, Range range, int64_t& k, int slot) const {
+  // The part within a range that holds rank k; what lies below it is taken off k. The range becomes another one where
+  // the sample was odd.
+  Part narrowed(const Part& part, Range& range, int64_t& k, int slot) const {
     const int64_t stretches = ceil_div(part.n, kStretch);
     Count* counts = (Count*)nl_scratch(2, stretches * sizeof(Count));
     over_stretches(part, [=](int64_t s, int64_t first, int64_t n) { counts[s] = count(part, first, n, range); });
@@ -103,8 +107,10 @@ struct KthOfRow {
       counts[s] = total;
       total.below += here.below, total.inside += here.inside;
     }
-    if (k < total.below) return narrowed(part, {lowest<Key>(), range.low}, k, slot);  // the sample was odd
-    if (k >= total.below + total.inside) return narrowed(part, {range.high, highest<Key>()}, k, slot);
+    if (k < total.below || k >= total.below + total.inside) {
+      range = k < total.below ? Range{lowest<Key>(), Key(range.low - 1)} : Range{Key(range.high + 1), highest<Key>()};
+      return narrowed(part, range, k, slot);
+    }
     k -= total.below;
     int64_t* places = (int64_t*)nl_scratch(slot, total.inside * int64_t(sizeof(int64_t) + sizeof(Key)));
     Key* keys = (Key*)(places + total.inside);
@@ -120,7 +126,7 @@ struct KthOfRow {
     const int64_t stretches = ceil_div(part.n, kStretch);
     auto some = [&](int64_t begin, int64_t end) {
       for (int64_t s = begin; s < end; s++) {
-        check_interrupt_at(s);
+        nl_check_interrupt();
         body(s, s * kStretch, min_of(kStretch, part.n - s * kStretch));
       }
     };
@@ -131,11 +137,11 @@ struct KthOfRow {
   int64_t find(int64_t n, int64_t k) const {
     Part part{nullptr, nullptr, n};
     for (int slot = 1; part.n > kFew; slot = 4 - slot) {  // what is read and what is written take turns
-      const Range range = estimate(part, k);
+      Range range = estimate(part, k);
       const int64_t before = part.n;
       part = narrowed(part, range, k, slot);
       if (range.low == range.high) return part.places[k];  // all are equal
-      if (part.n > before / 2) break;                      // many equal ones
+      if (part.n > before / 2) break;                      // many that a sample does not tell apart
     }
     int64_t* order = (int64_t*)nl_scratch(2, part.n * int64_t(sizeof(int64_t) + sizeof(Key)));
     Key* buffer = (Key*)(order + part.n);

@@ -46,13 +46,13 @@ class Loaded:
 
     name: str
     path: str
-    library: Any
     sgemm: int
     dgemm: int
     set_threads: int
 
 
 _used: Loaded | None = None
+_loaded: dict[str, Any] = {}  # by path; none is unloaded: another thread may still be in a product of the one before
 
 
 def folders() -> list[Path]:
@@ -79,12 +79,12 @@ def _address(library: Any, names: Iterable[str]) -> int:
 
 def _load(name: str, path: str, set_threads: Iterable[str]) -> Loaded:
     """The library in this file. RuntimeError where the system cannot load it, ValueError where it has no gemm."""
-    library = _tensor.load_library(path)
+    library = _loaded.get(path) or _loaded.setdefault(path, _tensor.load_library(path))
     sgemm, dgemm = (_address(library, (s.format(gemm) for s in SPELLINGS)) for gemm in ("sgemm", "dgemm"))
     if not (sgemm and dgemm):
         spellings = ", ".join(s.format("sgemm") for s in SPELLINGS)
         raise ValueError(f"set_gemm: {path!r} has no sgemm and dgemm ({spellings})")
-    return Loaded(name, path, library, sgemm, dgemm, _address(library, set_threads))
+    return Loaded(name, path, sgemm, dgemm, _address(library, set_threads))
 
 
 def find(name: str, places: Iterable[Path] | None = None) -> Loaded | None:
@@ -125,7 +125,8 @@ def set_gemm(name: str) -> None:
     elif not Path(name).is_file():
         raise FileNotFoundError(f"set_gemm: {name!r} is neither a file nor one of {', '.join((OWN, *PROVIDERS))}")
     else:
-        found = _load(name, name, [s for p in PROVIDERS.values() for s in p.set_threads])
+        path = str(Path(name).resolve())
+        found = _load(path, path, [s for p in PROVIDERS.values() for s in p.set_threads])
     _tensor.use_blas(found.sgemm, found.dgemm, found.set_threads)
     _used = found
 

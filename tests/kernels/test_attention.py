@@ -141,6 +141,19 @@ def test_dropout(rng: np.random.Generator, shape: tuple[int, ...], dtype: type, 
         assert_same_bits(other, first)
 
 
+def test_dropout_written_out_is_the_kernels(rng: np.random.Generator) -> None:
+    # A mask that is trained takes the path that is written out.
+    q, k, v, g = (tensor(x) for x in draw(rng, (1, 2, 1, 20, 30, 8, 8), np.float64))
+    q.requires_grad_()
+    state, results = nl.get_rng_state(), []
+    for trained in (False, True):
+        nl.set_rng_state(state)
+        out = attention(q, k, v, nl.zeros(20, 30, dtype=nl.float64, requires_grad=trained), 0.1)
+        results.append((out.detach().numpy(), nl.grad(out, (q,), g)[0].numpy()))
+    for kernel, written in zip(*results, strict=True):
+        assert_close(kernel, written, "attention", n=38, scale=np.abs(written).max())
+
+
 def test_dropout_of_everything_and_its_refusal() -> None:
     x = nl.ones(1, 2, 3, 4, requires_grad=True)
     out = attention(x, x, x, dropout_p=1.0)

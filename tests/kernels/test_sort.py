@@ -110,6 +110,27 @@ def test_one_of_long_rows(rng: np.random.Generator, dtype: type) -> None:
             same(nl.kthvalue(tensor(x), k)[0].numpy(), x[places[k - 1]])
 
 
+def places_sampled(n: int) -> Array:
+    """Where csrc/kernels/select_one.cpp looks for its sample."""
+    state, places = n, []
+    for _ in range(2048):
+        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+        places.append((state >> 32) * n >> 32)
+    return np.unique(places)
+
+
+@pytest.mark.parametrize("odd", [-1e6, 1e6])
+def test_one_of_a_row_whose_sample_is_odd(odd: float) -> None:
+    n = 20_000
+    for low in (np.arange(n), np.arange(n) % 3, np.zeros(n)):
+        x = low.astype(np.float32)
+        x[places_sampled(n)] = odd
+        want = np.argsort(x, kind="stable")
+        for k in (1, 2, 1500, 2500, n // 2, n - 2500, n - 1500, n - 1, n):
+            value, place = nl.kthvalue(tensor(x), k)
+            assert (value.item(), place.item()) == (x[want[k - 1]], want[k - 1])
+
+
 def test_one_of_many_rows(rng: np.random.Generator) -> None:
     for shape, axis in (((3, 9000, 2), 1), ((5, 9000), 1), ((9000, 5), 0), ((2, 300, 4), 1), ((0, 5), 1)):
         x = numbers(rng, shape, np.float32)

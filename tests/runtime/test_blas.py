@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +91,32 @@ def test_compiled_programs_follow(folder: Path, rng: np.random.Generator) -> Non
     nl.set_gemm(blas.OWN)
     np.testing.assert_array_equal(layer().numpy(), want)
     assert layer.counts.compiled == 1
+
+
+SLOW = """
+#include <unistd.h>
+void sgemm_(const char* ta, const char* tb, const int* m, const int* n, const int* k, const float* alpha,
+            const float* a, const int* lda, const float* b, const int* ldb, const float* beta, float* c,
+            const int* ldc) { usleep(200000); for (int i = 0; i < *m * *n; i++) c[i] = 7; }
+void dgemm_(void) {}
+"""
+
+
+def test_a_library_stays_while_it_computes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "slow.c").write_text(SLOW)
+    subprocess.run(["cc", "-shared", "-fPIC", folder / "slow.c", "-o", folder / "slow.so"], check=True)
+    monkeypatch.chdir(folder)
+    nl.set_gemm("slow.so")
+    assert nl.get_gemm() == str(folder / "slow.so")
+    results: list[list[list[float]]] = []
+    x = nl.ones(3, 2, 2)
+    other = threading.Thread(target=lambda: results.append((x @ x)[2].tolist()))
+    other.start()
+    time.sleep(0.05)
+    nl.set_gemm(blas.OWN)
+    gc.collect()
+    other.join()
+    assert results == [[[7, 7], [7, 7]]]
 
 
 def test_absence_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

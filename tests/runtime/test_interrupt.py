@@ -52,6 +52,7 @@ WORK = {
     "conv2d of one image": "x, w = nl.rand(1, 64, 300, 300), nl.rand(64, 64, 3, 3)\nwork = lambda: nl.conv2d(x, w)",
     "sort of one row": "x = nl.rand(1 << 23)\nwork = lambda: nl.sort(x)",
     "scan of one row": "x = nl.rand(1 << 25)\nwork = lambda: nl.logcumsumexp(x, 0)",
+    "median": "x = nl.rand(1 << 22, 4)\nwork = lambda: nl.median(x, 0)",
     "scatter_add": (
         "x, places = nl.rand(1 << 24), (nl.rand(1 << 24) * (1 << 23)).long()\n"
         "work = lambda: x.scatter_add(0, places, x)"

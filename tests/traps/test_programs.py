@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -115,25 +116,35 @@ def test_frozen_program_keeps_its_results_apart() -> None:
     assert [bits(r.numpy()) for r in results] == [bits((data(4, seed=seed) * 2.0).numpy()) for seed in range(3)]
 
 
-# What packs its weights: layers, and the shapes of an input and of weights.
-PACKING: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...]]] = {
-    "conv 1x1": (lambda x, w: nl.conv2d(x, w), (1, 5, 9, 9), (40, 5, 1, 1)),
-    "conv 3x3": (lambda x, w: nl.conv2d(x, w), (1, 5, 9, 9), (40, 5, 3, 3)),
-    "Winograd": (lambda x, w: nl.conv2d(x, w), (1, 32, 18, 18), (40, 32, 3, 3)),
-    "product": (lambda x, w: x @ w, (3, 70, 500), (500, 90)),
-    "product of columns": (lambda x, w: x @ w, (70, 30), (30, 33)),
-    "linear": (lambda x, w: nl.linear(x, w), (40, 300), (70, 300)),
-    "one image's linear": (lambda x, w: nl.linear(x, w), (1, 300), (70, 300)),
-    "batch of weights": (lambda x, w: x @ w, (3, 50, 60), (3, 60, 70)),
+# Layers, the shapes of an input and of weights, and whether a program keeps them packed.
+WEIGHTS: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...], bool]] = {
+    "conv 1x1": (lambda x, w: nl.conv2d(x, w), (1, 5, 9, 9), (40, 5, 1, 1), True),
+    "conv 3x3": (lambda x, w: nl.conv2d(x, w), (1, 5, 9, 9), (40, 5, 3, 3), True),
+    "Winograd": (lambda x, w: nl.conv2d(x, w), (1, 32, 18, 18), (40, 32, 3, 3), True),
+    "product": (lambda x, w: x @ w, (3, 70, 500), (500, 90), True),
+    "product of columns": (lambda x, w: x @ w, (70, 30), (30, 33), False),
+    "linear": (lambda x, w: nl.linear(x, w), (40, 300), (70, 300), True),
+    "one image's linear": (lambda x, w: nl.linear(x, w), (1, 300), (70, 300), False),
+    "batch of weights": (lambda x, w: x @ w, (3, 50, 60), (3, 60, 70), False),
 }
 
 
-@pytest.mark.parametrize("name", PACKING)
-def test_frozen_program_follows_captured_weights(name: str) -> None:
+def bytes_held() -> int:
+    gc.collect()
+    stats = nl.memory_stats()
+    return stats["in_use"] - stats["arenas"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_frozen_program_follows_captured_weights(name: str, dtype: str) -> None:
     # What was packed of weights is kept until they are written: in place, or by somebody they are lent to.
-    layer, shape, weights = PACKING[name]
-    x, w = data(*shape), data(*weights, seed=1)
+    layer, shape, weights, keeps = WEIGHTS[name]
+    x, w = data(*shape, dtype=dtype), data(*weights, seed=1, dtype=dtype)
     program = nl.trace(lambda x: layer(x, w)).freeze(x)
+    before = bytes_held()
+    program(x)
+    assert (bytes_held() - before >= w.nbytes) == keeps
 
     def agrees() -> bool:
         return all(bits(program(x).numpy()) == bits(layer(x, w).numpy()) for _ in range(2))

@@ -278,3 +278,24 @@ def test_shape_dtype_and_strides_change() -> None:
         return [f(x) for x in inputs + inputs]
 
     same(scenario, compiled=7, replayed=14, cut=0)
+
+
+def test_arguments_without_end_or_form() -> None:
+    class Pair(tuple):
+        def __new__(cls, a: Any, b: Any) -> Any:
+            return super().__new__(cls, (a, b))
+
+    double = nl.trace(lambda x, _: x * 2)
+    endless: list[Any] = []
+    endless.append(endless)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for other in (endless, deep, Pair(data(2), 3)):
+        assert double(data(3), other).shape == (3,)
+        with pytest.raises(nl.TraceError, match="needs example arguments"):
+            double.freeze()
+    frozen = nl.trace(lambda x: x * 2).freeze(data(3))
+    for other in (endless, deep):
+        with pytest.raises(RecursionError):
+            frozen(other)

@@ -1,5 +1,10 @@
 # structure.pxi: tensors in nested tuples, lists and dicts: what a traced function takes and returns.
 
+cdef extern from "Python.h":
+    int Py_EnterRecursiveCall(const char* where) except *  # RecursionError: of what contains itself there is no end
+    void Py_LeaveRecursiveCall()
+
+
 cdef class Likeness:
     """What a tensor looks like: dtype, shape, strides, whether it requires grad; nothing of its memory."""
     cdef TensorData d
@@ -18,12 +23,13 @@ cdef inline bint is_leaf(object x):
 cdef int gather_leaves(object value, list found) except -1:
     if is_leaf(value):
         found.append(value)
-    elif isinstance(value, (tuple, list)):
-        for x in value:
-            gather_leaves(x, found)
-    elif isinstance(value, dict):
-        for x in value.values():
-            gather_leaves(x, found)
+    elif isinstance(value, (tuple, list, dict)):
+        Py_EnterRecursiveCall(" while looking for tensors")
+        try:
+            for x in value.values() if isinstance(value, dict) else value:
+                gather_leaves(x, found)
+        finally:
+            Py_LeaveRecursiveCall()
     return 0
 
 
@@ -38,11 +44,15 @@ def with_leaves(value, make):
     """The structure with make(x) in the place of every tensor, or of what stands for one, x."""
     if is_leaf(value):
         return make(value)
-    if isinstance(value, (tuple, list)):
+    if not isinstance(value, (tuple, list, dict)):
+        return value
+    Py_EnterRecursiveCall(" while looking for tensors")
+    try:
+        if isinstance(value, dict):
+            return {k: with_leaves(x, make) for k, x in value.items()}
         made = [with_leaves(x, make) for x in value]
-        if type(value) is list:
-            return made
-        return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)
-    if isinstance(value, dict):
-        return {k: with_leaves(x, make) for k, x in value.items()}
-    return value
+    finally:
+        Py_LeaveRecursiveCall()
+    if type(value) is list:
+        return made
+    return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)

@@ -120,7 +120,7 @@ def _factors(F: Any, weights: Tensor, draw: Any, chance: float) -> Any:
     if chance == 0:
         return 1
     stay = F.ge(F.drawn(draw, weights.shape, weights.dtype), chance)
-    return F.where(stay, 1 / (1 - chance) if chance < 1 else 0.0, 0.0).to(weights.dtype)
+    return stay.to(weights.dtype) * (1 / (1 - chance) if chance < 1 else 0.0)
 
 
 def gradients(

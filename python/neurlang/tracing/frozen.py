@@ -25,7 +25,10 @@ class TracedFunction:
         functools.update_wrapper(self, fn)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._last_call = _tensor.with_leaves((args, kwargs), _tensor.Likeness)
+        try:
+            self._last_call = _tensor.with_leaves((args, kwargs), _tensor.Likeness)
+        except (TypeError, RecursionError):  # a structure that cannot be built again: `freeze` asks for arguments
+            self._last_call = None
         with self._tracer:
             return self._fn(*args, **kwargs)
 
