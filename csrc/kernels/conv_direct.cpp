@@ -84,18 +84,16 @@ struct Direct {
       parallel_for(conv.in_place ? 0 : conv.channels, grain_of(work), [=](int64_t first, int64_t stop) {
         for (int64_t c = first; c < stop; c++) stage(c, (T*)staged + c * channel_pitch);
       });
-      if (conv.weights.turned) {
-        parallel_for(row_panels(pixels()), grain_of(conv.weights.depth * kTileRows), [=](int64_t first, int64_t stop) {
-          for (int64_t p = first; p < stop; p++) pack(p);
-        });
-      }
       if (!conv.weights.turned) {
         parallel_for(conv.weights.panels(), 1, [=](int64_t first, int64_t stop) { multiply(first, stop); });
-      } else {
-        parallel_for(conv.weights.panels() * parts, 1, [=](int64_t first, int64_t stop) {
-          for (int64_t i = first; i < stop; i++) multiply_turned(i / parts, i % parts);
-        });
+        return;
       }
+      parallel_for(row_panels(pixels()), grain_of(conv.weights.depth * kTileRows), [=](int64_t first, int64_t stop) {
+        for (int64_t p = first; p < stop; p++) pack(p);
+      });
+      parallel_for(conv.weights.panels() * parts, 1, [=](int64_t first, int64_t stop) {
+        for (int64_t i = first; i < stop; i++) multiply_turned(i / parts, i % parts);
+      });
     }
 
     void stage(int64_t c, T* rows) const {

@@ -204,6 +204,24 @@ def test_random_geometry(rng: np.random.Generator, dtype: type, case: int) -> No
     check(random_geometry(rng), rng, dtype)
 
 
+EMPTY = {
+    "no channels": Geometry((2, 0, 5, 5), 3, (2, 2)),
+    "no channels, one tap": Geometry((1, 0, 14, 14), 3, (1, 1), (2, 2)),
+    "no channels, stride 2": Geometry((1, 0, 14, 14), 3, (3, 3), (2, 2)),
+    "no outputs": Geometry((2, 2, 5, 5), 0, (2, 2)),
+    "no outputs, stride 2": Geometry((2, 2, 5, 5), 0, (3, 3), (2, 2)),
+    "no images": Geometry((0, 32, 9, 9), 32, (3, 3), padding=(1, 1)),
+    "no rows": Geometry((1, 2, 0, 5), 3, (2, 2), padding=(1, 1)),
+    "no columns": Geometry((1, 2, 5, 0), 3, (2, 2), padding=(1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_of_nothing(rng: np.random.Generator, dtype: type, name: str) -> None:
+    check(EMPTY[name], rng, dtype)
+
+
 GEOMETRIES = {
     "first layer": Geometry((9, 1, 20, 20), 32, (3, 3), padding=(1, 1)),
     "second layer": Geometry((4, 32, 10, 10), 40, (3, 3), padding=(1, 1)),
