@@ -1,4 +1,5 @@
-// conv_direct.hpp: conv2d, and conv2d_input of stride 1, in the order of *dot*, where that beats products of all images.
+// conv_direct.hpp: conv2d, and conv2d_input of stride 1, in the order of *dot*, where that beats products of all
+// images.
 #pragma once
 #include "../base/view.hpp"
 
