@@ -371,6 +371,7 @@ def freeze_tape(TapeRecorder recorder, ProgramHandle handle, tuple inputs, tuple
     cdef Tensor x
     cdef size_t i
     cdef int slot
+    cdef uint8_t stays
     f.handle = handle
     f.offsets = tape.offsets
     f.scalars = tape.scalars
@@ -384,7 +385,8 @@ def freeze_tape(TapeRecorder recorder, ProgramHandle handle, tuple inputs, tuple
         f.written.push_back(tape.slots[i].written)
         f.writes_leaves |= tape.slots[i].leaf and tape.slots[i].written
         f.storages.push_back(<Storage*>NULL if given else tape.slots[i].storage)
-        f.fixed.push_back(0 if given or tape.slots[i].written else 1)
+        stays = not given and not tape.slots[i].written  # within the call it would be a reference that dangles
+        f.fixed.push_back(stays)
         if not given:
             tape.slots[i].storage.retain()
     for i in range(<size_t>len(results)):
