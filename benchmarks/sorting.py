@@ -22,6 +22,8 @@ def cases() -> Iterator[Case]:
         yield from sorts(numbers(np.float32, *shape), axis, f"{' x '.join(map(str, shape))} along {axis}")
     for shape, k in (((1_000_000,), 10), ((256, 32_000), 50), ((1024, 1000), 5), ((1_000_000,), 100_000)):
         yield largest(numbers(np.float32, *shape), k)
+    for n in (10_000, 1_000_000, 30_000_000):
+        yield middle(numbers(np.float32, n))
     for n, values in ((1_000_000, 1000), (1_000_000, 1 << 40)):
         yield distinct(np.random.default_rng(1).integers(0, values, n), values)
     for table, n in ((1000, 1_000_000), (1_000_000, 1_000_000)):
@@ -48,6 +50,13 @@ def sorts(x: np.ndarray, axis: int, name: str) -> Iterator[Case]:
         jax_form=None if jnp is None else lambda x: jnp.argsort(x, axis),
     )
     yield Case(f"argsort of {name}", agreeing(calls, x, axis), work=float(x.size), rate_unit="G/s", rounds=5)
+
+
+def middle(x: np.ndarray) -> Case:
+    """The lower median."""
+    half = (x.size - 1) // 2
+    calls = peers.contenders(lambda lib, x: lib.median(x), x, numpy=lambda x: np.partition(x, half)[half])
+    return Case(f"median of {x.size}", calls, work=float(x.size), rate_unit="G/s", rounds=5)
 
 
 def values(lib: Any, x: Any, axis: int) -> Any:

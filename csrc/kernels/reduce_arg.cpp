@@ -164,7 +164,7 @@ struct Arg {
   // The first element with this key; there is one.
   static int64_t place_of(const T* p, Key largest) {
     int64_t i = 0;
-    if constexpr (sizeof(V) == NL_VEC_BYTES && sizeof(Key) >= 4) {  // ANY looks at every 32 bits
+    if constexpr (sizeof(V) == NL_VEC_BYTES) {
       using Lane = Mask<Key>;
       using Lanes = typename Simd<Lane>::V;
       using Least = TreeRow<Min<Lane>>;

@@ -161,13 +161,14 @@ NL_LDEXP(hf32, hi32, 0x1.8p23f, 23, 127)
 NL_LDEXP(vf64, vi64, 0x1.8p52, 52, 1023)
 #endif
 
-// ---- whether any lane of a full-register mask is set --------------------------------------------------------------
+// ---- whether any lane of a full-register mask is set; lanes of any width, so every byte is looked at ---------------
+typedef char vbytes __attribute__((vector_size(NL_VEC_BYTES)));
 #if NL_VEC_BYTES == 64
-#define ANY(m) (__builtin_ia32_cvtd2mask512((vi32)(m)) != 0)
+#define ANY(m) (__builtin_ia32_cvtb2mask512((vbytes)(m)) != 0)
 #elif NL_VEC_BYTES == 32
-#define ANY(m) (__builtin_ia32_movmskps256((vf32)(m)) != 0)
-#elif defined(__SSE__)
-#define ANY(m) (__builtin_ia32_movmskps((vf32)(m)) != 0)
+#define ANY(m) (__builtin_ia32_pmovmskb256((vbytes)(m)) != 0)
+#elif defined(__SSE2__)
+#define ANY(m) (__builtin_ia32_pmovmskb128((vbytes)(m)) != 0)
 #elif defined(__aarch64__) && !defined(__clang__)
 #define ANY(m) (__builtin_aarch64_reduc_umax_scal_v4si_uu((vu32)(m)) != 0)
 #else

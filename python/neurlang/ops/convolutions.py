@@ -30,8 +30,8 @@ def conv1d(
     [[[1.0, 2.0]]]
     """
     _check(F, "conv1d", input, weight, 1)
-    (s,), (d,) = _sizes(F, "conv1d", "stride", stride, 1), _sizes(F, "conv1d", "dilation", dilation, 1)
-    around = padding if isinstance(padding, str) else (0, *_sizes(F, "conv1d", "padding", padding, 1))
+    (s,), (d,) = sizes_of(F, "conv1d", "stride", stride, 1), sizes_of(F, "conv1d", "dilation", dilation, 1)
+    around = padding if isinstance(padding, str) else (0, *sizes_of(F, "conv1d", "padding", padding, 1))
     y = F.conv2d(input.unsqueeze(-2), weight.unsqueeze(-2), bias, (1, s), around, (1, d), groups)
     return y.squeeze(-2)
 
@@ -57,8 +57,8 @@ def conv_transpose1d(
     """
     name = "conv_transpose1d"
     _check(F, name, input, weight, 1)
-    (s,), (p,) = _sizes(F, name, "stride", stride, 1), _sizes(F, name, "padding", padding, 1)
-    (d,), (extra,) = _sizes(F, name, "dilation", dilation, 1), _sizes(F, name, "output_padding", output_padding, 1)
+    (s,), (p,) = sizes_of(F, name, "stride", stride, 1), sizes_of(F, name, "padding", padding, 1)
+    (d,), (extra,) = sizes_of(F, name, "dilation", dilation, 1), sizes_of(F, name, "output_padding", output_padding, 1)
     x, w = input.unsqueeze(-2), weight.unsqueeze(-2)
     return F.conv_transpose2d(x, w, bias, (1, s), (0, p), (0, extra), groups, (1, d)).squeeze(-2)
 
@@ -85,7 +85,7 @@ def conv3d(
     if input.ndim == 4:
         return conv3d(F, input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     _check(F, "conv3d", input, weight, 3)
-    strides, dilations = _sizes(F, "conv3d", "stride", stride, 3), _sizes(F, "conv3d", "dilation", dilation, 3)
+    strides, dilations = sizes_of(F, "conv3d", "stride", stride, 3), sizes_of(F, "conv3d", "dilation", dilation, 3)
     kernel = weight.shape[2]
     span = dilations[0] * (kernel - 1)
     plane: Size | str
@@ -94,7 +94,7 @@ def conv3d(
             raise F.ShapeError("conv3d: padding='same' needs stride 1 and odd kernel spans; pad the input instead")
         depth, plane = span // 2 if padding == "same" else 0, padding
     else:
-        depth, *plane = _sizes(F, "conv3d", "padding", padding, 3)
+        depth, *plane = sizes_of(F, "conv3d", "padding", padding, 3)
     x = pad(F, input, (0, 0, 0, 0, depth, depth)) if depth else input
     if strides[0] < 1 or dilations[0] < 1 or x.shape[2] <= span:
         raise F.ShapeError(f"conv3d: a depth of {x.shape[2]} with padding, kernel {kernel}, stride {strides[0]} and "
@@ -135,8 +135,8 @@ def conv_transpose3d(
         options = stride, padding, output_padding, groups, dilation
         return conv_transpose3d(F, batch, weight, bias, *options).squeeze(0)
     _check(F, name, input, weight, 3)
-    s, p = _sizes(F, name, "stride", stride, 3), _sizes(F, name, "padding", padding, 3)
-    d, extra = _sizes(F, name, "dilation", dilation, 3), _sizes(F, name, "output_padding", output_padding, 3)
+    s, p = sizes_of(F, name, "stride", stride, 3), sizes_of(F, name, "padding", padding, 3)
+    d, extra = sizes_of(F, name, "dilation", dilation, 3), sizes_of(F, name, "output_padding", output_padding, 3)
     if not 0 <= extra[0] < max(s[0], d[0]):
         raise F.ShapeError(f"{name}: output_padding {extra} must be smaller than stride {s} or dilation {d}")
     rows, kernel = input.shape[2], weight.shape[2]
@@ -171,7 +171,7 @@ def _check(F: Any, op: str, x: Tensor, w: Tensor, axes: int) -> None:
                            f"got {list(x.shape)} and {list(w.shape)}")
 
 
-def _sizes(F: Any, op: str, name: str, value: Size, axes: int) -> tuple[int, ...]:
+def sizes_of(F: Any, op: str, name: str, value: Size, axes: int) -> tuple[int, ...]:
     """An argument that may be given once for all axes."""
     sizes = (value,) * axes if isinstance(value, int) else tuple(value)
     if len(sizes) == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .convolutions import Size, _sizes
+from .convolutions import Size, sizes_of
 from .statistics import Tensor, mean
 
 Sizes = int | None | Sequence[int | None]
@@ -189,7 +189,7 @@ def _windows(
     _check(F, op, x, axes)
     given = {"kernel_size": kernel, "stride": kernel if stride is None else stride, "padding": padding,
              "dilation": dilation}  # fmt: skip
-    return [_sizes(F, op, name, value, axes) for name, value in given.items()]
+    return [sizes_of(F, op, name, value, axes) for name, value in given.items()]
 
 
 def _check(F: Any, op: str, x: Tensor, axes: int) -> None:
