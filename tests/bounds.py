@@ -29,11 +29,10 @@ def chain(k: int) -> float:
 
 # name -> error bound in units of u for a reduction length n, against the caller's scale.
 BOUNDS: dict[str, Callable[[int], float]] = {
-    "exact": lambda n: 0.0,
-    "rounded": lambda n: 1.0,  # one correctly rounded operation
     "elementwise": lambda n: 8.0,  # a handful of operations, or one transcendental
     "chain of ops": lambda n: 8.0 * n,  # n such operations one after another, scale = the largest value on the way
     "sum": tree,  # scale: sum(abs(x))
+    "window": lambda n: 2.0 + n,  # the mean of n elements one after another, scale: the largest abs(x)
     "scan": lambda n: 64.0 + n / 64.0,  # S(n), scale: the last sum of abs(x)
     "scan of logarithms": lambda n: 32.0,  # scale: abs(result) + 1; an error shrinks with every later step
     "dot": chain,  # scale: abs(A) @ abs(B)
@@ -43,7 +42,7 @@ BOUNDS: dict[str, Callable[[int], float]] = {
     "attention": lambda n: 32.0 + n / 8.0,  # scale: (1 + largest |query| @ |key|) * weights @ |value|
     "variance": lambda n: 32.0 + 2.0 * tree(n),  # scale: mean of squares about the mean
     "layer_norm": lambda n: 64.0 + 2.0 * tree(n),  # scale: 1 + abs(weight) + abs(bias)
-    "rounding of a large mean": lambda n: 16.0,  # scale: the mean over the standard deviation
+    "rounding of a large mean": lambda n: 16.0,  # scale: 1 + the mean over the standard deviation
     "16-bit gradients": lambda n: 42.0,  # of a few layers, each rounded; scale: the largest gradient
     "training": lambda n: 4096.0 * n,  # n steps of training of a small network, relative to the loss
 }

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from . import _tensor as F
 from ._tensor import (
     Tensor,
-    adaptive_max_pool2d,
     avg_pool2d,
     conv2d,
     conv_transpose2d,
@@ -207,6 +206,7 @@ adaptive_avg_pool1d = _bind(pooling.adaptive_avg_pool1d)
 adaptive_avg_pool2d = _bind(pooling.adaptive_avg_pool2d)
 adaptive_avg_pool3d = _bind(pooling.adaptive_avg_pool3d)
 adaptive_max_pool1d = _bind(pooling.adaptive_max_pool1d)
+adaptive_max_pool2d = _bind(pooling.adaptive_max_pool2d)
 adaptive_max_pool3d = _bind(pooling.adaptive_max_pool3d)
 
 # ---- layers ----

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from bounds import assert_close
 
 import neurlang as nl
 import neurlang.nn.functional as F
@@ -263,11 +264,20 @@ def test_pytorch_agrees_in_other_dimensions(rng: np.random.Generator, torch: Any
             np.testing.assert_array_equal(got[1].numpy(), want[1].numpy(), err_msg=form)
             got, want = got[0], want[0]
             np.testing.assert_array_equal(ours(nl.tensor(x), *args[:-1]).numpy(), want.detach().numpy())
-        np.testing.assert_allclose(got.detach().numpy(), want.detach().numpy(), rtol=1e-12, atol=1e-12, err_msg=form)
+        assert_close(got.detach().numpy(), want.detach().numpy(), "window", n=x.size, scale=abs(x).max(), what=form)
         g = rng.standard_normal(got.shape)
         (grad,) = nl.grad(got, (mine,), nl.tensor(g))
         want.backward(torch.tensor(g))
-        np.testing.assert_allclose(grad.numpy(), leaf.grad.numpy(), rtol=1e-12, atol=1e-12, err_msg=form)
+        assert_close(grad.numpy(), leaf.grad.numpy(), "window", n=g.size, scale=abs(g).max(), what=form)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("form", ["max_pool{}d", "avg_pool{}d", "adaptive_avg_pool{}d", "adaptive_max_pool{}d"])
+def test_sizes_may_be_integers_of_numpy(rng: np.random.Generator, form: str, axes: int) -> None:
+    x = tensor(rng.standard_normal((2,) + (6,) * axes))
+    pool = getattr(F, form.format(axes))
+    for size in (np.int64(2), (np.int32(2),) * axes, [2] * axes):
+        assert_same_bits(pool(x, size).numpy(), pool(x, 2).numpy())
 
 
 @pytest.mark.parametrize("form", ["max_pool1d", "max_pool3d", "avg_pool1d", "avg_pool3d"])
@@ -293,10 +303,11 @@ def test_pytorch_agrees(rng: np.random.Generator, torch: Any, case: int) -> None
     for include_pad in (True, False):
         theirs = torch.nn.functional.avg_pool2d(torch.from_numpy(x), *attrs, rows.ceil, include_pad)
         ours = F.avg_pool2d(tensor(x), *attrs, rows.ceil, include_pad)
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-12, atol=1e-12)
+        assert_close(ours.numpy(), theirs.numpy(), "window", n=x[0, 0].size, scale=abs(x).max())
     size = (int(rng.integers(1, 7)), int(rng.integers(1, 7)))
     theirs = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(x), size)
-    np.testing.assert_allclose(F.adaptive_avg_pool2d(tensor(x), size).numpy(), theirs.numpy(), rtol=1e-12, atol=1e-12)
+    ours = F.adaptive_avg_pool2d(tensor(x), size)
+    assert_close(ours.numpy(), theirs.numpy(), "window", n=x[0, 0].size, scale=abs(x).max())
 
 
 def test_large_planes_go_in_bands(rng: np.random.Generator) -> None:

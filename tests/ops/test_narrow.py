@@ -218,8 +218,10 @@ def test_kernels_accumulate_in_float32(text: str, rng: np.random.Generator) -> N
         by_rounding(nl.matmul, text, p, q)
         by_rounding(lambda x, y: x @ y.t(), text, p[0], q.T)
     by_rounding(lambda x, w: F.conv2d(x, w, padding=1, groups=2), text, image, filters)
-    by_rounding(lambda x: F.max_pool2d(x, 2), text, image)
-    by_rounding(lambda x: F.avg_pool2d(x, 3), text, image)
+    for form in ("avg_pool{}d", "max_pool{}d", "adaptive_avg_pool{}d", "adaptive_max_pool{}d"):
+        for axes, x in ((1, image[0]), (2, image), (3, image)):
+            pool = getattr(F, form.format(axes))
+            by_rounding(lambda x, pool=pool: pool(x, 3), text, x)
     for dim in (0, 1, -1):
         by_rounding(lambda x, dim=dim: nl.softmax(x, dim), text, a)
         by_rounding(lambda x, dim=dim: nl.log_softmax(x, dim), text, a)

@@ -60,22 +60,19 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
 @pytest.mark.parametrize("folder", blas.SPELLINGS, indirect=True)
-def test_a_library_is_found_used_and_told_of_threads(folder: Path, rng: np.random.Generator) -> None:
+def test_a_library_is_found_used_and_told_of_threads(folder: Path, threads: int, rng: np.random.Generator) -> None:
     found = blas.find("openblas", [folder / "absent", folder])
     assert found is not None and Path(found.path) == folder / "libopenblas.so.0" and found.set_threads
     a, b = (rng.integers(-9, 9, shape) for shape in ((2, 3, 5, 7), (3, 7, 4)))
     nl.set_gemm(found.path)
     assert nl.get_gemm() == found.path
-    before = nl.get_num_threads()
-    for threads in (1, 2):
-        nl.set_num_threads(threads)
-        for dtype in (nl.float32, nl.float64, nl.float16):
-            got = nl.tensor(a, dtype=dtype) @ nl.tensor(b, dtype=dtype)
-            assert got.dtype is dtype
-            np.testing.assert_array_equal(got.numpy(), a @ b + threads)  # 16 bits hold these numbers
-        np.testing.assert_array_equal((nl.tensor(a) @ nl.tensor(b)).numpy(), a @ b)  # integers stay with us
-    nl.set_num_threads(before)
+    for dtype in (nl.float32, nl.float64, nl.float16):
+        got = nl.tensor(a, dtype=dtype) @ nl.tensor(b, dtype=dtype)
+        assert got.dtype is dtype
+        np.testing.assert_array_equal(got.numpy(), a @ b + threads)  # 16 bits hold these numbers
+    np.testing.assert_array_equal((nl.tensor(a) @ nl.tensor(b)).numpy(), a @ b)  # integers stay with us
     nl.set_gemm(blas.OWN)
     np.testing.assert_array_equal((nl.tensor(a).float() @ nl.tensor(b).float()).numpy(), a @ b)
 

@@ -283,8 +283,26 @@ def _avg_pool2d_grad(g, *attrs):
 def _adaptive_avg_pool2d(input, height, width):
     cdef Dims shape
     cdef Tensor x = as_images("adaptive_avg_pool2d", input)
-    size = adaptive_size("adaptive_avg_pool2d", x, (height, width), &shape)
+    size = adaptive_size("adaptive_avg_pool2d", x, height, width, &shape)
     return call(OP["adaptive_avg_pool2d"], (x,), shape, dtype_id(x.d.dtype), size, numel(x.d))
+
+
+def _adaptive_max_pool2d(input, height, width):
+    cdef Dims shape
+    cdef Tensor x = as_images("adaptive_max_pool2d", input)
+    size = adaptive_size("adaptive_max_pool2d", x, height, width, &shape)
+    if x.d.shape[2] * x.d.shape[3] > 0x7fffffff:
+        raise ShapeError(f"adaptive_max_pool2d: planes of more than 2^31 elements are not supported, got {describe(x)}")
+    return call_several(OP["adaptive_max_pool2d"], (x,), (dims_tuple(&shape),) * 2, dtype_id(x.d.dtype), size, numel(x.d))
+
+
+cdef tuple adaptive_size(str op, Tensor x, object height, object width, Dims* shape):
+    """The two sizes as numbers, and the result's shape."""
+    cdef int64_t attr[MAX_ATTRS]
+    size = integer(op, height), integer(op, width)
+    attributes(size, attr)
+    shape[0] = shape_adaptive_pool2d(PyUnicode_AsUTF8(op), dims_of(&x.d), attr)
+    return size
 
 
 def _adaptive_avg_pool2d_grad(g, height, width):
@@ -396,42 +414,6 @@ def avg_pool2d(input, kernel_size, stride=None, padding=0, bint ceil_mode=False,
     shape = shape_pool2d("avg_pool2d", dims_of(&x.d), attr)
     attrs += (<int64_t>ceil_mode, <int64_t>count_include_pad, clip_index(divisor_override or 0))
     return call(OP["avg_pool2d"], (x,), shape, dtype_id(x.d.dtype), attrs, numel(x.d))
-
-
-def adaptive_max_pool2d(input, output_size, bint return_indices=False):
-    """The largest elements of a grid of output_size windows; with `return_indices` also their flat places in the plane.
-
-    Input [N, C, H, W] or [C, H, W]; the windows are those of `adaptive_avg_pool2d`. The first of equals wins, a NaN
-    beats every number.
-
-    >>> neurlang.adaptive_max_pool2d(neurlang.arange(16.0).reshape(1, 1, 4, 4), (2, 1))[0, 0].tolist()
-    [[7.0], [15.0]]
-    """
-    cdef Tensor x
-    cdef Dims shape
-    if is_tensor(input) and (<Tensor>input).d.rank == 3:
-        parts = adaptive_max_pool2d(input.unsqueeze(0), output_size, True)
-        return tuple([p.squeeze(0) for p in parts]) if return_indices else parts[0].squeeze(0)
-    x = as_images("adaptive_max_pool2d", input)
-    size = adaptive_size("adaptive_max_pool2d", x, output_size, &shape)
-    if x.d.shape[2] * x.d.shape[3] > 0x7fffffff:
-        raise ShapeError(f"adaptive_max_pool2d: planes of more than 2^31 elements are not supported, got {describe(x)}")
-    values, indices = call_several(OP["adaptive_max_pool2d"], (x,), (dims_tuple(&shape),) * 2, dtype_id(x.d.dtype), size,
-                                   numel(x.d))
-    return (values, indices) if return_indices else values
-
-
-cdef tuple adaptive_size(str op, Tensor x, object output_size, Dims* shape):
-    """The two sizes that `output_size` gives, and the result's shape."""
-    cdef int64_t attr[MAX_ATTRS]
-    if not isinstance(output_size, (tuple, list)):
-        output_size = (output_size, output_size)
-    if len(output_size) != 2:
-        raise ShapeError(f"{op}: output_size must be one size or two, got {output_size}")
-    size = tuple([x.d.shape[2 + i] if output_size[i] is None else integer(op, output_size[i]) for i in range(2)])
-    attributes(size, attr)
-    shape[0] = shape_adaptive_pool2d(PyUnicode_AsUTF8(op), dims_of(&x.d), attr)
-    return size
 
 
 # ---- gather and scatter ----

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import _tensor
 from .. import functional as F
 from .._tensor import Tensor, dtype, empty
+from ..ops.convolutions import Size, sizes_of
 from . import init
 from .module import Module
 from .parameter import Parameter
-
-Size = int | tuple[int, ...]
-
-
-def sizes(size: Size, axes: int) -> tuple[int, ...]:
-    """An argument that may be given once for all axes."""
-    return (size,) * axes if isinstance(size, int) else tuple(size)
 
 
 class _Conv(Module):
@@ -39,7 +34,7 @@ class _Conv(Module):
             raise ValueError(f"{in_channels} and {out_channels} channels do not divide into {groups} groups")
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = sizes(kernel_size, self.axes)
+        self.kernel_size = self._sizes("kernel_size", kernel_size)
         self.groups = groups
         channels = (in_channels, out_channels // groups) if transposed else (out_channels, in_channels // groups)
         self.weight = Parameter(empty(*channels, *self.kernel_size, **factory))
@@ -52,6 +47,10 @@ class _Conv(Module):
         >>> neurlang.nn.Conv2d(3, 8, 3).reset_parameters()
         """
         init.fan_in_uniform_(self.weight, self.bias)
+
+    def _sizes(self, name: str, value: Size) -> tuple[int, ...]:
+        """An argument that may be given once for all axes."""
+        return sizes_of(_tensor, type(self).__name__, name, value, self.axes)
 
     def extra_repr(self) -> str:
         named = {name: getattr(self, name) for name in ("kernel_size", "stride", "padding", "dilation", "groups")}
@@ -78,9 +77,9 @@ class _Forward(_Conv):
         if padding_mode != "zeros":
             raise ValueError(f"padding_mode {padding_mode!r} is not supported; use 'zeros'")
         super().__init__(in_channels, out_channels, kernel_size, groups, bias, False, device=device, dtype=dtype)
-        self.stride = sizes(stride, self.axes)
-        self.padding = padding if isinstance(padding, str) else sizes(padding, self.axes)
-        self.dilation = sizes(dilation, self.axes)
+        self.stride = self._sizes("stride", stride)
+        self.padding = padding if isinstance(padding, str) else self._sizes("padding", padding)
+        self.dilation = self._sizes("dilation", dilation)
 
     def forward(self, input: Tensor) -> Tensor:
         function = getattr(F, f"conv{self.axes}d")
@@ -149,10 +148,10 @@ class _Transposed(_Conv):
         if padding_mode != "zeros":
             raise ValueError(f"padding_mode {padding_mode!r} is not supported; use 'zeros'")
         super().__init__(in_channels, out_channels, kernel_size, groups, bias, True, device=device, dtype=dtype)
-        self.stride = sizes(stride, self.axes)
-        self.padding = sizes(padding, self.axes)
-        self.output_padding = sizes(output_padding, self.axes)
-        self.dilation = sizes(dilation, self.axes)
+        self.stride = self._sizes("stride", stride)
+        self.padding = self._sizes("padding", padding)
+        self.output_padding = self._sizes("output_padding", output_padding)
+        self.dilation = self._sizes("dilation", dilation)
 
     def forward(self, input: Tensor) -> Tensor:
         function = getattr(F, f"conv_transpose{self.axes}d")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from .. import functional as F
 from .._tensor import Tensor
-from .conv import Size
+from ..ops.convolutions import Size
+from ..ops.pooling import Sizes
 from .module import Module
 
 
@@ -149,12 +150,12 @@ class AvgPool3d(_AvgPool):
     function = staticmethod(F.avg_pool3d)
 
 
-class _AdaptiveAvgPool(Module):
-    """Averages over windows chosen so that the result has `output_size`."""
+class _AdaptivePool(Module):
+    """Pools over windows chosen so that the result has `output_size`."""
 
     function: Callable[..., Any]
 
-    def __init__(self, output_size: int | Sequence[int | None] | None) -> None:
+    def __init__(self, output_size: Sizes) -> None:
         super().__init__()
         self.output_size = output_size
 
@@ -165,7 +166,7 @@ class _AdaptiveAvgPool(Module):
         return f"output_size={self.output_size}"
 
 
-class AdaptiveAvgPool1d(_AdaptiveAvgPool):
+class AdaptiveAvgPool1d(_AdaptivePool):
     """Averages over windows of [N, C, L] chosen so that the result has `output_size`.
 
     >>> neurlang.nn.AdaptiveAvgPool1d(2)(neurlang.tensor([[1.0, 3.0, 2.0, 4.0]])).tolist()
@@ -175,7 +176,7 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     function = staticmethod(F.adaptive_avg_pool1d)
 
 
-class AdaptiveAvgPool2d(_AdaptiveAvgPool):
+class AdaptiveAvgPool2d(_AdaptivePool):
     """Averages over windows of [N, C, H, W] chosen so that the result has `output_size`.
 
     >>> neurlang.nn.AdaptiveAvgPool2d(1)(neurlang.arange(16.0).reshape(1, 1, 4, 4)).item()
@@ -185,7 +186,7 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     function = staticmethod(F.adaptive_avg_pool2d)
 
 
-class AdaptiveAvgPool3d(_AdaptiveAvgPool):
+class AdaptiveAvgPool3d(_AdaptivePool):
     """Averages over windows of [N, C, D, H, W] chosen so that the result has `output_size`.
 
     >>> neurlang.nn.AdaptiveAvgPool3d(1)(neurlang.arange(8.0).reshape(1, 1, 2, 2, 2)).item()
@@ -195,10 +196,10 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
     function = staticmethod(F.adaptive_avg_pool3d)
 
 
-class _AdaptiveMaxPool(_AdaptiveAvgPool):
+class _AdaptiveMaxPool(_AdaptivePool):
     """The largest elements of such windows, and their places if wanted."""
 
-    def __init__(self, output_size: int | Sequence[int | None] | None, return_indices: bool = False) -> None:
+    def __init__(self, output_size: Sizes, return_indices: bool = False) -> None:
         super().__init__(output_size)
         self.return_indices = return_indices
 

@@ -1,7 +1,7 @@
 """Operations defined by others: pure functions over a namespace `F`, with PyTorch's names, arguments and defaults.
 
 `F` is the module of eager functions, or, for the `define_*` functions, a graph builder with the same names. More of
-them stand in statistics.py, losses.py, places.py, order.py, convolutions.py and attention.py.
+them stand in statistics.py, losses.py, places.py, order.py, convolutions.py, pooling.py and attention.py.
 """
 
 from __future__ import annotations
@@ -168,6 +168,7 @@ def batch_norm(
 
     In training the batch's own statistics are used and move the running ones, the variance by its unbiased estimate.
     """
+    need_axes(F, "batch_norm", input, 2)
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: evaluation needs running statistics")

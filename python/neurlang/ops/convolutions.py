@@ -171,9 +171,9 @@ def _check(F: Any, op: str, x: Tensor, w: Tensor, axes: int) -> None:
                            f"got {list(x.shape)} and {list(w.shape)}")
 
 
-def sizes_of(F: Any, op: str, name: str, value: Size, axes: int) -> tuple[int, ...]:
+def sizes_of(F: Any, op: str, name: str, value: Any, axes: int) -> tuple[Any, ...]:
     """An argument that may be given once for all axes."""
-    sizes = (value,) * axes if isinstance(value, int) else tuple(value)
+    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
     if len(sizes) == 1:
         sizes *= axes
     if len(sizes) != axes:

@@ -262,14 +262,18 @@ def log_softmax_grad(F: Any, gg: Any, g: Any, y: Any, axis: int) -> tuple:
 
 def layer_norm(F: Any, g: Any, x: Any, weight: Any, _bias: Any, eps_bits: int) -> tuple:
     """By a kernel of its own; one that is to be differentiated again is written out."""
-    grad = _written_out(F, composite.define_layer_norm_grad) if F.is_grad_enabled() else F._layer_norm_grad
-    gx, gw, gb = grad(g, x, weight, eps_bits)
+    if F.is_grad_enabled():
+        gx, gw, gb = composite.define_layer_norm_grad(F, g, x, weight, eps_bits)
+    else:
+        gx, gw, gb = F._layer_norm_grad(g, x, weight, eps_bits)
     return gx, gw.reshape(-1), gb.reshape(-1)
 
 
 def rms_norm(F: Any, g: Any, x: Any, weight: Any, eps_bits: int) -> tuple:
-    grad = _written_out(F, composite.define_rms_norm_grad) if F.is_grad_enabled() else F._rms_norm_grad
-    gx, gw = grad(g, x, weight, eps_bits)
+    if F.is_grad_enabled():
+        gx, gw = composite.define_rms_norm_grad(F, g, x, weight, eps_bits)
+    else:
+        gx, gw = F._rms_norm_grad(g, x, weight, eps_bits)
     return gx, gw.reshape(-1)
 
 
@@ -286,10 +290,6 @@ def channel_norm(F: Any, g: Any, x: Any, weight: Any, _bias: Any, outs: Any, axi
     else:
         gx, gw, gb = F._channel_norm_grad(g, x, weight, *outs[1:], axis, eps_bits)
     return gx, gw.squeeze(0), gb.squeeze(0)
-
-
-def _written_out(F: Any, define: Any) -> Any:
-    return lambda *operands: define(F, *operands)
 
 
 def attention(

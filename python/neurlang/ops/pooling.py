@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .convolutions import Size, sizes_of
-from .statistics import Tensor, mean
+from .statistics import Tensor, in_float32, mean
 
 Sizes = int | None | Sequence[int | None]
 Parts = tuple[Tensor, Tensor]
@@ -83,6 +83,7 @@ def avg_pool1d(
     return _in_a_row(F.avg_pool2d, input, (1, *k), (1, *s), (0, *p), ceil_mode, count_include_pad)
 
 
+@in_float32
 def avg_pool3d(
     F: Any,
     input: Tensor,
@@ -138,6 +139,7 @@ def adaptive_avg_pool2d(F: Any, input: Tensor, output_size: Sizes) -> Tensor:
     return y.reshape(*input.shape[:-2], *size)
 
 
+@in_float32
 def adaptive_avg_pool3d(F: Any, input: Tensor, output_size: Sizes) -> Tensor:
     """Means over a grid of output_size windows that cover [N, C, D, H, W] (or without N): of slices, then of these.
 
@@ -157,7 +159,23 @@ def adaptive_max_pool1d(F: Any, input: Tensor, output_size: Sizes, return_indice
     [[3.0, 4.0]]
     """
     (size,) = _adaptive(F, "adaptive_max_pool1d", input, output_size, 1)
-    return _in_a_row(F.adaptive_max_pool2d, input, (1, size), return_indices)
+    made = adaptive_max_pool2d(F, input.unsqueeze(-2), (1, size), return_indices)
+    return _without_height(made)
+
+
+def adaptive_max_pool2d(F: Any, input: Tensor, output_size: Sizes, return_indices: bool = False) -> Tensor | Parts:
+    """The largest elements of a grid of output_size windows; with `return_indices` also their flat places in the plane.
+
+    Input [N, C, H, W] or [C, H, W]; the windows are those of `adaptive_avg_pool2d`. The first of equals wins, a NaN
+    beats every number.
+
+    >>> neurlang.adaptive_max_pool2d(neurlang.arange(16.0).reshape(1, 1, 4, 4), (2, 1))[0, 0].tolist()
+    [[7.0], [15.0]]
+    """
+    size = _adaptive(F, "adaptive_max_pool2d", input, output_size, 2)
+    shape = (*input.shape[:-2], *size)
+    values, indices = F._adaptive_max_pool2d(_batched(input, 2), *size)
+    return (values.reshape(shape), indices.reshape(shape)) if return_indices else values.reshape(shape)
 
 
 def adaptive_max_pool3d(F: Any, input: Tensor, output_size: Sizes, return_indices: bool = False) -> Tensor | Parts:
@@ -171,10 +189,10 @@ def adaptive_max_pool3d(F: Any, input: Tensor, output_size: Sizes, return_indice
     size = _adaptive(F, "adaptive_max_pool3d", input, output_size, 3)
 
     def of_slices(x: Tensor) -> Any:
-        return F.adaptive_max_pool2d(x, size[1:], return_indices)
+        return adaptive_max_pool2d(F, x, size[1:], return_indices)
 
     def along_depth(x: Tensor) -> Any:
-        return F.adaptive_max_pool2d(x, (size[0], None), return_indices)
+        return adaptive_max_pool2d(F, x, (size[0], None), return_indices)
 
     return _largest_in_depth(F, input, of_slices, along_depth, return_indices)
 
@@ -201,11 +219,7 @@ def _check(F: Any, op: str, x: Tensor, axes: int) -> None:
 def _adaptive(F: Any, op: str, x: Tensor, output_size: Sizes, axes: int) -> tuple[int, ...]:
     """The sizes wanted; a None keeps the input's."""
     _check(F, op, x, axes)
-    given = (output_size,) * axes if output_size is None or isinstance(output_size, int) else tuple(output_size)
-    if len(given) == 1:
-        given *= axes
-    if len(given) != axes:
-        raise F.ShapeError(f"{op}: output_size must be a number or {axes} of them, got {output_size!r}")
+    given = sizes_of(F, op, "output_size", output_size, axes)
     return tuple(n if size is None else size for size, n in zip(given, x.shape[-axes:], strict=True))
 
 
@@ -215,7 +229,10 @@ def _batched(x: Tensor, axes: int) -> Tensor:
 
 def _in_a_row(pool: Callable[..., Any], x: Tensor, *args: Any) -> Any:
     """Pools images of height 1."""
-    made = pool(x.unsqueeze(-2), *args)
+    return _without_height(pool(x.unsqueeze(-2), *args))
+
+
+def _without_height(made: Any) -> Any:
     return tuple(part.squeeze(-2) for part in made) if isinstance(made, tuple) else made.squeeze(-2)
 
 

@@ -19,7 +19,6 @@ from . import dtypes
 SIZE = {"u32": 4, "u64": 8} | {text: info.itemsize for text, info in dtypes.DTYPES.items()}
 FLOATS = ("f32", "f64")
 MANTISSA = {"f32": 23, "f64": 52}  # stored bits of the significand
-BIAS = {"f32": 127, "f64": 1023}
 INT_OF = {"f32": "i32", "f64": "i64"}  # the signed integer with a float's bits
 _SIGNED = ("i8", "i16", "i32", "i64")
 _UNSIGNED_OF = {"i32": "u32", "i64": "u64"}

@@ -604,7 +604,7 @@ TABLE: tuple[Row, ...] = (
     _kernel("adaptive_max_pool2d", "window", "T->T,i64",
             "The largest element of each of out_h × out_w nearly equal windows, and its flat index in the plane",
             "input", "out_h out_w", over="float", shape="adaptive_pool2d", grad=d.max_pool2d,
-            numpy=ref.adaptive_max_pool2d),
+            numpy=ref.adaptive_max_pool2d, binding="internal"),
     _kernel("max_pool2d_grad", "window", "T,i64->T", "Each g added at its window's largest element", "grad index",
             "height width", over="float", shape="checked", grad=d.max_pool2d_grad, numpy=ref.max_pool2d_grad,
             binding="internal", stablehlo="select_and_scatter"),
