@@ -100,6 +100,19 @@ inline Walk<2> walk_without(const View& a, const View& b, int axis) {
   return walk;
 }
 
+// The kept axis to lay vectors across, or -1: the one of the smallest stride in the first view, below the `step` of the
+// axis that is worked along, of those that `fits(d)` admits.
+template <int K, class F>
+int column_axis(const Walk<K>& kept, int64_t step, const F& fits) {
+  int best = -1;
+  int64_t smallest = step < 0 ? -step : step;
+  for (int d = 0; d < kept.rank; d++) {
+    const int64_t stride = kept.stride[0][d] < 0 ? -kept.stride[0][d] : kept.stride[0][d];
+    if (stride > 0 && stride < smallest && fits(d)) best = d, smallest = stride;
+  }
+  return best;
+}
+
 // One past the highest address that an element of `v` occupies: everything from `v`'s lowest element up to here may
 // be read (never used) by a vector load that runs over the end of a row.
 inline const char* memory_end(const View& v) {

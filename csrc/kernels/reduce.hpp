@@ -168,26 +168,17 @@ void reduce_columns(const Reducer& r, const Rows& rows, Walk<2> kept, int d) {
   }
 }
 
-// The kept axis to lay vectors across, or -1 where the reduced axis has the smaller stride or no axis fills a vector:
-// one column's, or one of a group of 32 adjacent rows.
-int column_axis(const Walk<2>& kept, int64_t n, int64_t step, int width) {
-  int best = -1;
-  int64_t smallest = n == 1 ? INT64_MAX : step < 0 ? -step : step;
-  for (int d = 0; d < kept.rank; d++) {
-    int64_t stride = kept.stride[0][d] < 0 ? -kept.stride[0][d] : kept.stride[0][d];
-    bool adjacent = kept.stride[0][d] == 1 && step == kept.shape[d] && n >= kLanes;
-    if (stride == 0 || stride >= smallest || (kept.shape[d] < width && !adjacent)) continue;
-    best = d, smallest = stride;
-  }
-  return best;
-}
-
 int reduce(const Call& call, const Reducer& r) {
   const View &x = call.in[0], &out = call.out[0];
   int axis = int(call.attr[0]);
   Walk<2> kept = walk_without(x, out, axis);
   Rows rows{x.data, memory_end(x), out.data, x.shape[axis], x.strides[axis], &kept};
-  int d = column_axis(kept, rows.n, rows.step, r.width);
+  // One column fills a vector, or one of a group of 32 adjacent rows does.
+  auto fills_a_vector = [&](int d) {
+    const bool adjacent = kept.stride[0][d] == 1 && rows.step == kept.shape[d] && rows.n >= kLanes;
+    return kept.shape[d] >= r.width || adjacent;
+  };
+  int d = column_axis(kept, rows.n == 1 ? INT64_MAX : rows.step, fills_a_vector);
   d < 0 ? reduce_rows(r, rows) : reduce_columns(r, rows, kept, d);
   return kOk;
 }

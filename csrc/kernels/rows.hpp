@@ -111,15 +111,13 @@ void column_sums(int64_t first, int64_t n, int columns, const F& term, T* buffer
   Tree::merge(result, other, columns);
 }
 
-// The axis to lay vectors across, or -1: contiguous in all views, of two vectors at least, so that no tile is narrow.
+// Whether vectors may be laid across axis `d`: it is contiguous in the first `views` views, and two vectors long, so
+// that no tile is narrow.
 template <class T, int K>
-int column_axis(const Walk<K>& kept) {
-  for (int d = 0; d < kept.rank; d++) {
-    bool contiguous = kept.shape[d] >= 2 * Simd<T>::kWidth;
-    for (int k = 0; k < K; k++) contiguous = contiguous && kept.stride[k][d] == 1;
-    if (contiguous) return d;
-  }
-  return -1;
+bool is_tiled(const Walk<K>& kept, int d, int views = K) {
+  bool contiguous = kept.shape[d] >= 2 * Simd<T>::kWidth;
+  for (int k = 0; k < views; k++) contiguous = contiguous && kept.stride[k][d] == 1;
+  return contiguous;
 }
 
 }  // namespace

@@ -303,24 +303,14 @@ void scan_columns(const View& x, const View& y, Walk<2> kept, int d, int axis) {
   });
 }
 
-// The kept axis to lay vectors across, or -1 where none has a smaller stride than the scanned one and fills a vector.
-inline int axis_across(const Walk<2>& kept, int64_t step, int width) {
-  int best = -1;
-  int64_t smallest = step < 0 ? -step : step;
-  for (int d = 0; d < kept.rank; d++) {
-    int64_t stride = kept.stride[0][d] < 0 ? -kept.stride[0][d] : kept.stride[0][d];
-    if (stride > 0 && stride < smallest && kept.shape[d] >= width) best = d, smallest = stride;
-  }
-  return best;
-}
-
 template <class M>
 int scan(const Call& call) {
   const View &x = call.in[0], &y = call.out[0];
   int axis = int(call.attr[0]);
   Walk<2> kept = walk_without(x, y, axis);
   if (kept.total * x.shape[axis] == 0) return kOk;
-  int d = axis_across(kept, x.strides[axis], Simd<typename M::Element>::kWidth);
+  auto fills_a_vector = [&](int d) { return kept.shape[d] >= Simd<typename M::Element>::kWidth; };
+  int d = column_axis(kept, x.strides[axis], fills_a_vector);
   d < 0 ? ScanRows<M>(kept, x, y, axis).run() : scan_columns<M>(x, y, kept, d, axis);
   return kOk;
 }

@@ -190,7 +190,7 @@ void over_axis(const Call& call) {
   int64_t n = x.shape[axis], x_step = x.strides[axis], y_step = y.strides[axis];
   if (n == 0) return;
   Walk<2> kept = walk_without(x, y, axis);
-  int d = x_step == 1 ? -1 : column_axis<T>(kept);
+  int d = column_axis(kept, x_step, [&](int d) { return is_tiled<T>(kept, d); });
   if (d < 0) return over_rows<K, T>(x, y, kept, n, x_step, y_step);
   over_columns<K, T>(x, y, kept, d, n, x_step, y_step);
 }

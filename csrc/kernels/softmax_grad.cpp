@@ -124,7 +124,8 @@ void over_axis(const Call& call) {
   for (int d = 0; d < g.rank; d++) {
     if (d != axis) kept.add_axis(g.shape[d], {g.strides[d], y.strides[d], out.strides[d]});
   }
-  const int d = g_step == 1 && y_step == 1 ? -1 : column_axis<T>(kept);
+  const int64_t longest = max_of(g_step < 0 ? -g_step : g_step, y_step < 0 ? -y_step : y_step);
+  const int d = column_axis(kept, longest, [&](int d) { return is_tiled<T>(kept, d); });
   if (d < 0) return over_rows<K, T>(g, y, out, kept, n, {g_step, y_step, out_step});
   const int64_t columns = kept.shape[d];
   kept.remove_axis(d);

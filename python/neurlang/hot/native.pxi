@@ -557,6 +557,32 @@ def _log_softmax_grad(grad, output, dim):
     return gradient_along("log_softmax_grad", grad, output, dim)
 
 
+def _cross_entropy(input, target, axis, ignored):
+    """The losses, the largest inputs and log Σ exp(input - max), all of target's shape: input's but for 1 class."""
+    cdef Tensor x = one_float("cross_entropy", input), t = cast(need_tensor(target, "cross_entropy"), I64)
+    shape = need_classes("cross_entropy", x, axis, (t,))
+    return call_several(OP["cross_entropy"], (x, t), (shape,) * 3, dtype_id(x.d.dtype), (axis, ignored), numel(x.d))
+
+
+def _cross_entropy_grad(grad, input, target, largest, log_sum, axis, ignored):
+    cdef Tensor x = input
+    same_float("cross_entropy_grad", (grad, x, largest, log_sum))
+    need_classes("cross_entropy_grad", x, axis, (grad, target, largest, log_sum))
+    return call(OP["cross_entropy_grad"], (grad, x, target, largest, log_sum), dims_of(&x.d), dtype_id(x.d.dtype),
+                (axis, ignored), numel(x.d))
+
+
+cdef tuple need_classes(str op, Tensor x, int axis, tuple others):
+    """The shape of x but for one class along the axis, which the others must have."""
+    cdef Tensor y
+    shape = shape_tuple(&x.d)
+    one = shape[:axis] + (1,) + shape[axis + 1:]
+    for y in others:
+        if shape_tuple(&y.d) != one:
+            raise ShapeError(f"{op}: expected shape {list(one)} beside {describe(x)}, got {describe(y)}")
+    return one
+
+
 cdef tuple as_rows(str op, object input, object normalized_shape):
     """The input as a matrix whose rows are its last axes, those of `normalized_shape`; and that shape as a tuple."""
     cdef Tensor x = one_float(op, input)

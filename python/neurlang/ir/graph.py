@@ -100,7 +100,7 @@ class Node:
     @property
     def may_fail(self) -> bool:
         """Whether running it checks values (indices): an ordered effect."""
-        return self.kind == "index"
+        return ROWS[self.op].checks
 
 
 @dataclass(frozen=True, slots=True)

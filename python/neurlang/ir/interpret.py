@@ -122,6 +122,9 @@ class _Tensor:
     def __truediv__(self, other: Any) -> _Tensor:
         return _Namespace(self.fma).div(self, other)
 
+    def __neg__(self) -> _Tensor:
+        return _Namespace(self.fma).neg(self)
+
 
 class _Namespace:
     """The `F` of composite definitions, over arrays."""
@@ -130,9 +133,16 @@ class _Namespace:
         self.fma = fma
 
     def __getattr__(self, op: str) -> Callable[..., _Tensor]:
-        if ROWS[op].kind == "reduce":
+        row = ROWS[op.removeprefix("_")]
+        if row.kind == "reduce":
             return lambda x, axis, keepdim: _Tensor(self.fma, apply(op, [x.array], [axis], self.fma, ())[0])
+        if row.kind == "index":
+            return lambda *args: self._indexed(row, args)
         return lambda *args: self._map(op, args)
+
+    def _indexed(self, row: Row, args: tuple[Any, ...]) -> _Tensor:
+        arrays, attrs = [x.array for x in args if isinstance(x, _Tensor)], [x for x in args if isinstance(x, int)]
+        return _Tensor(self.fma, apply(row.name, arrays, attrs, self.fma, ())[0])
 
     def _map(self, op: str, args: tuple[Any, ...]) -> _Tensor:
         dtype = next(a.array.dtype for a in args if isinstance(a, _Tensor))

@@ -62,6 +62,27 @@ def define_log_softmax_grad(F: Any, g: Tensor, y: Tensor, axis: int) -> Tensor:
     return g - F.exp(y) * F.sum(g, axis, True)
 
 
+def define_cross_entropy(
+    F: Any, x: Tensor, target: Tensor, axis: int, ignored: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """-log softmax(x) at the target, the largest x and log Σ exp(x - max); the axis stays with extent 1."""
+    largest = F.amax(x, axis, True)
+    shifted = x - largest
+    log_sum = F.log(F.sum(F.exp(shifted), axis, True))
+    nobody = F.eq(target, ignored)
+    at_target = F._gather(shifted, F.masked_fill(target, nobody, 0), axis)
+    return F.masked_fill(log_sum - at_target, nobody, 0), largest, log_sum
+
+
+def define_cross_entropy_grad(
+    F: Any, g: Tensor, x: Tensor, target: Tensor, largest: Tensor, log_sum: Tensor, axis: int, ignored: int
+) -> Tensor:
+    nobody = F.eq(target, ignored)
+    factor = F.masked_fill(g, nobody, 0)
+    everywhere = F.exp(x - largest - log_sum) * factor
+    return F._scatter_add(everywhere, F.masked_fill(target, nobody, 0), -factor, axis)
+
+
 def define_layer_norm(F: Any, x: Tensor, weight: Tensor, bias: Tensor, eps_bits: int) -> Tensor:
     n = x.shape[1]
     eps = double_of_bits(eps_bits)

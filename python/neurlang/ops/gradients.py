@@ -250,6 +250,14 @@ def log_softmax(F: Any, g: Any, _x: Any, out: Any, axis: int) -> tuple:
     return (F._log_softmax_grad(g, out, axis),)
 
 
+def cross_entropy(F: Any, g: Any, x: Any, target: Any, outs: Any, *attrs: int) -> tuple:
+    """By a kernel of its own; one that is to be differentiated again is written out, with the statistics of x."""
+    if F.is_grad_enabled():
+        statistics = composite.define_cross_entropy(F, x, target, *attrs)[1:]
+        return composite.define_cross_entropy_grad(F, g, x, target, *statistics, *attrs), None
+    return F._cross_entropy_grad(g, x, target, *outs[1:], *attrs), None
+
+
 def softmax_grad(F: Any, gg: Any, g: Any, y: Any, axis: int) -> tuple:
     by_y = gg * (g - F.sum(g * y, axis, True)) - g * F.sum(gg * y, axis, True) if wanted(y) else None
     return F._softmax_grad(gg, y, axis), by_y

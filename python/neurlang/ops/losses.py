@@ -154,9 +154,12 @@ def nll_loss(
     >>> neurlang.nll_loss(neurlang.tensor([[-1.0, -2.0], [-3.0, -4.0]]), neurlang.tensor([0, 1])).item()
     2.5
     """
-    need_axes(F, "nll_loss", input, 1)
-    _check_classes(F, "nll_loss", weight, input.shape[_class_axis(input)])
-    return _class_loss(F, "nll_loss", input, target, weight, ignore_index, reduction, 0.0)
+    axis, target = _classes(F, "nll_loss", input, target, weight)
+    ignored = F.eq(target, ignore_index)
+    # A negative class must not count from the end: it is sent out of range, where gather refuses it.
+    place = F.where(ignored, 0, F.where(F.lt(target, 0), input.shape[axis], target))
+    losses = F.where(ignored, 0.0, -F.gather(input, axis, place))
+    return _class_loss(F, losses, target, axis, weight, ignore_index, reduction)
 
 
 @in_float32
@@ -180,34 +183,44 @@ def cross_entropy(
     """
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing}")
-    need_axes(F, "cross_entropy", input, 1)
-    axis = _class_axis(input)
-    _check_classes(F, "cross_entropy", weight, input.shape[axis])
-    log_p = F.log_softmax(input, axis)
     if target.dtype.is_floating_point:
-        return _probability_loss(F, log_p, target, weight, reduction, label_smoothing)
-    return _class_loss(F, "cross_entropy", log_p, target, weight, ignore_index, reduction, label_smoothing)
+        return _probability_loss(F, input, target, weight, reduction, label_smoothing)
+    axis, target = _classes(F, "cross_entropy", input, target, weight)
+    losses = F._cross_entropy(input, target, axis, ignore_index)[0]
+    smoothed = (label_smoothing, F.log_softmax(input, axis)) if label_smoothing else None
+    return _class_loss(F, losses, target, axis, weight, ignore_index, reduction, smoothed)
 
 
-def _class_axis(x: Tensor) -> int:
-    return 0 if x.ndim == 1 else 1
-
-
-def _check_classes(F: Any, op: str, weight: Tensor | None, classes: int) -> None:
+def _class_axis(F: Any, op: str, x: Tensor, weight: Tensor | None) -> int:
+    """The axis of the classes; ShapeError where there is none, or no weight for each of them."""
+    need_axes(F, op, x, 1)
+    axis = 0 if x.ndim == 1 else 1
+    classes = x.shape[axis]
     if weight is not None and tuple(weight.shape) != (classes,):
         raise F.ShapeError(f"{op}: weight must have shape ({classes},), one for each class, got {list(weight.shape)}")
+    return axis
+
+
+def _classes(F: Any, op: str, x: Tensor, target: Tensor, weight: Tensor | None) -> tuple[int, Tensor]:
+    """The axis of the classes, and the targets with that axis of extent 1."""
+    axis = _class_axis(F, op, x, weight)
+    expected = x.shape[:axis] + x.shape[axis + 1 :]
+    if target.shape != expected:
+        raise F.ShapeError(f"{op}: target of shape {list(target.shape)} for input {list(x.shape)}; "
+                           f"expected {list(expected)}")
+    return axis, target.unsqueeze(axis)
 
 
 def _probability_loss(
-    F: Any, log_p: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float
+    F: Any, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float
 ) -> Tensor:
-    axis = _class_axis(log_p)
-    if target.shape != log_p.shape:
-        raise F.ShapeError(f"cross_entropy: probabilities of shape {list(target.shape)} for input {list(log_p.shape)}")
+    axis = _class_axis(F, "cross_entropy", input, weight)
+    if target.shape != input.shape:
+        raise F.ShapeError(f"cross_entropy: probabilities of shape {list(target.shape)} for input {list(input.shape)}")
     if smoothing:
-        target = target * (1 - smoothing) + smoothing / log_p.shape[axis]
-    products = log_p * target if weight is None else log_p * target * along_axis(weight, log_p, axis)
-    losses = -F.sum(products, axis)
+        target = target * (1 - smoothing) + smoothing / input.shape[axis]
+    products = F.log_softmax(input, axis) * target
+    losses = -F.sum(products if weight is None else products * along_axis(weight, input, axis), axis)
     if reduction == "mean":
         return F.div(F.sum(losses), max(count_over(losses, None), 1))
     return _reduced(F, losses, reduction)
@@ -215,33 +228,28 @@ def _probability_loss(
 
 def _class_loss(
     F: Any,
-    op: str,
-    log_p: Tensor,
+    losses: Tensor,
     target: Tensor,
+    axis: int,
     weight: Tensor | None,
     ignore_index: int,
     reduction: str,
-    smoothing: float,
+    smoothed: tuple[float, Tensor] | None = None,
 ) -> Tensor:
-    """Ignored positions count neither above nor below the line; "mean" divides by the sum of the targets' weights."""
-    axis = _class_axis(log_p)
-    expected = log_p.shape[:axis] + log_p.shape[axis + 1 :]
-    if target.shape != expected:
-        raise F.ShapeError(f"{op}: target of shape {list(target.shape)} for input {list(log_p.shape)}; "
-                           f"expected {list(expected)}")
-    ignored = F.eq(target, ignore_index)
-    # A negative class must not count from the end: it is sent out of range, where gather refuses it.
-    place = F.where(ignored, 0, F.where(F.lt(target, 0), log_p.shape[axis], target))
-    losses = -F.gather(log_p, axis, place.unsqueeze(axis)).squeeze(axis)
-    weights = None if weight is None else F.index_select(weight, 0, place.reshape(-1)).reshape(place.shape)
-    if weights is not None:
-        losses = losses * weights
-    if smoothing:
+    """Ignored positions count neither above nor below the line; "mean" divides by the sum of the targets' weights.
+
+    Losses, zeros where they are ignored, and targets keep the axis of the classes with extent 1. With `smoothed` that
+    share of every loss is taken of all classes, of which the logarithms of the probabilities are given.
+    """
+    counted = F.ne(target, ignore_index)
+    if weight is not None:
+        picked = F.index_select(weight, 0, F.where(counted, target, 0).reshape(-1)).reshape(target.shape)
+        losses, counted = losses * picked, F.where(counted, picked, 0.0)
+    if smoothed is not None:
+        share, log_p = smoothed
         everywhere = log_p if weight is None else log_p * along_axis(weight, log_p, axis)
-        spread = F.sum(everywhere, axis) * (-smoothing / log_p.shape[axis])
-        losses = losses * (1 - smoothing) + spread
-    losses = F.where(ignored, 0.0, losses)
-    if reduction != "mean":
-        return _reduced(F, losses, reduction)
-    counted = F.logical_not(ignored) if weights is None else F.where(ignored, 0.0, weights)
-    return F.div(F.sum(losses), F.sum(counted))
+        spread = F.sum(everywhere, axis, True) * (-share / log_p.shape[axis])
+        losses = F.where(F.eq(target, ignore_index), 0.0, losses * (1 - share) + spread)
+    if reduction == "mean":
+        return F.div(F.sum(losses), F.sum(counted))
+    return _reduced(F, losses.squeeze(axis), reduction)

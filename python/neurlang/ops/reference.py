@@ -449,6 +449,20 @@ def log_softmax(np: Any, x: Array, axis: int) -> Array:
     return shifted - np.log(np.sum(np.exp(shifted), axis, keepdims=True))
 
 
+def cross_entropy(np: Any, x: Array, target: Array, axis: int, ignored: int) -> tuple[Array, Array, Array]:
+    largest = np.max(x, axis, keepdims=True)
+    log_sum = np.log(np.sum(np.exp(x - largest), axis, keepdims=True))
+    at_target = np.take_along_axis(x, np.where(target == ignored, 0, target), axis)
+    return np.where(target == ignored, 0, log_sum - (at_target - largest)), largest, log_sum
+
+
+def cross_entropy_grad(
+    np: Any, g: Array, x: Array, target: Array, largest: Array, log_sum: Array, axis: int, ignored: int
+) -> Array:
+    classes = np.arange(x.shape[axis]).reshape([-1 if d == axis else 1 for d in range(x.ndim)])
+    return np.where(target == ignored, 0, g) * (np.exp(x - largest - log_sum) - (classes == target))
+
+
 def softmax_grad(np: Any, g: Array, y: Array, axis: int) -> Array:
     return y * (g - np.sum(g * y, axis, keepdims=True))
 

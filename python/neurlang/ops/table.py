@@ -123,6 +123,15 @@ class Row:
         """What `T` may be in kernels of its own: narrow dtypes run in the wide ones' unless the row is `direct`."""
         return self.dtypes if self.direct else tuple(t for t in self.dtypes if t in types.WIDE)
 
+    @property
+    def checks(self) -> bool:
+        """Whether it looks at the values of an operand, an index, and may raise.
+
+        >>> neurlang.Row("pick", "index", ("input", "index"), "T,i64->T", "x[index]").checks
+        True
+        """
+        return self.kind == "index" or (self.kind == "composite" and "i64" in self.in_types)
+
     def accuracy(self, dtype: str) -> float:
         """The bound in ULP of a float result of this dtype.
 
@@ -647,6 +656,14 @@ TABLE: tuple[Row, ...] = (
             define=composite.define_softmax, grad=d.softmax, numpy=ref.softmax, ulp=32.0),
     _kernel("log_softmax", "composite", "T->T", "(x - max x) - log Σ exp(x - max x)", "input", "axis", over="float",
             define=composite.define_log_softmax, grad=d.log_softmax, numpy=ref.log_softmax, ulp=8.0, slack=32.0),
+    _kernel("cross_entropy", "composite", "T,i64->T,T,T",
+            "-log softmax(x) at the target class along the axis, 0 where it is `ignored`; max x and log Σ exp(x - max)",
+            "input target", "axis ignored", over="float", shape="checked", define=composite.define_cross_entropy,
+            grad=d.cross_entropy, numpy=ref.cross_entropy, ulp=8.0, slack=32.0, binding="internal"),
+    _kernel("cross_entropy_grad", "composite", "T,T,i64,T,T->T", "cross_entropy's gradient (softmax(x) - [target]) g",
+            "grad input target max log_sum", "axis ignored", over="float", shape="checked",
+            define=composite.define_cross_entropy_grad, numpy=ref.cross_entropy_grad, ulp=8.0, slack=64.0,
+            binding="internal"),
     _kernel("sum_squares", "composite", "T->T", "Σ x² over one axis, which stays with extent 1", "input", "axis",
             over="float", shape="reduce", define=composite.define_sum_squares,
             grad=lambda F, g, x, axis: (g * x * 2,), numpy=lambda np, x, axis: np.sum(x * x, axis, keepdims=True),

@@ -25,7 +25,7 @@ def expand(graph: Graph) -> Graph:
 
 
 def _expands(node: Node) -> bool:
-    if node.kind != "composite" or len(node.outs) > 1 or node.outs[0].numel == 0:
+    if node.kind != "composite" or node.may_fail or len(node.outs) > 1 or node.outs[0].numel == 0:
         return False
     x = next(iter(node.reads()))
     axis = node.attrs[0] if "axis" in ROWS[node.op].attrs else -1

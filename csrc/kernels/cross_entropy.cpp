@@ -1,0 +1,199 @@
+// cross_entropy.cpp: -log softmax(x) at the target class over one axis, log sum exp(x - max) - (x[target] - max), and
+// its gradient, exp((x - max) - log sum) g, less g at the target. Positions whose target is `ignored` give zeros.
+//
+// Every operation is rounded as in the definition and the sum is T(n). Max and log sum of a row are results too, so
+// that the gradient reads x once.
+#include "row_sums.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+// The targets of a call, as they are numbered along `axis`.
+struct Targets {
+  const View& view;
+  int64_t classes, axis, ignored;
+
+  bool valid(int64_t target) const { return target == ignored || (uint64_t)target < (uint64_t)classes; }
+
+  // The class that a target names, or -1. It was checked, but somebody who shares the memory may have written it since.
+  int64_t at(int64_t offset) const {
+    const int64_t target = __atomic_load_n((const int64_t*)view.data + offset, __ATOMIC_RELAXED);
+    return target != ignored && valid(target) ? target : -1;
+  }
+
+  // Looks at all targets; the first bad one is what the fault names.
+  Status check(int64_t* fault) const {
+    Walk<1> all;
+    for (int d = 0; d < view.rank; d++) all.add_axis(view.shape[d], {view.strides[d]});
+    const int64_t* data = (const int64_t*)view.data;
+    bool bad = false;
+    parallel_for(all.total, kGrain, [&](int64_t begin, int64_t end) {
+      auto c = all.seek(begin);
+      bool good = true;
+      for (int64_t i = begin; i < end; i++, all.next(c)) good &= valid(data[c.at[0]]);
+      if (!good) __atomic_store_n(&bad, true, __ATOMIC_RELAXED);
+    });
+    auto c = all.seek(0);
+    for (int64_t i = 0; bad && i < all.total; i++, all.next(c)) {
+      if (valid(data[c.at[0]])) continue;
+      fault[0] = data[c.at[0]], fault[1] = classes, fault[2] = axis;
+      return kIndexError;
+    }
+    return kOk;
+  }
+};
+
+// The walk over all axes but one of views of equal shape but for that one.
+template <int K>
+Walk<K> walk_beside(const View* const (&views)[K], int axis) {
+  Walk<K> walk;
+  for (int d = 0; d < views[0]->rank; d++) {
+    int64_t step[K];
+    for (int k = 0; k < K; k++) step[k] = views[k]->strides[d];
+    if (d != axis) walk.add_axis(views[0]->shape[d], step);
+  }
+  return walk;
+}
+
+template <class T>
+int losses(const Call& call) {
+  using V = typename Simd<T>::V;
+  constexpr int W = Simd<T>::kWidth;
+  const View &x = call.in[0], &target = call.in[1], *out = call.out;
+  const int axis = int(call.attr[0]);
+  const int64_t step = x.strides[axis];
+  const Targets targets{target, x.shape[axis], axis, call.attr[1]};
+  if (targets.check(call.fault) != kOk) return kIndexError;
+  const RowsOf<T, 5> rows{x, walk_beside<5>({&x, &target, &out[0], &out[1], &out[2]}, axis), x.shape[axis], step};
+  row_sums<ExpSums<T>>(rows, [&](const RowGroup<5, W>& group, int count, const RowSums<T>& sums) {
+    const V log_sums = log_of(sums.sum);
+    for (int r = 0; r < count; r++) {
+      const T max = sums.center[r], log_sum = log_sums[r];
+      const int64_t place = targets.at(group.at[1][r]);
+      const T loss = place < 0 ? T(0) : log_sum - (rows.data[group.at[0][r] + place * step] - max);
+      const T results[] = {loss, max, log_sum};
+      for (int k = 0; k < 3; k++) ((T*)out[k].data)[group.at[2 + k][r]] = results[k];
+    }
+  });
+  return kOk;
+}
+
+// The gradient of some elements: of a row, or of a row of a tile of columns.
+template <class T>
+struct Gradient {
+  using V = typename Simd<T>::V;
+  using Lane = Mask<T>;
+  using Lanes = typename Simd<Lane>::V;
+
+  // `here`: the lanes in which an element is that of the target class.
+  static V of(V x, V max, V log_sum, V factor, Lanes here) {
+    return exp_of((x - max) - log_sum) * factor - (here ? factor : V{});
+  }
+
+  static void row(const Strided<T>& x, RowOut<T> out, int64_t n, int64_t place, T max, T log_sum, T factor) {
+    alignas(64) T buffer[kBlock];
+    Lanes lane;
+    for (int l = 0; l < Simd<T>::kWidth; l++) lane[l] = Lane(l);
+    for (int64_t i = 0; i < n; i += kBlock) {
+      const int64_t count = min_of(kBlock, n - i);
+      const Lanes at = splat<Lanes>(Lane(place >= i && place < i + count ? place - i : -1));
+      map_block(x(i, count, buffer), i, count, out, [=](V v, int64_t k) {
+        return of(v, splat<V>(max), splat<V>(log_sum), splat<V>(factor), lane + splat<Lanes>(Lane(k)) == at);
+      });
+    }
+  }
+};
+
+// The views of a call of the gradient, in the order of a walk over them.
+enum GradientView { kX, kOut, kGrad, kTarget, kMax, kLogSum, kGradientViews };
+
+template <class T>
+struct Gradients {
+  using V = typename Simd<T>::V;
+  using Lane = Mask<T>;
+  using Lanes = typename Simd<Lane>::V;
+  using Position = typename Walk<kGradientViews>::Cursor;
+
+  const View* const (&views)[kGradientViews];
+  const Targets& targets;
+  int64_t n, step[2];
+
+  T element(GradientView v, int64_t offset) const { return ((const T*)views[v]->data)[offset]; }
+
+  void rows(const Walk<kGradientViews>& kept) const {
+    const View &x = *views[kX], &out = *views[kOut];
+    const bool stream = step[1] == 1 && streams<T>(out, n, kept.total);
+    parallel_for(kept.total, grain_of(4 * n), [=, &kept, &x, &out, end = end_of<T>(x)](int64_t begin, int64_t stop) {
+      auto c = kept.seek(begin);
+      for (int64_t i = begin; i < stop; i++, kept.next(c)) {
+        const int64_t place = targets.at(c.at[kTarget]);
+        const T factor = place < 0 ? T(0) : element(kGrad, c.at[kGrad]);
+        Gradient<T>::row(Strided<T>{(const T*)x.data + c.at[kX], step[0], end},
+                         RowOut<T>{(T*)out.data + c.at[kOut], step[1], stream}, n, place, element(kMax, c.at[kMax]),
+                         element(kLogSum, c.at[kLogSum]), factor);
+      }
+      if (stream) stream_fence();
+    });
+  }
+
+  // Columns lie along axis `d` of the walk, in tiles of nearly equal width.
+  void columns(Walk<kGradientViews> kept, int d) const {
+    constexpr int kTile = 256;
+    const int64_t all = kept.shape[d];
+    int64_t stride[kGradientViews];
+    for (int k = 0; k < kGradientViews; k++) stride[k] = kept.stride[k][d];
+    kept.remove_axis(d);
+    const int64_t tiles = ceil_div(all, kTile);
+    parallel_for(kept.total * tiles, grain_of(4 * n * kTile), [&](int64_t begin, int64_t stop) {
+      T factor[kTile], max[kTile], log_sum[kTile];
+      Lane place[kTile];
+      for (int64_t i = begin; i < stop; i++) {
+        auto c = kept.seek(i / tiles);
+        const int64_t first = i % tiles * all / tiles;
+        const int width = int((i % tiles + 1) * all / tiles - first);
+        auto offset = [&](GradientView v, int64_t column) { return c.at[v] + (first + column) * stride[v]; };
+        for (int k = 0; k < width; k++) {
+          place[k] = Lane(targets.at(offset(kTarget, k)));
+          factor[k] = place[k] < 0 ? T(0) : element(kGrad, offset(kGrad, k));
+          max[k] = element(kMax, offset(kMax, k)), log_sum[k] = element(kLogSum, offset(kLogSum, k));
+        }
+        const T* from = (const T*)views[kX]->data + offset(kX, 0);
+        T* to = (T*)views[kOut]->data + offset(kOut, 0);
+        for (int64_t r = 0; r < n; r++) {
+          for_vectors<T>(width, [&](int k) {
+            const Lanes here = load<Lanes>(place + k) == splat<Lanes>(Lane(r));
+            store(to + r * step[1] + k, Gradient<T>::of(load<V>(from + r * step[0] + k), load<V>(max + k),
+                                                        load<V>(log_sum + k), load<V>(factor + k), here));
+          });
+        }
+      }
+    });
+  }
+};
+
+template <class T>
+int gradient(const Call& call) {
+  const View *in = call.in, &x = in[1], &out = call.out[0];
+  const int axis = int(call.attr[0]);
+  const Targets targets{in[2], x.shape[axis], axis, call.attr[1]};
+  if (targets.check(call.fault) != kOk) return kIndexError;
+  const View* const views[] = {&x, &out, &in[0], &in[2], &in[3], &in[4]};
+  const Walk<kGradientViews> kept = walk_beside(views, axis);
+  const Gradients<T> all{views, targets, x.shape[axis], {x.strides[axis], out.strides[axis]}};
+  const bool small = int64_t(Mask<T>(all.n)) == all.n;  // a lane holds the number of a class
+  const int d = column_axis(kept, x.strides[axis], [&](int d) { return small && is_tiled<T>(kept, d, 2); });
+  d < 0 ? all.rows(kept) : all.columns(kept, d);
+  return kOk;
+}
+
+}  // namespace
+
+int cross_entropy(const Call& call) {
+  return call.in[0].dtype == DType::f64 ? losses<double>(call) : losses<float>(call);
+}
+
+int cross_entropy_grad(const Call& call) {
+  return call.in[0].dtype == DType::f64 ? gradient<double>(call) : gradient<float>(call);
+}
+
+}  // namespace nl::NL_ISA

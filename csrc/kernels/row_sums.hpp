@@ -1,0 +1,153 @@
+// row_sums.hpp: rows that are read twice: something found first becomes a row's center, then terms of the distances
+// from it are added up. Every operation is rounded, all sums are T(n); a row is in the caches when it is read again.
+#pragma once
+#include "functions.hpp"
+#include "rows.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+// A kind says what is found first and made the center, which terms of a distance x - center are added up, and whether
+// the distances themselves are wanted too. This one is about sums of exp(x - max).
+template <class T>
+struct ExpSums {
+  using V = typename Simd<T>::V;
+  using First = Max<T>;
+  static constexpr bool kSumsDistances = false;
+
+  static T center(typename First::Lane found, int64_t) { return First::finish(found); }
+  static V term(V distance) { return exp_of(distance); }
+};
+
+// What was found of up to kWidth rows, one in a lane.
+template <class T>
+struct RowSums {
+  using V = typename Simd<T>::V;
+  V center, sum, distances;
+};
+
+// The elements of x along an axis, as a walk over all others that may cover more views than x.
+template <class T, int K>
+struct RowsOf {
+  const View& x;
+  Walk<K> kept;
+  int64_t n, step;
+  const T *data = (const T*)x.data, *end = end_of<T>(x);
+};
+
+template <class K, class T>
+RowSums<T> sums_of_row(const Strided<T>& x, int64_t n) {
+  using V = typename Simd<T>::V;
+  const V center = splat<V>(K::center(TreeRow<typename K::First>::tree(x, 0, n)[0], n));
+  auto source = [=](auto&& term) {
+    return [=](int64_t i, int64_t count, T* buffer) {
+      const T* in = x(i, count, buffer);
+      for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
+        __builtin_prefetch(in + n + k, 0, 2);  // most likely the next row
+        store(buffer + k, term(load<V>(in + k) - center));
+      }
+      return (const T*)buffer;
+    };
+  };
+  T distances = 0;
+  if (K::kSumsDistances) distances = TreeRow<Sum<T>>::run(source([](V d) { return d; }), n);
+  const T sum = TreeRow<Sum<T>>::run(source([](V d) { return K::term(d); }), n);
+  return {center, splat<V>(sum), splat<V>(distances)};
+}
+
+// A group of short rows at once; `terms` has room for theirs.
+template <class K, class T, int W>
+RowSums<T> sums_of_short_rows(const T* const (&x)[W], int64_t n, T* terms) {
+  using V = typename Simd<T>::V;
+  const int64_t pitch = whole_steps(n);
+  typename K::First::Lane found[W];
+  T centers[W];
+  store(found, TreeRow<typename K::First>::several([=](int r) { return x[r]; }, n));
+  auto row_of_terms = [=](int r) { return terms + r * pitch; };
+  auto store_terms = [&](auto&& term) __attribute__((always_inline)) {
+    for (int r = 0; r < W; r++) {
+      const V center = splat<V>(centers[r]);
+      for (int64_t k = 0; k < n; k += W) store(terms + r * pitch + k, term(load<V>(x[r] + k) - center));
+    }
+  };
+  for (int r = 0; r < W; r++) centers[r] = K::center(found[r], n);
+  V distances = {};
+  if (K::kSumsDistances) {
+    store_terms([](V d) { return d; });
+    distances = TreeRow<Sum<T>>::several(row_of_terms, n);
+  }
+  store_terms([](V d) { return K::term(d); });
+  return {load<V>(centers), TreeRow<Sum<T>>::several(row_of_terms, n), distances};
+}
+
+// finish(group, count, sums) gets where up to kWidth rows lie in the walk's views, and what was found of them.
+template <class K, class T, int N, class F>
+void sums_along_rows(const RowsOf<T, N>& rows, const F& finish) {
+  constexpr int W = Simd<T>::kWidth;
+  const int64_t n = rows.n, step = rows.step;
+  parallel_for(rows.kept.total, grain_of(2 * n), [&](int64_t begin, int64_t stop) {
+    T* terms = is_short<T>(n) ? (T*)nl_scratch(1, W * whole_steps(n) * sizeof(T)) : nullptr;
+    auto c = rows.kept.seek(begin);
+    auto short_ones = [&](const RowGroup<N, W>& group) {
+      const T* in[W];
+      if (!group.readable(0, rows.data, rows.end, n)) return false;
+      for (int r = 0; r < W; r++) in[r] = rows.data + group.at[0][r];
+      finish(group, W, sums_of_short_rows<K>(in, n, terms));
+      return true;
+    };
+    int64_t i = terms && step == 1 ? for_groups<W>(rows.kept, c, begin, stop, short_ones) : begin;
+    for (; i < stop; i++, rows.kept.next(c)) {
+      RowGroup<N, W> one;
+      for (int k = 0; k < N; k++) one.at[k][0] = c.at[k];
+      finish(one, 1, sums_of_row<K>(Strided<T>{rows.data + c.at[0], step, rows.end}, n));
+    }
+  });
+}
+
+// The same where columns lie along axis `d` of the walk, in tiles of nearly equal width.
+template <class K, class T, int N, class F>
+void sums_down_columns(RowsOf<T, N> rows, int d, const F& finish) {
+  using V = typename Simd<T>::V;
+  using Tree = TreeColumns<typename K::First>;
+  constexpr int kTile = TreeColumns<Sum<T>>::kTile, W = Simd<T>::kWidth;
+  const int64_t n = rows.n, step = rows.step, columns = rows.kept.shape[d];
+  int64_t stride[N];
+  for (int k = 0; k < N; k++) stride[k] = rows.kept.stride[k][d];
+  rows.kept.remove_axis(d);
+  const int64_t tiles = column_tiles<T>(columns, n, rows.kept.total);
+  parallel_for(rows.kept.total * tiles, grain_of(2 * n * (columns / tiles)), [&](int64_t begin, int64_t stop) {
+    T* buffer = (T*)nl_scratch(1, (kTileElements<T> + kLanes) * sizeof(T));
+    alignas(64) typename K::First::Lane found[kTile];
+    alignas(64) T centers[kTile], sums[kTile], distances[kTile] = {};
+    for (int64_t i = begin; i < stop; i++) {
+      auto c = rows.kept.seek(i / tiles);
+      const int64_t first = i % tiles * columns / tiles;
+      const int width = int((i % tiles + 1) * columns / tiles - first);
+      const T* from = rows.data + c.at[0] + first;
+      Tree::run(from, {step, 1, width}, n, found);
+      for (int k = 0; k < width; k++) centers[k] = K::center(found[k], n);
+      auto distance = [=, &centers](int64_t r, int k) {
+        __builtin_prefetch(from + (r + 4) * step + k);
+        return load<V>(from + r * step + k) - load<V>(centers + k);
+      };
+      if (K::kSumsDistances) column_sums(0, n, width, distance, buffer, distances);
+      column_sums(0, n, width, [&](int64_t r, int k) { return K::term(distance(r, k)); }, buffer, sums);
+      for_vectors<T>(width, [&](int at) {
+        RowGroup<N, W> group;
+        for (int k = 0; k < N; k++) {
+          for (int l = 0; l < W; l++) group.at[k][l] = c.at[k] + (first + at + l) * stride[k];
+        }
+        finish(group, W, RowSums<T>{load<V>(centers + at), load<V>(sums + at), load<V>(distances + at)});
+      });
+    }
+  });
+}
+
+template <class K, class T, int N, class F>
+void row_sums(const RowsOf<T, N>& rows, const F& finish) {
+  const int d = column_axis(rows.kept, rows.step, [&](int d) { return is_tiled<T>(rows.kept, d, 1); });
+  d < 0 ? sums_along_rows<K>(rows, finish) : sums_down_columns<K>(rows, d, finish);
+}
+
+}  // namespace
+}  // namespace nl::NL_ISA
