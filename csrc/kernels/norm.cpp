@@ -11,38 +11,48 @@ namespace {
 template <class T, bool kCentred>
 struct Norm {
   using V = typename Simd<T>::V;
+  using Tree = TreeRow<Sum<T>>;
 
-  Strided<T> weight, bias;  // rms_norm has no bias
+  Strided<T> weight, bias;  // rms_norm has no bias: its is never looked at
   int64_t n;
   T eps;
 
-  T mean_of(const Strided<T>& x) const { return TreeRow<Sum<T>>::run(x, n) / T(n); }
+  static V centred(V v, V mean) { return kCentred ? v - mean : v; }
 
-  static V centred(V v, T mean) { return kCentred ? v - splat<V>(mean) : v; }
-
-  T variance_of(const Strided<T>& x, T mean) const {
-    auto squares = [=, n = n](int64_t i, int64_t count, T* buffer) {
-      const T* in = x(i, count, buffer);
-      for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
-        __builtin_prefetch(in + n + k, 0, 2);  // most likely the next row
-        V v = centred(load<V>(in + k), mean);
-        store(buffer + k, v * v);
-      }
-      return (const T*)buffer;
+  // The terms of a row's variance.
+  auto squares(T mean) const {
+    return [m = splat<V>(mean), n = n](V v, const T* p, int64_t) {
+      __builtin_prefetch(p + n, 0, 2);  // most likely the next row
+      const V d = centred(v, m);
+      return d * d;
     };
-    return TreeRow<Sum<T>>::run(squares, n) / T(n);
   }
 
   void row(const Strided<T>& x, RowOut<T> y) const {
+    const T mean = kCentred ? Tree::run(x, n) / T(n) : T(0);
+    scaled(x, mean, square_root(Tree::run(x, n, squares(mean)) / T(n) + eps), y);
+  }
+
+  // A group of short rows at once.
+  template <int W>
+  void short_rows(const Strided<T> (&x)[W], const RowOut<T> (&y)[W]) const {
+    T means[W] = {}, variances[W];
+    auto row_at = [&](int r) { return x[r].data; };
+    if (kCentred) store(means, Tree::several(row_at, n) / splat<V>(T(n)));
+    store(variances, Tree::several(row_at, n, [&](int r) { return squares(means[r]); }) / splat<V>(T(n)));
+    for (int r = 0; r < W; r++) scaled(x[r], means[r], square_root(variances[r] + eps), y[r]);
+  }
+
+  // y = (x - mean) / deviation * weight + bias
+  void scaled(const Strided<T>& x, T mean, T deviation, RowOut<T> y) const {
     alignas(64) T buffer[3][kBlock];
-    T mean = kCentred ? mean_of(x) : T(0);
-    T deviation = square_root(variance_of(x, mean) + eps);
+    const V m = splat<V>(mean), d = splat<V>(deviation);
     for (int64_t i = 0; i < n; i += kBlock) {
       int64_t count = min_of(kBlock, n - i);
       const T* w = weight(i, count, buffer[1]);
       const T* b = kCentred ? bias(i, count, buffer[2]) : nullptr;
       map_block(x(i, count, buffer[0]), i, count, y, [=](V v, int64_t k) {
-        V scaled = centred(v, mean) / splat<V>(deviation) * load<V>(w + k);
+        V scaled = centred(v, m) / d * load<V>(w + k);
         return kCentred ? scaled + load<V>(b + k) : scaled;
       });
     }
@@ -54,22 +64,29 @@ Strided<T> vector_of(const View& v) {
   return {(const T*)v.data, v.strides[0], end_of<T>(v)};
 }
 
+// A vector of one block in a form that is not copied for every row.
+template <class T>
+Strided<T> laid_out(const Strided<T>& v, int64_t n, T* buffer) {
+  if (n > kBlock) return v;
+  const T* p = v(0, n, buffer);
+  return {p, 1, p + whole_steps(n)};
+}
+
 template <class T, bool kCentred>
 int over_rows(const Call& call) {
-  const View &x = call.in[0], &y = call.out[0];
+  const RowMap<T> map(call.in[0], call.out[0], 1);
+  const int64_t n = map.n;
+  if (n == 0) return kOk;
   double eps;
   __builtin_memcpy(&eps, &call.attr[0], sizeof eps);
-  int64_t rows = x.shape[0], n = x.shape[1];
-  Norm<T, kCentred> norm{vector_of<T>(call.in[1]), vector_of<T>(call.in[kCentred ? 2 : 1]), n, T(eps)};
-  const T* end = end_of<T>(x);
-  bool stream = y.strides[1] == 1 && streams<T>(y, n, rows);
-  if (n == 0) return kOk;
-  parallel_for(rows, grain_of(n), [=, &x, &y, &norm](int64_t begin, int64_t stop) {
-    for (int64_t i = begin; i < stop; i++) {
-      norm.row(Strided<T>{(const T*)x.data + i * x.strides[0], x.strides[1], end},
-               RowOut<T>{(T*)y.data + i * y.strides[0], y.strides[1], stream});
-    }
-    if (stream) stream_fence();
+  parallel_for(map.rows.total, grain_of(n), [=, &call, &map](int64_t begin, int64_t stop) {
+    alignas(64) T buffer[2][kBlock];
+    const auto weight = laid_out(vector_of<T>(call.in[1]), n, buffer[0]);
+    const auto bias = laid_out(vector_of<T>(call.in[kCentred ? 2 : 1]), n, buffer[1]);
+    const Norm<T, kCentred> norm{weight, bias, n, T(eps)};
+    map.run(
+        begin, stop, [&](const auto& x, const auto& y) { norm.row(x, y); },
+        [&](const auto& x, const auto& y) { norm.short_rows(x, y); });
   });
   return kOk;
 }

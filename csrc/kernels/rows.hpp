@@ -50,9 +50,10 @@ bool streams(const View& out, int64_t n, int64_t rows) {
   return aligned && n * rows * (int64_t)sizeof(T) >= kStreamBytes;
 }
 
-// out[i] = f(in[i], i) for `count` elements from element `begin` of a row on; f maps vectors.
+// out[i] = f(in[i], i) for `count` elements from element `begin` of a row on; f maps vectors, and is a copy, of which a
+// compiler knows that stores do not change it.
 template <class T, class F>
-void map_block(const T* in, int64_t begin, int64_t count, RowOut<T> out, const F& f) {
+void map_block(const T* in, int64_t begin, int64_t count, RowOut<T> out, F f) {
   using V = typename Simd<T>::V;
   constexpr int kWidth = Simd<T>::kWidth;
   alignas(64) T buffer[kBlock];
@@ -71,6 +72,43 @@ void map_block(const T* in, int64_t begin, int64_t count, RowOut<T> out, const F
   }
   for (int64_t k = 0; out.stride != 1 && k < count; k++) out.data[(begin + k) * out.stride] = buffer[k];
 }
+
+// Rows of n elements of x that become rows of y of the same shape, `axis` their axis: short ones in groups.
+template <class T>
+struct RowMap {
+  static constexpr int W = Simd<T>::kWidth;
+
+  const View &x, &y;
+  Walk<2> rows;
+  int64_t n, x_step, y_step;
+  bool stream, grouped;
+
+  RowMap(const View& x, const View& y, int axis)
+      : x(x), y(y), rows(walk_without(x, y, axis)), n(x.shape[axis]), x_step(x.strides[axis]), y_step(y.strides[axis]) {
+    stream = y_step == 1 && streams<T>(y, n, rows.total);
+    grouped = x_step == 1 && is_short<T>(n);
+  }
+
+  Strided<T> in(int64_t at) const { return {(const T*)x.data + at, x_step, end_of<T>(x)}; }
+  RowOut<T> out(int64_t at) const { return {(T*)y.data + at, y_step, stream}; }
+
+  // The rows [begin, stop): row(in, out) for each, short_rows(ins, outs) for each group.
+  template <class Row, class ShortRows>
+  void run(int64_t begin, int64_t stop, const Row& row, const ShortRows& short_rows) const {
+    auto c = rows.seek(begin);
+    auto together = [&](const RowGroup<2, W>& group) {
+      if (!group.readable(0, (const T*)x.data, end_of<T>(x), n)) return false;
+      Strided<T> ins[W];
+      RowOut<T> outs[W];
+      for (int r = 0; r < W; r++) ins[r] = in(group.at[0][r]), outs[r] = out(group.at[1][r]);
+      short_rows(ins, outs);
+      return true;
+    };
+    int64_t i = grouped ? for_groups<W>(rows, c, begin, stop, together) : begin;
+    for (; i < stop; i++, rows.next(c)) row(in(c.at[0]), out(c.at[1]));
+    if (stream) stream_fence();
+  }
+};
 
 // ---- tiles of columns: vectors lie across a kept axis, where the reduced one is strided ----
 

@@ -47,20 +47,16 @@ struct LogSoftmax {
 template <class T>
 constexpr int64_t kKept = (512 << 10) / sizeof(T);
 
-// T(n) of e = exp(x - max); e is left in `exps`, contiguous, or nowhere when that is null.
+// The terms e = exp(x - max) of a row's sum; e is left in `exps`, contiguous, or nowhere when that is null.
 template <class T>
-T sum_of_exps(const Strided<T>& x, T max, int64_t n, T* exps) {
+auto exponentials(T max, int64_t n, T* exps) {
   using V = typename Simd<T>::V;
-  auto source = [=](int64_t i, int64_t count, T* buffer) {
-    const T* in = x(i, count, buffer);
-    T* to = exps ? exps + i : buffer;
-    for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
-      __builtin_prefetch(in + n + k, 0, 2);  // most likely the next row: memory would idle while exp is computed
-      store(to + k, exp_of(load<V>(in + k) - splat<V>(max)));
-    }
-    return (const T*)to;
+  return [=, m = splat<V>(max)](V x, const T* p, int64_t i) {
+    __builtin_prefetch(p + n, 0, 2);  // most likely the next row: memory would idle while exp is computed
+    const V e = exp_of(x - m);
+    if (exps) store(exps + i, e);
+    return e;
   };
-  return TreeRow<Sum<T>>::run(source, n);
 }
 
 // One row; `exps` is room for the exponentials, or null.
@@ -69,7 +65,7 @@ void row(const Strided<T>& x, RowOut<T> y, int64_t n, T* exps) {
   using V = typename Simd<T>::V;
   alignas(64) T buffer[kBlock];
   T max = Max<T>::finish(TreeRow<Max<T>>::run(x, n));
-  V total = K::total(splat<V>(sum_of_exps(x, max, n, exps)));
+  V total = K::total(splat<V>(TreeRow<Sum<T>>::run(x, n, exponentials(max, n, exps))));
   for (int64_t i = 0; i < n; i += kBlock) {
     int64_t count = min_of(kBlock, n - i);
     if (exps) {
@@ -81,55 +77,37 @@ void row(const Strided<T>& x, RowOut<T> y, int64_t n, T* exps) {
   }
 }
 
-// A group of short rows at once, from x[r] to y[r]; `exps` has room for their exponentials.
-template <class K, class T>
-void short_rows(const T* const* x, const RowOut<T>* y, int64_t n, T* exps) {
+// A group of short rows at once; `exps` has room for their exponentials.
+template <class K, class T, int W>
+void short_rows(const Strided<T> (&x)[W], const RowOut<T> (&y)[W], int64_t n, T* exps) {
   using V = typename Simd<T>::V;
-  constexpr int W = Simd<T>::kWidth;
   const int64_t pitch = whole_steps(n);
   typename Max<T>::Lane keys[W];
   T max[W], totals[W];
-  store(keys, TreeRow<Max<T>>::several([=](int r) { return x[r]; }, n));
-  for (int r = 0; r < W; r++) {
+  store(keys, TreeRow<Max<T>>::several([&](int r) { return x[r].data; }, n));
+  for (int r = 0; r < W; r++) {  // apart from the sum: its last step would take 32 exponentials
     max[r] = Max<T>::finish(keys[r]);
-    for (int64_t k = 0; k < n; k += W) store(exps + r * pitch + k, exp_of(load<V>(x[r] + k) - splat<V>(max[r])));
+    for (int64_t k = 0; k < n; k += W) store(exps + r * pitch + k, exp_of(load<V>(x[r].data + k) - splat<V>(max[r])));
   }
   store(totals, K::total(TreeRow<Sum<T>>::several([=](int r) { return exps + r * pitch; }, n)));
   for (int r = 0; r < W; r++) {
     const V total = splat<V>(totals[r]), largest = splat<V>(max[r]);
     if (K::kOfExp) map_block(exps + r * pitch, 0, n, y[r], [=](V e, int64_t) { return K::of_exp(e, total); });
     if (!K::kOfExp) {
-      map_block(x[r], 0, n, y[r], [=](V v, int64_t) { return K::of_difference(v - largest, total); });
+      map_block(x[r].data, 0, n, y[r], [=](V v, int64_t) { return K::of_difference(v - largest, total); });
     }
   }
 }
 
 template <class K, class T>
-void over_rows(const View& x, const View& y, const Walk<2>& rows, int64_t n, int64_t x_step, int64_t y_step) {
-  constexpr int W = Simd<T>::kWidth;
-  const T* end = end_of<T>(x);
-  bool stream = y_step == 1 && streams<T>(y, n, rows.total);
-  bool keep = K::kOfExp && n <= kKept<T>, grouped = x_step == 1 && is_short<T>(n);
-  parallel_for(rows.total, grain_of(4 * n), [=, &x, &y, &rows](int64_t begin, int64_t stop) {
-    T* exps = keep || grouped ? (T*)nl_scratch(1, (grouped ? W : 1) * whole_steps(n) * sizeof(T)) : nullptr;
-    auto c = rows.seek(begin);
-    auto short_ones = [&](const RowGroup<2, W>& group) {
-      const T* in[W];
-      RowOut<T> out[W];
-      for (int r = 0; r < W; r++) {
-        in[r] = (const T*)x.data + group.at[0][r];
-        out[r] = RowOut<T>{(T*)y.data + group.at[1][r], y_step, stream};
-      }
-      if (!group.readable(0, (const T*)x.data, end, n)) return false;
-      short_rows<K>(in, out, n, exps);
-      return true;
-    };
-    int64_t i = grouped ? for_groups<W>(rows, c, begin, stop, short_ones) : begin;
-    for (; i < stop; i++, rows.next(c)) {
-      Strided<T> in{(const T*)x.data + c.at[0], x_step, end};
-      row<K>(in, RowOut<T>{(T*)y.data + c.at[1], y_step, stream}, n, K::kOfExp ? exps : nullptr);
-    }
-    if (stream) stream_fence();
+void over_rows(const RowMap<T>& map) {
+  const int64_t n = map.n, row_room = K::kOfExp && n <= kKept<T> ? whole_steps(n) : 0;
+  const int64_t room = map.grouped ? map.W * whole_steps(n) : row_room;
+  parallel_for(map.rows.total, grain_of(4 * n), [=, &map](int64_t begin, int64_t stop) {
+    T* exps = room ? (T*)nl_scratch(1, room * sizeof(T)) : nullptr;
+    map.run(
+        begin, stop, [=](const auto& x, const auto& y) { row<K>(x, y, n, row_room ? exps : nullptr); },
+        [=](const auto& x, const auto& y) { short_rows<K>(x, y, n, exps); });
   });
 }
 
@@ -185,14 +163,12 @@ void over_columns(const View& x, const View& y, Walk<2> kept, int d, int64_t n, 
 
 template <class K, class T>
 void over_axis(const Call& call) {
-  const View &x = call.in[0], &y = call.out[0];
-  int axis = int(call.attr[0]);
-  int64_t n = x.shape[axis], x_step = x.strides[axis], y_step = y.strides[axis];
-  if (n == 0) return;
-  Walk<2> kept = walk_without(x, y, axis);
-  int d = column_axis(kept, x_step, [&](int d) { return is_tiled<T>(kept, d); });
-  if (d < 0) return over_rows<K, T>(x, y, kept, n, x_step, y_step);
-  over_columns<K, T>(x, y, kept, d, n, x_step, y_step);
+  const int axis = int(call.attr[0]);
+  const RowMap<T> map(call.in[0], call.out[0], axis);
+  if (map.n == 0) return;
+  const int d = column_axis(map.rows, map.x_step, [&](int d) { return is_tiled<T>(map.rows, d); });
+  if (d < 0) return over_rows<K>(map);
+  over_columns<K, T>(map.x, map.y, map.rows, d, map.n, map.x_step, map.y_step);
 }
 
 template <class K>

@@ -42,6 +42,7 @@ struct Strided {
 
 // T(n) along a row: vectors lie along the reduced axis. A source gives the elements: source(i, count, buffer) returns
 // where `count` <= 512 elements from the i-th on lie, contiguous, in whole steps; it may use the buffer of a block.
+// What is added up may be a function of them, term(vector, p, i) of those at p, the i-th on.
 template <class M>
 struct TreeRow {
   using In = typename M::In;
@@ -62,18 +63,28 @@ struct TreeRow {
     return lanes;
   }
 
-  static void step(Lanes& lanes, const In* p) {
+  struct Element {
+    InV operator()(InV v, const In*, int64_t) const { return v; }
+  };
+
+  template <class Term>
+  static void step(Lanes& lanes, const In* p, int64_t at, const Term& term) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kVecs; i++) lanes.v[i] = M::combine(lanes.v[i], M::lift(load<InV>(p + i * kWidth)));
+    for (int i = 0; i < kVecs; i++) {
+      const In* q = p + i * kWidth;
+      lanes.v[i] = M::combine(lanes.v[i], M::lift(term(load<InV>(q), q, at + i * kWidth)));
+    }
   }
 
   // The last step of a block, of `count` < 32 elements; reads 32. Compilers mask its loads, and masked loads train no
   // prefetcher: to prefetch here makes rows of 28 five times faster.
-  static void last_step(Lanes& lanes, const In* p, int count) {
+  template <class Term>
+  static void last_step(Lanes& lanes, const In* p, int count, int64_t at, const Term& term) {
     __builtin_prefetch(p + kBlock);
 #pragma GCC unroll 16
     for (int i = 0; i < kVecs; i++) {
-      V next = M::combine(lanes.v[i], M::lift(load<InV>(p + i * kWidth)));
+      const In* q = p + i * kWidth;
+      V next = M::combine(lanes.v[i], M::lift(term(load<InV>(q), q, at + i * kWidth)));
       lanes.v[i] = first_lanes(count - i * kWidth) ? next : lanes.v[i];
     }
   }
@@ -126,12 +137,13 @@ struct TreeRow {
     return v;
   }
 
-  // The lanes of one block of `count` <= 512 contiguous elements.
-  static Lanes steps(const In* p, int64_t count) {
+  // The lanes of one block of `count` <= 512 contiguous elements, the `at`-th on.
+  template <class Term = Element>
+  static Lanes steps(const In* p, int64_t count, int64_t at = 0, const Term& term = Term()) {
     Lanes lanes = fresh();
     int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) step(lanes, p + i);
-    if (i < count) last_step(lanes, p + i, int(count - i));
+    for (; i + kLanes <= count; i += kLanes) step(lanes, p + i, at + i, term);
+    if (i < count) last_step(lanes, p + i, int(count - i), at + i, term);
     return lanes;
   }
 
@@ -139,11 +151,11 @@ struct TreeRow {
 
   // T(n) of kWidth rows of n <= 512 contiguous elements in whole steps, the result of row r in lane r. One row after
   // another would wait for its halvings; here each halving zips two vectors of rows.
-  template <class RowAt>
-  static V several(const RowAt& row_at, int64_t n) {
+  template <class RowAt, class TermAt>
+  static V several(const RowAt& row_at, int64_t n, const TermAt& term_at) {
     V rows[kWidth];
     for (int r = 0; r < kWidth; r++) {
-      Lanes lanes = steps(row_at(r), n);
+      Lanes lanes = steps(row_at(r), n, 0, term_at(r));
 #pragma GCC unroll 16
       for (int h = kVecs / 2; h > 0; h /= 2) {
 #pragma GCC unroll 16
@@ -162,20 +174,26 @@ struct TreeRow {
     return rows[0];
   }
 
-  template <class Source>
-  __attribute__((noinline)) static Short tree(const Source& source, int64_t begin, int64_t n) {
-    if (n <= kBlock) {
-      alignas(64) In buffer[kBlock];
-      return block(source(begin, n, buffer), n);
-    }
-    int64_t left = left_part(n);
-    Short first = tree(source, begin, left);
-    return M::combine(first, tree(source, begin + left, n - left));
+  template <class RowAt>
+  static V several(const RowAt& row_at, int64_t n) {
+    return several(row_at, n, [](int) { return Element(); });
   }
 
-  template <class Source>
-  static Lane run(const Source& source, int64_t n) {
-    return tree(source, 0, n)[0];
+  template <class Source, class Term = Element>
+  __attribute__((noinline)) static Short tree(const Source& source, int64_t begin, int64_t n,
+                                              const Term& term = Term()) {
+    if (n <= kBlock) {
+      alignas(64) In buffer[kBlock];
+      return halve(steps(source(begin, n, buffer), n, begin, term));
+    }
+    int64_t left = left_part(n);
+    Short first = tree(source, begin, left, term);
+    return M::combine(first, tree(source, begin + left, n - left, term));
+  }
+
+  template <class Source, class Term = Element>
+  static Lane run(const Source& source, int64_t n, const Term& term = Term()) {
+    return tree(source, 0, n, term)[0];
   }
 };
 
