@@ -167,7 +167,9 @@ struct Tile {
     const Columns<T>& c = columns[q - q0];
     T* to = c.direct ? row_of_c(row(p)) + c.offset[0] : row_of_block(q, row(p));
     int64_t row_stride = c.direct ? job.c.row_stride : kTileColumns<T>;
-    micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs())(depth, a, b, to, row_stride, job.add || k > job.k_begin);
+    Panels kind = a.line_stride == 1 ? Panels::packed : Panels::strided;
+    auto kernel = micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs(), kind);
+    kernel(depth, a, b, to, row_stride, job.add || k > job.k_begin);
   }
 };
 

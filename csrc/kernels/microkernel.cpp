@@ -6,72 +6,80 @@ namespace {
 
 constexpr int64_t kStretch = 16;  // of k between two prefetches
 
-template <class T, PanelOfB kB, int kRows, int kVecs>
+template <class T, Panels kKind, int kRows, int kVecs>
 void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, bool accumulate) {
   using V = typename Simd<T>::V;
   V sum[kRows][kVecs] = {};
+  const int64_t a_line = kKind == Panels::strided ? a.line_stride : 1;
   auto run = [&](int64_t steps) __attribute__((always_inline)) {
     for (int64_t k = 0; k < steps; k++) {
-      const T* right = kB == PanelOfB::listed ? b.data + b.at[k] : b.data;
-      if (kB == PanelOfB::with_next) __builtin_prefetch(b.next, 0, 2), b.next += b.next_step;
+      const T* right = kKind == Panels::listed ? b.data + b.at[k] : b.data;
+      if (kKind == Panels::with_next) __builtin_prefetch(b.next, 0, 2), b.next += b.next_step;
       V column[kVecs];
 #pragma GCC unroll 4
       for (int v = 0; v < kVecs; v++) column[v] = load<V>(right + v * kWidth<T>);
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; i++) {
-        V row = splat<V>(a.data[i * a.line_stride]);
+        V row = splat<V>(a.data[i * a_line]);
 #pragma GCC unroll 4
         for (int v = 0; v < kVecs; v++) sum[i][v] = multiply_add(row, column[v], sum[i][v]);
       }
       a.data += a.step;
-      if (kB != PanelOfB::listed) b.data += b.step;
+      if (kKind != Panels::listed) b.data += b.step;
     }
-    if (kB == PanelOfB::listed) b.at += steps;
+    if (kKind == Panels::listed) b.at += steps;
     depth -= steps;
   };
-  // C, added at the end, is prefetched row by row: all at once it holds up the loads of A and B (2 % at 2048^3).
-  for (int i = 0; accumulate && i < kRows; i++) {
-    for (int v = 0; v < kVecs; v++) __builtin_prefetch(c + i * c_row + v * kWidth<T>, 1);
+  // C, added at the end, is brought into L2 row by row: all at once it holds up the loads of A and B (2 % at 2048^3),
+  // and in L1 rows that lie a power of two apart crowd each other and B out.
+  const T* ahead = c;
+  for (int i = 0; accumulate && i < kRows; i++, ahead += c_row) {
+    for (int v = 0; v < kVecs; v++) __builtin_prefetch(ahead + v * kWidth<T>, 1, 2);
     run(depth < kStretch ? depth : kStretch);
   }
   run(depth);
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; i++) {
+  for (int i = 0; i < kRows; i++, c += c_row) {
+    // Else gcc computes the address of every row from the first one, into registers that it does not have.
+    __asm__("" : "+r"(c));
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; v++) {
-      T* to = c + i * c_row + v * kWidth<T>;
+      T* to = c + v * kWidth<T>;
       store(to, accumulate ? load<V>(to) + sum[i][v] : sum[i][v]);
     }
   }
 }
 
-template <class T, PanelOfB kB, int kVecs, int kRows = kTileRows>
+template <class T, Panels kKind, int kVecs, int kRows = kTileRows>
 MicroKernel<T> by_rows(int rows) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return by_rows<T, kB, kVecs, kRows - 1>(rows);
+    if (rows < kRows) return by_rows<T, kKind, kVecs, kRows - 1>(rows);
   }
-  return multiply_tile<T, kB, kRows, kVecs>;
+  return multiply_tile<T, kKind, kRows, kVecs>;
 }
 
-template <class T, PanelOfB kB>
+template <class T, Panels kKind>
 MicroKernel<T> by_vecs(int rows, int vecs) {
   if constexpr (kTileVecs == 4) {
-    if (vecs == 4) return by_rows<T, kB, 4>(rows);
-    if (vecs == 3) return by_rows<T, kB, 3>(rows);
+    if (vecs == 4) return by_rows<T, kKind, 4>(rows);
+    if (vecs == 3) return by_rows<T, kKind, 3>(rows);
   }
-  return vecs == 2 ? by_rows<T, kB, 2>(rows) : by_rows<T, kB, 1>(rows);
+  return vecs == 2 ? by_rows<T, kKind, 2>(rows) : by_rows<T, kKind, 1>(rows);
 }
 
 template <class T>
-MicroKernel<T> by_panel(int rows, int vecs, PanelOfB b) {
-  return b == PanelOfB::plain    ? by_vecs<T, PanelOfB::plain>(rows, vecs)
-         : b == PanelOfB::listed ? by_vecs<T, PanelOfB::listed>(rows, vecs)
-                                 : by_vecs<T, PanelOfB::with_next>(rows, vecs);
+MicroKernel<T> by_kind(int rows, int vecs, Panels kind) {
+  switch (kind) {
+    case Panels::strided: return by_vecs<T, Panels::strided>(rows, vecs);
+    case Panels::packed: return by_vecs<T, Panels::packed>(rows, vecs);
+    case Panels::listed: return by_vecs<T, Panels::listed>(rows, vecs);
+    default: return by_vecs<T, Panels::with_next>(rows, vecs);
+  }
 }
 
 }  // namespace
 
-MicroKernel<float> micro_kernel(float, int rows, int vecs, PanelOfB b) { return by_panel<float>(rows, vecs, b); }
-MicroKernel<double> micro_kernel(double, int rows, int vecs, PanelOfB b) { return by_panel<double>(rows, vecs, b); }
+MicroKernel<float> micro_kernel(float, int rows, int vecs, Panels kind) { return by_kind<float>(rows, vecs, kind); }
+MicroKernel<double> micro_kernel(double, int rows, int vecs, Panels kind) { return by_kind<double>(rows, vecs, kind); }
 
 }  // namespace nl::NL_ISA

@@ -46,15 +46,16 @@ struct Panel {
   }
 };
 
-// What else the kernel sees in its panel of B.
-enum class PanelOfB { plain, listed, with_next };
+// What the kernel knows of its panels: with all but `strided` the rows of A are adjacent, which spares their addresses,
+// three instructions in a hundred.
+enum class Panels { strided, packed, listed, with_next };
 
 // c[i * c_row + j] = dot(row i of a, column j of b), or += it when `accumulate`: each element one FMA chain from +0.
 template <class T>
 using MicroKernel = void (*)(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, bool accumulate);
 
 // The kernel of a tile of `rows` (1..kTileRows) rows of `vecs` (1..kTileVecs) vectors.
-MicroKernel<float> micro_kernel(float, int rows, int vecs, PanelOfB b = PanelOfB::plain);
-MicroKernel<double> micro_kernel(double, int rows, int vecs, PanelOfB b = PanelOfB::plain);
+MicroKernel<float> micro_kernel(float, int rows, int vecs, Panels kind = Panels::strided);
+MicroKernel<double> micro_kernel(double, int rows, int vecs, Panels kind = Panels::strided);
 
 }  // namespace nl::NL_ISA
