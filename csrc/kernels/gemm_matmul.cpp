@@ -1,5 +1,6 @@
 // gemm_matmul.cpp: the row matmul: batched products of strided matrices.
 #include "gemm_kept.hpp"
+#include "gemm_narrow.hpp"
 #include "gemm_pack.hpp"
 #include "gemm_stream.hpp"
 #include "gemm_vector.hpp"
@@ -300,15 +301,20 @@ void multiply_matrices(const Product& p) {
     map.stacked = true;
     a.lines *= batch;
     batch = 1;
-  } else if ((a.lines <= kWidth<T> && b.lines > a.lines && b.step == 1 && b.line_stride != 1) || streams(b, a, p.k) ||
-             streams_lines(b, a, p.k)) {
-    // C^T = B^T A^T reads a matrix that is contiguous in k without transposing it where it meets a few rows, and one
-    // whose lines are adjacent in the order of memory where it meets a few columns.
+  } else if (is_narrow(b, a, p.k) || (a.lines <= kWidth<T> && b.lines > a.lines && b.step == 1 && b.line_stride != 1) ||
+             streams(b, a, p.k) || streams_lines(b, a, p.k)) {
+    // C^T = B^T A^T reads a matrix that is contiguous in k without packing it where it meets a few rows, and one whose
+    // lines are adjacent in the order of memory where it meets a few columns.
     map.swapped = true;
     Matrix<T> t = a;
     a = b, b = t;
     c.row_stride = 1;
     c.columns = {1, p.m, 0, 0, p.n};
+  }
+  if (is_narrow(a, b, p.k)) {
+    multiply_narrow(a, b, c, batch, p.k);
+    for (int64_t i = 0; p.call.epilogue && i < batch; i++) map.finish(&map, i, 0, a.lines, 0, b.lines);
+    return;
   }
   if (streams(a, b, p.k)) return stream(a, b, c, batch, map);
   if (streams_lines(a, b, p.k)) return stream_lines(a, b, c, batch, map);

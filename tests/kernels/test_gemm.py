@@ -98,6 +98,9 @@ def test_orders_of_storage(rng: np.random.Generator, order: str, shape: tuple[in
         (600, 515, 1),
         (1027, 256, 7),
         (521, 513, 16),
+        (40, 273, 2),
+        (3, 16, 35),
+        (17, 529, 4),
     ],
 )
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -157,6 +160,7 @@ EPILOGUES = [
     ((2, 70, 20), (2, 20, 70)),
     ((2, 3, 300), (2, 300, 900)),
     ((900, 300), (300, 5)),
+    ((2, 40, 65), (2, 65, 3)),
 ]
 
 
