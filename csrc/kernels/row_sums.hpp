@@ -39,19 +39,14 @@ template <class K, class T>
 RowSums<T> sums_of_row(const Strided<T>& x, int64_t n) {
   using V = typename Simd<T>::V;
   const V center = splat<V>(K::center(TreeRow<typename K::First>::tree(x, 0, n)[0], n));
-  auto source = [=](auto&& term) {
-    return [=](int64_t i, int64_t count, T* buffer) {
-      const T* in = x(i, count, buffer);
-      for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
-        __builtin_prefetch(in + n + k, 0, 2);  // most likely the next row
-        store(buffer + k, term(load<V>(in + k) - center));
-      }
-      return (const T*)buffer;
-    };
+  auto sum_of = [&](auto&& term) {
+    return TreeRow<Sum<T>>::run(x, n, [=](V v, const T* p, int64_t) {
+      __builtin_prefetch(p + n, 0, 2);  // most likely the next row
+      return term(v - center);
+    });
   };
-  T distances = 0;
-  if (K::kSumsDistances) distances = TreeRow<Sum<T>>::run(source([](V d) { return d; }), n);
-  const T sum = TreeRow<Sum<T>>::run(source([](V d) { return K::term(d); }), n);
+  const T distances = K::kSumsDistances ? sum_of([](V d) { return d; }) : T(0);
+  const T sum = sum_of([](V d) { return K::term(d); });
   return {center, splat<V>(sum), splat<V>(distances)};
 }
 
