@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from ir.programs import Tape, expand, narrow, permute, reshape
@@ -139,12 +141,24 @@ def test_what_a_failing_check_would_show_is_not_dead() -> None:
 # ---- expand, orient ---------------------------------------------------------------------------------------------
 
 
-def test_composites_over_the_last_axis_expand() -> None:
+def test_composites_over_the_last_axis_expand_beside_loops() -> None:
+    primitives = ["amax", "sub", "exp", "sum", "div"]
+    for before, after, axis in itertools.product((False, True), (False, True), (0, 1)):
+        t = Tape()
+        x = t.leaf("f32", (4, 6))
+        y = t.composite("softmax", [t.map("neg", x) if before else x], [axis])
+        t.keep(t.map("neg", y) if after else y)
+        expands = axis == 1 and (before or after)
+        want = ["neg"] * before + (primitives if expands else ["softmax"]) + ["neg"] * after
+        assert ops(expand_composites(t.graph())) == want
+
+
+def test_composites_of_what_is_no_loop_keep_their_kernel() -> None:
     t = Tape()
-    x = t.leaf("f32", (4, 6))
-    t.keep(t.composite("softmax", [x], [1]))
-    t.keep(t.composite("softmax", [x], [0]))
-    assert ops(expand_composites(t.graph())) == ["amax", "sub", "exp", "sum", "div", "softmax"]
+    a, b, weight = t.leaf("f32", (4, 6)), t.leaf("f32", (6, 6)), t.map("neg", t.leaf("f32", (6,)))
+    y = t.composite("rms_norm", [t.matmul(a, b), weight], [0])
+    t.keep(t.matmul(y, b))
+    assert ops(expand_composites(t.graph())) == ["neg", "matmul", "rms_norm", "matmul"]
 
 
 def test_products_read_transposed_are_computed_transposed() -> None:
