@@ -199,11 +199,10 @@ bool sums_of_nothing(const Call& call) {
 
 int conv2d(const Call& call) {
   if (sums_of_nothing(call)) return kOk;
-  const View &image = call.in[0], &weight = call.in[1], &out = call.out[0];
-  if (is_depthwise(image, weight, call.attr)) {
-    conv2d_depthwise(call);
-  } else if (is_winograd(out.dtype, weight.shape[1], weight.shape[0] / call.attr[6], out.shape[2], out.shape[3],
-                         weight.shape + 2, call.attr)) {
+  const View &weight = call.in[1], &out = call.out[0];
+  if (geometry(call.in[0], weight, out, call.attr).depthwise() && conv2d_depthwise(call)) return kOk;
+  if (is_winograd(out.dtype, weight.shape[1], weight.shape[0] / call.attr[6], out.shape[2], out.shape[3],
+                  weight.shape + 2, call.attr)) {
     conv2d_winograd(call);
   } else if (!conv2d_direct(call)) {
     out.dtype == DType::f32 ? Forward<float>(call).run() : Forward<double>(call).run();
@@ -214,10 +213,9 @@ int conv2d(const Call& call) {
 int conv2d_input(const Call& call) {
   if (sums_of_nothing(call)) return kOk;
   const View &weight = call.in[1], &out = call.out[0];
-  if (is_depthwise(out, weight, call.attr)) {
-    conv2d_depthwise_input(call);
-  } else if (call.attr[0] == 1 && is_winograd(out.dtype, weight.shape[0] / call.attr[6], weight.shape[1], out.shape[2],
-                                              out.shape[3], weight.shape + 2, call.attr)) {
+  if (geometry(out, weight, call.in[0], call.attr).depthwise() && conv2d_depthwise_input(call)) return kOk;
+  if (call.attr[0] == 1 && is_winograd(out.dtype, weight.shape[0] / call.attr[6], weight.shape[1], out.shape[2],
+                                       out.shape[3], weight.shape + 2, call.attr)) {
     conv2d_winograd_input(call);
   } else if (!conv2d_direct_input(call)) {
     out.dtype == DType::f32 ? InputGradient<float>(call).run() : InputGradient<double>(call).run();

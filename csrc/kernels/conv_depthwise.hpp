@@ -1,10 +1,16 @@
-// conv_depthwise.hpp: conv2d and conv2d_input where every channel is a group of its own.
+// conv_depthwise.hpp: the three rows where every channel is a group of its own.
 #pragma once
 #include "conv_geometry.hpp"
 
 namespace nl::NL_ISA {
 
-void conv2d_depthwise(const Call& call);
-void conv2d_depthwise_input(const Call& call);
+// False where the general kernels are better.
+bool conv2d_depthwise(const Call& call);
+bool conv2d_depthwise_input(const Call& call);
+void conv2d_depthwise_weight(const Call& call);
+
+// With channels across the vectors.
+void conv2d_depthwise_lanes(const Call& call);
+void conv2d_depthwise_lanes_input(const Call& call);
 
 }  // namespace nl::NL_ISA

@@ -44,6 +44,30 @@ struct Residue {
   }
 };
 
+// The taps of an axis that some outputs see, and what they read: tap number[t] of output begin + i * step reads input
+// delta[t] + i * stride.
+struct AxisTaps {
+  int64_t count, stride, outputs, begin;
+  int64_t *number, *delta;
+
+  // Of the convolution; `memory` has room for two numbers a tap.
+  AxisTaps(const Axis& a, int64_t* memory) : count(a.kernel), stride(a.stride), outputs(a.output), begin(0) {
+    number = memory, delta = memory + a.kernel;
+    for (int64_t k = 0; k < count; k++) number[k] = k, delta[k] = k * a.dilation - a.pad;
+  }
+
+  // Of its gradient at the positions of a residue.
+  AxisTaps(const Residue& r, int64_t* memory) : count(0), stride(1), outputs(r.count), begin(r.begin) {
+    const Axis& a = r.axis;
+    number = memory, delta = memory + a.kernel;
+    for (int64_t k = 0; k < a.kernel; k++) {
+      if (!r.reached_by(k)) continue;
+      number[count] = k;
+      delta[count++] = (r.begin + a.pad - k * a.dilation) / a.stride;
+    }
+  }
+};
+
 // The maps of an axis, padded so far that whatever any tap reads falls into them.
 inline Axis padded_maps(const Axis& axis) {
   int64_t before = max_of(0, ((axis.kernel - 1) * axis.dilation - axis.pad) / axis.stride);
@@ -71,10 +95,6 @@ inline Geometry geometry(const View& images, const View& weight, const View& map
           attr[6],
           {images.shape[2], weight.shape[2], maps.shape[2], attr[0], attr[2], attr[4]},
           {images.shape[3], weight.shape[3], maps.shape[3], attr[1], attr[3], attr[5]}};
-}
-
-inline bool is_depthwise(const View& images, const View& weight, const int64_t* attr) {
-  return attr[6] == images.shape[1] && attr[6] == weight.shape[0];
 }
 
 // The memory between the lowest and the highest element of a view: what vectors may read of it.

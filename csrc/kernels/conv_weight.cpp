@@ -2,6 +2,7 @@
 //
 // Maps [outputs, pixels] times windows [pixels, taps x channels], k running over the pixels of all images. Images are
 // staged channels last, so that a window is a run of adjacent channels (and of adjacent taps).
+#include "conv_depthwise.hpp"
 #include "conv_window.hpp"
 
 namespace nl::NL_ISA {
@@ -70,67 +71,6 @@ struct Maps {
   }
 };
 
-// Single channels: a vector is a tap of as many channels, its sums run over pixels. Maps are staged like images.
-template <class T>
-struct DepthwiseSums {
-  using V = typename Simd<T>::V;
-  static constexpr int kTaps = 9;  // sums side by side
-
-  ChannelsLast<T> maps;
-  const T* images = nullptr;
-  const int64_t* offset = nullptr;  // of each tap in the images
-  Grid pixels = {};
-  int64_t taps = 0;
-  // [channel vector][tap][lane]; begins with zeros, to which adding the first block changes nothing
-  T* total = nullptr;
-
-  int64_t vectors() const { return ceil_div(maps.channels, kWidth<T>); }
-
-  // Adds pixels [k, stop), counted from the first image staged.
-  void add(int64_t k, int64_t stop) const {
-    parallel_for(vectors(), grain_of((stop - k) * taps * kWidth<T>), [=](int64_t begin, int64_t end) {
-      for (int64_t v = begin; v < end; v++) {
-        for (int64_t at = k; at < stop; at += kDepth) add_block(v, at, int(min_of(kDepth, stop - at)));
-      }
-    });
-  }
-
-  void add_block(int64_t v, int64_t k, int depth) const {
-    int64_t pixel[kDepth];
-    offsets_of(pixels, k, depth, pixel);
-    const T* map = maps.data + k * maps.pitch + v * kWidth<T>;
-    const T* image = images + v * kWidth<T>;
-    T* to = total + v * taps * kWidth<T>;
-    int64_t t = 0;
-    for (; t + kTaps <= taps; t += kTaps) sum<kTaps>(map, image, pixel, t, depth, to);
-    for (; t + 3 <= taps; t += 3) sum<3>(map, image, pixel, t, depth, to);
-    for (; t < taps; t++) sum<1>(map, image, pixel, t, depth, to);
-  }
-
-  template <int N>
-  void sum(const T* map, const T* image, const int64_t* pixel, int64_t tap, int depth, T* to) const {
-    V block[N] = {};
-    int64_t at[N];
-    for (int t = 0; t < N; t++) at[t] = offset[tap + t];
-    for (int k = 0; k < depth; k++) {
-      V gradient = load<V>(map + k * maps.pitch);
-#pragma GCC unroll 9
-      for (int t = 0; t < N; t++) block[t] = multiply_add(gradient, load<V>(image + pixel[k] + at[t]), block[t]);
-    }
-    for (int t = 0; t < N; t++) {
-      T* p = to + (tap + t) * kWidth<T>;
-      store(p, load<V>(p) + block[t]);
-    }
-  }
-
-  void put(T* out) const {
-    for (int64_t c = 0; c < maps.channels; c++) {
-      const T* from = total + c / kWidth<T> * taps * kWidth<T> + c % kWidth<T>;
-      for (int64_t t = 0; t < taps; t++) out[c * taps + t] = from[t * kWidth<T>];
-    }
-  }
-};
-
 template <class T>
 struct WeightGradient {
   const Call& call;
@@ -138,50 +78,33 @@ struct WeightGradient {
   ChannelsLast<T> stage;
   int64_t chunk;    // images staged at a time
   int64_t* offset;  // of each (tap, channel of a group) in the stage
-  DepthwiseSums<T> depthwise;
 
   explicit WeightGradient(const Call& c)
-      : call(c),
-        g(geometry(c.in[0], c.out[0], c.in[1], c.attr)),
-        stage(g.y, g.x, g.channels),
-        depthwise{ChannelsLast<T>(identity(g.y.output), identity(g.x.output), g.channels)} {
+      : call(c), g(geometry(c.in[0], c.out[0], c.in[1], c.attr)), stage(g.y, g.x, g.channels) {
     // A chunk ends where a block of k ends; one image more than a block takes lets every chunk complete one.
     int64_t fitting = kStageBytes / max_of(1, stage.image_size() * int64_t(sizeof(T)));
     chunk = min_of(g.images, max_of(fitting, 1 + ceil_div(kDepth, g.pixels())));
-    int64_t sizes[] = {stage.size(chunk), g.depthwise() ? depthwise.maps.size(chunk) : 0,
-                       g.depthwise() ? depthwise.vectors() * g.taps() * kWidth<T> : 0};
-    offset = (int64_t*)nl_scratch(2, (sizes[0] + sizes[1] + sizes[2]) * sizeof(T) + lines() * sizeof(int64_t));
-    T* memory = (T*)(offset + lines());
-    stage.data = memory + kWidth<T>;
-    depthwise.maps.data = memory + sizes[0] + kWidth<T>;
-    depthwise.total = memory + sizes[0] + sizes[1];
-    for (int64_t i = 0; i < sizes[2]; i++) depthwise.total[i] = 0;
-    depthwise.taps = g.taps();
-    depthwise.images = stage.data;
-    depthwise.offset = offset;
-    depthwise.pixels = pixels();
+    offset = (int64_t*)nl_scratch(2, stage.size(chunk) * sizeof(T) + lines() * sizeof(int64_t));
+    stage.data = (T*)(offset + lines()) + kWidth<T>;
     Grid grid = {g.x.kernel, g.group_channels(), g.y.dilation * stage.row_size(), g.x.dilation * stage.pitch, 1};
     offsets_of(grid, 0, int(lines()), offset);
   }
 
-  static Axis identity(int64_t extent) { return {extent, 1, extent, 1, 0, 1}; }
   int64_t lines() const { return g.taps() * g.group_channels(); }
   Grid pixels() const {
     return {g.y.output, g.x.output, stage.image_size(), g.y.stride * stage.row_size(), g.x.stride * stage.pitch};
   }
 
   void run() const {
-    const Maps<T> maps = {g.depthwise() ? nullptr : contiguous<T>(call.in[1]), g.outputs, g.group_outputs(),
-                          g.pixels()};
+    const Maps<T> maps = {contiguous<T>(call.in[1]), g.outputs, g.group_outputs(), g.pixels()};
     int64_t total = g.images * g.pixels(), k = 0;
     do {
       int64_t first = k / g.pixels(), last = min_of(g.images, first + chunk);
       int64_t stop = last == g.images ? total : last * g.pixels() / kDepth * kDepth;
       stage.fill(call.in[0], first, last - first);
-      g.depthwise() ? add_depthwise(first, last - first, k, stop) : multiply(maps, first, k, stop);
+      multiply(maps, first, k, stop);
       k = stop;
     } while (k < total);
-    if (g.depthwise()) depthwise.put((T*)call.out[0].data);
     if (call.epilogue) call.epilogue->fn(call.epilogue->ctx, 0, 0, g.outputs, 0, lines());
   }
 
@@ -194,16 +117,15 @@ struct WeightGradient {
     Operand<T> a = {maps.fetch, &maps}, b = {windows.fetch, &windows};
     contract({g.groups, g.group_outputs(), lines(), k, stop, k > 0, a, b, out, nullptr, nullptr});
   }
-
-  void add_depthwise(int64_t first, int64_t count, int64_t k, int64_t stop) const {
-    depthwise.maps.fill(call.in[1], first, count);
-    depthwise.add(k - first * g.pixels(), stop - first * g.pixels());
-  }
 };
 
 }  // namespace
 
 int conv2d_weight(const Call& call) {
+  if (geometry(call.in[0], call.out[0], call.in[1], call.attr).depthwise()) {
+    conv2d_depthwise_weight(call);
+    return kOk;
+  }
   call.out[0].dtype == DType::f32 ? WeightGradient<float>(call).run() : WeightGradient<double>(call).run();
   return kOk;
 }

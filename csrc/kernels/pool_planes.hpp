@@ -4,6 +4,7 @@
 // whatever vectors its rows and columns name, clipped to the plane, so padding needs no element. Groups of adjacent
 // channels that lie last in memory are read where they are.
 #pragma once
+#include "interleave.hpp"
 #include "pool.hpp"
 
 namespace nl::NL_ISA {
@@ -34,67 +35,6 @@ struct Backward {
   Taps taps(int64_t i) const { return axis.seen_by(i); }
   int64_t extent(int64_t n) const { return axis.seen_extent(n); }
 };
-
-// to[j] = element j of every lane, for n elements.
-template <class T>
-void interleave(const T* const* lanes, int64_t n, T* to) {
-  using V = typename Simd<T>::V;
-  constexpr int W = Simd<T>::kWidth;
-  int64_t j = 0;
-  auto block = [=](int64_t first) {
-    V rows[W];
-#pragma GCC unroll 16
-    for (int l = 0; l < W; l++) rows[l] = load<V>(lanes[l] + first);
-    transpose(rows);
-#pragma GCC unroll 16
-    for (int l = 0; l < W; l++) store(to + (first + l) * W, rows[l]);
-  };
-  for (; j + W <= n; j += W) block(j);
-  if (n >= W && n - j > W / 4) return block(n - W);
-  for (; j < n; j++) {
-    for (int l = 0; l < W; l++) to[j * W + l] = lanes[l][j];
-  }
-}
-
-// Stores a vector as elements that may be wider.
-template <class V, class To>
-void widen_store(To* p, V v) {
-  constexpr int kWidth = sizeof(V) / sizeof(v[0]);
-  if constexpr (sizeof(To) == sizeof(v[0])) {
-    store(p, (typename VecOf<To, sizeof(V)>::V)v);
-  } else {
-    typename VecOf<typename IntOf<sizeof(v[0])>::I, sizeof(V) / 2>::V half[2];
-    __builtin_memcpy(half, &v, sizeof v);
-    for (int k = 0; k < 2; k++) {
-      store(p + k * kWidth / 2, __builtin_convertvector(half[k], typename VecOf<To, sizeof(V)>::V));
-    }
-  }
-}
-
-// The way back: element j of each of `count` lanes = to[j], for n elements `stride` apart.
-template <class T, class To>
-void deinterleave(const T* from, int64_t n, To* const* lanes, int64_t count, int64_t stride) {
-  using V = typename Simd<T>::V;
-  constexpr int W = Simd<T>::kWidth;
-  const int64_t blocks = stride == 1 ? n / W : 0;
-  auto block = [=](int64_t first) {
-    V rows[W];
-#pragma GCC unroll 16
-    for (int l = 0; l < W; l++) rows[l] = load<V>(from + (first + l) * W);
-    transpose(rows);
-    if (count == W) {
-#pragma GCC unroll 16
-      for (int l = 0; l < W; l++) widen_store(lanes[l] + first, rows[l]);
-    } else {
-      for (int64_t l = 0; l < count; l++) widen_store(lanes[l] + first, rows[l]);
-    }
-  };
-  for (int64_t b = 0; b < blocks; b++) block(b * W);
-  if (blocks > 0 && n % W > W / 4) return block(n - W);
-  for (int64_t j = blocks * W; j < n; j++) {
-    for (int64_t l = 0; l < count; l++) lanes[l][j * stride] = To(from[j * W + l]);
-  }
-}
 
 // The vectors of a group's positions, with lanes side by side in memory, or each lane somewhere else.
 template <class T>
@@ -204,12 +144,12 @@ Vectors<T> fill(T* panel, const Planes<const T>& x, Group<const T> group, const 
   const Vectors<T> filled{panel - (t.first_row * width + t.first_column) * W, width * W, W};
   group.shift(t.first_row * x.row_stride + t.first_column * x.column_stride);
   if (width == x.width && x.contiguous()) {
-    interleave(group.lanes, height * width, panel);
+    interleave(group.lanes, height * width, [=](int64_t j) { return panel + j * W; });
     return filled;
   }
   for (int64_t i = 0; i < height; i++, panel += width * W) {
     const Lanes<T> row{group.lanes, 0, x.column_stride};
-    if (x.column_stride == 1) interleave(group.lanes, width, panel);
+    if (x.column_stride == 1) interleave(group.lanes, width, [=](int64_t j) { return panel + j * W; });
     for (int64_t j = 0; x.column_stride != 1 && j < width; j++) store(panel + j * W, row.at(0, j));
     group.shift(x.row_stride);
   }

@@ -1,6 +1,6 @@
 // shuffle.hpp: rearranging the elements of vectors: interleaving, every other one, square transposes.
 #pragma once
-#include "../simd/vec.h"
+#include "vector.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -76,20 +76,73 @@ NL_FN V even_then_odd(V a, V b) {
   }
 }
 
-// Transposes W vectors of W: each round zips the first half of them with the second.
+// zip and even/odd where elements stay in their 128 bits, or 128 bits move as one: instructions of 1 cycle, half of
+// what others cost. Vectors of 128 bits at most are zipped as a whole.
+template <class V>
+NL_FN Zipped<V> zip_quads(V a, V b) {
+  constexpr int kWidth = sizeof(V) / sizeof(a[0]);
+  if constexpr (sizeof(V) == 32 && kWidth == 4) {
+    return {__builtin_shufflevector(a, b, 0, 4, 2, 6), __builtin_shufflevector(a, b, 1, 5, 3, 7)};
+  }
+  if constexpr (sizeof(V) == 32 && kWidth == 8) {
+    return {__builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13),
+            __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15)};
+  }
+  if constexpr (sizeof(V) == 64 && kWidth == 8) {
+    return {__builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14),
+            __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15)};
+  }
+  if constexpr (sizeof(V) == 64 && kWidth == 16) {
+    return {__builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29),
+            __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)};
+  }
+  if constexpr (sizeof(V) <= 16) return zip(a, b);
+}
+
+// The 128 bits 0, 2, … of two vectors in a row, and the 128 bits 1, 3, …
+template <class V>
+NL_FN Zipped<V> part_quads(V a, V b) {
+  using Pairs = typename VecOf<int64_t, sizeof(V)>::V;
+  const Pairs x = (Pairs)a, y = (Pairs)b;
+  if constexpr (sizeof(V) == 32) {
+    return {(V)__builtin_shufflevector(x, y, 0, 1, 4, 5), (V)__builtin_shufflevector(x, y, 2, 3, 6, 7)};
+  }
+  if constexpr (sizeof(V) == 64) {
+    return {(V)__builtin_shufflevector(x, y, 0, 1, 4, 5, 8, 9, 12, 13),
+            (V)__builtin_shufflevector(x, y, 2, 3, 6, 7, 10, 11, 14, 15)};
+  }
+}
+
+// Transposes W vectors of W: squares of 128 bits first, in each of which a round zips the first half of the vectors
+// with the second, then the squares, by rounds that part every vector from its neighbour.
 template <class V, int W>
 NL_FN void transpose(V (&rows)[W]) {
+  constexpr int kSquare = sizeof(V) <= 16 ? W : 16 * W / (int)sizeof(V);  // vectors of one
 #pragma GCC unroll 4
-  for (int round = 1; round < W; round *= 2) {
+  for (int round = 1; round < kSquare; round *= 2) {
     V next[W];
-#pragma GCC unroll 8
-    for (int r = 0; r < W / 2; r++) {
-      Zipped<V> zipped = zip(rows[r], rows[r + W / 2]);
-      next[2 * r] = zipped.low;
-      next[2 * r + 1] = zipped.high;
+#pragma GCC unroll 16
+    for (int i = 0; i < W / 2; i++) {
+      const int square = i / (kSquare / 2) * kSquare, r = i % (kSquare / 2);
+      const Zipped<V> zipped = zip_quads(rows[square + r], rows[square + r + kSquare / 2]);
+      next[square + 2 * r] = zipped.low, next[square + 2 * r + 1] = zipped.high;
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < W; r++) rows[r] = next[r];
+    for (int i = 0; i < W; i++) rows[i] = next[i];
+  }
+  if constexpr (kSquare < W) {
+#pragma GCC unroll 4
+    for (int round = kSquare; round < W; round *= 2) {
+      V next[W];
+#pragma GCC unroll 16
+      for (int i = 0; i < W / 2; i++) {
+        const int square = i / kSquare * kSquare, r = i % kSquare;
+        const Zipped<V> parted = part_quads(rows[2 * square + r], rows[2 * square + kSquare + r]);
+        next[square + r] = parted.low, next[square + r + W / 2] = parted.high;
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < W; i++) rows[i] = next[i];
+    }
   }
 }
 
