@@ -88,6 +88,26 @@ struct ThinProduct {
   }
 };
 
+// Which operand of a product with a vector is the matrix; -1 for other products.
+int matrix_beside_vector(const Call& call) {
+  const View& out = call.out[0];
+  return out.shape[out.rank - 2] == 1 ? 1 : out.shape[out.rank - 1] == 1 ? 0 : -1;
+}
+
+// Of a matrix of 16-bit floats, which our kernel widens as it reads it, and a vector.
+int run_vector_product(const Call& call, NativeFn fn, int matrix) {
+  WideCopy vector, result;
+  View ins[2];
+  ins[matrix] = call.in[matrix];
+  ins[1 - matrix] = vector.of(call.in[1 - matrix]);
+  Call product = call;
+  product.in = ins;
+  product.out = &result.like(call.out[0]);
+  const int status = fn(product);
+  convert(*product.out, call.out[0]);
+  return status;
+}
+
 // The input that an in-place call's output is; -1 when it is none.
 int overwritten(const Call& call, const View& out) {
   for (int i = 0; i < call.n_in; ++i)
@@ -149,6 +169,9 @@ void call_widened(const Nest& nest, char* const* ptr, const int64_t* step, int64
 
 int run_widened(const Call& call, NativeFn fn) {
   if (call.op == kMatmul) {
+    const int matrix = matrix_beside_vector(call);
+    const bool ours = fn == nl_native_table()[kMatmul];  // and not a library's
+    if (ours && matrix >= 0 && is_float(call.in[matrix].dtype)) return run_vector_product(call, fn, matrix);
     ThinProduct product(call, fn);
     if (product.pays()) {
       product.run();

@@ -108,15 +108,15 @@ struct IntegerProduct {
 
 // ---- matrix times vector ----------------------------------------------------------------------------------------
 
-// One side is a vector: the other is the matrix, of `outputs` lines.
-template <class T>
+// One side is a vector: the other is the matrix, of `outputs` lines, in memory elements of S.
+template <class T, class S = T>
 struct VectorProduct {
   const Product& p;
   bool row;                              // a is the vector
   int64_t outputs, tile, chunk, chunks;  // a unit of work is `tile` outputs over `chunk` of k
 
   explicit VectorProduct(const Product& product) : p(product), row(p.m == 1), outputs(row ? p.n : p.m), chunk(kBlock) {
-    constexpr int64_t kLeast = 64, kMost = VectorSums<T>::kColumns;
+    constexpr int64_t kLeast = 64, kMost = VectorSums<T, S>::kColumns;
     const int64_t threads = nl_num_threads(), share = outputs / (4 * threads) / kLeast * kLeast;
     // Rows across which vectors lie are read whole where k alone feeds all threads.
     const bool whole = (row ? p.b_column : p.a_row) == 1 && p.k >= 2 * threads * kBlock;
@@ -145,9 +145,10 @@ struct VectorProduct {
   void unit(int64_t batch, int64_t first, int64_t c, T* part) const {
     auto at = p.batches.seek(batch);
     int64_t k = c * chunk, depth = min_of(chunk, p.k - k), count = min_of(tile, outputs - first);
-    const T *a = p.a<T>() + at.at[0] + k * p.a_step, *b = p.b<T>() + at.at[1] + k * p.b_step;
-    VectorSums<T> sums = {row ? b : a, row ? p.b_column : p.a_row, row ? p.b_step : p.a_step, row ? a : b, depth};
-    int64_t x_step = row ? p.a_step : p.b_step;
+    const int64_t a = at.at[0] + k * p.a_step, b = at.at[1] + k * p.b_step, x_step = row ? p.a_step : p.b_step;
+    const S* matrix = row ? p.b<S>() + b : p.a<S>() + a;
+    const T* vector = row ? p.a<T>() + a : p.b<T>() + b;
+    VectorSums<T, S> sums = {matrix, row ? p.b_column : p.a_row, row ? p.b_step : p.a_step, vector, depth};
     if (x_step != 1) {
       T* x = (T*)nl_scratch(0, depth * sizeof(T));
       gather_row(sums.x, x_step, depth, x);
@@ -334,11 +335,13 @@ void multiply_matrices(const Product& p) {
 template <class T>
 void multiply_floats(const Product& p) {
   if (p.batches.total == 0 || p.m == 0 || p.n == 0) return;
-  if (p.m == 1 || p.n == 1) {
-    VectorProduct<T>(p).run();
-  } else {
-    multiply_matrices<T>(p);
+  if (p.m > 1 && p.n > 1) return multiply_matrices<T>(p);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    const DType stored = p.call.in[p.m == 1].dtype;
+    if (stored == DType::bf16) return VectorProduct<T, BFloat16>(p).run();
+    if (stored == DType::f16) return VectorProduct<T, Float16>(p).run();
   }
+  VectorProduct<T>(p).run();
 }
 
 }  // namespace
@@ -351,7 +354,7 @@ int matmul(const Call& call) {
     case DType::i64: IntegerProduct<uint64_t>{p}.run(); break;
     case DType::f32: multiply_floats<float>(p); break;
     case DType::f64: multiply_floats<double>(p); break;
-    default: break;  // promotion leaves no bool product, narrow dtypes come widened
+    default: break;  // promotion leaves no bool product, narrow dtypes come widened (but for matrices of 16-bit floats)
   }
   return kOk;
 }

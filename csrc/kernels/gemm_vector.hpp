@@ -1,7 +1,7 @@
 // gemm_vector.hpp: matrix times vector, each element a sum in the order of T(K) with one fma a step (tree.hpp).
 //
 // Vectors lie along k where the matrix is contiguous there, and across outputs elsewhere. Long sums are cut between
-// threads at powers of two of blocks, which are whole subtrees.
+// threads at powers of two of blocks, which are whole subtrees. A matrix of 16-bit floats is widened as it is read.
 #pragma once
 #include "gemm_stream.hpp"
 #include "loops.hpp"
@@ -10,6 +10,21 @@
 
 namespace nl::NL_ISA {
 namespace {
+
+struct Float16 {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// A vector of T from memory that holds T, or 16-bit floats.
+template <class T>
+NL_FN typename Simd<T>::V load_wide(const T* p) {
+  return load<typename Simd<T>::V>(p);
+}
+NL_FN vf32 load_wide(const Float16* p) { return vf32_from_f16(LOAD(hu16, p)); }
+NL_FN vf32 load_wide(const BFloat16* p) { return vf32_from_bf16(LOAD(hu16, p)); }
 
 // Adds parts of `width` sums, whole vectors, in adjacent pairs, level by level, an odd one carried up: the one bits of
 // `pushed` are the sizes of the complete subtrees on the stack.
@@ -46,8 +61,9 @@ struct PairSums {
   }
 };
 
-// Sums of `depth` products: out[i] = sum over k of p[i * line_stride + k * step] * x[k], x contiguous.
-template <class T>
+// Sums of `depth` products: out[i] = sum over k of p[i * line_stride + k * step] * x[k], x contiguous. S is T or what
+// is widened to it.
+template <class T, class S>
 struct VectorSums {
   static constexpr int W = kWidth<T>;
   static constexpr int kVecs = kLanes / W;
@@ -59,7 +75,7 @@ struct VectorSums {
   using Tree = TreeRow<Sum<T>>;
   using Short = typename Tree::Short;
 
-  const T* p;
+  const S* p;
   int64_t line_stride, step;
   const T* x;
   int64_t depth;
@@ -68,7 +84,7 @@ struct VectorSums {
   bool across() const { return line_stride == 1 && step != 1; }
 
   void run(int64_t first, int64_t count, T* out) const {
-    const T* from = p + first * line_stride;
+    const S* from = p + first * line_stride;
     if (across()) {
       for (int64_t i = 0; i < count; i += kColumns) {
         int64_t at = min_of(i, max_of(0, count - W));  // whole vectors: the last piece may repeat what was found
@@ -84,8 +100,8 @@ struct VectorSums {
   }
 
   template <int R>
-  void rows(const T* from, int count, T* out) const {
-    const T* row[R];
+  void rows(const S* from, int count, T* out) const {
+    const S* row[R];
     for (int r = 0; r < R; r++) row[r] = from + min_of(r, count - 1) * line_stride;
     Short total = row_sums<R>(row, 0, depth);
     for (int r = 0; r < count; r++) out[r] = total[r];
@@ -93,7 +109,7 @@ struct VectorSums {
 
   // The sums of R rows from k on stay in one register: parts written one by one could not be read as a vector at once.
   template <int R>
-  __attribute__((noinline)) Short row_sums(const T* const* row, int64_t k, int64_t n) const {
+  __attribute__((noinline)) Short row_sums(const S* const* row, int64_t k, int64_t n) const {
     constexpr int kParts = 32;
     if (n > kParts * kBlock) {
       int64_t left = left_part(n);
@@ -113,7 +129,7 @@ struct VectorSums {
   }
 
   template <int R>
-  __attribute__((always_inline)) Short row_block(const T* const* row, int64_t k, int count) const {
+  __attribute__((always_inline)) Short row_block(const S* const* row, int64_t k, int count) const {
     typename Tree::Lanes lanes[R];
     for (int r = 0; r < R; r++) lanes[r] = Tree::fresh();
     int done = 0;
@@ -129,7 +145,7 @@ struct VectorSums {
   }
 
   template <int R, int kCount>
-  __attribute__((always_inline)) void add_steps(typename Tree::Lanes* lanes, const T* const* row, int64_t k) const {
+  __attribute__((always_inline)) void add_steps(typename Tree::Lanes* lanes, const S* const* row, int64_t k) const {
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 16
@@ -141,21 +157,22 @@ struct VectorSums {
   }
 
   // A page ahead: hardware does not run so far, and with it a row alone is read as fast as memory gives it.
-  static void prefetch_ahead(const T* p) {
+  static void prefetch_ahead(const S* p) {
 #pragma GCC unroll 16
-    for (int v = 0; v < kVecs; v++) __builtin_prefetch(p + v * W + 4096 / int(sizeof(T)));
+    for (int v = 0; v < kVecs; v++) __builtin_prefetch(p + v * W + 4096 / int(sizeof(S)));
   }
 
-  static void add(typename Tree::Lanes& lanes, const T* a, const T* b) {
+  static void add(typename Tree::Lanes& lanes, const S* a, const T* b) {
 #pragma GCC unroll 16
-    for (int v = 0; v < kVecs; v++) lanes.v[v] = multiply_add(load<V>(a + v * W), load<V>(b + v * W), lanes.v[v]);
+    for (int v = 0; v < kVecs; v++) lanes.v[v] = multiply_add(load_wide(a + v * W), load<V>(b + v * W), lanes.v[v]);
   }
 
   // A step of `count` elements that are not contiguous or not a full 32; lanes that get none add 0 * 0.
   template <int R>
-  __attribute__((always_inline)) void add_gathered(typename Tree::Lanes* lanes, const T* const* row, int64_t k,
+  __attribute__((always_inline)) void add_gathered(typename Tree::Lanes* lanes, const S* const* row, int64_t k,
                                                    int count) const {
-    T a[kLanes] = {}, b[kLanes] = {};
+    S a[kLanes] = {};
+    T b[kLanes] = {};
     for (int i = 0; i < count; i++) b[i] = x[k + i];
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
@@ -166,20 +183,20 @@ struct VectorSums {
 
   // Where rows of columns lie, `step` apart, `width` >= W of which count.
   struct Rows {
-    const T* data;
+    const S* data;
     int64_t step;
     int width;
   };
 
   // The halved lanes of a block are themselves sums of pairs, if lanes come in the order of their reversed bits.
-  void columns(const T* from, int count, T* out) const {
+  void columns(const S* from, int count, T* out) const {
     const int64_t blocks = max_of(1, ceil_div(depth, kBlock)), pitch = ceil_div(count, W) * W;
     T* const stack = (T*)nl_scratch(1, (PairSums<T>::stack_elements(blocks * kLanes, pitch) + kBlock * W) * sizeof(T));
     PairSums<T> sums = {stack + kBlock * W, pitch};
     for (int64_t k = 0; k < blocks * kBlock; k += kBlock) {
       const int stop = int(min_of(kBlock, depth - k));
       Rows rows = {from + k * step, step, count};
-      if (count < W) rows = widened(rows, stop, stack);
+      if (count < W) rows = filled(rows, stop, (S*)stack);
       for (int i = 0; i < kLanes; i++) {
         add_lane(rows, x + k, reversed_bits(i), stop, sums.next());
         sums.push();
@@ -190,13 +207,13 @@ struct VectorSums {
   }
 
   // A copy of rows shorter than a vector; what else its lanes hold is not used.
-  static Rows widened(const Rows& rows, int count, T* buffer) {
+  static Rows filled(const Rows& rows, int count, S* buffer) {
     int k = 0;
     for (; rows.step > 0 && k * rows.step + W <= (count - 1) * rows.step + rows.width; k++) {
-      store(buffer + k * W, load<V>(rows.data + k * rows.step));
+      __builtin_memcpy(buffer + k * W, rows.data + k * rows.step, W * sizeof(S));
     }
     for (; k < count; k++) {
-      for (int j = 0; j < W; j++) buffer[k * W + j] = j < rows.width ? rows.data[k * rows.step + j] : T(0);
+      for (int j = 0; j < W; j++) buffer[k * W + j] = j < rows.width ? rows.data[k * rows.step + j] : S{};
     }
     return {buffer, W, W};
   }
@@ -221,7 +238,7 @@ struct VectorSums {
   template <int R>
   static void add_rows(const Rows& rows, const T* factor, int k, bool add, T* sums) {
     V f[R];
-    const T* row[R];
+    const S* row[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
       f[r] = splat<V>(factor[k + r * kLanes]);
@@ -233,14 +250,14 @@ struct VectorSums {
   }
 
   template <int R, int N>
-  static __attribute__((always_inline)) void add_vectors(const T* const* row, int at, const V* factor, bool add,
+  static __attribute__((always_inline)) void add_vectors(const S* const* row, int at, const V* factor, bool add,
                                                          T* sums) {
     V sum[N];
     for (int v = 0; v < N; v++) sum[v] = add ? load<V>(sums + v * W) : V{};
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 2
-      for (int v = 0; v < N; v++) sum[v] = multiply_add(factor[r], load<V>(row[r] + at + v * W), sum[v]);
+      for (int v = 0; v < N; v++) sum[v] = multiply_add(factor[r], load_wide(row[r] + at + v * W), sum[v]);
     }
     for (int v = 0; v < N; v++) store(sums + v * W, sum[v]);
   }
