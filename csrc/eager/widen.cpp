@@ -64,6 +64,7 @@ struct ThinProduct {
     ins[side] = matrix.of(part(matrix_of(call.in[side], batch), number));
     ins[1 - side] = matrix_of(thin, batch);
     Call product = call;
+    product.kept = nullptr;  // what is kept belongs to the whole operand
     product.in = ins;
     product.out = &result.like(out);
     fn(product);

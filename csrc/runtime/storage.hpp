@@ -37,6 +37,9 @@ struct Storage {
   // Memory of somebody else; `deleter(owner)` is called once when the last reference goes.
   static Storage* borrow(void* data, int64_t bytes, uint8_t flags, void (*deleter)(void*), void* owner);
 
+  // Whether the contents are here: no tape owes them, and they were not lost to a failed check.
+  bool readable() const { return data != nullptr && pending.load() == nullptr && error == nullptr; }
+
   // Gives a deferred storage its memory.
   void materialize();
 

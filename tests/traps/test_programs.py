@@ -165,6 +165,18 @@ def test_frozen_program_follows_captured_weights(name: str, dtype: str) -> None:
     assert agrees()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("rows", [2, 8, 20, 64])
+def test_frozen_products_of_16_bits(dtype: str, rows: int) -> None:
+    # The operand is widened in slabs, which are not what a frozen program keeps packed.
+    w = data(600, 700, seed=1).to(getattr(nl, dtype))
+    x = data(rows, 600).to(getattr(nl, dtype))
+    for layer in (lambda x: x @ w, lambda x: nl.linear(x[:, :300], w[:, :300])):
+        program = nl.trace(layer).freeze(x)
+        for _ in range(2):
+            assert program(x).tolist() == layer(x).tolist()
+
+
 def test_frozen_program_refuses_another_signature() -> None:
     step = nl.trace(lambda x: x * 2.0)
     step(data(4))
@@ -243,6 +255,25 @@ def test_bad_index_comes_before_later_writes() -> None:
         return results
 
     same(scenario, compiled=1, replayed=5)
+
+
+def test_what_a_bad_index_lost_cannot_be_read() -> None:
+    made: list[nl.Tensor] = []
+
+    @nl.trace
+    def step(x: nl.Tensor, index: nl.Tensor) -> None:
+        y = x.index_select(0, index)
+        made[:] = [y, y * 2.0 + 1.0]
+
+    x = data(8)
+    reads = [lambda t: t + 1.0, lambda t: -t, lambda t: t + x, lambda t: t.add_(1.0), nl.sum, nl.relu, nl.Tensor.tolist]
+    for _ in range(3):
+        with pytest.raises(IndexError):
+            step(x, nl.tensor([0, 99, 0, 0, 0, 0, 0, 0]))
+        for lost in made:
+            for read in reads:
+                with pytest.raises(IndexError, match="99"):
+                    read(lost)
 
 
 def test_writes_before_a_bad_index_have_happened() -> None:

@@ -234,8 +234,8 @@ cdef inline bint same_shape(const TensorData* a, const TensorData* b):
 
 
 cdef inline bint is_plain(const TensorData* d):
-    """Whether the elements can be read right now: no tape owes them and they were not lost to a failed check."""
-    return d.storage.data != NULL and d.storage.pending.load() == NULL and is_contiguous(d[0])
+    """Whether the elements can be read right now, one after another."""
+    return d.storage.readable() and is_contiguous(d[0])
 
 
 cdef inline bint computes_in(int op, int t):

@@ -69,6 +69,7 @@ cdef extern from "runtime/storage.hpp" namespace "nl":
         AtomicInt exports
         AtomicInt loans
         AtomicTape pending
+        bint readable()
         void retain()
         void release()
         void materialize() except +raise_python
