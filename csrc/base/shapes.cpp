@@ -293,6 +293,14 @@ int64_t window_places(const char* op, int axis, int64_t extent, const Window& w,
   return places;
 }
 
+// Kernels copy planes with the padding around them and go a few places beyond: their counts must not overflow.
+template <class Text>
+void check_padded(const char* op, int64_t channels, const Dims& x, const int64_t* padding, const Text& shapes) {
+  Checked n = std::max<int64_t>(channels, 1);
+  for (int i = 0; i < 2; ++i) n = n * std::max<int64_t>(2 * padding[i] + x.d[2 + i], 1);  // each was checked
+  if (n.exceeds(kMaxPadded)) fail(op, "the planes of " + shapes() + " have too many elements with their padding");
+}
+
 Window conv_window(const int64_t* attr, int axis, int64_t kernel) {
   return {kernel, attr[axis], attr[2 + axis], attr[4 + axis]};
 }
@@ -315,6 +323,7 @@ Dims conv_result(const char* op, const Dims& x, const Dims& w, const int64_t* at
   Dims r{4, {x.d[0], w.d[0], 0, 0}};
   for (int i = 0; i < 2; ++i)
     r.d[2 + i] = window_places(op, i, x.d[2 + i], conv_window(attr, i, w.d[2 + i]), false, shapes);
+  for (int64_t channels : {x.d[1], w.d[0]}) check_padded(op, channels, x, attr + 2, shapes);
   check_size(op, r);
   return r;
 }
@@ -369,6 +378,7 @@ Dims shape_pool2d(const char* op, const Dims& x, const int64_t* attr) {
       fail(op, "padding " + number(w.padding) + " along the " + kSpatial[i] + " may be at most half the kernel size " +
                    number(w.kernel));
   }
+  check_padded(op, x.d[1], x, attr + 4, shapes);
   check_size(op, r);
   return r;
 }

@@ -20,6 +20,11 @@ struct Axis {
   int64_t phase_size() const { return output + shift(kernel - 1); }
 };
 
+// A stride beyond the padded input leaves one place, whatever it is: what is counted from it stays small.
+inline Axis axis_of(int64_t input, int64_t kernel, int64_t output, int64_t stride, int64_t pad, int64_t dilation) {
+  return {input, kernel, output, min_of(stride, max_of(1, input + 2 * pad)), pad, dilation};
+}
+
 // The input positions of one axis with (position + pad) % stride == residue, and the taps that reach them.
 struct Residue {
   const Axis& axis;
@@ -93,8 +98,8 @@ inline Geometry geometry(const View& images, const View& weight, const View& map
           images.shape[1],
           maps.shape[1],
           attr[6],
-          {images.shape[2], weight.shape[2], maps.shape[2], attr[0], attr[2], attr[4]},
-          {images.shape[3], weight.shape[3], maps.shape[3], attr[1], attr[3], attr[5]}};
+          axis_of(images.shape[2], weight.shape[2], maps.shape[2], attr[0], attr[2], attr[4]),
+          axis_of(images.shape[3], weight.shape[3], maps.shape[3], attr[1], attr[3], attr[5])};
 }
 
 // The memory between the lowest and the highest element of a view: what vectors may read of it.

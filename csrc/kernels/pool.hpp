@@ -76,6 +76,13 @@ struct Axis {
   int64_t seen_extent(int64_t n) const { return (n + kernel - 2) / stride + 1; }
 };
 
+// The windows along axis `d` (0: rows, 1: columns) of planes [N, C, H, W]; attributes are pairs of kernel, stride and
+// padding. A stride beyond the padded input leaves one window, whatever it is: what is counted from it stays small.
+inline Axis windows_along(int d, const View& input, const View& output, const int64_t* attr, int64_t dilation) {
+  const int64_t size = input.shape[2 + d], pad = attr[4 + d];
+  return {size, output.shape[2 + d], attr[d], min_of(attr[2 + d], max_of(1, size + 2 * pad)), pad, dilation};
+}
+
 // The inputs of a band of output rows, padding included: `data` is the origin of the band's first window.
 template <class T>
 struct Band {

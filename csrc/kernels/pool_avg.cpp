@@ -40,8 +40,8 @@ struct Geometry {
   int64_t fixed_divisor;
 
   Geometry(const int64_t* a, const View& input, const View& output)
-      : rows{input.shape[2], output.shape[2], a[0], a[2], a[4], 1},
-        columns{input.shape[3], output.shape[3], a[1], a[3], a[5], 1},
+      : rows(windows_along(0, input, output, a, 1)),
+        columns(windows_along(1, input, output, a, 1)),
         include_pad(a[7] != 0),
         fixed_divisor(a[8]) {}
 

@@ -228,8 +228,7 @@ template <class T>
 void forward(const Call& call) {
   const int64_t* a = call.attr;  // kernel, stride, pad, dilation, each of rows and columns
   const View &x = call.in[0], &out = call.out[0];
-  Axis rows{x.shape[2], out.shape[2], a[0], a[2], a[4], a[6]};
-  Axis columns{x.shape[3], out.shape[3], a[1], a[3], a[5], a[7]};
+  const Axis rows = windows_along(0, x, out, a, a[6]), columns = windows_along(1, x, out, a, a[7]);
   const bool wide = x.shape[2] * x.shape[3] >> (8 * sizeof(T) - 1) != 0;
   // Across planes the values alone take 10 comparisons of a 5 x 5 window instead of 25: worth more than short rows.
   const bool separates = call.n_out == 1 && rows.kernel > rows.stride && columns.kernel > 3;

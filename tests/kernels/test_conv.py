@@ -313,6 +313,20 @@ def test_gradients_reach_both_operands(rng: np.random.Generator) -> None:
     assert_same_bits(w.grad.numpy(), weight_gradient(g, x.detach().numpy(), maps))
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("stride", [4096, 2**20, 2**32, 2**62])
+def test_a_stride_beyond_the_image_leaves_one_place(rng: np.random.Generator, stride: int, groups: int) -> None:
+    x, w = (tensor(rng.standard_normal(s)).requires_grad_() for s in ((2, 4, 6, 5), (4, 4 // groups, 3, 2)))
+    results = []
+    for s in (stride, 9):
+        y = nl.conv2d(x, w, stride=s, padding=1, groups=groups)
+        back = nl.conv_transpose2d(y, w, stride=s, groups=groups)
+        results.append([t.detach().numpy() for t in (y, back, *nl.grad((y * y).sum(), (x, w)))])
+    assert results[0][0].shape == (2, 4, 1, 1)
+    for got, want in zip(*results, strict=True):
+        assert_same_bits(got, want)
+
+
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_epilogues_of_a_trace_see_finished_tiles(rng: np.random.Generator, name: str) -> None:
     g = GEOMETRIES[name]

@@ -235,6 +235,19 @@ def test_adaptive_pooling_to_nothing_and_back() -> None:
         np.testing.assert_array_equal(grad.numpy(), np.zeros(x.shape))
 
 
+@pytest.mark.parametrize("stride", [9, 4096, 2**28, 2**40, 2**62, 6148914691236517206])
+@pytest.mark.parametrize("pool", [F.max_pool2d, F.avg_pool2d])
+def test_a_stride_beyond_the_plane_leaves_one_window(rng: np.random.Generator, pool: Any, stride: int) -> None:
+    x = tensor(rng.standard_normal((2, 3, 6, 7))).requires_grad_()
+    results = []
+    for s in (stride, 8):
+        y = pool(x, 3, s, 1)
+        results.append([y.detach().numpy(), nl.grad(y.sum(), (x,))[0].numpy()])
+    assert results[0][0].shape == (2, 3, 1, 1)
+    for got, want in zip(*results, strict=True):
+        assert_same_bits(got, want)
+
+
 # ---- one and three axes ----
 
 

@@ -16,6 +16,7 @@ Shape = tuple[Dim, ...]
 
 MAX_RANK = 8
 MAX_ELEMENTS = (1 << 60) - 1  # so that the bytes of the widest dtype fit 64 bits
+MAX_PADDED = 1 << 55  # of an image's planes with their padding
 SPATIAL = ("height", "width")
 
 
@@ -287,6 +288,14 @@ def _places(
     return places + 1 if ceil and room % stride != 0 and places * stride < extent + padding else places
 
 
+def _check_padded(op: str, channels: Dim, x: Shape, padding: Sequence[int], shapes: str) -> None:
+    """Kernels copy planes with the padding around them and go a few places beyond: their counts must not overflow."""
+    sizes = [channels, *(2 * pad + extent for extent, pad in zip(x[2:], padding, strict=True))]
+    n = _product([1 if size == 0 else size for size in sizes])
+    if n is None or (isinstance(n, int) and n > MAX_PADDED):
+        _fail(op, f"the planes of {shapes} have too many elements with their padding")
+
+
 def _check_groups(op: str, channels: Dim, w: Shape, groups: int, shapes: str) -> None:
     if groups <= 0:
         _fail(op, f"groups={groups} must be positive")
@@ -302,6 +311,8 @@ def _conv_result(op: str, x: Shape, w: Shape, attr: Sequence[int], shapes: str) 
     """The result of conv2d for an image of [batch, channels, height, width] and a weight of shape w."""
     _check_groups(op, x[1], w, attr[6], shapes)
     size = [_places(op, i, x[2 + i], w[2 + i], attr[i], attr[2 + i], attr[4 + i], False, shapes) for i in range(2)]
+    for channels in (x[1], w[0]):
+        _check_padded(op, channels, x, attr[2:4], shapes)
     return _check_size(op, (x[0], w[0], *size))
 
 
@@ -360,6 +371,7 @@ def pool2d(op: str, x: Shape, attr: Sequence[int]) -> Shape:
         size.append(_places(op, i, x[2 + i], kernel, stride, padding, dilation, attr[8] != 0, f"input {_text(x)}"))
         if padding > kernel // 2:  # a window could otherwise lie in the padding alone
             _fail(op, f"padding {padding} along the {SPATIAL[i]} may be at most half the kernel size {kernel}")
+    _check_padded(op, x[1], x, attr[4:6], f"input {_text(x)}")
     return _check_size(op, (*x[:2], *size))
 
 
