@@ -229,6 +229,15 @@ def test_absurd_sizes_are_refused_at_once(name: str) -> None:
         ABSURD[name]()
 
 
+def test_keys_of_too_many_parts_are_refused() -> None:
+    x = nl.zeros(1, 1, 1, 1, 1, 1, 1, 1)
+    for key in ((None,) * 14 + (...,), (..., *(None,) * 14), (None,) * 14 + (np.ones(x.shape, bool),), (None,) * 40):
+        with pytest.raises(nl.ShapeError, match="more than the 8 axes"):
+            x[key]
+        with pytest.raises(nl.ShapeError, match="more than the 8 axes"):
+            x[key] = 1.0
+
+
 def test_numbers_beyond_64_bits_index_as_in_numpy() -> None:
     x, far = nl.arange(5), 10**30
     for key in (slice(None, None, far), slice(None, None, -far), slice(1, far), slice(-far, 3, far), slice(far, None)):

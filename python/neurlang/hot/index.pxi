@@ -22,13 +22,12 @@ cdef int key_rank(object k):
 cdef Tensor basic_index(Tensor x, object key, list arrays):
     """Applies integers, slices, None and an ellipsis; array parts stay as whole axes and are listed as (axis, array)."""
     cdef Part parts[MAX_PARTS]
-    cdef int n = 0, axis = 0, used, dots
+    cdef int n = 0, axis = 0, count, used, dots
     if not isinstance(key, tuple):
         key = (key,)
     axes_used(x, key, &used, &dots)
     for k in <tuple>key:
-        if n + 1 >= MAX_PARTS:
-            raise ShapeError(f"index: the result has more than the {MAX_RANK} axes supported")
+        need_room(n + 1)
         if type(k) is slice:
             parts[n] = sliced(k, x.d.shape[axis])
             axis += 1
@@ -38,11 +37,14 @@ cdef Tensor basic_index(Tensor x, object key, list arrays):
         elif k is None:
             parts[n].count = INSERTED
         elif k is Ellipsis:
-            n, axis = whole_axes(x, parts, n, axis, x.d.rank - used)
+            n = whole_axes(x, parts, n, axis, x.d.rank - used)
+            axis += x.d.rank - used
             continue
         elif is_array_index(k):
             arrays.append((result_axis(parts, n), k))
-            n, axis = whole_axes(x, parts, n, axis, key_rank(k))
+            count = key_rank(k)
+            n = whole_axes(x, parts, n, axis, count)
+            axis += count
             continue
         else:
             parts[n] = picked(x, axis, index_number(k))
@@ -68,12 +70,19 @@ cdef int axes_used(Tensor x, tuple key, int* used, int* dots) except -1:
     return 0
 
 
-cdef inline (int, int) whole_axes(Tensor x, Part* parts, int n, int axis, int count) noexcept:
-    """Parts for `count` whole axes; the numbers of the next part and the next axis."""
+cdef int whole_axes(Tensor x, Part* parts, int n, int axis, int count) except -1:
+    """Parts for `count` whole axes from the n-th part on; returns n + count."""
     cdef int i
+    need_room(n + count)
     for i in range(count):
         parts[n + i] = Part(0, 1, x.d.shape[axis + i])
-    return n + count, axis + count
+    return n + count
+
+
+cdef inline int need_room(int n) except -1:
+    if n > MAX_PARTS:
+        raise ShapeError(f"index: the result has more than the {MAX_RANK} axes supported")
+    return 0
 
 
 cdef inline int result_axis(const Part* parts, int n) noexcept:
