@@ -124,6 +124,39 @@ assert handled and all(handled)
     assert result.returncode == 0, result.stderr
 
 
+def test_a_block_that_raises_in_a_handler_does_not_run_the_tape_again() -> None:
+    text = """
+x = nl.rand(1500, 1500) / 1500
+total, blocks = nl.zeros(4), []
+@nl.trace
+def outer():
+    total.add_(1.0)
+    y = x
+    for _ in range(8):
+        y = y @ x
+    return y
+@nl.trace
+def inner():
+    nl.zeros(3) + 1
+    raise ValueError
+def handler(number, frame):
+    try:
+        inner()
+    except ValueError:
+        blocks.append((nl.ones(2) + 1).tolist())
+signal.signal(signal.SIGALRM, handler)
+right = outer().tolist()
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+for _ in range(5):
+    assert outer().tolist() == right
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert total.tolist() == [6.0] * 4, total
+assert blocks and all(b == [2.0, 2.0] for b in blocks)
+"""
+    result = run(text, threads=2)
+    assert result.returncode == 0, result.stderr
+
+
 def test_what_was_interrupted_in_a_trace_is_lost_and_the_next_call_right() -> None:
     text = """
 f = nl.trace(lambda x: (x.pow(x) * 2).exp())

@@ -86,6 +86,7 @@ class Thread(threading.local):
         self.open: list[Any] = []
         self.tape: Any = _tensor.TapeRecorder()
         self.block_cut = False  # whether the open block was already cut
+        self.runs = False  # whether what was recorded is being computed: a signal's handler may come in between
 
 
 thread = Thread()

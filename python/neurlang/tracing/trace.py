@@ -100,7 +100,7 @@ class trace:
         if self not in thread.open:
             owner = self._owner.name if self._owner else "none"
             raise TraceError(f"the trace was entered on thread {owner!r} and must be left there")
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and not thread.runs:
             thread.tape.drop("the block was interrupted before this tensor was computed")
         innermost = thread.open[-1] is self
         outermost = len(thread.open) == 1
@@ -257,8 +257,11 @@ def _flush(reason: str) -> None:
 
 def _run_segment(owner: trace, reason: str | None, last: bool, raised: bool = False) -> None:
     """Runs what was recorded: a matching program, a new one, or op by op. `reason` is None at a block's regular end."""
+    if thread.runs:
+        return  # a block in a signal's handler was computed op by op, and the tape is running already
     tape = thread.tape
     tape.close()
+    thread.runs = True
     try:
         if tape.n_ops == 0:
             return
@@ -284,6 +287,7 @@ def _run_segment(owner: trace, reason: str | None, last: bool, raised: bool = Fa
             raise IndexError(f"{e} (recorded at {where})") from None
     finally:
         tape.clear()
+        thread.runs = False
         if not last:
             tape.open(owner._want_lines, owner.check)
 
