@@ -71,7 +71,7 @@ template <class T, class F>
 T sum_of(int64_t pieces, int64_t size, const F& term, T* sums, T* memory) {
   constexpr int W = Simd<T>::kWidth;
   int64_t p = 0;
-  for (; is_short<T>(size) && p + W / 4 <= pieces; p += W) {
+  for (; is_short<T>(size) && p + max_of(1, W / 4) <= pieces; p += W) {
     const T* rows[W];
     for (int r = 0; r < W; r++) {
       rows[r] = p + r < pieces ? term(p + r, 0, size, memory + r * whole_steps(size)) : rows[0];

@@ -119,7 +119,7 @@ constexpr int64_t kTileElements = (256 << 10) / sizeof(T);
 // How `columns` are cut for tiles of n rows: into parts of nearly equal width, enough of them for all threads.
 template <class T>
 int64_t column_tiles(int64_t columns, int64_t n, int64_t others) {
-  int64_t widest = min_of(kTileElements<T> / min_of(n, kBlock), TreeColumns<Sum<T>>::kTile);
+  int64_t widest = min_of(kTileElements<T> / max_of(1, min_of(n, kBlock)), TreeColumns<Sum<T>>::kTile);
   int64_t wanted = ceil_div(2 * nl_num_threads(), max_of(others, 1));
   return max_of(ceil_div(columns, widest), min_of(wanted, columns / (2 * Simd<T>::kWidth)));
 }

@@ -61,6 +61,26 @@ def test_variance_beside_a_large_mean(rng: np.random.Generator, axis: int) -> No
     assert (nl.var(nl.full((300, 70), 0.1), axis, unbiased=False).numpy() < 1e-14).all()
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (0, 64), (64, 0), (2, 0, 64)], ids=str)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_nothing_along_an_axis(dtype: type, shape: tuple[int, ...]) -> None:
+    x = tensor(np.zeros(shape, dtype))
+    for axis in range(len(shape)):
+        for op in (*SUMS, "softmax", "log_softmax"):
+            call = getattr(_tensor, f"_{op}", None) or getattr(nl, op)
+            with np.errstate(all="ignore"):
+                assert_same_bits(call(x, axis).numpy(), from_definition(op, [x.numpy()], axis)[0])
+        kept = [n for d, n in enumerate(shape) if d != axis]
+        assert list(nl.var(x, axis).shape) == kept and nl.isnan(nl.var(x, axis)).all().item()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_channels_of_no_images(dtype: type) -> None:
+    x = tensor(np.zeros((0, 6, 5, 5), dtype)).requires_grad_()
+    y = F.batch_norm(x, None, None, training=True)
+    assert y.shape == x.shape and nl.grad(y.sum(), (x,))[0].shape == x.shape
+
+
 @pytest.mark.parametrize("n", [1, 5, 16, 17, 33, 64, 100, 255, 256])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_short_rows_go_side_by_side(rng: np.random.Generator, dtype: type, n: int) -> None:

@@ -67,7 +67,7 @@ def _logsumexp(input, dim):
 cdef Tensor joined(int op, object input, object dim):
     """Runs a composite that reduces one axis, which stays with extent 1."""
     cdef Tensor x = one_float(rows[op].name, input)
-    cdef int axis = axis_of(rows[op].name, dim, x.d.rank)
+    cdef int axis = own_axis(rows[op].name, x, dim)
     cdef Dims shape = dims_of(&x.d)
     shape = shape_reduce(OP_NAME[op], shape, axis)
     return call(op, (x,), shape, dtype_id(x.d.dtype), (axis,), numel(x.d))
@@ -160,7 +160,7 @@ def topk(input, k, dim=-1, largest=True, sorted=True):
     """
     cdef Tensor x = need_tensor(input, "topk")
     cdef int axis = axis_of("topk", dim, x.d.rank)
-    cdef int64_t count = PyNumber_Index(k)
+    cdef int64_t count = integer("topk", k)
     if x.d.rank == 0:
         values, indices = topk(with_axis(x), k, 0, largest)
         return Extremes(values.reshape(()) if count else values, indices.reshape(()) if count else indices)
@@ -173,8 +173,11 @@ def topk(input, k, dim=-1, largest=True, sorted=True):
 def _kth(input, int dim, k):
     """The element that is number k, from 0, in order along an axis, which stays with extent 1, and its place."""
     cdef Tensor x = input
-    sortable("kthvalue", x, dim)
-    return with_places(OP["kth"], x, dim, 1, (dim, k))
+    cdef int axis = own_axis("kthvalue", x, dim)
+    sortable("kthvalue", x, axis)
+    if not 0 <= k < x.d.shape[axis]:
+        raise ShapeError(f"kthvalue: there is no element number {k} along axis {axis} of the {describe(x)}")
+    return with_places(OP["kth"], x, axis, 1, (axis, k))
 
 
 def searchsorted(sorted_sequence, input, *, out_int32=False, right=False, side=None):

@@ -670,15 +670,23 @@ def _channel_norm(input, weight, bias, axis, eps_bits):
     """Rows of [N, G, D, S] normalised over S and N (axis 0) or D (axis 2), and the means and variances."""
     check_letters("channel_norm", (input, weight, bias), (b"NGDS", b"GDO", b"GDO"))
     cdef Tensor x = input
+    norm_axis("channel_norm", axis)
     shape = shape_tuple(&x.d)
     statistics = (1,) + shape[1:3] + (1,) if axis == 0 else shape[:2] + (1, 1)
     return call_several(OP["channel_norm"], (x, weight, bias), (shape, statistics, statistics), dtype_id(x.d.dtype),
                         (axis, eps_bits), numel(x.d))
 
 
+cdef int norm_axis(str op, object axis) except -1:
+    if axis not in (0, 2):
+        raise ShapeError(f"{op}: sums run over axis 0 or 2 besides the last one, got {axis}")
+    return 0
+
+
 def _channel_norm_grad(grad, input, weight, mean, var, axis, eps_bits):
     check_letters("channel_norm_grad", (grad, input, weight), (b"NGDS", b"NGDS", b"GDO"))
     cdef Tensor x = input
+    norm_axis("channel_norm_grad", axis)
     shape = shape_tuple(&x.d)
     vector = (1,) + shape[1:3] + (1,)
     return call_several(OP["channel_norm_grad"], (grad, x, weight, mean, var), (shape, vector, vector),
