@@ -49,9 +49,9 @@ struct Norm {
     const V m = splat<V>(mean), d = splat<V>(deviation);
     for (int64_t i = 0; i < n; i += kBlock) {
       int64_t count = min_of(kBlock, n - i);
-      const T* w = weight(i, count, buffer[1]);
-      const T* b = kCentred ? bias(i, count, buffer[2]) : nullptr;
-      map_block(x(i, count, buffer[0]), i, count, y, [=](V v, int64_t k) {
+      const T* w = weight.vectors(i, count, buffer[1]);
+      const T* b = kCentred ? bias.vectors(i, count, buffer[2]) : nullptr;
+      map_block(x.vectors(i, count, buffer[0]), i, count, y, [=](V v, int64_t k) {
         V scaled = centred(v, m) / d * load<V>(w + k);
         return kCentred ? scaled + load<V>(b + k) : scaled;
       });

@@ -2,80 +2,36 @@
 //
 // With normal = (x - mean) / deviation and gn = g weight the input's gradient is (gn - mean(gn) - normal mean(gn
 // normal)) / deviation; rms_norm leaves the means of x and gn out. The weight's is the sum of g normal over rows, the
-// bias's that of g. Every operation is rounded as in the definition and all sums are T(n). A unit of work is a few
-// lanes of one block of rows, whose sums stay in the caches; rows are read in runs of kGroup. Lanes and blocks are
-// joined afterwards.
+// bias's that of g. Every operation is rounded as in the definition and all sums are T(n).
+//
+// Rows of one lane are taken a few at a time: their own sums first, then all results together, so that the lane's sums
+// over rows are read and written once for all of them and nothing else is kept. (Rows one by one, with eight lanes'
+// sums in turn, took twice the time: sums did not stay in L1.)
 #include "functions.hpp"
 #include "rows.hpp"
 
 namespace nl::NL_ISA {
 namespace {
 
-template <class T>
-constexpr int64_t whole(int64_t n) {
-  return whole_steps(n) + kLanes;
-}
-
-constexpr int kGroup = 8;  // lanes in a unit of work
+// Lanes r, r + 4, … of a block of rows are a unit of work, so that it leaves one lane, halved from eight.
+constexpr int kUnits = 4, kUnitLanes = kLanes / kUnits;
 
 template <class T, bool kCentred>
 struct NormGrad {
   using V = typename Simd<T>::V;
-  static constexpr int W = Simd<T>::kWidth;
   using Tree = TreeRow<Sum<T>>;
+  static constexpr int W = Simd<T>::kWidth;
+  static constexpr int kRows = W < 4 ? W : 4;     // of a lane taken together
+  static constexpr int kSums = kCentred ? 2 : 1;  // over rows: the weight's, the bias's
 
   const View &g, &x, &out;
   const T* weight;  // contiguous, in whole steps
-  int64_t n;
+  int64_t n, pitch;
   T eps;
+  bool stream;
 
   static Strided<T> row_of(const View& v, int64_t i) {
     return {(const T*)v.data + i * v.strides[0], v.strides[1], end_of<T>(v)};
-  }
-
-  // T(n) of term(k), the vector of elements k, k + 1, …; the terms are left in `terms`.
-  template <class F>
-  T sum(const F& term, T* terms) const {
-    auto source = [&](int64_t i, int64_t count, T*) {
-      for (int64_t k = i; k < i + count; k += W) store(terms + k, term(k));
-      return (const T*)terms + i;
-    };
-    return Tree::run(source, n);
-  }
-
-  // The input's gradient of row i; adds to the sums of the other two. `memory` has room for five rows.
-  void row(int64_t i, T* memory, T* weight_sum, T* bias_sum) const {
-    const int64_t pitch = whole<T>(n);
-    T *normal = memory, *scaled = memory + pitch, *products = memory + 2 * pitch;
-    const T* in = contiguous(row_of(x, i), memory + 3 * pitch);
-    const T* grad = contiguous(row_of(g, i), memory + 4 * pitch);
-    prefetch(x, i + 1);
-    prefetch(g, i + 1);
-    T mean = kCentred ? sum([=](int64_t k) { return load<V>(in + k); }, products) / T(n) : T(0);
-    auto centred = [=](int64_t k) { return kCentred ? load<V>(in + k) - splat<V>(mean) : load<V>(in + k); };
-    T variance = sum([=](int64_t k) { return centred(k) * centred(k); }, products) / T(n);
-    const T inverse = T(1) / square_root(variance + eps);
-    auto scale = [=](int64_t k) {
-      store(normal + k, centred(k) * splat<V>(inverse));
-      return load<V>(grad + k) * load<V>(weight + k);
-    };
-    T mean_scaled = sum(scale, scaled) / T(n);
-    T mean_product = sum([=](int64_t k) { return load<V>(scaled + k) * load<V>(normal + k); }, products) / T(n);
-    T* to = out.strides[1] == 1 ? (T*)out.data + i * out.strides[0] : products;
-    for (int64_t k = 0; k < n; k += W) {
-      V v = load<V>(scaled + k);
-      if (kCentred) v = v - splat<V>(mean_scaled);
-      v = splat<V>(inverse) * (v - load<V>(normal + k) * splat<V>(mean_product));
-      k + W <= n ? store(to + k, v) : (void)__builtin_memcpy(to + k, &v, (n - k) * sizeof(T));
-      store(weight_sum + k, load<V>(weight_sum + k) + load<V>(grad + k) * load<V>(normal + k));
-      if (kCentred) store(bias_sum + k, load<V>(bias_sum + k) + load<V>(grad + k));
-    }
-    for (int64_t k = 0; to == products && k < n; k++) ((T*)out.data)[i * out.strides[0] + k * out.strides[1]] = to[k];
-  }
-
-  void prefetch(const View& v, int64_t i) const {
-    const T* row = row_of(v, i).data;
-    for (int64_t k = 0; k < n; k += 64 / sizeof(T)) __builtin_prefetch(row + k, 0, 2);
   }
 
   // The row where whole steps of it may be read.
@@ -85,61 +41,141 @@ struct NormGrad {
     for (int64_t k = n; k < whole_steps(n); k++) buffer[k] = 0;
     return buffer;
   }
+
+  static V centred(V v, V mean) { return kCentred ? v - mean : v; }
+
+  // Rows first, first + 32, …: their gradients; adds to the sums of their lane. Meanwhile the rows from `next` on are
+  // asked for. `memory` has room for 2 R + 1 rows.
+  template <int R>
+  void rows(int64_t first, int64_t next, T* memory, T* sums) const {
+    const T *in[R], *grad[R], *next_in[R], *next_grad[R];
+    T *to[R], mean[R], inverse[R], mean_scaled[R], mean_product[R];
+    for (int r = 0; r < R; r++) {
+      in[r] = contiguous(row_of(x, first + r * kLanes), memory + 2 * r * pitch);
+      grad[r] = contiguous(row_of(g, first + r * kLanes), memory + (2 * r + 1) * pitch);
+      next_in[r] = row_of(x, next + r * kLanes).data, next_grad[r] = row_of(g, next + r * kLanes).data;
+      to[r] = (T*)out.data + (first + r * kLanes) * out.strides[0];
+    }
+    auto means = [this, &in](T* to, auto&& term_at) __attribute__((always_inline)) {
+      const auto sums = Tree::template long_ones<R>(in, 0, n, term_at);
+      for (int r = 0; r < R; r++) to[r] = sums[r] / T(n);
+    };
+    for (T& m : mean) m = 0;
+    if (kCentred) means(mean, [](int) { return typename Tree::Element(); });
+    means(inverse, [&](int r) {
+      return [m = splat<V>(mean[r])](V v, const T*, int64_t) {
+        const V d = centred(v, m);
+        return d * d;
+      };
+    });
+    for (T& i : inverse) i = T(1) / square_root(i + eps);
+    auto scaled = [w = weight](const T* by, int64_t k) { return load<V>(by + k) * load<V>(w + k); };
+    auto scaled_at = [&](int r) { return [=, by = grad[r]](V, const T*, int64_t k) { return scaled(by, k); }; };
+    if (kCentred) means(mean_scaled, scaled_at);
+    means(mean_product, [&](int r) {
+      return [=, by = grad[r], m = splat<V>(mean[r]), i = splat<V>(inverse[r])](V v, const T*, int64_t k) {
+        return scaled(by, k) * (centred(v, m) * i);
+      };
+    });
+    const bool strided = out.strides[1] != 1;
+    T* line = memory + 2 * R * pitch;
+    for (int64_t k = 0; k < n; k += W) {
+      const V w = load<V>(weight + k);
+      V weight_sum = load<V>(sums + k), bias_sum = kCentred ? load<V>(sums + pitch + k) : V{};
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) {
+        __builtin_prefetch(next_in[r] + k, 0, 2);
+        __builtin_prefetch(next_grad[r] + k, 0, 2);
+        const V by = load<V>(grad[r] + k), inv = splat<V>(inverse[r]);
+        const V normal = centred(load<V>(in[r] + k), splat<V>(mean[r])) * inv;
+        V v = by * w;
+        if (kCentred) v = v - splat<V>(mean_scaled[r]);
+        v = inv * (v - normal * splat<V>(mean_product[r]));
+        weight_sum = weight_sum + by * normal;
+        bias_sum = bias_sum + by;
+        if (k + W <= n && !strided) {
+          stream ? stream_store(to[r] + k, v) : store(to[r] + k, v);
+        } else {
+          store(line, v);
+          for (int64_t l = 0; l < min_of(W, n - k); l++) to[r][(k + l) * out.strides[1]] = line[l];
+        }
+      }
+      store(sums + k, weight_sum);
+      if (kCentred) store(sums + pitch + k, bias_sum);
+    }
+  }
+
+  static void add(T* a, const T* b, int64_t n) {
+    for (int64_t k = 0; k < n; k += W) store(a + k, load<V>(a + k) + load<V>(b + k));
+  }
+
+  // Lanes unit, unit + 4, … of the rows [begin, end) of a block; their sums, halved, end in the first lane of `lanes`.
+  void unit(int64_t begin, int64_t end, int unit, T* memory, T* lanes) const {
+    const int64_t size = kSums * pitch;
+    __builtin_memset(lanes, 0, kUnitLanes * size * sizeof(T));
+    for (int j = 0; j < kUnitLanes; j++) {
+      int64_t i = begin + unit + j * kUnits;
+      auto row_after = [&](int64_t rows) {
+        const int64_t next = i + rows * kLanes, other = begin + unit + (j + 1) * kUnits;
+        return next + (kRows - 1) * kLanes < end ? next : other + (kRows - 1) * kLanes < end ? other : i;
+      };
+      for (; i + (kRows - 1) * kLanes < end; i += kRows * kLanes) {
+        rows<kRows>(i, row_after(kRows), memory, lanes + j * size);
+      }
+      for (; i < end; i += kLanes) rows<1>(i, i, memory, lanes + j * size);
+    }
+    for (int half = kUnitLanes / 2; half > 0; half /= 2) add(lanes, lanes + half * size, half * size);
+  }
 };
 
-// Joins the lanes of blocks of `rows` rows, [block, lane, n] of `sums`, for elements [begin, end).
+// Joins what the units of all blocks left, [block, unit, pitch] of `sums`, for elements [begin, end).
 template <class T>
-void join(T* sums, int64_t rows, int64_t pitch, int64_t begin, int64_t end) {
-  using V = typename Simd<T>::V;
+void join(T* sums, int64_t blocks, int64_t step, int64_t begin, int64_t end) {
   auto add = [=](int64_t to, int64_t from) {
-    T *a = sums + to * pitch, *b = sums + from * pitch;
-    for (int64_t k = begin; k < end; k += Simd<T>::kWidth) store(a + k, load<V>(a + k) + load<V>(b + k));
+    NormGrad<T, true>::add(sums + to * step + begin, sums + from * step + begin, end - begin);
   };
-  const int64_t blocks = ceil_div(rows, kBlock);
-  for (int64_t block = 0; block < blocks; block++) {
-    const int64_t lanes = min_of(kLanes, rows - block * kBlock);  // the others hold nothing
-    for (int half = kLanes / 2; half > 0; half /= 2) {
-      for (int l = 0; l < half && l + half < lanes; l++) add(block * kLanes + l, block * kLanes + l + half);
+  for (int64_t b = 0; b < blocks; b++) {
+    for (int half = kUnits / 2; half > 0; half /= 2) {
+      for (int l = 0; l < half; l++) add(b * kUnits + l, b * kUnits + l + half);
     }
   }
   for (int64_t span = 1; span < blocks; span *= 2) {
-    for (int64_t b = 0; b + span < blocks; b += 2 * span) add(b * kLanes, (b + span) * kLanes);
+    for (int64_t b = 0; b + span < blocks; b += 2 * span) add(b * kUnits, (b + span) * kUnits);
   }
 }
 
 template <class T, bool kCentred>
 int run(const Call& call) {
-  const View &g = call.in[0], &x = call.in[1], &weight = call.in[2];
-  const int64_t rows = x.shape[0], n = x.shape[1], pitch = whole<T>(n), blocks = max_of(1, ceil_div(rows, kBlock));
+  using Grad = NormGrad<T, kCentred>;
+  const View &g = call.in[0], &x = call.in[1], &weight = call.in[2], &out = call.out[0];
+  const int64_t rows = x.shape[0], n = x.shape[1], pitch = whole_steps(n), blocks = max_of(1, ceil_div(rows, kBlock));
   if (n == 0) return kOk;
-  constexpr int kSums = kCentred ? 2 : 1;
   double eps;
   __builtin_memcpy(&eps, &call.attr[0], sizeof eps);
-  T* shared = (T*)nl_scratch(0, (1 + kSums * blocks * kLanes) * pitch * sizeof(T));
+  const int64_t size = Grad::kSums * pitch;
+  T* shared = (T*)nl_scratch(0, (pitch + kUnits * blocks * size) * sizeof(T));
   T* sums = shared + pitch;
   gather_row((const T*)weight.data, weight.strides[0], n, shared);
-  const NormGrad<T, kCentred> grad{g, x, call.out[0], shared, n, T(eps)};
-  const int64_t unit_rows = ceil_div(min_of(rows, kBlock) * kGroup, kLanes);
-  parallel_for(blocks * kLanes / kGroup, grain_of(8 * n * unit_rows), [&](int64_t begin, int64_t end) {
-    T* memory = (T*)nl_scratch(1, 5 * pitch * sizeof(T));
+  __builtin_memset(shared + n, 0, (pitch - n) * sizeof(T));
+  const bool stream = out.strides[1] == 1 && streams<T>(out, n, rows);
+  const Grad grad{g, x, out, shared, n, pitch, T(eps), stream};
+  const int64_t unit_rows = ceil_div(min_of(rows, kBlock), kUnits);
+  parallel_for(blocks * kUnits, grain_of(8 * n * unit_rows), [&](int64_t begin, int64_t end) {
+    T* memory = (T*)nl_scratch(1, (2 * Grad::kRows + 1) * pitch * sizeof(T));
+    T* lanes = (T*)nl_scratch(2, kUnitLanes * size * sizeof(T));
     for (int64_t i = begin; i < end; i++) {
-      T *weight_sum = sums + i * kGroup * pitch, *bias_sum = weight_sum + blocks * kLanes * pitch;
-      __builtin_memset(weight_sum, 0, kGroup * pitch * sizeof(T));
-      if (kCentred) __builtin_memset(bias_sum, 0, kGroup * pitch * sizeof(T));
-      const int64_t lane = i * kGroup % kLanes, first = i * kGroup / kLanes * kBlock;
-      for (int64_t r = first + lane; r < min_of(rows, first + kBlock); r += kLanes) {
-        for (int64_t l = 0; l < min_of(kGroup, rows - r); l++) {
-          grad.row(r + l, memory, weight_sum + l * pitch, bias_sum + l * pitch);
-        }
-      }
+      const int64_t first = i / kUnits * kBlock;
+      grad.unit(first, min_of(rows, first + kBlock), int(i % kUnits), memory, lanes);
+      __builtin_memcpy(sums + i * size, lanes, size * sizeof(T));
     }
+    if (stream) stream_fence();
   });
   const int64_t chunk = whole_steps(ceil_div(n, 2 * nl_num_threads()));
-  parallel_for(kSums * ceil_div(n, chunk), grain_of(chunk * blocks * kLanes), [&](int64_t begin, int64_t end) {
+  parallel_for(Grad::kSums * ceil_div(n, chunk), grain_of(chunk * blocks * kUnits), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
-      const int64_t s = i % kSums, first = i / kSums * chunk, last = min_of(n, first + chunk);
-      T* part = sums + s * blocks * kLanes * pitch;
-      join(part, rows, pitch, first, last);
+      const int64_t s = i % Grad::kSums, first = i / Grad::kSums * chunk, last = min_of(n, first + chunk);
+      T* part = sums + s * pitch;
+      join(part, blocks, size, first, last);
       T* to = (T*)call.out[1 + s].data;
       for (int64_t k = first; k < last; k++) to[k * call.out[1 + s].strides[1]] = part[k];
     }

@@ -172,7 +172,8 @@ struct Arg {
       for (int l = 0; l < kWidth; l++) lane[l] = Lane(l);
       for (;; i += kWidth) {
         equal = key(load<V>(p + i)) == splat<typename Simd<Key>::V>(largest);
-        if (ANY(equal)) return i + Least::fold(Least::narrow(equal ? lane : splat<Lanes>(Lane(kWidth))))[0];
+        if (ANY(equal))
+          return i + Least::fold(Least::template narrow<16>(equal ? lane : splat<Lanes>(Lane(kWidth))))[0];
       }
     }
     while (one(p[i], 0).key != largest) i++;

@@ -38,6 +38,11 @@ struct Strided {
     for (int64_t k = 0; k < count; k++) buffer[k] = p[k * stride];
     return buffer;
   }
+
+  // The same for who reads whole vectors inside the count, unless that is shorter than one.
+  const T* vectors(int64_t i, int64_t count, T* buffer) const {
+    return stride == 1 && count >= Simd<T>::kWidth ? data + i : (*this)(i, count, buffer);
+  }
 };
 
 // T(n) along a row: vectors lie along the reduced axis. A source gives the elements: source(i, count, buffer) returns
@@ -98,24 +103,47 @@ struct TreeRow {
     return index < splat<typename Simd<Index>::V>(bound);
   }
 
-  static Short halve(Lanes lanes) {
+  // The lanes of a block halved to one vector.
+  static V one_vector(Lanes lanes) {
 #pragma GCC unroll 16
     for (int h = kVecs / 2; h > 0; h /= 2) {
 #pragma GCC unroll 16
       for (int i = 0; i < h; i++) lanes.v[i] = M::combine(lanes.v[i], lanes.v[i + h]);
     }
-    return fold(narrow(lanes.v[0]));
+    return lanes.v[0];
   }
 
-  // Halves a vector until 16 bytes are left.
-  template <class W>
-  static Short narrow(W v) {
-    if constexpr (sizeof(W) == 16) {
+  static Short halve(const Lanes& lanes) { return fold(narrow<16>(one_vector(lanes))); }
+
+  // Halves a vector until `bytes` are left.
+  template <int bytes, class W>
+  static auto narrow(W v) {
+    if constexpr (sizeof(W) <= bytes) {
       return v;
     } else {
       typename VecOf<Lane, sizeof(W) / 2>::V half[2];
       __builtin_memcpy(half, &v, sizeof v);
-      return narrow(M::combine(half[0], half[1]));
+      return narrow<bytes>(M::combine(half[0], half[1]));
+    }
+  }
+
+  // Halves R vectors, a power of two up to kWidth: the result of vector r in lane r. One after another would wait for
+  // its halvings; here a halving zips two vectors into one.
+  template <int R>
+  static auto halve_several(V (&rows)[R]) {
+#pragma GCC unroll 4
+    for (int h = R / 2; h > 0; h /= 2) {
+#pragma GCC unroll 8
+      for (int r = 0; r < h; r++) {
+        Zipped<V> zipped = zip(rows[r], rows[r + h]);
+        rows[r] = M::combine(zipped.low, zipped.high);
+      }
+    }
+    static_assert(R == 1 || R * sizeof(Lane) >= 16);
+    if constexpr (R == 1) {
+      return fold(narrow<16>(rows[0]));
+    } else {
+      return narrow<R * sizeof(Lane)>(rows[0]);
     }
   }
 
@@ -149,34 +177,36 @@ struct TreeRow {
 
   static Short block(const In* p, int64_t count) { return halve(steps(p, count)); }
 
-  // T(n) of kWidth rows of n <= 512 contiguous elements in whole steps, the result of row r in lane r. One row after
-  // another would wait for its halvings; here each halving zips two vectors of rows.
+  // T(n) of kWidth rows of n <= 512 contiguous elements in whole steps, the result of row r in lane r; asks for as many
+  // rows behind them.
   template <class RowAt, class TermAt>
   static V several(const RowAt& row_at, int64_t n, const TermAt& term_at) {
     V rows[kWidth];
     for (int r = 0; r < kWidth; r++) {
-      Lanes lanes = steps(row_at(r), n, 0, term_at(r));
-#pragma GCC unroll 16
-      for (int h = kVecs / 2; h > 0; h /= 2) {
-#pragma GCC unroll 16
-        for (int i = 0; i < h; i++) lanes.v[i] = M::combine(lanes.v[i], lanes.v[i + h]);
-      }
-      rows[r] = lanes.v[0];
+      const In* row = row_at(r);
+      for (int64_t k = 0; k < n; k += 64 / sizeof(In)) __builtin_prefetch(row + kWidth * n + k);
+      rows[r] = one_vector(steps(row, n, 0, term_at(r)));
     }
-#pragma GCC unroll 4
-    for (int h = kWidth / 2; h > 0; h /= 2) {
-#pragma GCC unroll 8
-      for (int r = 0; r < h; r++) {
-        Zipped<V> zipped = zip(rows[r], rows[r + h]);
-        rows[r] = M::combine(zipped.low, zipped.high);
-      }
-    }
-    return rows[0];
+    return halve_several<kWidth>(rows);
   }
 
   template <class RowAt>
   static V several(const RowAt& row_at, int64_t n) {
     return several(row_at, n, [](int) { return Element(); });
+  }
+
+  // T(n) of terms of R rows of any length, in whole steps; the result of row r in lane r.
+  template <int R, class TermAt>
+  static auto long_ones(const In* const (&row)[R], int64_t begin, int64_t n, const TermAt& term_at)
+      -> decltype(halve_several<R>(*(V (*)[R]) nullptr)) {
+    if (n > kBlock) {
+      const int64_t left = left_part(n);
+      const auto first = long_ones<R>(row, begin, left, term_at);
+      return M::combine(first, long_ones<R>(row, begin + left, n - left, term_at));
+    }
+    V rows[R];
+    for (int r = 0; r < R; r++) rows[r] = one_vector(steps(row[r] + begin, n, begin, term_at(r)));
+    return halve_several<R>(rows);
   }
 
   template <class Source, class Term = Element>
