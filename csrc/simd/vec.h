@@ -188,6 +188,19 @@ NL_FN vu32 vu32_mulhi(vu32 a, vu32 b) {
 }
 NL_FN hu32 hu32_mulhi(hu32 a, hu32 b) { return CONVERT(hu32, (CONVERT(vu64, a) * CONVERT(vu64, b)) >> 32); }
 
+// ---- 64-bit product of the lower halves of 64-bit lanes ------------------------------------------------------------
+#if defined(__clang__) || !defined(__x86_64__)
+#define vu64_low_product(a, b) (((a) & 0xffffffffu) * ((b) & 0xffffffffu))
+#elif NL_VEC_BYTES == 64
+typedef long long nl_longs __attribute__((vector_size(64)));
+#define vu64_low_product(a, b) \
+  ((vu64)__builtin_ia32_pmuludq512_mask((vi32)(a), (vi32)(b), (nl_longs){0}, (unsigned char)-1))
+#elif NL_VEC_BYTES == 32
+#define vu64_low_product(a, b) ((vu64)__builtin_ia32_pmuludq256((vi32)(a), (vi32)(b)))
+#else
+#define vu64_low_product(a, b) ((vu64)__builtin_ia32_pmuludq128((vi32)(a), (vi32)(b)))
+#endif
+
 // ---- a0 b0 + a1 b1 of the pairs of 16-bit integers in every lane ---------------------------------------------------
 typedef short nl_pairs __attribute__((vector_size(NL_VEC_BYTES)));
 #if NL_VEC_BYTES == 64 && !defined(__clang__)

@@ -366,10 +366,17 @@ def float_cases(t: str) -> dict[str, Case]:
     }
 
 
+def low_product(a: s.E, b: s.E) -> s.E:
+    return s.low_product(s.bitcast(a, "u64"), s.bitcast(b, "u64"))
+
+
 CASES: dict[str, Case] = {
     **integer_cases("u8"), **integer_cases("i32"), **integer_cases("i64"), **float_cases("f32"), **float_cases("f64"),
     "mulhi": (("u32", "u32"), s.mulhi, lambda a, b: a * b >> 32),
     "mulhi_wide": (("u32", "i64"), lambda a, b: s.mulhi(a, s.convert(b, "u32")), lambda a, b: a * (b % 2**32) >> 32),
+    **{f"low_product_{name}": (("i64", "i64"), lambda a, b, shift=shift: s.convert(low_product(a, b) >> shift, "u32"),
+                               lambda a, b, shift=shift: (a % 2**32) * (b % 2**32) >> shift & 0xFFFFFFFF)
+       for name, shift in (("low", 0), ("high", 32))},
     "table": (("u32",), lambda a: s.table([5, 7, 11], a, "u32"), lambda a: [5, 7, 11, 0][a & 3]),
     "logic": (("b8", "b8"), lambda a, b: s.logical_xor(a, ~b) | (a & b), lambda a, b: (a != (not b)) | (a and b)),
     "logic_of_widths": (("f32", "b8", "f64", "u8"),

@@ -28,6 +28,7 @@ from .scalar import (
     isnan,
     larger,
     ldexp,
+    low_product,
     maximum,
     mulhi,
     ne,
@@ -791,18 +792,17 @@ def erfinv(x: E) -> E:
 
 
 def philox(position: E, seed: E, offset: E) -> tuple[E, E, E, E]:
-    """Four random u32 of Philox 4x32-10 for counter (position, offset) and key seed, all i64."""
-    c = [*_halves(position), *_halves(offset)]
-    k0, k1 = _halves(seed)
+    """Four random u32 of Philox 4x32-10 for counter (position, offset) and key seed, all i64.
+
+    A word is the lower half of a u64 with anything above it: all that a multiplication looks at.
+    """
+    bits = [bitcast(x, "u64") for x in (position, offset, seed)]
+    c = [bits[0], bits[0] >> 32, bits[1], bits[1] >> 32]
+    k0, k1 = bits[2], bits[2] >> 32
     for turn in range(10):
         if turn:
             k0, k1 = k0 + 0x9E3779B9, k1 + 0xBB67AE85
-        high0, low0 = mulhi(c[0], 0xD2511F53), c[0] * 0xD2511F53
-        high1, low1 = mulhi(c[2], 0xCD9E8D57), c[2] * 0xCD9E8D57
-        c = [high1 ^ c[1] ^ k0, low1, high0 ^ c[3] ^ k1, low0]
-    return c[0], c[1], c[2], c[3]
-
-
-def _halves(x: E) -> tuple[E, E]:
-    bits = bitcast(x, "u64")
-    return convert(bits, "u32"), convert(bits >> 32, "u32")
+        p0, p1 = low_product(c[0], 0xD2511F53), low_product(c[2], 0xCD9E8D57)
+        c = [p1 >> 32 ^ c[1] ^ k0, p1, p0 >> 32 ^ c[3] ^ k1, p0]
+    first, second, third, fourth = (convert(word, "u32") for word in c)
+    return first, second, third, fourth

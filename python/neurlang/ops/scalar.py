@@ -236,6 +236,14 @@ def mulhi(a: E, b: E | int) -> E:
     return E("mulhi", (a, b), "u32")
 
 
+def low_product(a: E, b: E | int) -> E:
+    """The product, of 64 bits, of the lower halves of two u64."""
+    a, b = _pair(a, b)
+    if a.dtype != "u64":
+        raise TypeError(f"low_product of {a.dtype}")
+    return E("low_product", (a, b), "u64")
+
+
 def eq(a: E | Number, b: E | Number) -> E:
     return _compare("eq", a, b)
 
@@ -812,6 +820,8 @@ def _numpy_value(e: E, a: list[Any], np: Any, fma: Fma) -> Any:
             return np.array(e.value, _numpy_type(e.dtype, np))[a[0]]
         case "mulhi":
             return (a[0].astype(np.uint64) * a[1]) >> np.uint64(32)
+        case "low_product":
+            return (a[0] & np.uint64(0xFFFFFFFF)) * (a[1] & np.uint64(0xFFFFFFFF))
         case _:
             return getattr(np, _UFUNCS[e.op])(*a)
 
