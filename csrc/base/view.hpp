@@ -46,7 +46,7 @@ struct Call {
   const Epilogue* epilogue;  // null, or what to run on finished tiles (contractions only)
   uint16_t op;
   uint8_t n_in, n_out, n_attr;
-  Kept* kept = nullptr;  // where all operands but the first are the same as in the runs before
+  Kept* kept = nullptr;  // where all operands but the first are the same as in the runs before; not of a part of them
 };
 
 // What a native kernel returns.

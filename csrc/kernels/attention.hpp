@@ -59,8 +59,7 @@ struct Dropout {
   T chance, factor;
 
   Dropout(const View& numbers, int64_t chance_bits) : seed(0), draw(0) {
-    double p;
-    __builtin_memcpy(&p, &chance_bits, sizeof p);
+    const double p = double_of(chance_bits);
     chance = T(p), factor = p < 1 ? T(1 / (1 - p)) : T(0);
     if (numbers.rank == 1) {
       const int64_t* at = (const int64_t*)numbers.data;
@@ -104,19 +103,11 @@ struct Attention {
         keys(in[1].shape[2]),
         depth(in[0].shape[4]),
         width(in[2].shape[3]),
-        causal(attr[0] != 0) {
-    double factor;
-    __builtin_memcpy(&factor, &attr[1], sizeof factor);
-    scale = T(factor);
-  }
+        scale(T(double_of(attr[1]))),
+        causal(attr[0] != 0) {}
 
   int64_t rows() const { return group * queries; }  // that share keys
 };
-
-template <class T>
-constexpr int64_t whole_vectors(int64_t n) {
-  return ceil_div(n, kWidth<T>) * kWidth<T>;
-}
 
 // Rows [first, first + count) of one head's queries, as columns.
 template <class T>

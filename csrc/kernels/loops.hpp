@@ -12,6 +12,13 @@ constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// The float that an attribute, the bits of a double, stands for.
+inline double double_of(int64_t bits) {
+  double value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
 // How many items of `work` elements make one chunk.
 inline int64_t grain_of(int64_t work) { return max_of(1, kGrain / max_of(work, 1)); }
 

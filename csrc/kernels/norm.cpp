@@ -77,13 +77,12 @@ int over_rows(const Call& call) {
   const RowMap<T> map(call.in[0], call.out[0], 1);
   const int64_t n = map.n;
   if (n == 0) return kOk;
-  double eps;
-  __builtin_memcpy(&eps, &call.attr[0], sizeof eps);
+  const T eps = T(double_of(call.attr[0]));
   parallel_for(map.rows.total, grain_of(n), [=, &call, &map](int64_t begin, int64_t stop) {
     alignas(64) T buffer[2][kBlock];
     const auto weight = laid_out(vector_of<T>(call.in[1]), n, buffer[0]);
     const auto bias = laid_out(vector_of<T>(call.in[kCentred ? 2 : 1]), n, buffer[1]);
-    const Norm<T, kCentred> norm{weight, bias, n, T(eps)};
+    const Norm<T, kCentred> norm{weight, bias, n, eps};
     map.run(
         begin, stop, [&](const auto& x, const auto& y) { norm.row(x, y); },
         [&](const auto& x, const auto& y) { norm.short_rows(x, y); });

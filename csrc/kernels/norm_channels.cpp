@@ -92,19 +92,13 @@ int64_t room_for_sums(int64_t pieces) {
 constexpr int64_t kShortRows = 16 << 10;  // bytes of a group of short rows
 constexpr int64_t kAhead = 32 << 10;      // elements of the largest group that is asked for ahead
 
-double eps_of(const Call& call) {
-  double eps;
-  __builtin_memcpy(&eps, &call.attr[1], sizeof eps);
-  return eps;
-}
-
 template <class T>
 int forward(const Call& call) {
   using V = typename Simd<T>::V;
   const View &x = call.in[0], &weight = call.in[1], &bias = call.in[2], &y = call.out[0];
   const Groups groups(call, x);
   const int64_t pieces = groups.pieces(), size = groups.size;
-  const T n = T(pieces * size), eps = T(eps_of(call));
+  const T n = T(pieces * size), eps = T(double_of(call.attr[1]));
   const bool stream = y.strides[3] == 1 && streams<T>(y, size, groups.count() * pieces);
   const int64_t ahead = pieces * size <= kAhead ? size : 0;
   parallel_for(groups.count(), grain_of(2 * pieces * size), [&](int64_t begin, int64_t stop) {
@@ -152,7 +146,7 @@ int backward(const Call& call) {
   const View &grad = call.in[0], &x = call.in[1], &weight = call.in[2], &to_x = call.out[0];
   const Groups groups(call, x);
   const int64_t pieces = groups.pieces(), size = groups.size, channels = groups.outer * groups.inner;
-  const T n = T(pieces * size), eps = T(eps_of(call));
+  const T n = T(pieces * size), eps = T(double_of(call.attr[1]));
   const int64_t batch = groups.batch, pitch = whole_steps(batch);
   const bool stream = to_x.strides[3] == 1 && streams<T>(to_x, size, groups.count() * pieces);
   T* of_grad = (T*)nl_scratch(0, 2 * channels * pitch * sizeof(T));  // s1 and s2, every channel's side by side

@@ -150,15 +150,14 @@ int run(const Call& call) {
   const View &g = call.in[0], &x = call.in[1], &weight = call.in[2], &out = call.out[0];
   const int64_t rows = x.shape[0], n = x.shape[1], pitch = whole_steps(n), blocks = max_of(1, ceil_div(rows, kBlock));
   if (n == 0) return kOk;
-  double eps;
-  __builtin_memcpy(&eps, &call.attr[0], sizeof eps);
+  const T eps = T(double_of(call.attr[0]));
   const int64_t size = Grad::kSums * pitch;
   T* shared = (T*)nl_scratch(0, (pitch + kUnits * blocks * size) * sizeof(T));
   T* sums = shared + pitch;
   gather_row((const T*)weight.data, weight.strides[0], n, shared);
   __builtin_memset(shared + n, 0, (pitch - n) * sizeof(T));
   const bool stream = out.strides[1] == 1 && streams<T>(out, n, rows);
-  const Grad grad{g, x, out, shared, n, pitch, T(eps), stream};
+  const Grad grad{g, x, out, shared, n, pitch, eps, stream};
   const int64_t unit_rows = ceil_div(min_of(rows, kBlock), kUnits);
   parallel_for(blocks * kUnits, grain_of(8 * n * unit_rows), [&](int64_t begin, int64_t end) {
     T* memory = (T*)nl_scratch(1, (2 * Grad::kRows + 1) * pitch * sizeof(T));

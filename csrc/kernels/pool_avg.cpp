@@ -7,11 +7,6 @@
 namespace nl::NL_ISA {
 namespace {
 
-template <class T>
-int64_t whole_vectors(int64_t n) {
-  return ceil_div(n, Simd<T>::kWidth) * Simd<T>::kWidth;
-}
-
 // ---- windows of one size at regular distances ----
 
 // By how much the sum of a window is divided: a product of one number for its row and one for its column. As floats
@@ -101,10 +96,8 @@ struct Spread {
   void row(const T* g_plane, T* to_row, int64_t i, T* phases) const {
     T* shares = phases + columns.stride * slots;
     __builtin_memset(phases, 0, columns.stride * slots * sizeof(T));
-    int64_t below = i + rows.pad - rows.kernel;
-    int64_t first = below < 0 ? 0 : below / rows.stride + 1;
-    int64_t last = min_of(rows.outputs - 1, (i + rows.pad) / rows.stride);
-    for (int64_t oh = first; oh <= last; oh++) {
+    const Taps seen = rows.seen_by(i);
+    for (int64_t oh = seen.begin; oh < seen.end; oh++) {
       share(g_plane + oh * g.row_stride, oh, shares);
       // The outputs that reach a position are met in ascending order when the taps descend.
       for (int64_t j = columns.kernel - 1; j >= 0; j--) {

@@ -22,7 +22,7 @@ struct Largest {
 };
 
 // The first tap of output o that lies inside the plane.
-int64_t first_tap(const Axis& a, int64_t o) { return a.origin(o) >= 0 ? 0 : ceil_div(-a.origin(o), a.dilation); }
+int64_t first_tap(const Axis& a, int64_t o) { return (a.taps(o).begin - a.origin(o)) / a.dilation; }
 
 // ---- vectors along rows ----
 

@@ -5,7 +5,7 @@
 // order depends on n only, so strides, threads and ISA levels give the same bits.
 //
 // How two are combined says a monoid (monoids.hpp). A lane that got no element holds the identity, which changes no
-// bit: sums start from +0, so no lane is ever -0.
+// bit: sums of elements start from +0, so no lane is ever -0.
 #pragma once
 #include "monoids.hpp"
 #include "shuffle.hpp"

@@ -17,6 +17,12 @@ struct Simd {
   typedef T V __attribute__((vector_size(kBytes)));
 };
 
+// n rounded up to whole vectors.
+template <class T>
+constexpr int64_t whole_vectors(int64_t n) {
+  return (n + Simd<T>::kWidth - 1) / Simd<T>::kWidth * Simd<T>::kWidth;
+}
+
 // The vector of T of a given size.
 template <class T, int kBytes>
 struct VecOf {
