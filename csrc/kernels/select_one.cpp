@@ -1,14 +1,15 @@
 // select_one.cpp: the k-th element of a row in stable order, and its place: medians and their like.
 //
 // A sample says between which two keys the k-th one must be. One pass over the row counts what is below them and what
-// is between, a second one collects that, a tenth, and so on until little is left to be sorted: a long row is
-// read at memory speed. (Floyd and Rivest 1975.)
+// is between, a second one collects that, a tenth, and so on until what is left fits the caches: a long row is read at
+// memory speed. (Floyd and Rivest 1975.) The rest is divided as by the quicksort, but only one part of two is looked at
+// again (Hoare 1961); the place is found by the key.
 #include "sort_row.hpp"
 
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int64_t kFew = 4096;     // elements that are sorted at once
+constexpr int64_t kFew = 1 << 18;  // elements that are divided as a whole
 constexpr int kSampleSize = 2048;  // their rank is off by 23 of 2048 (one deviation)
 constexpr int kMargin = 100;       // ranks of the sample on either side, 4 deviations
 constexpr int64_t kStretch = kGrain;
@@ -143,11 +144,47 @@ struct KthOfRow {
       if (range.low == range.high) return part.places[k];  // all are equal
       if (part.n > before / 2) break;                      // many that a sample does not tell apart
     }
-    int64_t* order = (int64_t*)nl_scratch(2, part.n * int64_t(sizeof(int64_t) + sizeof(Key)));
-    Key* buffer = (Key*)(order + part.n);
-    const Key* keys = keys_in(part, 0, part.n, buffer);
-    sort_row(SortRow<Key>{keys, 1, nullptr, 0, order, 1, part.n, false}, shared && part.n >= kLongRow);
-    return place_at(part, order[k]);
+    const Found found = select(part, k);
+    return place_of(part, found.key, k - found.below);
+  }
+
+  // A key, and how many are below it.
+  struct Found {
+    Key key;
+    int64_t below;
+  };
+
+  Found select(const Part& part, int64_t k) const {
+    Key* keys = (Key*)nl_scratch(2, (part.n + spare_of(part.n)) * sizeof(Key));
+    if (const Key* from = keys_in(part, 0, part.n, keys); from != keys)
+      __builtin_memcpy(keys, from, part.n * sizeof(Key));
+    Piece rest{0, part.n}, first, second;
+    while (rest.end - rest.begin > kNetworkSize<Key>) {
+      nl_check_interrupt();
+      divide(keys, rest, pivot_of(keys + rest.begin, rest.end - rest.begin), keys + part.n, &first, &second);
+      if (k >= first.end && k < second.begin) return {keys[k], first.end};
+      rest = k < first.end ? first : second;  // no key before it equals one in it
+    }
+    sort_few(keys + rest.begin, rest.end - rest.begin);
+    int64_t below = k;
+    while (below > rest.begin && keys[below - 1] == keys[k]) below--;
+    return {keys[k], below};
+  }
+
+  // The place of the element with a key that `before` others with it precede.
+  int64_t place_of(const Part& part, Key wanted, int64_t before) const {
+    constexpr int kWidth = Simd<Key>::kWidth;
+    alignas(64) Key buffer[512];
+    for (int64_t first = 0;; first += 512) {
+      const int64_t size = min_of(512, part.n - first);
+      const Key* keys = keys_in(part, first, size, buffer);
+      for (int64_t i = 0; i < size; i += kWidth) {
+        if (i + kWidth <= size && !ANY(load<KeyV>(keys + i) == splat<KeyV>(wanted))) continue;
+        for (int64_t l = i; l < min_of(i + kWidth, size); l++) {
+          if (keys[l] == wanted && before-- == 0) return place_at(part, first + l);
+        }
+      }
+    }
   }
 };
 
