@@ -205,8 +205,9 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, Panel<T> a, const T*
     int vecs = int(min_of(kTileColumns<T>, columns - j)) / kWidth<T>;
     for (int64_t p = 0; p < row_panels(rows); p++) {
       int64_t i = row_panel_begin(rows, p), height = row_panel_begin(rows, p + 1) - i;
-      micro_kernel(T(), int(height), vecs)(depth, {a.data + i * a.line_stride, a.line_stride, a.step},
-                                           {b + j, 1, b_row}, c + i * c_row + j, c_row, accumulate);
+      T* to = c + i * c_row + j;
+      micro_kernel(T(), int(height), vecs, kind_of(a))(depth, {a.data + i * a.line_stride, a.line_stride, a.step},
+                                                       {b + j, 1, b_row}, to, c_row, accumulate ? to : nullptr, c_row);
     }
   }
 }

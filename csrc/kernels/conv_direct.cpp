@@ -143,7 +143,7 @@ struct Direct {
     void sum(int64_t rows, int64_t vecs, Panel<T> a, Panel<T> b, T* to, int64_t pitch) const {
       const auto kernel = micro_kernel(T(), int(rows), int(vecs), Panels::listed);
       for (int64_t k = 0; k < conv.weights.depth; k += kDepth) {
-        kernel(min_of(kDepth, conv.weights.depth - k), a, b, to, pitch, k > 0);
+        kernel(min_of(kDepth, conv.weights.depth - k), a, b, to, pitch, k > 0 ? to : nullptr, pitch);
         a.data += kDepth * a.step;
         b.at += kDepth;
       }
@@ -197,7 +197,7 @@ struct Direct {
           const Panel<T> a = {packed + (t * depth + k) * kPackedRows<T>, 1, kPackedRows<T>};
           T* to = sums + (j - begin) * kTileColumns<T>;
           const auto kernel = micro_kernel(T(), int(rows), vecs, Panels::with_next);
-          kernel(min_of(kDepth, depth - k), a, b, to, kTileColumns<T>, k > 0);
+          kernel(min_of(kDepth, depth - k), a, b, to, kTileColumns<T>, k > 0 ? to : nullptr, kTileColumns<T>);
         }
       }
       put_turned(sums, p, begin, count);

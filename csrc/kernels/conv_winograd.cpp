@@ -143,7 +143,8 @@ struct Block {
           float* to = m + e * product_size() + panel_begin(p) * kOutputs;
           b.fetch_next(next, depth, p, panels);
           const int rows = int(panel_begin(p + 1) - panel_begin(p));
-          micro_kernel(float(), rows, vecs, Panels::with_next)(depth, a, b, to, kOutputs, k > 0);
+          micro_kernel(float(), rows, vecs, Panels::with_next)(depth, a, b, to, kOutputs, k > 0 ? to : nullptr,
+                                                               kOutputs);
         }
       }
     }

@@ -61,7 +61,7 @@ Tiles plan(const Contraction<T>& job, int64_t threads) {
 template <class T>
 struct Columns {
   int count;
-  bool direct;  // whole vectors of adjacent columns: the micro-kernel works on C itself
+  bool direct;  // whole vectors of adjacent columns: the micro-kernel can write C itself
   int64_t offset[kTileColumns<T>];
 
   void find(const Grid& grid, int64_t first, int n) {
@@ -81,6 +81,13 @@ struct Columns {
   }
 };
 
+// Rows this far apart fall into so few sets of L2 that those of a tile crowd each other out. 4 KiB apart they do not
+// yet: there sums set aside cost more than they save.
+template <class T>
+bool crowds(int64_t row_stride) {
+  return row_stride * int64_t(sizeof(T)) % 8192 == 0;
+}
+
 // One tile of C: row panels [p0, p1) and column panels [q0, q1).
 template <class T>
 struct Tile {
@@ -88,7 +95,7 @@ struct Tile {
   int64_t batch, p0, p1, q0, q1;
   T* packed_a;
   T* packed_b;
-  T* blocks;            // columns of C that are not direct
+  T* blocks;            // sums of columns that are not direct, or until the last k of those that crowd L2
   Columns<T>* columns;  // of each column panel
 
   static constexpr int64_t kPanelA = kDepth * kPackedRows<T>;
@@ -147,7 +154,10 @@ struct Tile {
       for (int64_t q = q0; q < q1; q++) {
         // B is packed while it meets the first rows, and kept where there are more.
         if (p == p0) panel[q - q0] = fetch_columns(q, k, depth, packed_b + (stop < p1 ? (q - q0) * kPanelB : 0));
-        for (int64_t i = p; i < stop; i++) multiply(i, rows[i - p], q, panel[q - q0], k, depth);
+        for (int64_t i = p; i < stop; i++) {
+          if (p == p0) expect_columns(q + 1, k, i - p, stop - p);
+          multiply(i, rows[i - p], q, panel[q - q0], k, depth);
+        }
       }
     }
   }
@@ -155,6 +165,16 @@ struct Tile {
   Panel<T> fetch_rows(int64_t p, int64_t k, int depth, T* buffer) const {
     int count = int(row(p + 1) - row(p));
     return job.a.fetch(job.a.source, {batch, p, row(p), k, count, depth, count, kPackedRows<T>}, buffer);
+  }
+
+  // Says part i of n of panel q, which comes next; after the last one the first of the next k.
+  void expect_columns(int64_t q, int64_t k, int64_t i, int64_t n) const {
+    if (job.b.expect == nullptr) return;
+    if (q == q1) q = q0, k += kDepth;
+    const int64_t depth = min_of(kDepth, job.k_end - k), begin = i * depth / n, end = (i + 1) * depth / n;
+    if (depth <= 0) return;
+    const int count = int(column(q + 1) - column(q));
+    job.b.expect(job.b.source, {batch, q, column(q), k + begin, count, int(end - begin), count, 0});
   }
 
   Panel<T> fetch_columns(int64_t q, int64_t k, int depth, T* buffer) const {
@@ -165,11 +185,14 @@ struct Tile {
 
   void multiply(int64_t p, const Panel<T>& a, int64_t q, const Panel<T>& b, int64_t k, int depth) const {
     const Columns<T>& c = columns[q - q0];
-    T* to = c.direct ? row_of_c(row(p)) + c.offset[0] : row_of_block(q, row(p));
-    int64_t row_stride = c.direct ? job.c.row_stride : kTileColumns<T>;
-    Panels kind = a.line_stride == 1 ? Panels::packed : Panels::strided;
-    auto kernel = micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs(), kind);
-    kernel(depth, a, b, to, row_stride, job.add || k > job.k_begin);
+    const bool first = k == job.k_begin, last = k + depth == job.k_end,
+               aside = !c.direct || crowds<T>(job.c.row_stride);
+    T *in_c = row_of_c(row(p)) + c.offset[0], *in_block = row_of_block(q, row(p));
+    const bool to_block = aside && !(c.direct && last), from_block = aside && !(c.direct && first);
+    const T* before = first && !job.add ? nullptr : from_block ? in_block : in_c;
+    auto kernel = micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs(), kind_of(a));
+    kernel(depth, a, b, to_block ? in_block : in_c, to_block ? kTileColumns<T> : job.c.row_stride, before,
+           from_block ? kTileColumns<T> : job.c.row_stride);
   }
 };
 

@@ -22,11 +22,13 @@ struct Slice {
   int count, depth, reach, pitch;
 };
 
-// The prologue hook: an operand gives a panel where it lies, or gathers it into `buffer` (pitch * depth elements).
+// The prologue hooks: an operand gives a panel where it lies, or gathers it into `buffer` (pitch * depth elements).
 template <class T>
 struct Operand {
   Panel<T> (*fetch)(const void* source, const Slice& slice, T* buffer);
   const void* source;
+  // Called some time before a slice is fetched, so that it is read from memory meanwhile; null for nothing to do.
+  void (*expect)(const void* source, const Slice& slice) = nullptr;
 };
 
 // The points of `planes` x `ys` x `xs`, numbered with x fastest, and their distances in memory.

@@ -279,7 +279,7 @@ void stream_lines(const Matrix<T>& a, const Matrix<T>& b, const Output<T>& c, in
         for (int64_t d = 0; d < k; d += kDepth) {
           Panel<T> lines = {a.batch(at) + first * a.line_stride + d, a.line_stride, 1};
           micro_kernel(T(), int(count), int(vecs))(min_of(kDepth, k - d), lines, {packed + d * pitch, 1, pitch}, sums,
-                                                   kTileColumns<T>, d > 0);
+                                                   kTileColumns<T>, d > 0 ? sums : nullptr, kTileColumns<T>);
         }
         for (int64_t i = 0; i < count; i++) {
           T* to = c.data + at * c.batch_stride + (first + i) * c.row_stride;
@@ -321,7 +321,7 @@ void multiply_matrices(const Product& p) {
   if (streams_lines(a, b, p.k)) return stream_lines(a, b, c, batch, map);
   a.in_place = rows_in_place(a, b.lines);
   b.in_place = columns_in_place(b, a.lines, p.k);
-  Operand<T> rows = {a.fetch, &a}, columns = {b.fetch, &b};
+  Operand<T> rows = {a.fetch, &a}, columns = {b.fetch, &b, b.expect};
   auto finish = p.call.epilogue ? map.finish : nullptr;
   Contraction<T> job = {batch, a.lines, b.lines, 0, p.k, false, rows, columns, c, finish, &map};
   if (p.call.kept && batch == 1 && !map.swapped && !b.in_place) {

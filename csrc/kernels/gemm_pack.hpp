@@ -77,6 +77,19 @@ struct Matrix {
 
   const T* at(const Slice& slice) const { return batch(slice.batch) + slice.line * line_stride + slice.k * step; }
 
+  // Brings what will be packed into L2.
+  static void expect(const void* source, const Slice& slice) {
+    const Matrix& m = *(const Matrix*)source;
+    if (m.in_place) return;
+    constexpr int kLine = 64 / int(sizeof(T));
+    const bool adjacent = m.line_stride == 1;
+    const int64_t runs = adjacent ? slice.depth : slice.count, length = adjacent ? slice.count : slice.depth;
+    const T* from = m.at(slice);
+    for (int64_t r = 0; r < runs; r++, from += adjacent ? m.step : m.line_stride) {
+      for (int64_t i = 0; i < length; i += kLine) __builtin_prefetch(from + i, 0, 2);
+    }
+  }
+
   static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
     const Matrix& m = *(const Matrix*)source;
     const T* from = m.at(slice);

@@ -7,9 +7,10 @@ namespace {
 constexpr int64_t kStretch = 16;  // of k between two prefetches
 
 template <class T, Panels kKind, int kRows, int kVecs>
-void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, bool accumulate) {
+void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, const T* before, int64_t before_row) {
   using V = typename Simd<T>::V;
   V sum[kRows][kVecs] = {};
+  const bool accumulate = before != nullptr;
   const int64_t a_line = kKind == Panels::strided ? a.line_stride : 1;
   auto run = [&](int64_t steps) __attribute__((always_inline)) {
     for (int64_t k = 0; k < steps; k++) {
@@ -30,22 +31,21 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, b
     if (kKind == Panels::listed) b.at += steps;
     depth -= steps;
   };
-  // C, added at the end, is brought into L2 row by row: all at once it holds up the loads of A and B (2 % at 2048^3),
-  // and in L1 rows that lie a power of two apart crowd each other and B out.
-  const T* ahead = c;
-  for (int i = 0; accumulate && i < kRows; i++, ahead += c_row) {
-    for (int v = 0; v < kVecs; v++) __builtin_prefetch(ahead + v * kWidth<T>, 1, 2);
+  // What is added at the end is brought into L2 row by row: all at once it holds up the loads of A and B (2 % at
+  // 2048^3), and in L1 rows that lie a power of two apart crowd each other and B out.
+  const T* ahead = before;
+  for (int i = 0; accumulate && i < kRows; i++, ahead += before_row) {
+    for (int v = 0; v < kVecs; v++) __builtin_prefetch(ahead + v * kWidth<T>, 0, 2);
     run(depth < kStretch ? depth : kStretch);
   }
   run(depth);
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; i++, c += c_row) {
+  for (int i = 0; i < kRows; i++, c += c_row, before += before_row) {
     // Else gcc computes the address of every row from the first one, into registers that it does not have.
-    __asm__("" : "+r"(c));
+    __asm__("" : "+r"(c), "+r"(before));
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; v++) {
-      T* to = c + v * kWidth<T>;
-      store(to, accumulate ? load<V>(to) + sum[i][v] : sum[i][v]);
+      store(c + v * kWidth<T>, accumulate ? load<V>(before + v * kWidth<T>) + sum[i][v] : sum[i][v]);
     }
   }
 }

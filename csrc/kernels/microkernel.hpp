@@ -50,9 +50,16 @@ struct Panel {
 // three instructions in a hundred.
 enum class Panels { strided, packed, listed, with_next };
 
-// c[i * c_row + j] = dot(row i of a, column j of b), or += it when `accumulate`: each element one FMA chain from +0.
 template <class T>
-using MicroKernel = void (*)(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, bool accumulate);
+Panels kind_of(const Panel<T>& a) {
+  return a.line_stride == 1 ? Panels::packed : Panels::strided;
+}
+
+// c[i * c_row + j] = dot(row i of a, column j of b), each element one FMA chain from +0, which is added to the sum of
+// the blocks before, before[i * before_row + j], unless that is null.
+template <class T>
+using MicroKernel = void (*)(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, const T* before,
+                             int64_t before_row);
 
 // The kernel of a tile of `rows` (1..kTileRows) rows of `vecs` (1..kTileVecs) vectors.
 MicroKernel<float> micro_kernel(float, int rows, int vecs, Panels kind = Panels::strided);
