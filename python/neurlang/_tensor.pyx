@@ -71,12 +71,14 @@ cdef class Tensor:
             self.d.storage.release()
 
     include "hot/methods.pxi"
+    include "hot/view_methods.pxi"
     include "hot/function_methods.pxi"
     include "methods.gen.pxi"
 
 
 include "hot/node.pxi"
 include "hot/call.pxi"
+include "hot/inplace.pxi"
 include "functions.gen.pxi"
 include "hot/view.pxi"
 include "hot/index.pxi"
