@@ -14,14 +14,16 @@ FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf")
 Rows = Sequence[Any]
 
 
-def write(rows: Rows, outdir: Path, scalar: ModuleType, elementary: ModuleType, fingerprint: str) -> None:
+def write(
+    rows: Rows, outdir: Path, scalar: ModuleType, to_c: ModuleType, elementary: ModuleType, fingerprint: str
+) -> None:
     dtypes = scalar.dtypes.DTYPES
     files = {
         "dtypes.gen.hpp": dtypes_header(dtypes),
         "ops.gen.hpp": ops_header(rows, scalar, fingerprint),
-        "map_kernels.gen.cpp": map_kernels(rows, scalar),
+        "map_kernels.gen.cpp": map_kernels(rows, scalar, to_c),
         "native.gen.cpp": native_table(rows),
-        "exprs.gen.h": expressions(scalar, elementary),
+        "exprs.gen.h": expressions(scalar, to_c, elementary),
     }
     for name, lines in files.items():
         (outdir / name).write_text("\n".join(lines) + "\n")
@@ -130,7 +132,7 @@ def op_info(row: Any, scalar: ModuleType) -> str:
 # ---- map_kernels.gen.cpp ----------------------------------------------------------------------------------------
 
 
-def map_kernels(rows: Rows, scalar: ModuleType) -> Iterator[str]:
+def map_kernels(rows: Rows, scalar: ModuleType, to_c: ModuleType) -> Iterator[str]:
     yield "// map_kernels.gen.cpp: one elementwise kernel per map row and compute dtype; compiled once per ISA level."
     yield '#include "ops.gen.hpp"'
     yield '#include "simd/map.hpp"'
@@ -140,7 +142,7 @@ def map_kernels(rows: Rows, scalar: ModuleType) -> Iterator[str]:
     for row in filter(is_map, rows):
         for dtype in row.kernels:
             yield ""
-            yield from map_kernel(row, dtype, scalar)
+            yield from map_kernel(row, dtype, scalar, to_c)
     yield ""
     yield "}  // namespace"
     yield ""
@@ -159,15 +161,15 @@ def table_entry(row: Any, dtype: str) -> str:
     return kernel_name(row, dtype) if is_map(row) and dtype in row.kernels else "nullptr"
 
 
-def map_kernel(row: Any, dtype: str, scalar: ModuleType) -> Iterator[str]:
+def map_kernel(row: Any, dtype: str, scalar: ModuleType, to_c: ModuleType) -> Iterator[str]:
     outputs = outputs_of(row, dtype, scalar)
     n_out = len(outputs)
     in_types = [t if t != "T" else dtype for t in row.in_types]
     wide = scalar.is_wide(outputs) or any(scalar.SIZE[t] == 8 for t in in_types)
     dtypes = [e.dtype for e in outputs] + in_types
-    vectors = [scalar.vector_type(t, wide) for t in dtypes]
-    lanes, indexed = scalar.lanes(wide), scalar.reads_index(outputs)
-    statements, results = scalar.emit(outputs, [f"x{i}" for i in range(len(in_types))], wide, prefix="v")
+    vectors = [to_c.vector_type(t, wide) for t in dtypes]
+    lanes, indexed = to_c.lanes(wide), scalar.reads_index(outputs)
+    statements, results = to_c.emit(outputs, [f"x{i}" for i in range(len(in_types))], wide, prefix="v")
 
     first = "int64_t first" if indexed else "int64_t"
     yield f"void {kernel_name(row, dtype)}(char* const* ptr, const int64_t* step, int64_t n, {first}) {{"
@@ -213,15 +215,15 @@ def native_table(rows: Rows) -> Iterator[str]:
 # ---- exprs.gen.h ------------------------------------------------------------------------------------------------
 
 
-def expressions(scalar: ModuleType, elementary: ModuleType) -> Iterator[str]:
+def expressions(scalar: ModuleType, to_c: ModuleType, elementary: ModuleType) -> Iterator[str]:
     yield "// exprs.gen.h: elementary functions of one register, for hand-written kernels; the bits of the map kernels."
     yield "#pragma once"
     yield '#include "simd/vec.h"'
     for name in FUNCTIONS:
         for dtype in ("f32", "f64"):
             output = getattr(elementary, name)(scalar.arg(0, dtype))
-            vector = scalar.vector_type(dtype, scalar.is_wide([output]))
-            statements, (result,) = scalar.emit([output], ["x"])
+            vector = to_c.vector_type(dtype, scalar.is_wide([output]))
+            statements, (result,) = to_c.emit([output], ["x"])
             yield ""
             yield f"NL_FN {vector} nl_{name}_{dtype}({vector} x) {{"
             yield from (f"  {statement}" for statement in statements)

@@ -26,9 +26,9 @@ def load_ops(name: str) -> ModuleType:
 def main(outdir: Path) -> None:
     sys.path.insert(0, str(TOOLS))
     gen_cpp, gen_cython = importlib.import_module("gen_cpp"), importlib.import_module("gen_cython")
-    table, scalar, elementary = load_ops("table"), load_ops("scalar"), load_ops("elementary")
+    table, scalar, to_c, elementary = (load_ops(name) for name in ("table", "scalar", "to_c", "elementary"))
     outdir.mkdir(parents=True, exist_ok=True)
-    gen_cpp.write(table.TABLE, outdir, scalar, elementary, load_ops("fingerprint").fingerprint())
+    gen_cpp.write(table.TABLE, outdir, scalar, to_c, elementary, load_ops("fingerprint").fingerprint())
     gen_cython.write(table.TABLE, outdir)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from neurlang.ops import scalar as s
+from neurlang.ops import to_c
 from neurlang.ops.dtypes import DTYPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,16 +71,16 @@ def text(name: str, kernel: Kernel) -> str:
     """A C function over `n` elements, a multiple of the lanes."""
     wide = s.is_wide(kernel.outputs) or any(s.SIZE[t] == 8 for t in kernel.dtypes)
     names = [f"x{k}" for k in range(len(kernel.dtypes))]
-    statements, results = s.emit(kernel.outputs, names, wide)
+    statements, results = to_c.emit(kernel.outputs, names, wide)
     dtypes = [*kernel.dtypes, *(e.dtype for e in kernel.outputs)]
-    types = [s.vector_type(t, wide) for t in dtypes]
+    types = [to_c.vector_type(t, wide) for t in dtypes]
     places = [f"(char*)p[{k}] + i * {s.SIZE[t]}" for k, t in enumerate(dtypes)]
     n = len(names)
     loads = [f"const {t} {x} = LOAD({t}, {p});" for t, x, p in zip(types, names, places, strict=False)]
     stores = [f"STORE({t}, {p}, {r});" for t, p, r in zip(types[n:], places[n:], results, strict=True)]
     body = "\n    ".join([*loads, *statements, *stores])
     return (f"void k_{name}(void* const* p, __INT64_TYPE__ n) {{\n"
-            f"  for (__INT64_TYPE__ i = 0; i < n; i += {s.lanes(wide)}) {{\n    {body}\n  }}\n}}\n")
+            f"  for (__INT64_TYPE__ i = 0; i < n; i += {to_c.lanes(wide)}) {{\n    {body}\n  }}\n}}\n")
 
 
 Run = Callable[[str, Sequence[Any]], list[Any]]

@@ -19,6 +19,7 @@ import pytest
 
 from neurlang.ops import elementary as el
 from neurlang.ops import scalar as s
+from neurlang.ops import to_c, to_numpy
 from neurlang.ops.table import ROWS
 
 from .compiled import LEVELS, NUMPY, ROOT, Kernel, Run, build, compile_kernels, fma_of, levels, same_bits
@@ -81,7 +82,7 @@ def args(dtypes: tuple[str, ...]) -> list[s.E]:
 
 
 def check_bits(kernel: Kernel, name: str, run: Run, level: str, arrays: list[Any]) -> None:
-    expected = s.evaluate(kernel.outputs, arrays, np, fma_of(level))
+    expected = to_numpy.evaluate(kernel.outputs, arrays, np, fma_of(level))
     for got, want in zip(run(name, arrays), expected, strict=True):
         good = same_bits(got, want)
         at = np.flatnonzero(~good)[:3]
@@ -431,7 +432,7 @@ def test_fma_rounds_once_or_twice_as_the_level_does(dtype: str, rng: np.random.G
 def test_floor_divide_agrees_with_remainder(rng: np.random.Generator) -> None:
     a, b = (rng.normal(size=400) * 10.0 ** rng.integers(-3, 6, 400) for _ in range(2))
     x, y = args(("f64", "f64"))
-    got, rest = s.evaluate([s.floor_divide(x, y), s.remainder(x, y)], [a, b], np, fma_of("avx2"))
+    got, rest = to_numpy.evaluate([s.floor_divide(x, y), s.remainder(x, y)], [a, b], np, fma_of("avx2"))
     np.testing.assert_array_equal(got, np.floor_divide(a, b))
     np.testing.assert_array_equal(rest, np.remainder(a, b))
 
@@ -477,7 +478,7 @@ def test_random_expressions(level: str, rng: np.random.Generator) -> None:
 
 def test_index_counts_in_row_major_order() -> None:
     kernel = Kernel([s.index() * 3 + s.arg(0, "i64")], ("i64",))
-    (got,) = s.evaluate(kernel.outputs, [np.zeros((2, 5), np.int64)], np, fma_of("avx2"), shape=(2, 5))
+    (got,) = to_numpy.evaluate(kernel.outputs, [np.zeros((2, 5), np.int64)], np, fma_of("avx2"), shape=(2, 5))
     np.testing.assert_array_equal(got, 3 * np.arange(10).reshape(2, 5))
     for level in levels():
         (flat,) = compile_kernels({"index": kernel}, level)("index", [np.zeros(35, np.int64)])
@@ -499,7 +500,7 @@ def test_philox_gives_the_published_numbers() -> None:
     kernel = Kernel(el.philox(*args(("i64", "i64", "i64"))), ("i64", "i64", "i64"))
     for counter, key, want in PHILOX:
         arrays = [joined(*counter[:2]), joined(*key), joined(*counter[2:])]
-        assert [int(o[0]) for o in s.evaluate(kernel.outputs, arrays, np, fma_of("avx2"))] == list(want)
+        assert [int(o[0]) for o in to_numpy.evaluate(kernel.outputs, arrays, np, fma_of("avx2"))] == list(want)
         for level in levels():
             assert [int(o[0]) for o in compile_kernels({"philox": kernel}, level)("philox", arrays)] == list(want)
 
@@ -509,7 +510,7 @@ def test_philox_gives_the_published_numbers() -> None:
 
 def test_equal_parts_are_rendered_once() -> None:
     x, y = args(("f32", "f32"))
-    statements, results = s.emit([(x + y) * (x + y), (x + y) - 1], ["a", "b"])
+    statements, results = to_c.emit([(x + y) * (x + y), (x + y) - 1], ["a", "b"])
     assert sum(" + " in line for line in statements) == 1 and len(results) == 2
 
 
@@ -525,15 +526,15 @@ def test_deep_expressions_need_no_recursion() -> None:
     e = x = s.arg(0, "f64")
     for _ in range(20_000):
         e = e * 0.5 + x
-    statements, _ = s.emit([e], ["x"])
+    statements, _ = to_c.emit([e], ["x"])
     assert len(statements) == 40_000
-    (value,) = s.evaluate([e], [np.ones(1)], np, fma_of("avx2"))
+    (value,) = to_numpy.evaluate([e], [np.ones(1)], np, fma_of("avx2"))
     assert value[0] == 2.0
 
 
 def test_what_is_rare_stays_in_its_branch() -> None:
     x = s.arg(0, "f32")
-    statements, _ = s.emit([s.rare(x > 9, x + 1, s.sqrt(x) * x)], ["x"])
+    statements, _ = to_c.emit([s.rare(x > 9, x + 1, s.sqrt(x) * x)], ["x"])
     opening = next(i for i, line in enumerate(statements) if "UNLIKELY" in line)
     root = next(i for i, line in enumerate(statements) if "sqrt" in line)
     assert opening < root and statements[root].startswith("  ")
@@ -572,7 +573,7 @@ LOOPED = (("add", "f32"), ("where", "f32"), ("where", "f64"), ("mul", "u8"), ("e
 def map_library(level: str) -> ctypes.CDLL:
     """The generated kernels of LOOPED, without the rest of the table."""
     gen = generator()
-    kernels = "\n".join("\n".join(gen.map_kernel(ROWS[name], dtype, s)) for name, dtype in LOOPED)
+    kernels = "\n".join("\n".join(gen.map_kernel(ROWS[name], dtype, s, to_c)) for name, dtype in LOOPED)
     header = f'#include "{ROOT}/csrc/simd/map.hpp"\nnamespace nl::NL_ISA {{\nextern "C" {{\n'
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "dtypes.gen.hpp").write_text("\n".join(gen.dtypes_header(s.dtypes.DTYPES)) + "\n")
@@ -595,6 +596,6 @@ def test_map_kernels_at_every_length_and_step(level: str, rng: np.random.Generat
         kernel = library[gen.kernel_name(ROWS[name], dtype)]
         kernel(pointers, (ctypes.c_int64 * len(arrays))(*strides), ctypes.c_int64(n), ctypes.c_int64(0))
         whole = [np.broadcast_to(a, n) for a in ins]
-        for got, want in zip(outs, s.evaluate(outputs, whole, np, fma_of(level), shape=(n,)), strict=True):
+        for got, want in zip(outs, to_numpy.evaluate(outputs, whole, np, fma_of(level), shape=(n,)), strict=True):
             assert same_bits(got[:n], want).all(), f"{name} {dtype} on {level}, {n} elements, steps {strides}"
             assert not got[n:].any(), f"{name} {dtype} on {level} writes past {n} elements"

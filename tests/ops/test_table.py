@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neurlang.ops import scalar, shapes, table
+from neurlang.ops import scalar, shapes, table, to_numpy
 from neurlang.ops.table import ROWS, TABLE, Row
 
 from .draws import NUMPY, draw, reference, tolerance, wide_dtypes
@@ -82,7 +82,7 @@ def test_expression_has_the_declared_types(row: Row) -> None:
 def test_expression_matches_reference(case: tuple[Row, str], rng: np.random.Generator) -> None:
     row, dtype = case
     arrays = [draw(rng, row, i, t, (999,)) for i, t in enumerate(dtypes_of(row.in_types, dtype))]
-    (got,) = scalar.evaluate(outputs(row, dtype), arrays, np, fma, (999,))
+    (got,) = to_numpy.evaluate(outputs(row, dtype), arrays, np, fma, (999,))
     expected = reference(row, arrays)
     assert got.dtype == NUMPY[dtypes_of(row.out_types, dtype)[0]]
     excess = np.abs(got.astype(np.float64) - expected) - tolerance(row, got.dtype, expected)
@@ -107,7 +107,7 @@ def test_exact_rows_on_special_values(name: str) -> None:
     row = ROWS[name]
     axes = [np.array([True, False]) if t == "b8" else SPECIAL for t in row.in_types]
     arrays = [a.ravel() for a in np.meshgrid(*axes, indexing="ij")]
-    (got,) = scalar.evaluate(outputs(row, "f32"), arrays, np, fma, arrays[0].shape)
+    (got,) = to_numpy.evaluate(outputs(row, "f32"), arrays, np, fma, arrays[0].shape)
     with np.errstate(all="ignore"):
         expected = np.asarray(row.numpy(np, *arrays))
     np.testing.assert_array_equal(got, expected)
@@ -119,14 +119,14 @@ def test_exact_rows_on_special_values(name: str) -> None:
 @pytest.mark.parametrize("name", ["maximum", "minimum"])
 def test_extrema_order_zeros_and_keep_nan(name: str) -> None:
     pairs = np.array([[0.0, -0.0], [-0.0, 0.0], [np.nan, 1], [1, np.nan], [-np.inf, np.nan]], np.float32).T
-    (got,) = scalar.evaluate(outputs(ROWS[name], "f32"), list(pairs), np, fma, (5,))
+    (got,) = to_numpy.evaluate(outputs(ROWS[name], "f32"), list(pairs), np, fma, (5,))
     assert list(np.signbit(got[:2])) == [name == "minimum"] * 2
     assert np.isnan(got[2:]).all()
 
 
 def test_relu_keeps_negative_zero_and_nan() -> None:
     x = np.array([-0.0, 0.0, np.nan, -np.inf, np.inf, -1e-40], np.float32)
-    (got,) = scalar.evaluate(outputs(ROWS["relu"], "f32"), [x], np, fma, x.shape)
+    (got,) = to_numpy.evaluate(outputs(ROWS["relu"], "f32"), [x], np, fma, x.shape)
     np.testing.assert_array_equal(got, [-0.0, 0.0, np.nan, 0.0, np.inf, 0.0])
     assert list(np.signbit(got[:2])) == [True, False]
 
@@ -163,7 +163,7 @@ def test_updates_follow_torch(name: str, rng: np.random.Generator, torch: Any) -
     for step in range(1, 6):
         g = rng.standard_normal(50)
         operands = [p, g, *state, *(np.array(v) for v in scalars_of(name, options, step))]
-        p, *state = scalar.evaluate(outputs(row, "f64"), operands, np, fma, (50,))
+        p, *state = to_numpy.evaluate(outputs(row, "f64"), operands, np, fma, (50,))
         theirs.grad = torch.from_numpy(g)
         optimiser.step()
         np.testing.assert_allclose(p, theirs.detach().numpy(), rtol=1e-12, atol=1e-14)
@@ -188,7 +188,7 @@ def test_integer_rows_at_the_limits(name: str, dtype: str) -> None:
                 continue
             ins = (x, y)[: len(row.ins)]
             arrays = [np.array([v], NUMPY[dtype]) for v in ins]
-            (got,) = scalar.evaluate(outputs(row, dtype), arrays, np, fma, (1,))
+            (got,) = to_numpy.evaluate(outputs(row, dtype), arrays, np, fma, (1,))
             assert int(got[0]) == wrapped(INTEGER[name](bits, *ins)), ins
 
 
@@ -222,7 +222,7 @@ INTEGER: dict[str, Any] = {
 def test_casts_from_floats_saturate(text: str) -> None:
     info = np.iinfo(NUMPY[text])
     x = np.array([0.0, 2.9, -2.9, 1e30, -1e30, np.inf, -np.inf, np.nan, 255, 256, 2.0**31, -(2.0**31), 2.0**63])
-    (got,) = scalar.evaluate(outputs(ROWS[f"to_{NUMPY[text].__name__}"], "f64"), [x], np, fma, x.shape)
+    (got,) = to_numpy.evaluate(outputs(ROWS[f"to_{NUMPY[text].__name__}"], "f64"), [x], np, fma, x.shape)
     exact = [0 if math.isnan(v) else max(info.min, min(info.max, math.trunc(v) if math.isfinite(v) else v)) for v in x]
     assert [int(v) for v in got] == [info.max if v == math.inf else info.min if v == -math.inf else v for v in exact]
 

@@ -23,6 +23,7 @@ from ..ir.loops import (
 )
 from ..ir.types import DTYPES, expressions, row_exprs
 from ..ops import scalar as s
+from ..ops import to_c
 from ..ops.scalar import E
 
 C_TYPES = {text: info.c for text, info in DTYPES.items()}
@@ -104,8 +105,8 @@ def helpers(kernels: Iterable[Kernel], vector_bytes: int) -> str:
 
 def _reducer(reducer: str, dtype: str, wide: bool, vector_bytes: int) -> str:
     """Combining two vectors, 32 lanes held in vectors, and the results of blocks in adjacent pairs."""
-    vector, scalar, name = s.vector_type(dtype, wide), C_TYPES[dtype], _reducer_name(reducer, dtype, wide)
-    lines, (result,) = s.emit([COMBINE[reducer](s.arg(0, dtype), s.arg(1, dtype))], ["a", "b"], wide)
+    vector, scalar, name = to_c.vector_type(dtype, wide), C_TYPES[dtype], _reducer_name(reducer, dtype, wide)
+    lines, (result,) = to_c.emit([COMBINE[reducer](s.arg(0, dtype), s.arg(1, dtype))], ["a", "b"], wide)
     body = "\n".join(f"  {line}" for line in lines)
     fold = "\n".join(f"  {line}" for line in _halving(name, dtype, wide, vector_bytes))
     lanes = ", ".join(f"{vector} x{k}" for k in range(LANES // _width(wide, vector_bytes)))
@@ -142,7 +143,7 @@ def _halving(name: str, dtype: str, wide: bool, vector_bytes: int) -> Iterator[s
         indices = ", ".join(
             str((lane + width) % _width(wide, vector_bytes)) for lane in range(_width(wide, vector_bytes))
         )
-        types = f"{s.vector_type(dtype, wide)}, {s.vector_type(s.INT_OF[dtype], wide)}"
+        types = f"{to_c.vector_type(dtype, wide)}, {to_c.vector_type(s.INT_OF[dtype], wide)}"
         yield f"x0 = {name}(x0, SHUFFLE({types}, x0, {indices}));"
 
 
@@ -152,7 +153,7 @@ def _width(wide: bool, vector_bytes: int) -> int:
 
 
 def _reducer_name(reducer: str, dtype: str, wide: bool) -> str:
-    return f"nl_{reducer}_{s.vector_type(dtype, wide)}"
+    return f"nl_{reducer}_{to_c.vector_type(dtype, wide)}"
 
 
 # ---- rows as eager kernels --------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ def render_row(op: str, dtypes: tuple[str, ...], name: str) -> str:
     """
     exprs = row_exprs(op, dtypes)
     wide = s.is_wide(exprs) or any(d in ("f64", "i64") for d in dtypes)
-    lanes, outs = s.lanes(wide), [e.dtype for e in exprs]
+    lanes, outs = to_c.lanes(wide), [e.dtype for e in exprs]
     lines = [f"void {name}(char* const* ptr, const i64* step, i64 n, i64 first) {{"]
     for k, d in enumerate([*outs, *dtypes]):
         lines.append(f"  {C_TYPES[d]} b{k}[{lanes}] __attribute__((aligned(64))) = {{0}};")
@@ -180,12 +181,12 @@ def render_row(op: str, dtypes: tuple[str, ...], name: str) -> str:
         if k >= len(outs):
             copy = f"{{ __builtin_memcpy(b{k}, p{k}, some * sizeof *b{k}); p{k} = b{k}; }}"
             lines.append(f"    if (rest < {lanes} && step[{k}] != 0) {copy}")
-            vector = s.vector_type(d, wide)
+            vector = to_c.vector_type(d, wide)
             lines.append(f"    const {vector} a{k - len(outs)} = LOAD({vector}, p{k});")
-    body, results = s.emit(exprs, [f"a{k}" for k in range(len(dtypes))], wide, "at")
+    body, results = to_c.emit(exprs, [f"a{k}" for k in range(len(dtypes))], wide, "at")
     lines += [f"    {line}" for line in body]
     for k, (d, result) in enumerate(zip(outs, results, strict=True)):
-        lines.append(f"    STORE({s.vector_type(d, wide)}, rest < {lanes} ? b{k} : p{k}, {result});")
+        lines.append(f"    STORE({to_c.vector_type(d, wide)}, rest < {lanes} ? b{k} : p{k}, {result});")
         lines.append(f"    if (rest < {lanes}) __builtin_memcpy(p{k}, b{k}, some * sizeof *b{k});")
     return "\n".join([*lines, "  }", "}"]) + "\n"
 
@@ -213,7 +214,7 @@ class _Function:
     def __init__(self, kernel: Kernel, name: str, epilogue: bool, vector_bytes: int) -> None:
         self.kernel, self.name, self.epilogue = kernel, name, epilogue
         self.wide = is_wide(kernel)
-        self.lanes = s.lanes(self.wide)
+        self.lanes = to_c.lanes(self.wide)
         self.turns = LANES // _width(self.wide, vector_bytes)  # vectors that make up 32 lanes
         self.rank = len(kernel.axes)
         self.inner = self.rank - 1
@@ -263,7 +264,7 @@ class _Function:
     # -- operands
 
     def vector(self, name: str) -> str:
-        return s.vector_type(self.kernel.dtypes[name], self.wide)
+        return to_c.vector_type(self.kernel.dtypes[name], self.wide)
 
     def scalar(self, name: str) -> str:
         return C_TYPES[self.kernel.dtypes[name]]
@@ -479,12 +480,12 @@ class _Function:
         return _reducer_name(r.reducer, self.kernel.dtypes[r.arg], self.wide)
 
     def _neutral(self, r: Reduce) -> str:
-        return f"SPLAT({self.vector(r.name)}, {s.literal(NEUTRAL[r.reducer], self.kernel.dtypes[r.arg])})"
+        return f"SPLAT({self.vector(r.name)}, {to_c.literal(NEUTRAL[r.reducer], self.kernel.dtypes[r.arg])})"
 
     def _combine_lanes(self, r: Reduce, value: str) -> None:
         """One vector of a row into its lanes; elements beyond the end are neutral."""
         dtype, vector, now = self.kernel.dtypes[r.arg], self.vector(r.name), f"{r.name}_now"
-        integer = s.vector_type(s.INT_OF[dtype], self.wide)
+        integer = to_c.vector_type(s.INT_OF[dtype], self.wide)
         first = f"FIRST{8 * s.SIZE[dtype]}({integer}, rest)"
         self.line(f"{vector} {now} = {value};")
         with self.block(f"if (UNLIKELY(rest < {self.lanes}))"):
@@ -677,7 +678,7 @@ class _Function:
         """Writes the statements that compute `wanted`, and names their results."""
         outputs, names = self._expressions(wanted)
         self.prefix += 1
-        lines, results = s.emit(outputs, names, self.wide, "first", f"t{self.prefix}_")
+        lines, results = to_c.emit(outputs, names, self.wide, "first", f"t{self.prefix}_")
         for text in lines:
             self.line(text)
         return results

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops import scalar as s
+from ..ops import to_numpy
 from ..ops.table import ROWS, Row
 from . import definitions
 from .definitions import Fma
@@ -94,7 +94,7 @@ def _in_wide(
 def _map(row: Row, ins: Sequence[Any], fma: Fma, shape: tuple[int, ...]) -> Sequence[Any]:
     exprs = row_exprs(row.name, tuple(_NAMES[x.dtype.name] for x in ins))
     arrays = [np.broadcast_to(x, shape).copy() for x in ins]
-    return s.evaluate(exprs, arrays, np, fma, shape)
+    return to_numpy.evaluate(exprs, arrays, np, fma, shape)
 
 
 _NAMES = {info.numpy: name for name, info in DTYPES.items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops import dtypes, scalar
+from ..ops import dtypes, scalar, to_numpy
 from ..ops.dtypes import DTYPES, from_bits, to_bits
 from ..ops.scalar import E
 from ..ops.table import ROWS
@@ -47,7 +47,7 @@ def narrowed(x: Any, dtype: str) -> Any:
 
 def _converted(x: Any, source: str, target: str) -> Any:
     made = scalar.convert(scalar.arg(0, source), target)
-    return scalar.evaluate([made], [x], np, lambda a, b, c: a * b + c)[0]
+    return to_numpy.evaluate([made], [x], np, lambda a, b, c: a * b + c)[0]
 
 
 def row_dtypes(op: str, ins: Sequence[str]) -> tuple[str, ...]:

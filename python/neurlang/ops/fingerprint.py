@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-SOURCES = ("dtypes.py", "elementary.py", "expressions.py", "scalar.py", "table.py")
+SOURCES = ("dtypes.py", "elementary.py", "expressions.py", "scalar.py", "table.py", "to_c.py")
 
 
 def fingerprint() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from . import expressions, scalar
+from . import expressions, scalar, to_numpy
 from .composite import double_of_bits
 
 Array = Any
@@ -543,7 +543,7 @@ def _dropout_factors(np: Any, weights: Array, draw: Array, chance: float) -> Any
     uniform = expressions.uniform(
         scalar.arg(0, "i64"), scalar.arg(1, "i64"), scalar.const(0, text), scalar.const(1, text)
     )
-    (drawn,) = scalar.evaluate([uniform], list(draw), np, lambda a, b, c: a * b + c, weights.shape)
+    (drawn,) = to_numpy.evaluate([uniform], list(draw), np, lambda a, b, c: a * b + c, weights.shape)
     stays = np.asarray(1 / (1 - chance) if chance < 1 else 0, weights.dtype)
     return np.where(drawn >= np.asarray(chance, weights.dtype), stays, 0)
 

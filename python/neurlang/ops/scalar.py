@@ -1,15 +1,14 @@
 """Scalar expressions: a small language in which the meaning of every elementwise op is written once.
 
-A row's `expr` is a function over `E` values. Calling it builds a DAG; `emit` renders the DAG to the vector C of
-csrc/simd/vec.h (eager kernels at build, traced kernels at run time), `evaluate` computes it with NumPy. Both follow the
-same rounded operations in the same places, so the bits agree. Standard library only: the build loads this file by path.
+A row's `expr` is a function over `E` values. Calling it builds a DAG; to_c.py renders it to the vector C of
+csrc/simd/vec.h (eager kernels at build, traced kernels at run time), to_numpy.py computes it with NumPy. Both follow
+the same rounded operations in the same places, so the bits agree. Standard library only: the build loads this file.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -20,8 +19,7 @@ SIZE = {"u32": 4, "u64": 8} | {text: info.itemsize for text, info in dtypes.DTYP
 FLOATS = ("f32", "f64")
 MANTISSA = {"f32": 23, "f64": 52}  # stored bits of the significand
 INT_OF = {"f32": "i32", "f64": "i64"}  # the signed integer with a float's bits
-_SIGNED = ("i8", "i16", "i32", "i64")
-_UNSIGNED_OF = {"i32": "u32", "i64": "u64"}
+SIGNED = ("i8", "i16", "i32", "i64")
 _serial = itertools.count()
 
 Number = int | float | bool
@@ -111,7 +109,7 @@ def arg(i: int, dtype: str) -> E:
 
 def const(value: Number, dtype: str) -> E:
     """A number rounded (floats) or wrapped (integers) to `dtype`."""
-    return E("const", (), dtype, _as_dtype(value, dtype))
+    return E("const", (), dtype, as_dtype(value, dtype))
 
 
 def index() -> E:
@@ -119,14 +117,14 @@ def index() -> E:
     return E("index", (), "i64")
 
 
-def _as_dtype(value: Number, dtype: str) -> Number:
+def as_dtype(value: Number, dtype: str) -> Number:
     if dtype == "b8":
         return bool(value)
     if dtype in dtypes.DTYPES and dtypes.DTYPES[dtype].floating:
         return dtypes.rounded(value, dtype)
     bits = 8 * SIZE[dtype]
     wrapped = int(value) & ((1 << bits) - 1)
-    return wrapped - (1 << bits) if dtype in _SIGNED and wrapped >> (bits - 1) else wrapped
+    return wrapped - (1 << bits) if dtype in SIGNED and wrapped >> (bits - 1) else wrapped
 
 
 def _pair(a: E | Number, b: E | Number) -> tuple[E, E]:
@@ -164,10 +162,10 @@ def _shift(op: str, x: E, amount: E | int) -> E:
         if not 0 <= amount < bits:
             raise ValueError(f"shift of {x.dtype} by {amount}")
         return E(op, (x, const(amount, x.dtype)), x.dtype)
-    inside = (amount >= 0) & (amount < bits) if amount.dtype in _SIGNED else amount < bits
+    inside = (amount >= 0) & (amount < bits) if amount.dtype in SIGNED else amount < bits
     safe = select(inside, amount, bits - 1)
     shifted = E(op, _pair(x, safe), x.dtype)
-    return shifted if op == "shr" and x.dtype in _SIGNED else select(inside, shifted, 0)
+    return shifted if op == "shr" and x.dtype in SIGNED else select(inside, shifted, 0)
 
 
 # ---- primitives -------------------------------------------------------------------------------------------------
@@ -224,7 +222,7 @@ def bitcast(x: E, dtype: str) -> E:
 def table(values: Sequence[int], position: E, dtype: str) -> E:
     """values[position mod n], n the number of values rounded up to a power of two; the rest is 0."""
     n = 1 << (len(values) - 1).bit_length()
-    padded = tuple(_as_dtype(v, dtype) for v in values) + (0,) * (n - len(values))
+    padded = tuple(as_dtype(v, dtype) for v in values) + (0,) * (n - len(values))
     return E("table", (position & (n - 1),), dtype, padded)
 
 
@@ -311,11 +309,11 @@ def computed(expr: Callable[..., Any], operands: Sequence[E], direct: bool = Fal
 
 def _saturate(x: E, dtype: str) -> E:
     if SIZE[dtype] < 4:
-        low, high = (-(1 << (8 * SIZE[dtype] - 1)), (1 << (8 * SIZE[dtype] - 1)) - 1) if dtype in _SIGNED else (0, 255)
+        low, high = (-(1 << (8 * SIZE[dtype] - 1)), (1 << (8 * SIZE[dtype] - 1)) - 1) if dtype in SIGNED else (0, 255)
         inside = select(x < high, select(x > low, x, low), select(x >= high, const(high, x.dtype), 0))
         return E("convert", (E("convert", (inside,), "i32"),), dtype)
     bits = 8 * SIZE[dtype]
-    low, high = (-(1 << (bits - 1)), 1 << (bits - 1)) if dtype in _SIGNED else (0, 1 << bits)
+    low, high = (-(1 << (bits - 1)), 1 << (bits - 1)) if dtype in SIGNED else (0, 1 << bits)
     inside = (x >= low) & (x < high)
     whole = E("convert", (select(inside, x, 0),), dtype)
     outside = select(x > 0, const(high - 1, dtype), select(x < 0, const(low, dtype), 0))
@@ -362,7 +360,7 @@ def absolute(x: E) -> E:
     if x.dtype in FLOATS:
         bits = bitcast(x, INT_OF[x.dtype])
         return bitcast(bits & ((1 << (8 * SIZE[x.dtype] - 1)) - 1), x.dtype)
-    return select(x < 0, -x, x) if x.dtype in _SIGNED else x
+    return select(x < 0, -x, x) if x.dtype in SIGNED else x
 
 
 def copysign(magnitude: E | Number, sign: E) -> E:
@@ -426,7 +424,7 @@ def idiv(a: E | Number, b: E | Number) -> E:
     """Integer quotient towards zero; x / 0 = 0 and INT_MIN / -1 = INT_MIN."""
     a, b = _pair(a, b)
     zero = eq(b, 0)
-    if a.dtype not in _SIGNED:
+    if a.dtype not in SIGNED:
         return select(zero, 0, E("div", (a, select(zero, 1, b)), a.dtype))
     minus = eq(b, -1)
     quotient = E("div", (a, select(zero | minus, 1, b)), a.dtype)
@@ -468,7 +466,7 @@ def floor_divide(a: E | Number, b: E | Number) -> E:
     if a.dtype in FLOATS:
         return _floor_divide_float(a, b)
     quotient = idiv(a, b)
-    if a.dtype not in _SIGNED:
+    if a.dtype not in SIGNED:
         return quotient
     rest = a - quotient * b
     down = ne(rest, 0) & ((rest < 0) ^ (b < 0)) & ne(b, 0)
@@ -508,335 +506,3 @@ def reads_index(outputs: Iterable[E]) -> bool:
 def is_wide(outputs: Iterable[E]) -> bool:
     """Whether a kernel of these expressions must run W8 lanes: some value in it has 64 bits."""
     return any(SIZE[e.dtype] == 8 for e in nodes(outputs))
-
-
-def lanes(wide: bool) -> str:
-    """The C name of the number of lanes."""
-    return "W8" if wide else "W4"
-
-
-def vector_type(dtype: str, wide: bool) -> str:
-    """The C type of a vector of `dtype` as it lies in memory (a bool is a byte)."""
-    if dtype == "b8":
-        dtype = "u8"
-    return _part(SIZE[dtype], wide) + ("u16" if dtype in ("f16", "bf16") else dtype)
-
-
-def _part(size: int, wide: bool) -> str:
-    """The letter of the part of a register that W4 (wide: W8) lanes of a size fill."""
-    return {8: "v", 4: "h", 2: "q", 1: "e"}[size] if wide else {4: "v", 2: "h", 1: "q"}[size]
-
-
-# ---- C ----------------------------------------------------------------------------------------------------------
-
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>"}
-_COMPARE = {"lt": "<", "le": "<=", "eq": "==", "ne": "!="}
-_OF_MASKS = {
-    "and": "{} & {}", "or": "{} | {}", "xor": "{} ^ {}", "not": "~{}", "eq": "~({} ^ {})", "ne": "{} ^ {}",
-    "lt": "~{} & {}", "le": "~{} | {}",
-}  # fmt: skip
-_SUFFIX = {"f32": "f", "f64": "", "i64": "l", "u64": "ul", "u32": "u"}
-
-
-def emit(
-    outputs: Sequence[E], args: Sequence[str], wide: bool | None = None, index: str = "i", prefix: str = "t"
-) -> tuple[list[str], list[str]]:
-    """C statements that compute `outputs`, and the names of the results.
-
-    args[k] names a variable of type vector_type(dtype, wide) holding operand k (a bool as bytes 0 or 1), and so do the
-    results. `index` names the int64 row-major index of lane 0. New variables are prefix1, prefix2, ….
-    """
-    writer = _Writer(args, is_wide(outputs) if wide is None else wide, index, prefix)
-    writer.compute(outputs)
-    results = [writer.stored(e) for e in outputs]
-    return writer.lines, results
-
-
-class _Writer:
-    """Renders nodes to statements. Equal nodes are rendered once; what a rare branch computes is forgotten after it."""
-
-    def __init__(self, args: Sequence[str], wide: bool, index: str, prefix: str) -> None:
-        self.args, self.wide, self.index, self.prefix = args, wide, index, prefix
-        self.full = 8 if wide else 4  # lane width of a mask that fills a register
-        self.lines: list[str] = []
-        self.indent = ""
-        self.count = 0
-        self.number: dict[E, int] = {}  # equal nodes have equal numbers
-        self.numbers: dict[tuple[Any, ...], int] = {}
-        self.names: dict[tuple[int, int], str] = {}  # (number, mask width or 0) -> variable
-
-    # -- naming
-
-    def number_of(self, e: E) -> int:
-        if e not in self.number:
-            value = struct.pack("d", e.value) if isinstance(e.value, float) else e.value
-            key = (e.op, e.dtype, value, *(self.number_of(a) for a in e.args))
-            self.number[e] = self.numbers.setdefault(key, len(self.numbers))
-        return self.number[e]
-
-    def type_of(self, dtype: str) -> str:
-        return vector_type(dtype, self.wide)
-
-    def mask_type(self, width: int) -> str:
-        return f"{_part(width, self.wide)}i{8 * width}"
-
-    def declare(self, ctype: str, text: str, constant: bool = True) -> str:
-        self.count += 1
-        name = f"{self.prefix}{self.count}"
-        self.line(f"{'const ' if constant else ''}{ctype} {name} = {text};")
-        return name
-
-    def line(self, text: str) -> None:
-        self.lines.append(self.indent + text)
-
-    # -- order
-
-    def compute(self, outputs: Sequence[E]) -> None:
-        for e in nodes(outputs, into_slow=False):
-            self.number_of(e)
-            if e.op not in ("arg", "const"):
-                self.render(e)
-
-    def render(self, e: E) -> None:
-        key = (self.number_of(e), self.natural_width(e))
-        if key in self.names:
-            return
-        if e.op == "rare":
-            self.names[key] = self.rare(e)
-        elif e.op == "table":
-            self.names[key] = self.table(e)
-        elif e.dtype == "b8":
-            self.names[key] = self.declare(self.mask_type(key[1]), self.mask_text(e, key[1]))
-        else:
-            self.names[key] = self.declare(self.type_of(e.dtype), self.text(e))
-
-    def rare(self, e: E) -> str:
-        condition, fast, slow = e.args
-        name = self.declare(self.type_of(e.dtype), self.value(fast), constant=False)
-        outside = dict(self.names)
-        self.line(f"if (UNLIKELY(ANY({self.mask(condition, self.full)}))) {{")
-        self.indent += "  "
-        self.compute([slow])
-        self.line(f"{name} = {self.select_text(e.dtype, condition, self.value(slow), name)};")
-        self.indent = self.indent[2:]
-        self.line("}")
-        self.names = outside
-        return name
-
-    def table(self, e: E) -> str:
-        position = self.value(e.args[0])
-        self.count += 1
-        name = f"{self.prefix}{self.count}"
-        ctype = {"u32": "unsigned", "u64": "__UINT64_TYPE__"}[e.dtype]
-        values = ", ".join(literal(v, e.dtype) for v in e.value)
-        self.line(f"static const {ctype} {name}_values[] = {{{values}}};")
-        self.line(f"{self.type_of(e.dtype)} {name};")
-        self.line(f"for (int l = 0; l < {lanes(self.wide)}; ++l) {name}[l] = {name}_values[{position}[l]];")
-        return name
-
-    # -- values
-
-    def value(self, e: E) -> str:
-        """The name of a vector variable."""
-        key = (self.number_of(e), 0)
-        if e.op == "arg":
-            return self.args[e.value]
-        if key not in self.names:  # only constants are made on demand
-            ctype = self.type_of(e.dtype)
-            self.names[key] = self.declare(ctype, f"SPLAT({ctype}, {literal(e.value, e.dtype)})")
-        return self.names[key]
-
-    def operand(self, e: E, other: E | None = None) -> str:
-        """For an infix operator: a constant may stay a scalar when the other side is a vector."""
-        if e.op == "const" and (other is None or other.op != "const"):
-            return literal(e.value, e.dtype)
-        return self.value(e)
-
-    def text(self, e: E) -> str:
-        ctype = self.type_of(e.dtype)
-        if e.op in _INFIX:
-            return self.infix(e, ctype)
-        if e.op == "neg" and e.dtype in _SIGNED:
-            return f"({ctype})(-({self.type_of(_UNSIGNED_OF[e.dtype])}){self.value(e.args[0])})"
-        if e.op in ("neg", "not"):
-            return f"{'-' if e.op == 'neg' else '~'}{self.value(e.args[0])}"
-        if e.op == "select":
-            return self.select_text(e.dtype, e.args[0], self.value(e.args[1]), self.value(e.args[2]))
-        if e.op == "bitcast":
-            return f"({ctype}){self.value(e.args[0])}"
-        if e.op == "convert":
-            return self.convert(e, ctype)
-        if e.op == "index":
-            return f"SPLAT(vi64, {self.index}) + (vi64)NL_LANES8"
-        if e.op == "fmod":
-            return f"{ctype}_fmod({self.value(e.args[0])}, {self.value(e.args[1])})"
-        return f"{ctype}_{e.op}({', '.join(self.value(a) for a in e.args)})"
-
-    def convert(self, e: E, ctype: str) -> str:
-        x = e.args[0]
-        if x.dtype in ("f16", "bf16"):
-            return f"{ctype}_from_{x.dtype}({self.value(x)})"
-        if e.dtype in ("f16", "bf16"):
-            return f"{self.type_of(x.dtype)}_to_{e.dtype}({self.value(x)})"
-        return f"CONVERT({ctype}, {self.value(x)})"
-
-    def infix(self, e: E, ctype: str) -> str:
-        a, b = e.args
-        if e.dtype in _SIGNED and e.op in ("add", "sub", "mul", "shl"):  # signed overflow is undefined, ours wraps
-            unsigned = _UNSIGNED_OF[e.dtype]
-            x, y = (self.unsigned(p, q, unsigned) for p, q in ((a, b), (b, a)))
-            return f"({ctype})({x} {_INFIX[e.op]} {y})"
-        return f"{self.operand(a, b)} {_INFIX[e.op]} {self.operand(b, a)}"
-
-    def unsigned(self, e: E, other: E, dtype: str) -> str:
-        if e.op == "const" and other.op != "const":
-            return literal(_as_dtype(e.value, dtype), dtype)
-        return f"({self.type_of(dtype)}){self.value(e)}"
-
-    def select_text(self, dtype: str, condition: E, a: str, b: str) -> str:
-        width = SIZE[dtype]
-        return f"SELECT({self.type_of(dtype)}, {self.mask_type(width)}, {self.mask(condition, width)}, {a}, {b})"
-
-    # -- bools
-
-    def natural_width(self, e: E) -> int:
-        """The lane width in which a bool arises (0 for any other dtype)."""
-        if e.dtype != "b8":
-            return 0
-        if e.op in _COMPARE and e.args[0].dtype != "b8":
-            return SIZE[e.args[0].dtype]
-        return max((self.natural_width(a) for a in e.args), default=1)
-
-    def mask(self, e: E, width: int) -> str:
-        """The name of `e` as a lane mask of the given width."""
-        key = (self.number_of(e), width)
-        if key not in self.names:
-            ctype = self.mask_type(width)
-            if e.op == "const":
-                text = f"SPLAT({ctype}, {-1 if e.value else 0})"
-            elif e.op == "arg":
-                text = f"({self.mask_type(1)})({self.args[e.value]} != 0)"
-                text = text if width == 1 else f"CONVERT({ctype}, {text})"
-            else:
-                text = f"CONVERT({ctype}, {self.names[key[0], self.natural_width(e)]})"
-            self.names[key] = self.declare(ctype, text)
-        return self.names[key]
-
-    def mask_text(self, e: E, width: int) -> str:
-        if e.op in _COMPARE and e.args[0].dtype != "b8":
-            a, b = e.args
-            return f"({self.mask_type(width)})({self.operand(a, b)} {_COMPARE[e.op]} {self.operand(b, a)})"
-        parts = [self.mask(a, width) for a in e.args]
-        return _OF_MASKS[e.op].format(*parts)
-
-    def stored(self, e: E) -> str:
-        """The name of a result as it lies in memory."""
-        if e.dtype != "b8" or e.op == "arg":
-            return self.value(e)
-        return self.declare(self.type_of("b8"), f"({self.type_of('b8')})({self.mask(e, 1)} & 1)")
-
-
-def literal(value: Number, dtype: str) -> str:
-    """A C literal of exactly this value."""
-    if dtype in ("f16", "bf16"):
-        return str(dtypes.to_bits(value, dtype))
-    suffix = _SUFFIX.get(dtype, "")
-    if dtype in FLOATS:
-        if math.isnan(value):
-            return f'__builtin_nan{suffix}("")'
-        if math.isinf(value):
-            return f"{'-' if value < 0 else ''}__builtin_inf{suffix}()"
-        if float(value).is_integer() and abs(value) < 1e6:
-            return f"{float(value)!r}{suffix}"
-        digits, exponent = float(value).hex().split("p")
-        return f"{digits.rstrip('0').rstrip('.')}p{exponent}{suffix}"
-    if dtype in _SIGNED and value == -1 << (8 * SIZE[dtype] - 1):
-        return f"({int(value) + 1}{suffix} - 1)"
-    return f"{int(value)}{suffix}"
-
-
-# ---- NumPy ------------------------------------------------------------------------------------------------------
-
-Fma = Callable[[Any, Any, Any], Any]
-
-
-def evaluate(
-    outputs: Sequence[E], arrays: Sequence[Any], np: Any, fma: Fma, shape: tuple[int, ...] = ()
-) -> list[Any]:
-    """The outputs as NumPy arrays with the bits of the compiled code.
-
-    `fma` is fused for the levels that have it, a * b + c for the baseline. The arrays are broadcast; `shape` is the
-    index space that index() counts.
-    """
-    whole = np.broadcast_shapes(shape, *(np.shape(a) for a in arrays))
-    values: dict[E, Any] = {}
-    with np.errstate(all="ignore"):
-        for e in nodes(outputs):
-            if e.op == "arg":
-                result = arrays[e.value]
-            elif e.op == "const":
-                result = dtypes.to_bits(e.value, e.dtype) if e.dtype == "bf16" else e.value
-            elif e.op == "index":
-                result = np.arange(math.prod(whole)).reshape(whole)
-            else:
-                result = _numpy_value(e, [values[a] for a in e.args], np, fma)
-            values[e] = np.asarray(result, _numpy_type(e.dtype, np))
-    results = (values[e] for e in outputs)
-    return [r if r.shape == whole else np.broadcast_to(r, whole) for r in results]
-
-
-def _numpy_type(dtype: str, np: Any) -> Any:
-    return np.dtype(dtypes.DTYPES[dtype].numpy if dtype in dtypes.DTYPES else f"u{SIZE[dtype]}")
-
-
-_UFUNCS = {
-    "add": "add", "sub": "subtract", "mul": "multiply", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
-    "not": "invert", "shl": "left_shift", "shr": "right_shift", "lt": "less", "le": "less_equal", "eq": "equal",
-    "ne": "not_equal", "select": "where", "sqrt": "sqrt", "fmod": "fmod",
-}  # fmt: skip
-
-
-def _numpy_value(e: E, a: list[Any], np: Any, fma: Fma) -> Any:
-    match e.op:
-        case "neg":
-            return np.negative(a[0]) if e.dtype in FLOATS else 0 - a[0]
-        case "div":
-            return a[0] / a[1] if e.dtype in FLOATS else _truncated_quotient(*a)
-        case "fma":
-            return fma(*a)
-        case "ldexp":
-            return np.ldexp(a[0], a[1].astype(np.int32))
-        case "max":
-            return np.where(a[0] > a[1], *a)
-        case "min":
-            return np.where(a[0] < a[1], *a)
-        case "rare":
-            return np.where(a[0], a[2], a[1])
-        case "bitcast":
-            return a[0].view(_numpy_type(e.dtype, np))
-        case "convert":
-            return _numpy_convert(a[0], e.args[0].dtype, e.dtype, np)
-        case "table":
-            return np.array(e.value, _numpy_type(e.dtype, np))[a[0]]
-        case "mulhi":
-            return (a[0].astype(np.uint64) * a[1]) >> np.uint64(32)
-        case "low_product":
-            return (a[0] & np.uint64(0xFFFFFFFF)) * (a[1] & np.uint64(0xFFFFFFFF))
-        case _:
-            return getattr(np, _UFUNCS[e.op])(*a)
-
-
-def _numpy_convert(x: Any, source: str, target: str, np: Any) -> Any:
-    """A conversion; bfloat16 is the upper half of a float32, as integers."""
-    if source == "bf16":
-        return (x.astype(np.uint32) << 16).view(np.float32)
-    if target != "bf16":
-        return x.astype(_numpy_type(target, np))
-    bits = np.asarray(x, np.float32).view(np.uint32)
-    nearest = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(x), (bits >> 16) | 0x40, nearest).astype(np.uint16)
-
-
-def _truncated_quotient(a: Any, b: Any) -> Any:
-    down = a // b
-    return down + ((a - down * b != 0) & ((a < 0) ^ (b < 0)))

@@ -11,6 +11,7 @@ import numpy as np
 from ..ir.graph import Access, Const, Graph, Node, Operand, Scalar, Versions, renumber
 from ..ir.types import array_of, row_exprs, to_bits
 from ..ops import scalar as s
+from ..ops import to_numpy
 from ..ops.dtypes import wide
 
 
@@ -90,7 +91,7 @@ def _evaluated(node: Node, constants: list[Const]) -> Node:
     made = row_exprs(node.op, tuple(x.dtype for x in node.ins))
     if any(e.op in ("fma", "index") for e in s.nodes(made)):
         return node  # fma rounds once or twice, which is the machine's to say
-    result = s.evaluate(made, [array_of(x.bits, x.dtype) for x in constants], np, _no_fma)[0]
+    result = to_numpy.evaluate(made, [array_of(x.bits, x.dtype) for x in constants], np, _no_fma)[0]
     bits = int.from_bytes(result.tobytes(), "little")
     return replace(node, op="full", ins=(Const(bits, node.outs[0].dtype),))
 
