@@ -271,13 +271,6 @@ struct Direct {
   }
 };
 
-// What one tap sees of images, at stride 1.
-inline void skip_strides(View& images, Axis& y, Axis& x) {
-  images.shape[2] = y.output, images.shape[3] = x.output;
-  images.strides[2] *= y.stride, images.strides[3] *= x.stride;
-  y = {y.output, 1, y.output, 1, 0, 1}, x = {x.output, 1, x.output, 1, 0, 1};
-}
-
 // A convolution of the first operand with these axes; pack(weights) fills them.
 template <class T, class Pack>
 bool convolve(const Call& call, Axis y, Axis x, int64_t channels, int64_t lines, bool flipped, const Pack& pack) {

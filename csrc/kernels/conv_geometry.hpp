@@ -115,6 +115,13 @@ struct Memory {
   }
 };
 
+// What one tap sees of images, at stride 1.
+inline void skip_strides(View& images, Axis& y, Axis& x) {
+  images.shape[2] = y.output, images.shape[3] = x.output;
+  images.strides[2] *= y.stride, images.strides[3] *= x.stride;
+  y = {y.output, 1, y.output, 1, 0, 1}, x = {x.output, 1, x.output, 1, 0, 1};
+}
+
 // A strided image: `channel`, `y` and `x` strides.
 template <class T>
 struct Image {
@@ -125,25 +132,6 @@ struct Image {
 template <class T>
 Image<T> image_of(const View& v, int64_t index) {
   return {(const T*)v.data + index * v.strides[0], v.strides[1], v.strides[2], v.strides[3]};
-}
-
-// The elements of a 4-d view in row-major order: where they lie, or copied into the caller's scratch.
-template <class T>
-const T* contiguous(const View& v) {
-  int64_t size = 1;
-  bool already = true;
-  for (int d = 3; d >= 0; size *= v.shape[d--]) already = already && (v.shape[d] == 1 || v.strides[d] == size);
-  if (already) return (const T*)v.data;
-  T* copy = (T*)nl_scratch(3, size * sizeof(T));
-  int64_t rows = size / max_of(1, v.shape[3]);
-  parallel_for(rows, grain_of(v.shape[3]), [=, &v](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; r++) {
-      int64_t y = r % v.shape[2], c = r / v.shape[2] % v.shape[1], n = r / v.shape[2] / v.shape[1];
-      const T* row = (const T*)v.data + n * v.strides[0] + c * v.strides[1] + y * v.strides[2];
-      gather_row(row, v.strides[3], v.shape[3], copy + r * v.shape[3]);
-    }
-  });
-  return copy;
 }
 
 // Copies fewer elements than a vector has: pieces of equal size that overlap.
@@ -223,6 +211,25 @@ struct PaddedRow {
     for (int64_t i = 0; i < count; i++) to[i] = 0;
   }
 };
+
+// The elements of a 4-d view in row-major order: where they lie, or copied into a slot of the caller's scratch.
+template <class T>
+const T* contiguous(const View& v, int slot = 3) {
+  int64_t size = 1;
+  bool already = true;
+  for (int d = 3; d >= 0; size *= v.shape[d--]) already = already && (v.shape[d] == 1 || v.strides[d] == size);
+  if (already) return (const T*)v.data;
+  T* copy = (T*)nl_scratch(slot, size * sizeof(T));
+  int64_t rows = size / max_of(1, v.shape[3]);
+  parallel_for(rows, grain_of(v.shape[3]), [=, &v](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      int64_t y = r % v.shape[2], c = r / v.shape[2] % v.shape[1], n = r / v.shape[2] / v.shape[1];
+      const T* row = (const T*)v.data + n * v.strides[0] + c * v.strides[1] + y * v.strides[2];
+      PaddedRow<T>(v.shape[3], 0, 1, v.shape[3]).copy(row, v.strides[3], copy + r * v.shape[3]);
+    }
+  });
+  return copy;
+}
 
 }  // namespace
 }  // namespace nl::NL_ISA

@@ -1,9 +1,11 @@
 // conv_weight.cpp: the row conv2d_weight as an implicit matrix product over staged images.
 //
 // Maps [outputs, pixels] times windows [pixels, taps x channels], k running over the pixels of all images. Images are
-// staged channels last, so that a window is a run of adjacent channels (and of adjacent taps).
+// staged channels last, so that a window is a run of adjacent channels (and of adjacent taps); one tap that sees all of
+// an image reads it like the maps.
 #include "conv_depthwise.hpp"
 #include "conv_window.hpp"
+#include "interleave.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -42,34 +44,51 @@ struct ChannelsLast {
     for (int64_t i = stop * pitch; i < row_size(); i++) to[i] = 0;
   }
 
+  // With few channels vectors run over their pixel into what is written next, so the last ones go one by one.
   void copy_pixels(const T* from, const Image<T>& image, int64_t count, T* to) const {
-    Slice slice = {0, 0, 0, 0, int(channels), int(count), 0, int(pitch)};
-    if (image.x_stride == 1 && pitch >= kWidth<T>) {
+    constexpr int W = kWidth<T>;
+    int64_t done = 0;
+    if (image.x_stride == 1 && pitch > 0 && pitch < W) {
+      const T* lanes[W];
+      for (int l = 0; l < W; l++) lanes[l] = from + min_of(l, channels - 1) * image.channel_stride;
+      done = max_of(0, count - ceil_div(W, pitch));
+      interleave(lanes, done, [=](int64_t i) { return to + i * pitch; });
+    }
+    Slice slice = {0, 0, 0, 0, int(channels), int(count - done), 0, int(pitch)};
+    if (image.x_stride == 1 && pitch >= W) {
       pack_transposed(from, image.channel_stride, slice, to);
     } else {
-      pack_strided(from, image.channel_stride, image.x_stride, slice, to);
+      pack_strided(from + done * image.x_stride, image.channel_stride, image.x_stride, slice, to + done * pitch);
     }
   }
 };
 
-// The gradient of the output as rows of pixels; a panel may run over several images.
+// Planes as rows of pixels; a panel may run over several images.
 template <class T>
 struct Maps {
   const T* data;
-  int64_t outputs, group_outputs, pixels;
+  int64_t channels, group_channels, pixels;
+  bool in_place;  // a panel inside of an image
 
   static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
     const Maps& maps = *(const Maps*)source;
     Slice piece = slice;
     for (int done = 0; done < slice.depth; done += piece.depth) {
       int64_t image = (slice.k + done) / maps.pixels, pixel = (slice.k + done) % maps.pixels;
-      int64_t row = image * maps.outputs + slice.batch * maps.group_outputs + slice.line;
+      int64_t row = image * maps.channels + slice.batch * maps.group_channels + slice.line;
       piece.depth = int(min_of(slice.depth - done, maps.pixels - pixel));
+      if (maps.in_place && piece.depth == slice.depth) return {maps.data + row * maps.pixels + pixel, maps.pixels, 1};
       pack_transposed(maps.data + row * maps.pixels + pixel, maps.pixels, piece, buffer + done * slice.pitch);
     }
     return {buffer, 1, slice.pitch};
   }
 };
+
+// Whether maps are read where they lie, one by one: few columns of a product do not pay for packing them.
+template <class T>
+bool reads_in_place(const Geometry& g) {
+  return g.pixels() >= kDepth && g.taps() * g.group_channels() <= 5 * kTileColumns<T>;
+}
 
 template <class T>
 struct WeightGradient {
@@ -78,14 +97,16 @@ struct WeightGradient {
   ChannelsLast<T> stage;
   int64_t chunk;    // images staged at a time
   int64_t* offset;  // of each (tap, channel of a group) in the stage
+  T* sums;          // [output][tap][channel]
 
   explicit WeightGradient(const Call& c)
       : call(c), g(geometry(c.in[0], c.out[0], c.in[1], c.attr)), stage(g.y, g.x, g.channels) {
     // A chunk ends where a block of k ends; one image more than a block takes lets every chunk complete one.
     int64_t fitting = kStageBytes / max_of(1, stage.image_size() * int64_t(sizeof(T)));
     chunk = min_of(g.images, max_of(fitting, 1 + ceil_div(kDepth, g.pixels())));
-    offset = (int64_t*)nl_scratch(2, stage.size(chunk) * sizeof(T) + lines() * sizeof(int64_t));
-    stage.data = (T*)(offset + lines()) + kWidth<T>;
+    offset = (int64_t*)nl_scratch(2, (stage.size(chunk) + g.outputs * lines()) * sizeof(T) + lines() * sizeof(int64_t));
+    sums = (T*)(offset + lines());
+    stage.data = sums + g.outputs * lines() + kWidth<T>;
     Grid grid = {g.x.kernel, g.group_channels(), g.y.dilation * stage.row_size(), g.x.dilation * stage.pitch, 1};
     offsets_of(grid, 0, int(lines()), offset);
   }
@@ -96,7 +117,7 @@ struct WeightGradient {
   }
 
   void run() const {
-    const Maps<T> maps = {contiguous<T>(call.in[1]), g.outputs, g.group_outputs(), g.pixels()};
+    const Maps<T> maps = {contiguous<T>(call.in[1]), g.outputs, g.group_outputs(), g.pixels(), reads_in_place<T>(g)};
     int64_t total = g.images * g.pixels(), k = 0;
     do {
       int64_t first = k / g.pixels(), last = min_of(g.images, first + chunk);
@@ -105,19 +126,55 @@ struct WeightGradient {
       multiply(maps, first, k, stop);
       k = stop;
     } while (k < total);
-    if (call.epilogue) call.epilogue->fn(call.epilogue->ctx, 0, 0, g.outputs, 0, lines());
+    parallel_for(g.outputs, grain_of(lines()), [=](int64_t begin, int64_t end) {
+      T* buffer = (T*)nl_scratch(0, (lines() + kWidth<T>)*sizeof(T));
+      for (int64_t o = begin; o < end; o++) put(sums + o * lines(), buffer, (T*)call.out[0].data + o * lines());
+      if (call.epilogue) call.epilogue->fn(call.epilogue->ctx, 0, begin, end, 0, lines());
+    });
+  }
+
+  // An output's sums, [tap][channel], to [channel][tap]: a vector of taps for each channel, whose lanes without a tap
+  // run into what is written next. In place, threads would write to each other's cache lines.
+  void put(const T* from, T* buffer, T* to) const {
+    constexpr int W = kWidth<T>;
+    const int64_t taps = g.taps(), channels = g.group_channels();
+    for (int64_t t = (taps - 1) / W * W; t >= 0; t -= W) {
+      const T* lanes[W];
+      for (int l = 0; l < W; l++) lanes[l] = from + min_of(t + l, taps - 1) * channels;
+      interleave(lanes, channels, [=](int64_t c) { return buffer + c * taps + t; });
+    }
+    __builtin_memcpy(to, buffer, lines() * sizeof(T));
   }
 
   // Adds pixels [k, stop) of all images; image `first` is the first one staged.
   void multiply(const Maps<T>& maps, int64_t first, int64_t k, int64_t stop) const {
     Windows<T, Table, Grid> windows = {
         stage.data - first * stage.image_size(), g.group_channels(), {offset}, pixels(), nullptr, (const T*)INTPTR_MAX};
-    Grid columns = {g.taps(), g.group_channels(), 0, 1, g.taps()};
-    Output<T> out = {(T*)call.out[0].data, g.group_outputs() * lines(), lines(), columns};
+    Output<T> out = {sums, g.group_outputs() * lines(), lines(), {1, lines(), 0, 0, 1}};
     Operand<T> a = {maps.fetch, &maps}, b = {windows.fetch, &windows};
     contract({g.groups, g.group_outputs(), lines(), k, stop, k > 0, a, b, out, nullptr, nullptr});
   }
 };
+
+// Of one tap without padding: what it sees of the images lies like the maps.
+template <class T>
+void one_tap(const Call& call, Geometry g) {
+  View images = call.in[0];
+  skip_strides(images, g.y, g.x);
+  const Maps<T> maps = {contiguous<T>(call.in[1]), g.outputs, g.group_outputs(), g.pixels(), reads_in_place<T>(g)};
+  const Maps<T> seen = {contiguous<T>(images, 2), g.channels, g.group_channels(), g.pixels(), false};
+  const int64_t lines = g.group_outputs(), columns = g.group_channels();
+  const Output<T> out = {(T*)call.out[0].data, lines * columns, columns, {1, columns, 0, 0, 1}};
+  const Operand<T> a = {Maps<T>::fetch, &maps}, b = {Maps<T>::fetch, &seen};
+  contract({g.groups, lines, columns, 0, g.images * g.pixels(), false, a, b, out, nullptr, nullptr});
+  if (call.epilogue) call.epilogue->fn(call.epilogue->ctx, 0, 0, g.outputs, 0, columns);
+}
+
+template <class T>
+void weight_gradient(const Call& call) {
+  const Geometry g = geometry(call.in[0], call.out[0], call.in[1], call.attr);
+  g.taps() == 1 && g.y.pad == 0 && g.x.pad == 0 ? one_tap<T>(call, g) : WeightGradient<T>(call).run();
+}
 
 }  // namespace
 
@@ -126,7 +183,7 @@ int conv2d_weight(const Call& call) {
     conv2d_depthwise_weight(call);
     return kOk;
   }
-  call.out[0].dtype == DType::f32 ? WeightGradient<float>(call).run() : WeightGradient<double>(call).run();
+  call.out[0].dtype == DType::f32 ? weight_gradient<float>(call) : weight_gradient<double>(call);
   return kOk;
 }
 

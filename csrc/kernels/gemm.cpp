@@ -220,11 +220,11 @@ void run_tiles(const Contraction<T>& job, int64_t threads) {
 
 // ---- a small C over a long k: threads compute blocks of k, which are then added in order ----------------------------
 
-constexpr int64_t kMaxBlockOutput = 1 << 16;
+constexpr int64_t kMaxBlockOutput = 1 << 13;  // a thread: where there is more, tiles cost less than sums of blocks
 
 template <class T>
 bool splits_k(const Contraction<T>& job, int64_t threads) {
-  return threads > 1 && job.batch == 1 && job.m * job.n <= kMaxBlockOutput &&
+  return threads > 1 && job.batch == 1 && job.m * job.n <= kMaxBlockOutput * threads &&
          job.k_end - job.k_begin >= 4 * threads * kDepth;
 }
 
@@ -235,14 +235,15 @@ struct BlockSums {
 
   void run(int64_t threads) {
     int64_t blocks = ceil_div(job.k_end - job.k_begin, kDepth), round = 8 * threads;
-    sums = (T*)nl_scratch(0, round * job.m * job.n * sizeof(T));
+    sums = (T*)nl_scratch(0, (round * job.m * job.n + kWidth<T>)*sizeof(T));
     for (int64_t first = 0; first < blocks; first += round) {
       int64_t count = min_of(round, blocks - first);
       parallel_for(count, 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; i++) compute(first + i, sums + i * job.m * job.n);
       });
-      parallel_for(job.m, grain_of(job.n * count), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; i++) add_row(i, count, job.add || first > 0);
+      const int64_t vectors = ceil_div(job.n, kWidth<T>);
+      parallel_for(vectors, grain_of(kWidth<T> * job.m * count), [&](int64_t begin, int64_t end) {
+        for (int64_t v = begin; v < end; v++) add_columns(v * kWidth<T>, count, job.add || first > 0);
       });
     }
     if (job.finish) job.finish(job.owner, 0, 0, job.m, 0, job.n);
@@ -258,17 +259,21 @@ struct BlockSums {
     run_tiles(part, 1);
   }
 
-  void add_row(int64_t i, int64_t count, bool add) const {
+  // A vector of columns; what it reads behind the end of the last block is not used.
+  void add_columns(int64_t first, int64_t count, bool add) const {
+    using V = typename Simd<T>::V;
     Columns<T> columns;
-    for (int64_t j = 0; j < job.n; j += kTileColumns<T>) {
-      columns.find(job.c.columns, j, int(min_of(kTileColumns<T>, job.n - j)));
-      for (int l = 0; l < columns.count; l++) {
-        T* to = job.c.data + i * job.c.row_stride + (columns.direct ? columns.offset[0] + l : columns.offset[l]);
-        const T* from = sums + i * job.n + j + l;
-        T sum = add ? *to + from[0] : from[0];
-        for (int64_t b = 1; b < count; b++) sum += from[b * job.m * job.n];
-        *to = sum;
-      }
+    columns.find(job.c.columns, first, int(min_of(kWidth<T>, job.n - first)));
+    const T* from = sums + first;
+    T* row = job.c.data;
+    for (int64_t i = 0; i < job.m; i++, from += job.n, row += job.c.row_stride) {
+      T block[kWidth<T>] = {};
+      T* to = columns.direct ? row + columns.offset[0] : block;
+      if (add && !columns.direct) columns.get(row, block);
+      V sum = add ? load<V>(to) + load<V>(from) : load<V>(from);
+      for (int64_t b = 1; b < count; b++) sum += load<V>(from + b * job.m * job.n);
+      store(to, sum);
+      if (!columns.direct) columns.put(block, row);
     }
   }
 };
