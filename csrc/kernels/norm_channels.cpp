@@ -17,6 +17,10 @@ struct Pieces {
   const T* end;
 
   Strided<T> in(int64_t piece) const { return {data + piece * stride, step, end}; }
+  // Whether whole steps of all pieces may be read where they are.
+  bool readable(int64_t pieces, int64_t size) const {
+    return step == 1 && stride >= 0 && end - (data + (pieces - 1) * stride) >= whole_steps(size);
+  }
   // Memory would idle while a piece is computed, so those of the next group are asked for meanwhile.
   void prefetch(int64_t piece, int64_t size) const {
     if (step != 1) return;
@@ -65,23 +69,32 @@ struct Groups {
   }
 };
 
-// T of the sums of all pieces, where term(piece, i, count, buffer) gives elements as the sources of TreeRow do; the
-// sums are left in `sums`, which has room for whole steps and kWidth more. `memory` has room for a group of short rows.
-template <class T, class F>
-T sum_of(int64_t pieces, int64_t size, const F& term, T* sums, T* memory) {
+// T of the sums of all pieces, where source(piece, i, count, buffer) gives elements as the sources of TreeRow do and
+// term_at(piece) what is added up of them. The sums are left in `sums`, which has room for whole steps and kWidth more.
+// `memory` has room for a group of short rows.
+template <class T, class F, class TermAt>
+T sum_of(int64_t pieces, int64_t size, const F& source, const TermAt& term_at, T* sums, T* memory) {
   constexpr int W = Simd<T>::kWidth;
   int64_t p = 0;
   for (; is_short<T>(size) && p + max_of(1, W / 4) <= pieces; p += W) {
     const T* rows[W];
     for (int r = 0; r < W; r++) {
-      rows[r] = p + r < pieces ? term(p + r, 0, size, memory + r * whole_steps(size)) : rows[0];
+      rows[r] = p + r < pieces ? source(p + r, 0, size, memory + r * whole_steps(size)) : rows[0];
     }
-    store(sums + p, TreeRow<Sum<T>>::several([&](int r) { return rows[r]; }, size));
+    auto term_of_row = [&](int r) { return term_at(p + r < pieces ? p + r : p); };
+    store(sums + p, TreeRow<Sum<T>>::several([&](int r) { return rows[r]; }, size, term_of_row));
   }
   for (; p < pieces; p++) {
-    sums[p] = TreeRow<Sum<T>>::run([&](int64_t i, int64_t n, T* buffer) { return term(p, i, n, buffer); }, size);
+    auto piece = [&](int64_t i, int64_t n, T* buffer) { return source(p, i, n, buffer); };
+    sums[p] = TreeRow<Sum<T>>::run(piece, size, term_at(p));
   }
   return TreeRow<Sum<T>>::run(Strided<T>{sums, 1, sums + whole_steps(pieces)}, pieces);
+}
+
+// What is added up where a source gives the terms themselves.
+template <class T>
+auto themselves(int64_t) {
+  return typename TreeRow<Sum<T>>::Element();
 }
 
 template <class T>
@@ -92,6 +105,12 @@ int64_t room_for_sums(int64_t pieces) {
 constexpr int64_t kShortRows = 16 << 10;  // bytes of a group of short rows
 constexpr int64_t kAhead = 32 << 10;      // elements of the largest group that is asked for ahead
 
+// Whether the next group is to be asked for; short pieces have been, by those of this one.
+template <class T>
+bool is_asked_for(int64_t pieces, int64_t size) {
+  return pieces * size <= kAhead && !(is_short<T>(size) && pieces <= Simd<T>::kWidth);
+}
+
 template <class T>
 int forward(const Call& call) {
   using V = typename Simd<T>::V;
@@ -100,7 +119,7 @@ int forward(const Call& call) {
   const int64_t pieces = groups.pieces(), size = groups.size;
   const T n = T(pieces * size), eps = T(double_of(call.attr[1]));
   const bool stream = y.strides[3] == 1 && streams<T>(y, size, groups.count() * pieces);
-  const int64_t ahead = pieces * size <= kAhead ? size : 0;
+  const int64_t ahead = is_asked_for<T>(pieces, size) ? size : 0;
   parallel_for(groups.count(), grain_of(2 * pieces * size), [&](int64_t begin, int64_t stop) {
     T* sums = (T*)nl_scratch(1, room_for_sums<T>(pieces) * sizeof(T));
     T* memory = (T*)nl_scratch(2, kShortRows);
@@ -108,16 +127,11 @@ int forward(const Call& call) {
     for (int64_t g = begin; g < stop; g++) {
       const Pieces<T> from = groups.of<T>(x, g), to = groups.of<T>(y, g), next = groups.of<T>(x, g + 1);
       auto elements = [&](int64_t p, int64_t i, int64_t count, T* room) { return from.in(p)(i, count, room); };
-      const T mean = sum_of(pieces, size, elements, sums, memory) / n;
-      auto squares = [&](int64_t p, int64_t i, int64_t count, T* room) {
-        const T* in = from.in(p)(i, count, room);
-        for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
-          const V centred = load<V>(in + k) - splat<V>(mean);
-          store(room + k, centred * centred);
-        }
-        return (const T*)room;
+      const T mean = sum_of(pieces, size, elements, themselves<T>, sums, memory) / n;
+      auto square_at = [=](int64_t) {
+        return [=, m = splat<V>(mean)](V v, const T*, int64_t) { return (v - m) * (v - m); };
       };
-      const T variance = sum_of(pieces, size, squares, sums, memory) / n;
+      const T variance = sum_of(pieces, size, elements, square_at, sums, memory) / n;
       const T inverse = T(1) / square_root(variance + eps);
       const Strided<T> weights = groups.channels<T>(weight, g), biases = groups.channels<T>(bias, g);
       for (int64_t p = 0; p < pieces; p++) {
@@ -151,7 +165,7 @@ int backward(const Call& call) {
   const bool stream = to_x.strides[3] == 1 && streams<T>(to_x, size, groups.count() * pieces);
   T* of_grad = (T*)nl_scratch(0, 2 * channels * pitch * sizeof(T));  // s1 and s2, every channel's side by side
   T* of_product = of_grad + channels * pitch;
-  const int64_t ahead = pieces * size <= kAhead ? size : 0;
+  const int64_t ahead = is_asked_for<T>(pieces, size) ? size : 0;
   parallel_for(groups.count(), grain_of(3 * pieces * size), [&](int64_t begin, int64_t stop) {
     T* sums = (T*)nl_scratch(1, 2 * room_for_sums<T>(pieces) * sizeof(T));
     T* weighted = sums + room_for_sums<T>(pieces);
@@ -163,10 +177,10 @@ int backward(const Call& call) {
       const T mean = groups.statistic<T>(call.in[3], g);
       const T inverse = T(1) / square_root(groups.statistic<T>(call.in[4], g) + eps);
       const Strided<T> weights = groups.channels<T>(weight, g);
-      auto mean_of = [&](const auto& term, T* all_kept) {
+      auto mean_of = [&](const auto& source, const auto& term_at, T* all_kept) {
         int64_t step;
         T* kept = groups.kept(all_kept, pitch, g, &step);
-        sum_of(pieces, size, term, sums, memory);
+        sum_of(pieces, size, source, term_at, sums, memory);
         for (int64_t p = 0; p < pieces; p++) {
           kept[p * step] = sums[p];
           weighted[p] = weights.data[p * weights.stride] * sums[p];
@@ -174,6 +188,11 @@ int backward(const Call& call) {
         return TreeRow<Sum<T>>::run(Strided<T>{weighted, 1, weighted + whole_steps(pieces)}, pieces) / n;
       };
       auto gradient = [&](int64_t p, int64_t i, int64_t count, T* buffer) { return by.in(p)(i, count, buffer); };
+      auto times_normal_at = [=](int64_t p) {
+        return [in = from.in(p).data, m = splat<V>(mean), by = splat<V>(inverse)](V v, const T*, int64_t i) {
+          return v * ((load<V>(in + i) - m) * by);
+        };
+      };
       auto product = [&](int64_t p, int64_t i, int64_t count, T* buffer) {
         const T *in = from.in(p)(i, count, room[0]), *g_in = by.in(p)(i, count, room[1]);
         for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
@@ -181,7 +200,9 @@ int backward(const Call& call) {
         }
         return (const T*)buffer;
       };
-      const T mean_gradient = mean_of(gradient, of_grad), mean_product = mean_of(product, of_product);
+      const T mean_gradient = mean_of(gradient, themselves<T>, of_grad);
+      const T mean_product = from.readable(pieces, size) ? mean_of(gradient, times_normal_at, of_product)
+                                                         : mean_of(product, themselves<T>, of_product);
       for (int64_t p = 0; p < pieces; p++) {
         const V w = splat<V>(weights.data[p * weights.stride]);
         next.prefetch(p, ahead);
@@ -199,13 +220,15 @@ int backward(const Call& call) {
     }
     if (stream) stream_fence();
   });
-  for (int64_t c = 0; c < channels; c++) {
-    auto total = [=](const T* s) {
-      return TreeRow<Sum<T>>::run(Strided<T>{s + c * pitch, 1, s + (c + 1) * pitch}, batch);
-    };
-    ((T*)call.out[1].data)[c] = total(of_product);
-    ((T*)call.out[2].data)[c] = total(of_grad);
-  }
+  parallel_for(channels, grain_of(16 * batch), [&](int64_t begin, int64_t stop) {
+    for (int64_t c = begin; c < stop; c++) {
+      auto total = [=](const T* s) {
+        return TreeRow<Sum<T>>::run(Strided<T>{s + c * pitch, 1, s + (c + 1) * pitch}, batch);
+      };
+      ((T*)call.out[1].data)[c] = total(of_product);
+      ((T*)call.out[2].data)[c] = total(of_grad);
+    }
+  });
   return kOk;
 }
 
