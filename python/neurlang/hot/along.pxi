@@ -1,18 +1,23 @@
 # along.pxi: functions along one axis: scans, sums of squares, sorting, the first k, search.
 
+cdef Tensor along(int op, Tensor t, object dim):
+    """Runs a row whose result has t's shape and dtype along `dim`."""
+    cdef int axis
+    if t.d.rank == 0:
+        return view_reshape(along(op, with_axis(t), dim), (), "reshape")
+    axis = axis_of(rows[op].name, dim, t.d.rank)
+    return call(op, (t,), dims_of(&t.d), dtype_id(t.d.dtype), (axis,), numel(t.d))
+
+
 cdef Tensor scan(int op, object x, object dim):
     """A scan row along `dim`, after the row's promotion."""
     cdef Tensor t = need_tensor(x, rows[op].name)
-    cdef int kind = dtype_id(t.d.dtype), axis
+    cdef int kind = dtype_id(t.d.dtype)
     if specs[op].promote_int64 and kind < I64:
         kind = I64
     elif specs[op].promote_float and not is_float(kind):
         kind = default_float
-    t = cast(t, kind)
-    if t.d.rank == 0:
-        return view_reshape(scan(op, with_axis(t), dim), (), "reshape")
-    axis = axis_of(rows[op].name, dim, t.d.rank)
-    return call(op, (t,), dims_of(&t.d), kind, (axis,), numel(t.d))
+    return along(op, cast(t, kind), dim)
 
 
 def cumsum(input, dim, *, dtype=None):

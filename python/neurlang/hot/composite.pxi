@@ -1,14 +1,5 @@
 # composite.pxi: composites with native kernels, norms and attention among them: arguments checked, then `call`.
 
-cdef Tensor along(str op, object x, object dim):
-    cdef Tensor t = one_float(op, x)
-    cdef int axis
-    if t.d.rank == 0:
-        return view_reshape(along(op, with_axis(t), dim), (), "reshape")
-    axis = axis_of(op, dim, t.d.rank)
-    return call(OP[op], (t,), dims_of(&t.d), dtype_id(t.d.dtype), (axis,), numel(t.d))
-
-
 cdef Tensor one_float(str op, object x):
     cdef Tensor t = need_tensor(x, op)
     return cast(t, default_float) if not is_float(dtype_id(t.d.dtype)) else t
@@ -20,7 +11,7 @@ def softmax(input, dim):
     >>> neurlang.softmax(neurlang.zeros(4), 0).tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
-    return along("softmax", input, dim)
+    return along(OP["softmax"], one_float("softmax", input), dim)
 
 
 def log_softmax(input, dim):
@@ -29,7 +20,7 @@ def log_softmax(input, dim):
     >>> neurlang.log_softmax(neurlang.tensor([0.0, -200.0]), 0).tolist()
     [0.0, -200.0]
     """
-    return along("log_softmax", input, dim)
+    return along(OP["log_softmax"], one_float("log_softmax", input), dim)
 
 
 cdef Tensor gradient_along(str op, object grad, object output, object dim):
