@@ -45,12 +45,16 @@ bool supports_avx512() {
   return supports_avx2() && all(Cpuid(7, 0).ebx, kFeatures) && system_saves(kZmm);
 }
 
+bool has_byte_dots() { return supports_avx512() && all(Cpuid(7, 0).ecx, bit_AVX512VNNI); }
+
 #elif defined(__aarch64__)
 
+bool has_byte_dots() { return false; }
 bool supports_neon() { return true; }  // part of every 64-bit ARM processor
 
 #else
 
+bool has_byte_dots() { return false; }
 bool supports_generic() { return true; }
 
 #endif
@@ -97,3 +101,8 @@ std::vector<std::string> isa_supported() {
 }
 
 }  // namespace nl
+
+extern "C" int nl_has_byte_dots(void) {
+  static const bool has = nl::has_byte_dots();
+  return has;
+}

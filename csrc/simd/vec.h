@@ -215,6 +215,15 @@ typedef short nl_pairs __attribute__((vector_size(NL_VEC_BYTES)));
 #define vi32_pairs(a, b) (((a) << 16 >> 16) * ((b) << 16 >> 16) + ((a) >> 16) * ((b) >> 16))
 #endif
 
+// ---- sum + a0 b0 + a1 b1 + a2 b2 + a3 b3 of the bytes in every lane, those of a unsigned: only where
+// nl_has_byte_dots() --
+#if NL_VEC_BYTES == 64
+NL_FN vi32 vi32_add_dots(vi32 sum, vi32 a, vi32 b) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));  // by name: the level does not ask for AVX512-VNNI
+  return sum;
+}
+#endif
+
 // ---- 16-bit floats: to float32, exactly, and back, to nearest even, once; NaN stays NaN ---------------------------
 #define NL_BFLOAT16(F, I, U, H)                                                         \
   NL_FN F F##_from_bf16(H x) { return (F)(CONVERT(U, x) << 16); }                       \
