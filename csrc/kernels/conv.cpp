@@ -45,7 +45,7 @@ struct Forward {
   const Call& call;
   Geometry g;
   Stage<T> stage;
-  Weights<T> weights;
+  PackedWeights<T> weights;
   int64_t* offset;  // of each channel in the stage
 
   explicit Forward(const Call& c)
@@ -90,8 +90,8 @@ struct InputGradient {
   const Call& call;
   Geometry g;
   Stage<T> stage;
-  Weights<T> weights;  // k runs over (residue, tap, output)
-  int64_t* offset;     // of each k in the stage
+  PackedWeights<T> weights;  // k runs over (residue, tap, output)
+  int64_t* offset;           // of each k in the stage
 
   explicit InputGradient(const Call& c)
       : call(c),

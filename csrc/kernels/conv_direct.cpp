@@ -22,7 +22,7 @@ struct Direct {
   int64_t channels;  // of a group
   Axis y, x;
   bool in_place;  // one tap that sees all of an image, which is one row then: nothing has to be staged
-  Weights<T> weights;
+  PackedWeights<T> weights;
   int64_t* offset = nullptr;  // of each k in the staged rows
 
   int64_t groups() const { return images.shape[1] / channels; }
@@ -291,7 +291,7 @@ template <class T>
 bool forward(const Call& call) {
   const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
   const int64_t taps = g.taps(), channels = g.group_channels(), lines = g.group_outputs(), depth = taps * channels;
-  return convolve<T>(call, g.y, g.x, channels, lines, false, [&](const Weights<T>& weights) {
+  return convolve<T>(call, g.y, g.x, channels, lines, false, [&](const PackedWeights<T>& weights) {
     const T* w = contiguous<T>(call.in[1]);
     weights.fill(g.groups, [=](T* to, const Slice& slice) {
       const T* from = w + (slice.batch * lines + slice.line) * depth;  // as (channel, tap)
@@ -309,7 +309,7 @@ bool input_gradient(const Call& call) {
   auto seen = [](const Axis& a) {
     return Axis{a.output, a.kernel, a.input, 1, (a.kernel - 1) * a.dilation - a.pad, a.dilation};
   };
-  return convolve<T>(call, seen(g.y), seen(g.x), outputs, lines, true, [&](const Weights<T>& weights) {
+  return convolve<T>(call, seen(g.y), seen(g.x), outputs, lines, true, [&](const PackedWeights<T>& weights) {
     const T* w = contiguous<T>(call.in[1]);
     const T* end = w + g.outputs * lines * taps;
     weights.fill(g.groups, [=](T* to, const Slice& slice) {

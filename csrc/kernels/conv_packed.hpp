@@ -17,7 +17,7 @@ bool is_turned(int64_t lines, int64_t depth, int64_t pixels) {
 // packed once: [group][panel][k][pitch]. Panels are of rows, or of columns where the product is turned; a product may
 // be of the k from `first_k` on.
 template <class T>
-struct Weights {
+struct PackedWeights {
   int64_t lines, depth;  // of a group
   bool turned, packs;
   T* data = nullptr;
@@ -44,7 +44,7 @@ struct Weights {
   }
 
   static Panel<T> fetch(const void* source, const Slice& slice, T*) {
-    const Weights& w = *(const Weights*)source;
+    const PackedWeights& w = *(const PackedWeights*)source;
     T* panel = w.data + (slice.batch * w.panels() + slice.index) * w.panel_size();
     return {panel + (w.first_k + slice.k) * w.pitch(), 1, w.pitch()};
   }

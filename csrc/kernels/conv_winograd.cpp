@@ -13,6 +13,8 @@
 namespace nl::NL_ISA {
 namespace {
 
+using V = Simd<float>::V;
+constexpr int W = kWidth<float>;
 constexpr int kTaps = 9;
 constexpr int kLines = kPackedRows<float>;             // tiles in a panel of V, with what fills its vectors
 constexpr int kOutputs = kTileColumns<float>;          // in a panel of U
@@ -23,7 +25,7 @@ constexpr int64_t kFewestPanels = 4, kMostPanels = 8;  // in a block: it reads a
 
 // U: [group][panel of outputs][element][channel][output of the panel].
 template <class F>
-struct Weights {
+struct TransformedWeights {
   static constexpr int kElements = F::kSide * F::kSide;
   int64_t groups, channels, outputs;  // of a group
   float* data = nullptr;
@@ -75,7 +77,7 @@ struct Convolution {
   const View &images, &result;
   const Epilogue* epilogue;
   int64_t pad_y, pad_x;
-  Weights<F> weights;
+  TransformedWeights<F> weights;
 
   int64_t tile_rows() const { return ceil_div(result.shape[2], 2); }
   int64_t tile_columns() const { return ceil_div(result.shape[3], 2); }
@@ -87,7 +89,7 @@ struct Convolution {
 // Some panels of tiles, numbered through rows and images; they need not begin or end with a row.
 template <class F>
 struct Block {
-  static constexpr int kElements = Weights<F>::kElements;
+  static constexpr int kElements = TransformedWeights<F>::kElements;
   const Convolution<F>& conv;
   int64_t group;
   int64_t first, stop, panels;  // tiles, and the panels that they make
@@ -335,7 +337,7 @@ void Convolution<F>::run() const {
 
 // Memory for the transformed weights, and whether they are there already.
 template <class F>
-bool prepare(const Call& call, Weights<F>& weights) {
+bool prepare(const Call& call, TransformedWeights<F>& weights) {
   const int64_t bytes = weights.size() * int64_t(sizeof(float));
   weights.data = (float*)(call.kept ? nl_keep(call.kept, bytes) : nl_scratch(2, bytes));
   return call.kept && call.kept->ready;
@@ -344,7 +346,7 @@ bool prepare(const Call& call, Weights<F>& weights) {
 template <class F>
 void forward(const Call& call) {
   const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
-  Weights<F> weights = {g.groups, g.group_channels(), g.group_outputs()};
+  TransformedWeights<F> weights = {g.groups, g.group_channels(), g.group_outputs()};
   if (!prepare(call, weights)) {
     const float* w = contiguous<float>(call.in[1]);
     const int64_t line_size = g.group_channels() * kTaps;
@@ -364,7 +366,7 @@ void conv2d_winograd(const Call& call) { call.attr[0] == 1 ? forward<Stride1>(ca
 // The windows of the gradient see maps that are padded to what their taps reach, and the taps in reverse.
 void conv2d_winograd_input(const Call& call) {
   const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
-  Weights<Stride1> weights = {g.groups, g.group_outputs(), g.group_channels()};
+  TransformedWeights<Stride1> weights = {g.groups, g.group_outputs(), g.group_channels()};
   if (!prepare(call, weights)) {
     const float* w = contiguous<float>(call.in[1]);
     const int64_t map_size = g.group_channels() * kTaps;

@@ -9,11 +9,13 @@
 namespace nl::NL_ISA {
 namespace {
 
-using V = Simd<float>::V;
-constexpr int W = kWidth<float>;
+struct Transforms {
+  using V = Simd<float>::V;
+  static constexpr int W = kWidth<float>;
+};
 
 // F(2x2, 3x3): tiles of 4x4 inputs, 16 products a channel instead of 36.
-struct Stride1 {
+struct Stride1 : Transforms {
   static constexpr int kStep = 2;    // inputs from one tile to the next
   static constexpr int kInputs = 4;  // that a tile sees
   static constexpr int kSide = 4;    // elements of a transformed tile, a way
@@ -37,7 +39,7 @@ struct Stride1 {
 };
 
 // The taps 0 and 2 see even inputs only, at stride 1: F(2, 2) of them, and tap 1 for itself. 25 products instead of 36.
-struct Stride2 {
+struct Stride2 : Transforms {
   static constexpr int kStep = 4, kInputs = 5, kSide = 5;
 
   __attribute__((always_inline)) static void spread(const V (&x)[kInputs], V (&to)[kSide]) {
