@@ -21,7 +21,7 @@ struct KthOfRow {
 
   const T* x;
   int64_t step;
-  bool shared;
+  bool shared, nan_wins;
 
   // Elements of the row: all n of them, or those whose keys and places have been collected.
   struct Part {
@@ -134,8 +134,11 @@ struct KthOfRow {
     shared ? parallel_for(stretches, 1, some) : some(0, stretches);
   }
 
-  // The place of the element of rank k among n.
+  // The place of the element of rank k among n; of the first NaN if there is one and NaNs win.
   int64_t find(int64_t n, int64_t k) const {
+    if (nan_wins) {
+      if (const int64_t place = first_nan(n); place >= 0) return place;
+    }
     Part part{nullptr, nullptr, n};
     for (int slot = 1; part.n > kFew; slot = 4 - slot) {  // what is read and what is written take turns
       Range range = estimate(part, k);
@@ -146,6 +149,36 @@ struct KthOfRow {
     }
     const Found found = select(part, k);
     return place_of(part, found.key, k - found.below);
+  }
+
+  // The place of the first NaN among n elements, or -1.
+  int64_t first_nan(int64_t n) const {
+    if constexpr (!kIsFloat<T>) return -1;
+    const Part all{nullptr, nullptr, n};
+    const int64_t stretches = ceil_div(n, kStretch);
+    int64_t* found = (int64_t*)nl_scratch(2, stretches * sizeof(int64_t));
+    over_stretches(all, [=](int64_t s, int64_t first, int64_t count) { found[s] = first_nan_in(first, count); });
+    for (int64_t s = 0; s < stretches; s++) {
+      if (found[s] >= 0) return found[s];
+    }
+    return -1;
+  }
+
+  int64_t first_nan_in(int64_t first, int64_t count) const {
+    alignas(64) Key buffer[512];
+    for (int64_t end = first + count; first < end; first += 512) {
+      const int64_t size = min_of(512, end - first);
+      KeyV found = {};
+      const Key* keys = keys_in({nullptr, nullptr, end}, first, size, buffer);
+      int64_t i = 0;
+      for (; i + Simd<Key>::kWidth <= size; i += Simd<Key>::kWidth) {
+        found |= KeyV(load<KeyV>(keys + i) == splat<KeyV>(highest<Key>()));
+      }
+      for (int64_t k = ANY(found) ? 0 : i; k < size; k++) {
+        if (keys[k] == highest<Key>()) return first + k;
+      }
+    }
+    return -1;
   }
 
   // A key, and how many are below it.
@@ -193,6 +226,7 @@ void kth_along(const Call& call) {
   const View &x = call.in[0], &value = call.out[0], &place = call.out[1];
   const int axis = int(call.attr[0]);
   const int64_t n = x.shape[axis], rank = call.attr[1];
+  const bool nan_wins = call.attr[2] != 0;
   Walk<3> kept;
   for (int d = 0; d < x.rank; d++) {
     if (d != axis) kept.add_axis(x.shape[d], {x.strides[d], value.strides[d], place.strides[d]});
@@ -202,7 +236,7 @@ void kth_along(const Call& call) {
     auto c = kept.seek(begin);
     for (int64_t i = begin; i < end; i++, kept.next(c)) {
       const T* row = (const T*)x.data + c.at[0];
-      const int64_t at = KthOfRow<T>{row, x.strides[axis], shared}.find(n, rank);
+      const int64_t at = KthOfRow<T>{row, x.strides[axis], shared, nan_wins}.find(n, rank);
       ((T*)value.data)[c.at[1]] = row[at * x.strides[axis]];
       ((int64_t*)place.data)[c.at[2]] = at;
     }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import neurlang as nl
+from neurlang.ops.table import ROWS
 
 from .contraction import Array, same, tensor
 from .reduction import numbers, on_all_threads, shape_around
@@ -207,6 +208,20 @@ def test_kthvalue_and_median_are_torchs(rng: np.random.Generator, torch: Any) ->
     np.testing.assert_array_equal(values.numpy(), [np.nan, 2.0])
     assert places.tolist() == torch.from_numpy(x).median(1).indices.tolist()
     assert np.isnan(nl.median(tensor(x)).item())
+
+
+@pytest.mark.parametrize("n", [1, 5, 40, 600, 40_000, 300_000])
+def test_a_nan_anywhere_is_the_median(rng: np.random.Generator, n: int) -> None:
+    for rows, dtype in ((3, np.float32), (1, np.float64)):
+        x = rng.standard_normal((rows, n)).astype(dtype)
+        for where in (None, 0, n // 2, n - 1):
+            if where is not None:
+                x[0, where] = x[0, n - 1] = -np.nan
+            values, places = nl.median(tensor(x), 1)
+            best, at = ROWS["kth"].numpy(np, x, 1, (n - 1) // 2, 1)
+            np.testing.assert_array_equal(values.numpy(), best[:, 0])
+            np.testing.assert_array_equal(places.numpy(), at[:, 0])
+            x[0, :] = rng.standard_normal(n)
 
 
 def test_0d_and_bad_arguments() -> None:

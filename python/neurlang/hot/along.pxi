@@ -175,14 +175,15 @@ def topk(input, k, dim=-1, largest=True, sorted=True):
     return Extremes(*with_places(OP["topk"], x, axis, count, (axis, count, 1 if largest else 0)))
 
 
-def _kth(input, int dim, k):
-    """The element that is number k, from 0, in order along an axis, which stays with extent 1, and its place."""
+def _kth(input, int dim, k, nan_wins):
+    """The element that is number k, from 0, in order along an axis, which stays with extent 1, and its place; where NaNs
+    win, the first one if there is any."""
     cdef Tensor x = input
     cdef int axis = own_axis("kthvalue", x, dim)
     sortable("kthvalue", x, axis)
     if not 0 <= k < x.d.shape[axis]:
         raise ShapeError(f"kthvalue: there is no element number {k} along axis {axis} of the {describe(x)}")
-    return with_places(OP["kth"], x, axis, 1, (axis, k))
+    return with_places(OP["kth"], x, axis, 1, (axis, k, 1 if nan_wins else 0))
 
 
 def searchsorted(sorted_sequence, input, *, out_int32=False, right=False, side=None):

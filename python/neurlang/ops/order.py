@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,13 +48,22 @@ def kthvalue(F: Any, input: Tensor, k: int, dim: int = -1, keepdim: bool = False
     >>> values.item(), indices.item()
     (3, 2)
     """
-    axis = F._axis("kthvalue", input, dim)
+    return _kth(F, "kthvalue", input, k, dim, keepdim, False)
+
+
+def _kth(F: Any, op: str, input: Tensor, k: int | None, dim: int, keepdim: bool, nan_wins: bool) -> Any:
+    """Number k of all along `dim`, or the middle one."""
+    axis = F._axis(op, input, dim)
     extent = input.shape[axis] if input.ndim else 1
+    if extent == 0:
+        raise F.ShapeError(f"{op}: axis {axis} of the input is empty")
+    if k is None:
+        k = (extent + 1) // 2
     if not 1 <= k <= extent:
-        raise F.ShapeError(f"kthvalue: k = {k} must be from 1 to {extent}, the extent of axis {axis}")
+        raise F.ShapeError(f"{op}: k = {k} must be from 1 to {extent}, the extent of axis {axis}")
     if input.ndim == 0:
         return F.topk(input, 1)
-    parts = F._kth(input, axis, k - 1)
+    parts = F._kth(input, axis, k - 1, nan_wins)
     return F.Extremes(*(parts if keepdim else (part.squeeze(axis) for part in parts)))
 
 
@@ -66,19 +74,8 @@ def median(F: Any, input: Tensor, dim: int | None = None, keepdim: bool = False)
     2
     """
     if dim is None:
-        return median(F, input.reshape(-1), 0)[0]
-    axis = F._axis("median", input, dim)
-    extent = input.shape[axis] if input.ndim else 1
-    if extent == 0:
-        raise F.ShapeError(f"median: axis {axis} is empty, which has no median")
-    values, indices = kthvalue(F, input, (extent + 1) // 2, axis, keepdim)
-    if input.dtype.is_floating_point and input.ndim:
-        numbers = input.detach()
-        place = F.argmax(numbers, axis, True)  # of the first NaN, if there is one
-        unknown = F.isnan(F.gather(numbers, axis, place)).reshape(indices.shape)
-        values = F.where(unknown, math.nan, values)
-        indices = F.where(unknown, place.reshape(indices.shape), indices)
-    return F.Extremes(values, indices)
+        return _kth(F, "median", input.reshape(-1), None, 0, False, True)[0]
+    return _kth(F, "median", input, None, dim, keepdim, True)
 
 
 def unique(

@@ -242,9 +242,15 @@ def topk(np: Any, x: Array, axis: int, k: int, descending: int) -> tuple[Array, 
     return np.take(values, range(k), axis), np.take(places, range(k), axis)
 
 
-def kth(np: Any, x: Array, axis: int, k: int) -> tuple[Array, Array]:
+def kth(np: Any, x: Array, axis: int, k: int, nan_wins: int) -> tuple[Array, Array]:
     values, places = sort(np, x, axis, 0)
-    return np.take(values, [k], axis), np.take(places, [k], axis)
+    value, place = np.take(values, [k], axis), np.take(places, [k], axis)
+    if nan_wins and x.dtype.kind == "f":
+        unknown = np.isnan(x)
+        found = unknown.any(axis, keepdims=True)
+        value = np.where(found, x.dtype.type(np.nan), value)
+        place = np.where(found, unknown.argmax(axis, keepdims=True), place)
+    return value, place
 
 
 def searchsorted(np: Any, sequence: Array, x: Array, right: int) -> Array:

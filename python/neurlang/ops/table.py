@@ -582,8 +582,9 @@ TABLE: tuple[Row, ...] = (
             numpy=lambda np, *args: ref.sort(np, *args)[1], stablehlo="sort"),
     _kernel("topk", "sort", "T->T,i64", "The first k in order, and their places", "input", "axis k descending",
             shape="checked", grad=d.sort, numpy=ref.topk),
-    _kernel("kth", "sort", "T->T,i64", "The element that is number k, from 0, in order, and its place", "input",
-            "axis k", shape="checked", grad=d.sort, numpy=ref.kth, binding="internal"),
+    _kernel("kth", "sort", "T->T,i64", "The element that is number k, from 0, in order, or the first NaN if NaNs win, "
+            "and its place", "input", "axis k nan_wins", shape="checked", grad=d.sort, numpy=ref.kth,
+            binding="internal"),
     _kernel("searchsorted", "sort", "T,T->i64", "How many elements of a sorted row each of some numbers comes after",
             "sorted_sequence input", "right", shape="checked", numpy=ref.searchsorted),
 
