@@ -252,8 +252,7 @@ struct Direct {
     offset = (int64_t*)nl_scratch(2, weights.depth * int64_t(sizeof(int64_t)) + (call.kept ? 0 : bytes));
     weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : offset + weights.depth);
     list_offsets(rows, flipped);
-    if (!call.kept || !call.kept->ready) pack();
-    if (call.kept) call.kept->ready = true;
+    make_once(call.kept, pack);
 
     // Units that threads share are cut so that the panels of weights come out even.
     const int64_t tiles = row_panels(rows * x.output);

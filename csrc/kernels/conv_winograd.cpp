@@ -335,27 +335,27 @@ void Convolution<F>::run() const {
   });
 }
 
-// Memory for the transformed weights, and whether they are there already.
-template <class F>
-bool prepare(const Call& call, TransformedWeights<F>& weights) {
+// The weights transformed, whose taps `pack` lays out.
+template <class F, class Pack>
+TransformedWeights<F> transformed(const Call& call, TransformedWeights<F> weights, const Pack& pack) {
   const int64_t bytes = weights.size() * int64_t(sizeof(float));
   weights.data = (float*)(call.kept ? nl_keep(call.kept, bytes) : nl_scratch(2, bytes));
-  return call.kept && call.kept->ready;
+  make_once(call.kept, [&] {
+    const float* w = contiguous<float>(call.in[1]);
+    weights.fill([=](float* to, int64_t group, int64_t map, const Slice& slice) { pack(w, to, group, map, slice); });
+  });
+  return weights;
 }
 
 template <class F>
 void forward(const Call& call) {
   const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
-  TransformedWeights<F> weights = {g.groups, g.group_channels(), g.group_outputs()};
-  if (!prepare(call, weights)) {
-    const float* w = contiguous<float>(call.in[1]);
-    const int64_t line_size = g.group_channels() * kTaps;
-    weights.fill([=](float* to, int64_t group, int64_t channel, const Slice& slice) {
-      const float* from = w + (group * g.group_outputs() + slice.line) * line_size + channel * kTaps;
-      pack_transposed(from, line_size, slice, to);
-    });
-    if (call.kept) call.kept->ready = true;
-  }
+  const int64_t line_size = g.group_channels() * kTaps;
+  auto pack = [=](const float* w, float* to, int64_t group, int64_t channel, const Slice& slice) {
+    const float* from = w + (group * g.group_outputs() + slice.line) * line_size + channel * kTaps;
+    pack_transposed(from, line_size, slice, to);
+  };
+  const auto weights = transformed<F>(call, {g.groups, g.group_channels(), g.group_outputs()}, pack);
   Convolution<F>{call.in[0], call.out[0], call.epilogue, g.y.pad, g.x.pad, weights}.run();
 }
 
@@ -366,22 +366,18 @@ void conv2d_winograd(const Call& call) { call.attr[0] == 1 ? forward<Stride1>(ca
 // The windows of the gradient see maps that are padded to what their taps reach, and the taps in reverse.
 void conv2d_winograd_input(const Call& call) {
   const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
-  TransformedWeights<Stride1> weights = {g.groups, g.group_outputs(), g.group_channels()};
-  if (!prepare(call, weights)) {
-    const float* w = contiguous<float>(call.in[1]);
-    const int64_t map_size = g.group_channels() * kTaps;
+  const int64_t map_size = g.group_channels() * kTaps;
+  auto pack = [=](const float* w, float* to, int64_t group, int64_t map, const Slice& slice) {
     const float* end = w + g.outputs * map_size;
-    weights.fill([=](float* to, int64_t group, int64_t map, const Slice& slice) {
-      Slice taps = slice;
-      taps.depth = kTaps;
-      for (int64_t i = 0; i < slice.depth; i += kTaps, to += kTaps * kOutputs) {
-        const float* from = w + (group * g.group_outputs() + map + i / kTaps) * map_size + slice.line * kTaps;
-        pack_transposed(from, kTaps, end - from - (slice.count - 1) * kTaps, taps, to,
-                        [](int t) { return kTaps - 1 - t; });
-      }
-    });
-    if (call.kept) call.kept->ready = true;
-  }
+    Slice taps = slice;
+    taps.depth = kTaps;
+    for (int64_t i = 0; i < slice.depth; i += kTaps, to += kTaps * kOutputs) {
+      const float* from = w + (group * g.group_outputs() + map + i / kTaps) * map_size + slice.line * kTaps;
+      pack_transposed(from, kTaps, end - from - (slice.count - 1) * kTaps, taps, to,
+                      [](int t) { return kTaps - 1 - t; });
+    }
+  };
+  const auto weights = transformed<Stride1>(call, {g.groups, g.group_outputs(), g.group_channels()}, pack);
   Convolution<Stride1>{call.in[0], call.out[0], call.epilogue, 2 - g.y.pad, 2 - g.x.pad, weights}.run();
 }
 

@@ -12,11 +12,11 @@ class KeptPanels {
   KeptPanels(const Matrix<T>& columns, int64_t k, Kept* kept)
       : panels(ceil_div(columns.lines, kTileColumns<T>)),
         data((T*)nl_keep(kept, panels * kTileColumns<T> * k * int64_t(sizeof(T)))) {
-    if (kept->ready) return;
-    parallel_for(panels * ceil_div(k, kDepth), grain_of(kDepth * kTileColumns<T>), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) pack(columns, k, i / panels * kDepth, i % panels);
+    make_once(kept, [&] {
+      parallel_for(panels * ceil_div(k, kDepth), grain_of(kDepth * kTileColumns<T>), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; i++) pack(columns, k, i / panels * kDepth, i % panels);
+      });
     });
-    kept->ready = true;
   }
 
   Operand<T> operand() const { return {fetch, this}; }

@@ -19,6 +19,14 @@ inline double double_of(int64_t bits) {
   return value;
 }
 
+// Runs `make`, which fills memory; only once where that is kept between the runs of a program.
+template <class F>
+void make_once(Kept* kept, const F& make) {
+  if (kept && kept->ready) return;
+  make();
+  if (kept) kept->ready = true;
+}
+
 // How many items of `work` elements make one chunk.
 inline int64_t grain_of(int64_t work) { return max_of(1, kGrain / max_of(work, 1)); }
 
