@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -51,27 +51,31 @@ class Weights:
 
 
 class Eager:
-    """PyTorch's idiom, for us and for torch."""
+    """PyTorch's idiom, for us and for torch. The first run makes the tensors."""
 
     def __init__(self, lib: Any, weights: Weights) -> None:
         self.lib, self.weights = lib, weights
-        self.tensors: dict[str, Any] = {}
+        self.layers: dict[str, list[Any]] = {}
 
-    def tensor(self, name: str, array: np.ndarray) -> Any:
-        return self.tensors.setdefault(name, self.lib.tensor(array))
+    def tensors(self, name: str, arrays: Callable[[], list[np.ndarray]]) -> list[Any]:
+        if name not in self.layers:
+            self.layers[name] = [self.lib.tensor(a) for a in arrays()]
+        return self.layers[name]
 
     def conv(self, x: Any, name: str, c: int, outputs: int, kernel: int, stride: int, relu: bool = False) -> Any:
-        w = self.tensor(name, self.weights(name, outputs, c, kernel, kernel))
-        scale, shift, mean, var = (
-            self.tensor(f"{name}.{k}", a) for k, a in enumerate(self.weights.norm(name, outputs))
-        )
+        def arrays() -> list[np.ndarray]:
+            return [self.weights(name, outputs, c, kernel, kernel), *self.weights.norm(name, outputs)]
+
+        w, scale, shift, mean, var = self.tensors(name, arrays)
         y = self.lib.conv2d(x, w, None, stride, kernel // 2)
         y = self.lib.nn.functional.batch_norm(y, mean, var, scale, shift, eps=EPS)
         return self.relu(y) if relu else y
 
     def linear(self, x: Any, name: str, c: int, outputs: int) -> Any:
-        w, b = self.weights(name, outputs, c), self.weights(f"{name}.bias", outputs)
-        return self.lib.nn.functional.linear(x, self.tensor(name, w), self.tensor(f"{name}.bias", b))
+        def arrays() -> list[np.ndarray]:
+            return [self.weights(name, outputs, c), self.weights(f"{name}.bias", outputs)]
+
+        return self.lib.nn.functional.linear(x, *self.tensors(name, arrays))
 
     def relu(self, x: Any) -> Any:
         return self.lib.relu(x)
@@ -164,11 +168,13 @@ def cases() -> Iterator[Case]:
 def contenders(image: np.ndarray) -> dict[str, peers.Call]:
     weights, x = Weights(), nl.tensor(image)
     ours = Eager(nl, weights)
+    network(ours, x)
     frozen = nl.trace(lambda x: network(ours, x)).freeze(x)
     calls = {"neurlang frozen": lambda: frozen(x), "neurlang": lambda: network(ours, x)}
     if peers.torch is not None:
         theirs, layouts = Eager(peers.torch, weights), {"torch": peers.torch.tensor(image)}
         layouts["torch channels last"] = peers.channels_last(image)[0]
+        network(theirs, layouts["torch"])
         for name, t in layouts.items():
             calls[name] = peers.without_gradients(lambda t=t: network(theirs, t))
         if peers.with_torch_compile:
