@@ -108,13 +108,14 @@ struct InputGradient {
 
   int64_t* place() const { return offset + weights.depth; }
 
-  int64_t residues() const { return g.y.stride * g.x.stride; }
-  Residue y_residue(int64_t r) const { return Residue(g.y, r / g.x.stride); }
-  Residue x_residue(int64_t r) const { return Residue(g.x, r % g.x.stride); }
+  int64_t residues() const { return Residue::number(g.y) * Residue::number(g.x); }
+  Residue y_residue(int64_t r) const { return Residue(g.y, r / Residue::number(g.x)); }
+  Residue x_residue(int64_t r) const { return Residue(g.x, r % Residue::number(g.x)); }
 
-  // Groups the taps by residue: place[tap] is its number in that order.
+  // Groups the taps by residue: place[tap] is its number in that order; those that reach no position come last.
   void order_taps(int64_t* place) const {
     int64_t k = 0;
+    for (int64_t t = 0; t < g.taps(); t++) place[t] = -1;
     for (int64_t r = 0; r < residues(); r++) {
       Residue y = y_residue(r), x = x_residue(r);
       for (int64_t t = 0; t < g.taps(); t++) {
@@ -124,6 +125,9 @@ struct InputGradient {
         place[t] = k / g.group_outputs();
         for (int64_t o = 0; o < g.group_outputs(); o++) offset[k++] = at + o * stage.channel_stride;
       }
+    }
+    for (int64_t t = 0; t < g.taps(); t++) {
+      if (place[t] < 0) place[t] = k / g.group_outputs(), k += g.group_outputs();
     }
   }
 

@@ -4,7 +4,7 @@
 // A vector is a run of pixels of one output row. Taps read shifted runs of the rows where they lie; lanes that fall
 // beside the image are masked, and rows above and below it are a row of zeros. Copying planes between zeros instead
 // took twice as long: loads that span two recent stores wait for both. Short rows, and strides but for kernels of 3x3
-// at stride 2, go through conv_depthwise_lanes.cpp.
+// at stride 2, go through conv_depthwise_lanes.cpp where there are channels to fill half a vector.
 #include "conv_depthwise.hpp"
 
 namespace nl::NL_ISA {

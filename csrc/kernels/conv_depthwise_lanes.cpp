@@ -55,11 +55,11 @@ struct LaneSums {
     return to;
   }
 
-  // Finds what all parts read, and where it will be.
-  void lay_out(Tap* tap) {
-    int64_t bottom = tap->dy, right = call.in[0].shape[3];
-    stage.top = tap->dy, stage.left = 0;
-    for (int64_t t = 0; t < taps; t++) {
+  // Finds what all parts read by the `listed` taps, and where it will be.
+  void lay_out(Tap* tap, int64_t listed) {
+    int64_t bottom = listed > 0 ? tap->dy : 0, right = call.in[0].shape[3];
+    stage.top = bottom, stage.left = 0;
+    for (int64_t t = 0; t < listed; t++) {
       stage.top = min_of(stage.top, tap[t].dy), bottom = max_of(bottom, tap[t].dy);
       stage.left = min_of(stage.left, tap[t].dx);
     }
@@ -69,7 +69,7 @@ struct LaneSums {
       }
     }
     stage.span = bottom - stage.top + 1, stage.pitch = right - stage.left;
-    for (int64_t t = 0; t < taps; t++) {
+    for (int64_t t = 0; t < listed; t++) {
       tap[t].at = ((tap[t].dy - stage.top) * stage.pitch + tap[t].dx - stage.left) * W;
     }
   }
@@ -164,7 +164,7 @@ struct LaneSums {
 template <class T, bool kGradient>
 void sums(const Call& call, const Geometry& g) {
   const T* weights = contiguous<T>(call.in[1]);
-  const int64_t ys = kGradient ? g.y.stride : 1, xs = kGradient ? g.x.stride : 1;
+  const int64_t ys = kGradient ? Residue::number(g.y) : 1, xs = kGradient ? Residue::number(g.x) : 1;
   const int64_t numbers = 2 * (g.y.kernel + g.x.kernel);
   Part* parts =
       (Part*)nl_scratch(2, ys * xs * sizeof(Part) + g.taps() * sizeof(Tap) + numbers * int64_t(sizeof(int64_t)));
@@ -179,7 +179,7 @@ void sums(const Call& call, const Geometry& g) {
       next = sums.add(parts[p], AxisTaps(g.y, y_numbers), AxisTaps(g.x, x_numbers), g.x.kernel, next);
     }
   }
-  sums.lay_out(taps);
+  sums.lay_out(taps, next - taps);
   sums.run();
 }
 

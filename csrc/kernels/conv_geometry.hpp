@@ -25,15 +25,16 @@ inline Axis axis_of(int64_t input, int64_t kernel, int64_t output, int64_t strid
   return {input, kernel, output, min_of(stride, max_of(1, input + 2 * pad)), pad, dilation};
 }
 
-// The input positions of one axis with (position + pad) % stride == residue, and the taps that reach them.
+// Every stride-th input position of one axis from `begin` on, with (position + pad) % stride == residue, and the taps
+// that reach them. There are as many that differ as residues, or as positions.
 struct Residue {
   const Axis& axis;
   int64_t residue, begin, count;  // the positions begin, begin + stride, …
 
-  Residue(const Axis& a, int64_t r) : axis(a), residue(r) {
-    begin = ((r - a.pad) % a.stride + a.stride) % a.stride;
-    count = begin < a.input ? ceil_div(a.input - begin, a.stride) : 0;
-  }
+  Residue(const Axis& a, int64_t first)
+      : axis(a), residue((first + a.pad) % a.stride), begin(first), count(ceil_div(a.input - first, a.stride)) {}
+
+  static int64_t number(const Axis& a) { return min_of(a.stride, a.input); }
 
   int64_t taps() const {
     int64_t n = 0;

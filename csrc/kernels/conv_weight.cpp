@@ -18,7 +18,7 @@ struct ChannelsLast {
   T* data;
 
   ChannelsLast(const Axis& rows, const Axis& columns, int64_t n) : y(rows), x(columns), channels(n) {
-    pitch = channels < kWidth<T> ? channels : ceil_div(channels, kWidth<T>) * kWidth<T>;
+    pitch = channels < kWidth<T> ? channels : whole_vectors<T>(channels);
   }
 
   // What the windows of an axis cover.

@@ -1,5 +1,6 @@
 // cross_entropy.cpp: -log softmax(x) at the target class over one axis, log sum exp(x - max) - (x[target] - max), and
-// its gradient, exp((x - max) - log sum) g, less g at the target. Positions whose target is `ignored` give zeros.
+// its gradient, exp((x - max) - log sum) g, less g at the target. Where the target is `ignored` the loss is
+// zero, and so is what its gradient is multiplied by.
 //
 // Every operation is rounded as in the definition and the sum is T(n). Max and log sum of a row are results too, so
 // that the gradient reads x once.
@@ -43,18 +44,6 @@ struct Targets {
   }
 };
 
-// The walk over all axes but one of views of equal shape but for that one.
-template <int K>
-Walk<K> walk_beside(const View* const (&views)[K], int axis) {
-  Walk<K> walk;
-  for (int d = 0; d < views[0]->rank; d++) {
-    int64_t step[K];
-    for (int k = 0; k < K; k++) step[k] = views[k]->strides[d];
-    if (d != axis) walk.add_axis(views[0]->shape[d], step);
-  }
-  return walk;
-}
-
 template <class T>
 int losses(const Call& call) {
   using V = typename Simd<T>::V;
@@ -64,7 +53,7 @@ int losses(const Call& call) {
   const int64_t step = x.strides[axis];
   const Targets targets{target, x.shape[axis], axis, call.attr[1]};
   if (targets.check(call.fault) != kOk) return kIndexError;
-  const RowsOf<T, 5> rows{x, walk_beside<5>({&x, &target, &out[0], &out[1], &out[2]}, axis), x.shape[axis], step};
+  const RowsOf<T, 5> rows{x, walk_without({&x, &target, &out[0], &out[1], &out[2]}, axis), x.shape[axis], step};
   row_sums<ExpSums<T>>(rows, [&](const RowGroup<5, W>& group, int count, const RowSums<T>& sums) {
     const V log_sums = log_of(sums.sum);
     for (int r = 0; r < count; r++) {
@@ -178,7 +167,7 @@ int gradient(const Call& call) {
   const Targets targets{in[2], x.shape[axis], axis, call.attr[1]};
   if (targets.check(call.fault) != kOk) return kIndexError;
   const View* const views[] = {&x, &out, &in[0], &in[2], &in[3], &in[4]};
-  const Walk<kGradientViews> kept = walk_beside(views, axis);
+  const Walk<kGradientViews> kept = walk_without(views, axis);
   const Gradients<T> all{views, targets, x.shape[axis], {x.strides[axis], out.strides[axis]}};
   const bool small = int64_t(Mask<T>(all.n)) == all.n;  // a lane holds the number of a class
   const int d = column_axis(kept, x.strides[axis], [&](int d) { return small && is_tiled<T>(kept, d, 2); });

@@ -90,7 +90,7 @@ struct Int8Product {
     int64_t panels = ceil_div(n, kColumns),
             parts = min_of(ceil_div(4 * nl_num_threads(), panels), ceil_div(m, 8 * kRows));
     int64_t rows = ceil_div(ceil_div(m, parts), kRows) * kRows;
-    auto units = [=, this](int64_t begin, int64_t end) {
+    auto units = [&](int64_t begin, int64_t end) {
       for (int64_t u = begin; u < end; u++) {
         int64_t i = u / panels * rows, j = u % panels * kColumns;
         if (i < m) panel(i, min_of(i + rows, m), j, min_of(n - j, kColumns));

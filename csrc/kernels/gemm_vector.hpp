@@ -190,7 +190,7 @@ struct VectorSums {
 
   // The halved lanes of a block are themselves sums of pairs, if lanes come in the order of their reversed bits.
   void columns(const S* from, int count, T* out) const {
-    const int64_t blocks = max_of(1, ceil_div(depth, kBlock)), pitch = ceil_div(count, W) * W;
+    const int64_t blocks = max_of(1, ceil_div(depth, kBlock)), pitch = whole_vectors<T>(count);
     T* const stack = (T*)nl_scratch(1, (PairSums<T>::stack_elements(blocks * kLanes, pitch) + kBlock * W) * sizeof(T));
     PairSums<T> sums = {stack + kBlock * W, pitch};
     for (int64_t k = 0; k < blocks * kBlock; k += kBlock) {

@@ -106,11 +106,14 @@ struct Walk {
   }
 };
 
-// All axes of two views of equal shape except `axis` (-1: none left out).
-inline Walk<2> walk_without(const View& a, const View& b, int axis) {
-  Walk<2> walk;
-  for (int d = 0; d < a.rank; d++) {
-    if (d != axis) walk.add_axis(a.shape[d], {a.strides[d], b.strides[d]});
+// The index space of views of one shape, but for `axis`.
+template <int K>
+Walk<K> walk_without(const View* const (&views)[K], int axis) {
+  Walk<K> walk;
+  for (int d = 0; d < views[0]->rank; d++) {
+    int64_t step[K];
+    for (int k = 0; k < K; k++) step[k] = views[k]->strides[d];
+    if (d != axis) walk.add_axis(views[0]->shape[d], step);
   }
   return walk;
 }

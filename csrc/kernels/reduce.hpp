@@ -171,7 +171,7 @@ void reduce_columns(const Reducer& r, const Rows& rows, Walk<2> kept, int d) {
 int reduce(const Call& call, const Reducer& r) {
   const View &x = call.in[0], &out = call.out[0];
   int axis = int(call.attr[0]);
-  Walk<2> kept = walk_without(x, out, axis);
+  Walk<2> kept = walk_without({&x, &out}, axis);
   Rows rows{x.data, memory_end(x), out.data, x.shape[axis], x.strides[axis], &kept};
   // One column fills a vector, or one of a group of 32 adjacent rows does.
   auto fills_a_vector = [&](int d) {

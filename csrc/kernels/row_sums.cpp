@@ -37,7 +37,7 @@ void over_axis(const Call& call) {
   const View &x = call.in[0], &out = call.out[0];
   const int axis = int(call.attr[0]);
   const int64_t n = x.shape[axis];
-  const RowsOf<T, 2> rows{x, walk_without(x, out, axis), n, x.strides[axis]};
+  const RowsOf<T, 2> rows{x, walk_without({&x, &out}, axis), n, x.strides[axis]};
   row_sums<K>(rows, [=, to = (T*)out.data](const RowGroup<2, W>& group, int count, const RowSums<T>& sums) {
     const auto results = K::result(sums, n);
     for (int r = 0; r < count; r++) to[group.at[1][r]] = results[r];

@@ -9,7 +9,9 @@ namespace {
 constexpr int64_t kStreamBytes = 16 << 20;
 
 inline void stream_store(float* p, typename Simd<float>::V v) {
-#if defined(__AVX512F__)
+#if defined(__clang__)
+  __builtin_nontemporal_store(v, (typename Simd<float>::V*)p);
+#elif defined(__AVX512F__)
   __builtin_ia32_movntps512(p, v);
 #elif defined(__AVX__)
   __builtin_ia32_movntps256(p, v);
@@ -84,7 +86,12 @@ struct RowMap {
   bool stream, grouped;
 
   RowMap(const View& x, const View& y, int axis)
-      : x(x), y(y), rows(walk_without(x, y, axis)), n(x.shape[axis]), x_step(x.strides[axis]), y_step(y.strides[axis]) {
+      : x(x),
+        y(y),
+        rows(walk_without({&x, &y}, axis)),
+        n(x.shape[axis]),
+        x_step(x.strides[axis]),
+        y_step(y.strides[axis]) {
     stream = y_step == 1 && streams<T>(y, n, rows.total);
     grouped = x_step == 1 && is_short<T>(n);
   }

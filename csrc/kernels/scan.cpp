@@ -307,7 +307,7 @@ template <class M>
 int scan(const Call& call) {
   const View &x = call.in[0], &y = call.out[0];
   int axis = int(call.attr[0]);
-  Walk<2> kept = walk_without(x, y, axis);
+  Walk<2> kept = walk_without({&x, &y}, axis);
   if (kept.total * x.shape[axis] == 0) return kOk;
   auto fills_a_vector = [&](int d) { return kept.shape[d] >= Simd<typename M::Element>::kWidth; };
   int d = column_axis(kept, x.strides[axis], fills_a_vector);

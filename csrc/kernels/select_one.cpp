@@ -227,10 +227,7 @@ void kth_along(const Call& call) {
   const int axis = int(call.attr[0]);
   const int64_t n = x.shape[axis], rank = call.attr[1];
   const bool nan_wins = call.attr[2] != 0;
-  Walk<3> kept;
-  for (int d = 0; d < x.rank; d++) {
-    if (d != axis) kept.add_axis(x.shape[d], {x.strides[d], value.strides[d], place.strides[d]});
-  }
+  const Walk<3> kept = walk_without({&x, &value, &place}, axis);
   const bool shared = n >= 2 * kGrain && kept.total < 2 * nl_num_threads();
   auto rows = [&](int64_t begin, int64_t end) {
     auto c = kept.seek(begin);

@@ -120,10 +120,7 @@ void over_axis(const Call& call) {
   const int axis = int(call.attr[0]);
   const int64_t n = g.shape[axis], g_step = g.strides[axis], y_step = y.strides[axis], out_step = out.strides[axis];
   if (n == 0) return;
-  Walk<3> kept;
-  for (int d = 0; d < g.rank; d++) {
-    if (d != axis) kept.add_axis(g.shape[d], {g.strides[d], y.strides[d], out.strides[d]});
-  }
+  Walk<3> kept = walk_without({&g, &y, &out}, axis);
   const int64_t longest = max_of(g_step < 0 ? -g_step : g_step, y_step < 0 ? -y_step : y_step);
   const int d = column_axis(kept, longest, [&](int d) { return is_tiled<T>(kept, d); });
   if (d < 0) return over_rows<K, T>(g, y, out, kept, n, {g_step, y_step, out_step});

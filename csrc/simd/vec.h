@@ -215,8 +215,8 @@ typedef short nl_pairs __attribute__((vector_size(NL_VEC_BYTES)));
 #define vi32_pairs(a, b) (((a) << 16 >> 16) * ((b) << 16 >> 16) + ((a) >> 16) * ((b) >> 16))
 #endif
 
-// ---- sum + a0 b0 + a1 b1 + a2 b2 + a3 b3 of the bytes in every lane, those of a unsigned: only where
-// nl_has_byte_dots() --
+// ---- sum + a0 b0 + a1 b1 + a2 b2 + a3 b3 of the bytes in every lane, those of a unsigned ----
+// Only where nl_has_byte_dots().
 #if NL_VEC_BYTES == 64
 NL_FN vi32 vi32_add_dots(vi32 sum, vi32 a, vi32 b) {
   __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));  // by name: the level does not ask for AVX512-VNNI

@@ -327,6 +327,21 @@ def test_a_stride_beyond_the_image_leaves_one_place(rng: np.random.Generator, st
         assert_same_bits(got, want)
 
 
+@pytest.mark.parametrize("groups", [1, 16])
+def test_strides_as_long_as_a_padding(rng: np.random.Generator, groups: int) -> None:
+    """All residues but those of real positions are empty: they must cost nothing."""
+    x, w = (tensor(rng.standard_normal(s)).requires_grad_() for s in ((1, 16, 4, 4), (16, 16 // groups, 3, 3)))
+    y = nl.conv2d(x, w, stride=300, padding=300, groups=groups)
+    assert y.shape == (1, 16, 2 + 1, 2 + 1)
+    by_x, by_w = (t.numpy() for t in nl.grad(y.sum(), (x, w)))
+    weights = w.detach().numpy()  # only the window in the middle sees the image: its first three rows and columns
+    want = np.zeros((16, 4, 4))
+    want[:, :3, :3] = weights.sum(0) if groups == 1 else weights[:, 0]
+    assert_close(by_x[0], want, "dot", n=16, scale=abs(weights).sum())
+    seen = x.detach().numpy()[0, :, :3, :3]
+    np.testing.assert_array_equal(by_w, np.broadcast_to(seen, by_w.shape) if groups == 1 else seen[:, None])
+
+
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_epilogues_of_a_trace_see_finished_tiles(rng: np.random.Generator, name: str) -> None:
     g = GEOMETRIES[name]

@@ -85,3 +85,21 @@ def test_gradients(rng: np.random.Generator, reduction: str, weighted: bool, smo
     x = nl.tensor(rng.standard_normal((3, 4, 2)), requires_grad=True)
     assert gradcheck(loss, (x,), **GRADCHECK)
     assert gradgradcheck(loss, (x,), **GRADCHECK)
+
+
+def test_an_ignored_target_takes_no_weight() -> None:
+    x, weight = nl.zeros(2, 3), nl.tensor([float("inf"), 1.0, 1.0])
+    for target, want in (([-100, 1], np.log(3)), ([-100, -100], 0.0)):
+        loss = nl.functional.cross_entropy(x, nl.tensor(target), weight, reduction="sum")
+        np.testing.assert_allclose(loss.item(), want, rtol=1e-6)
+
+
+def test_the_rows_check_what_they_are_given() -> None:
+    x, target, one = nl.zeros(2, 3), nl.zeros(2, 1, dtype=nl.int64), nl.ones(2, 1)
+    for axis in (2, 10**8, -5):
+        with pytest.raises(nl.ShapeError):
+            _tensor._cross_entropy(x, target, axis, -100)
+        with pytest.raises(nl.ShapeError):
+            _tensor._cross_entropy_grad(one, x, target, one, one, axis, -100)
+    want = _tensor._cross_entropy_grad(one, x, target, one, one, 1, -100).numpy()
+    np.testing.assert_array_equal(_tensor._cross_entropy_grad(one, x, target.int(), one, one, 1, -100).numpy(), want)

@@ -157,6 +157,35 @@ assert blocks and all(b == [2.0, 2.0] for b in blocks)
     assert result.returncode == 0, result.stderr
 
 
+def test_no_interrupt_keeps_later_blocks_from_running() -> None:
+    text = """
+from neurlang.tracing.recording import thread
+def handler(number, frame):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, handler)
+x, step, interrupts = nl.ones(8), nl.trace(), 0
+def block():
+    with step:
+        y = (x + 1) * 2
+    return y
+end = time.perf_counter() + 4
+while time.perf_counter() < end:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 80e-6))
+        for _ in range(30):
+            block()
+        time.sleep(1e-4)
+    except KeyboardInterrupt:
+        interrupts += 1
+    if thread.open:  # it came as the block was left, before Python called for that
+        thread.open.clear(), thread.tape.close(), thread.tape.clear()
+    assert not thread.runs, interrupts
+assert interrupts > 100 and block().tolist() == [4.0] * 8
+"""
+    result = run(text, threads=1)
+    assert result.returncode == 0, result.stderr
+
+
 def test_what_was_interrupted_in_a_trace_is_lost_and_the_next_call_right() -> None:
     text = """
 f = nl.trace(lambda x: (x.pow(x) * 2).exp())

@@ -141,6 +141,7 @@ def test_frozen_program_follows_captured_weights(name: str, dtype: str) -> None:
     # What was packed of weights is kept until they are written: in place, or by somebody they are lent to.
     layer, shape, weights, keeps = WEIGHTS[name]
     x, w = data(*shape, dtype=dtype), data(*weights, seed=1, dtype=dtype)
+    nl.trace(lambda x: layer(x, w)).freeze(x)(x)  # arenas have their size now
     program = nl.trace(lambda x: layer(x, w)).freeze(x)
     before = bytes_held()
     program(x)

@@ -244,7 +244,8 @@ def _class_loss(
     counted = F.ne(target, ignore_index)
     if weight is not None:
         picked = F.index_select(weight, 0, F.where(counted, target, 0).reshape(-1)).reshape(target.shape)
-        losses, counted = losses * picked, F.where(counted, picked, 0.0)
+        counted = F.where(counted, picked, 0.0)
+        losses = losses * counted
     if smoothed is not None:
         share, log_p = smoothed
         everywhere = log_p if weight is None else log_p * along_axis(weight, log_p, axis)

@@ -286,8 +286,10 @@ def _run_segment(owner: trace, reason: str | None, last: bool, raised: bool = Fa
             where = line_text(lines[n]) if 0 <= n < len(lines) else "an unknown line"
             raise IndexError(f"{e} (recorded at {where})") from None
     finally:
-        tape.clear()
-        thread.runs = False
+        try:  # an interrupt may come in between, and the next block is to run in any case
+            tape.clear()
+        finally:
+            thread.runs = False
         if not last:
             tape.open(owner._want_lines, owner.check)
 
