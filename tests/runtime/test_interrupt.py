@@ -11,6 +11,7 @@ import pytest
 PREAMBLE = """
 import os, random, signal, statistics, threading, time
 import neurlang as nl
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
 nl.manual_seed(0)
 random.seed(SEED)
 nl.set_num_threads(THREADS)
