@@ -29,6 +29,15 @@ struct Pieces {
   RowOut<T> out(int64_t piece, bool stream) const { return {data + piece * stride, step, stream}; }
 };
 
+// An element for every piece of a group.
+template <class T>
+struct OfPieces {
+  const T* data;
+  int64_t stride;
+
+  T operator[](int64_t piece) const { return data[piece * stride]; }
+};
+
 // The groups of a call.
 struct Groups {
   int axis;  // of the pieces: 0 or 2
@@ -54,11 +63,11 @@ struct Groups {
     return {(T*)v.data + first, s[axis], s[3], end_of<T>(v)};
   }
 
-  // The group's part of a [G, D, 1] view: an element for every piece.
+  // The group's part of a [G, D, 1] view.
   template <class T>
-  Strided<T> channels(const View& v, int64_t group) const {
-    if (axis == 0) return {(const T*)v.data + group / inner * v.strides[0] + group % inner * v.strides[1], 0, nullptr};
-    return {(const T*)v.data + group % outer * v.strides[0], v.strides[1], nullptr};
+  OfPieces<T> channels(const View& v, int64_t group) const {
+    if (axis == 0) return {(const T*)v.data + group / inner * v.strides[0] + group % inner * v.strides[1], 0};
+    return {(const T*)v.data + group % outer * v.strides[0], v.strides[1]};
   }
 
   // The same of memory that holds `pitch` elements, one an image, for every channel.
@@ -102,8 +111,7 @@ int64_t room_for_sums(int64_t pieces) {
   return whole_steps(pieces) + Simd<T>::kWidth;
 }
 
-constexpr int64_t kShortRows = 16 << 10;  // bytes of a group of short rows
-constexpr int64_t kAhead = 32 << 10;      // elements of the largest group that is asked for ahead
+constexpr int64_t kAhead = 32 << 10;  // elements of the largest group that is asked for ahead
 
 // Whether the next group is to be asked for; short pieces have been, by those of this one.
 template <class T>
@@ -122,7 +130,7 @@ int forward(const Call& call) {
   const int64_t ahead = is_asked_for<T>(pieces, size) ? size : 0;
   parallel_for(groups.count(), grain_of(2 * pieces * size), [&](int64_t begin, int64_t stop) {
     T* sums = (T*)nl_scratch(1, room_for_sums<T>(pieces) * sizeof(T));
-    T* memory = (T*)nl_scratch(2, kShortRows);
+    T* memory = (T*)nl_scratch(2, kGroupBytes);
     alignas(64) T buffer[kBlock];
     for (int64_t g = begin; g < stop; g++) {
       const Pieces<T> from = groups.of<T>(x, g), to = groups.of<T>(y, g), next = groups.of<T>(x, g + 1);
@@ -133,10 +141,10 @@ int forward(const Call& call) {
       };
       const T variance = sum_of(pieces, size, elements, square_at, sums, memory) / n;
       const T inverse = T(1) / square_root(variance + eps);
-      const Strided<T> weights = groups.channels<T>(weight, g), biases = groups.channels<T>(bias, g);
+      const OfPieces<T> weights = groups.channels<T>(weight, g), biases = groups.channels<T>(bias, g);
       for (int64_t p = 0; p < pieces; p++) {
-        const V scale = splat<V>(inverse * weights.data[p * weights.stride]);
-        const V shift = splat<V>(biases.data[p * biases.stride]);
+        const V scale = splat<V>(inverse * weights[p]);
+        const V shift = splat<V>(biases[p]);
         next.prefetch(p, ahead);
         for (int64_t i = 0; i < size; i += kBlock) {
           const int64_t count = min_of(kBlock, size - i);
@@ -155,80 +163,112 @@ int forward(const Call& call) {
 // The gradients: with normal = (x - mean) inverse, s1 and s2 the sums of g and g normal over S, that of x is (g weight
 // - sum(weight s1) / n - normal sum(weight s2) / n) inverse, those of weight and bias are the sums of s2 and s1 over N.
 template <class T>
-int backward(const Call& call) {
+struct Gradients {
   using V = typename Simd<T>::V;
-  const View &grad = call.in[0], &x = call.in[1], &weight = call.in[2], &to_x = call.out[0];
-  const Groups groups(call, x);
-  const int64_t pieces = groups.pieces(), size = groups.size, channels = groups.outer * groups.inner;
-  const T n = T(pieces * size), eps = T(double_of(call.attr[1]));
-  const int64_t batch = groups.batch, pitch = whole_steps(batch);
-  const bool stream = to_x.strides[3] == 1 && streams<T>(to_x, size, groups.count() * pieces);
-  T* of_grad = (T*)nl_scratch(0, 2 * channels * pitch * sizeof(T));  // s1 and s2, every channel's side by side
-  T* of_product = of_grad + channels * pitch;
-  const int64_t ahead = is_asked_for<T>(pieces, size) ? size : 0;
-  parallel_for(groups.count(), grain_of(3 * pieces * size), [&](int64_t begin, int64_t stop) {
-    T* sums = (T*)nl_scratch(1, 2 * room_for_sums<T>(pieces) * sizeof(T));
-    T* weighted = sums + room_for_sums<T>(pieces);
-    T* memory = (T*)nl_scratch(2, kShortRows);
+
+  const Call& call;
+  const Groups groups;
+  const int64_t pieces, size, channels, pitch;
+  const T n, eps;
+  const bool stream;
+  T *of_grad, *of_product;  // s1 and s2, every channel's side by side, `pitch` apart
+
+  explicit Gradients(const Call& c)
+      : call(c),
+        groups(c, c.in[1]),
+        pieces(groups.pieces()),
+        size(groups.size),
+        channels(groups.outer * groups.inner),
+        pitch(whole_steps(groups.batch)),
+        n(T(pieces * size)),
+        eps(T(double_of(c.attr[1]))),
+        stream(c.out[0].strides[3] == 1 && streams<T>(c.out[0], size, groups.count() * pieces)) {
+    of_grad = (T*)nl_scratch(0, 2 * channels * pitch * sizeof(T));
+    of_product = of_grad + channels * pitch;
+  }
+
+  void run() const {
+    parallel_for(groups.count(), grain_of(3 * pieces * size), [&](int64_t begin, int64_t stop) {
+      T* sums = (T*)nl_scratch(1, 2 * room_for_sums<T>(pieces) * sizeof(T));
+      T* memory = (T*)nl_scratch(2, kGroupBytes);
+      for (int64_t g = begin; g < stop; g++) group(g, sums, memory);
+      if (stream) stream_fence();
+    });
+    parallel_for(channels, grain_of(16 * groups.batch), [&](int64_t begin, int64_t stop) {
+      for (int64_t c = begin; c < stop; c++) {
+        ((T*)call.out[1].data)[c] = over_images(of_product, c);
+        ((T*)call.out[2].data)[c] = over_images(of_grad, c);
+      }
+    });
+  }
+
+  T over_images(const T* s, int64_t channel) const {
+    return TreeRow<Sum<T>>::run(Strided<T>{s + channel * pitch, 1, s + (channel + 1) * pitch}, groups.batch);
+  }
+
+  void group(int64_t g, T* sums, T* memory) const {
+    const Pieces<T> from = groups.of<T>(call.in[1], g), by = groups.of<T>(call.in[0], g);
+    const V mean = splat<V>(groups.statistic<T>(call.in[3], g));
+    const V inverse = splat<V>(T(1) / square_root(groups.statistic<T>(call.in[4], g) + eps));
     alignas(64) T room[2][kBlock];
-    for (int64_t g = begin; g < stop; g++) {
-      const Pieces<T> from = groups.of<T>(x, g), by = groups.of<T>(grad, g), to = groups.of<T>(to_x, g);
-      const Pieces<T> next = groups.of<T>(x, g + 1), next_by = groups.of<T>(grad, g + 1);
-      const T mean = groups.statistic<T>(call.in[3], g);
-      const T inverse = T(1) / square_root(groups.statistic<T>(call.in[4], g) + eps);
-      const Strided<T> weights = groups.channels<T>(weight, g);
-      auto mean_of = [&](const auto& source, const auto& term_at, T* all_kept) {
-        int64_t step;
-        T* kept = groups.kept(all_kept, pitch, g, &step);
-        sum_of(pieces, size, source, term_at, sums, memory);
-        for (int64_t p = 0; p < pieces; p++) {
-          kept[p * step] = sums[p];
-          weighted[p] = weights.data[p * weights.stride] * sums[p];
-        }
-        return TreeRow<Sum<T>>::run(Strided<T>{weighted, 1, weighted + whole_steps(pieces)}, pieces) / n;
-      };
-      auto gradient = [&](int64_t p, int64_t i, int64_t count, T* buffer) { return by.in(p)(i, count, buffer); };
-      auto times_normal_at = [=](int64_t p) {
-        return [in = from.in(p).data, m = splat<V>(mean), by = splat<V>(inverse)](V v, const T*, int64_t i) {
-          return v * ((load<V>(in + i) - m) * by);
+    auto gradient = [&](int64_t p, int64_t i, int64_t count, T* buffer) { return by.in(p)(i, count, buffer); };
+    auto times_normal_at = [=](int64_t p) {
+      return [=, in = from.in(p).data](V v, const T*, int64_t i) { return v * ((load<V>(in + i) - mean) * inverse); };
+    };
+    auto product = [&](int64_t p, int64_t i, int64_t count, T* buffer) {
+      const T *in = from.in(p)(i, count, room[0]), *g_in = by.in(p)(i, count, room[1]);
+      for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
+        store(buffer + k, load<V>(g_in + k) * ((load<V>(in + k) - mean) * inverse));
+      }
+      return (const T*)buffer;
+    };
+    const V mean_gradient = weighted_mean(g, gradient, themselves<T>, of_grad, sums, memory);
+    const V mean_product = from.readable(pieces, size)
+                               ? weighted_mean(g, gradient, times_normal_at, of_product, sums, memory)
+                               : weighted_mean(g, product, themselves<T>, of_product, sums, memory);
+    by_input(g, from, by, mean, inverse, mean_gradient, mean_product);
+  }
+
+  // The mean over a group of terms times weights; the sums of the pieces' terms are left in their place of `all_kept`.
+  template <class F, class TermAt>
+  V weighted_mean(int64_t g, const F& source, const TermAt& term_at, T* all_kept, T* sums, T* memory) const {
+    const OfPieces<T> weights = groups.channels<T>(call.in[2], g);
+    T* weighted = sums + room_for_sums<T>(pieces);
+    int64_t step;
+    T* kept = groups.kept(all_kept, pitch, g, &step);
+    sum_of(pieces, size, source, term_at, sums, memory);
+    for (int64_t p = 0; p < pieces; p++) kept[p * step] = sums[p], weighted[p] = weights[p] * sums[p];
+    const Strided<T> all{weighted, 1, weighted + whole_steps(pieces)};
+    return splat<V>(TreeRow<Sum<T>>::run(all, pieces) / n);
+  }
+
+  void by_input(int64_t g, const Pieces<T>& from, const Pieces<T>& by, V mean, V inverse, V mean_gradient,
+                V mean_product) const {
+    const OfPieces<T> weights = groups.channels<T>(call.in[2], g);
+    const Pieces<T> to = groups.of<T>(call.out[0], g);
+    const Pieces<T> next = groups.of<T>(call.in[1], g + 1), next_by = groups.of<T>(call.in[0], g + 1);
+    const int64_t ahead = is_asked_for<T>(pieces, size) ? size : 0;
+    alignas(64) T room[2][kBlock];
+    for (int64_t p = 0; p < pieces; p++) {
+      const V w = splat<V>(weights[p]);
+      next.prefetch(p, ahead);
+      next_by.prefetch(p, ahead);
+      for (int64_t i = 0; i < size; i += kBlock) {
+        const int64_t count = min_of(kBlock, size - i);
+        const T* in = from.in(p)(i, count, room[0]);
+        auto result = [=](V v, int64_t k) {
+          const V normal = (load<V>(in + k) - mean) * inverse;
+          return (v * w - mean_gradient - normal * mean_product) * inverse;
         };
-      };
-      auto product = [&](int64_t p, int64_t i, int64_t count, T* buffer) {
-        const T *in = from.in(p)(i, count, room[0]), *g_in = by.in(p)(i, count, room[1]);
-        for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
-          store(buffer + k, load<V>(g_in + k) * ((load<V>(in + k) - splat<V>(mean)) * splat<V>(inverse)));
-        }
-        return (const T*)buffer;
-      };
-      const T mean_gradient = mean_of(gradient, themselves<T>, of_grad);
-      const T mean_product = from.readable(pieces, size) ? mean_of(gradient, times_normal_at, of_product)
-                                                         : mean_of(product, themselves<T>, of_product);
-      for (int64_t p = 0; p < pieces; p++) {
-        const V w = splat<V>(weights.data[p * weights.stride]);
-        next.prefetch(p, ahead);
-        next_by.prefetch(p, ahead);
-        for (int64_t i = 0; i < size; i += kBlock) {
-          const int64_t count = min_of(kBlock, size - i);
-          const T* in = from.in(p)(i, count, room[0]);
-          auto result = [=](V v, int64_t k) {
-            const V normal = (load<V>(in + k) - splat<V>(mean)) * splat<V>(inverse);
-            return (v * w - splat<V>(mean_gradient) - normal * splat<V>(mean_product)) * splat<V>(inverse);
-          };
-          map_block(by.in(p)(i, count, room[1]), i, count, to.out(p, stream), result);
-        }
+        map_block(by.in(p)(i, count, room[1]), i, count, to.out(p, stream), result);
       }
     }
-    if (stream) stream_fence();
-  });
-  parallel_for(channels, grain_of(16 * batch), [&](int64_t begin, int64_t stop) {
-    for (int64_t c = begin; c < stop; c++) {
-      auto total = [=](const T* s) {
-        return TreeRow<Sum<T>>::run(Strided<T>{s + c * pitch, 1, s + (c + 1) * pitch}, batch);
-      };
-      ((T*)call.out[1].data)[c] = total(of_product);
-      ((T*)call.out[2].data)[c] = total(of_grad);
-    }
-  });
+  }
+};
+
+template <class T>
+int backward(const Call& call) {
+  Gradients<T>(call).run();
   return kOk;
 }
 

@@ -7,10 +7,12 @@
 namespace nl::NL_ISA {
 namespace {
 
-// Whether rows of n elements are one block each and so short that a group of them stays in the L1 cache.
+constexpr int64_t kGroupBytes = 16 << 10;  // of a group of short rows: they stay in the L1 cache
+
+// Whether rows of n elements are one block each and so short that a group of them has no more bytes.
 template <class T>
 constexpr bool is_short(int64_t n) {
-  return n > 0 && n <= kBlock && Simd<T>::kWidth * whole_steps(n) * sizeof(T) <= (16 << 10);
+  return n > 0 && n <= kBlock && Simd<T>::kWidth * whole_steps(n) * sizeof(T) <= kGroupBytes;
 }
 
 // Where W rows lie in K views.
