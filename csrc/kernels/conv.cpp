@@ -1,8 +1,9 @@
 // conv.cpp: the rows conv2d and conv2d_input: which kernel takes a shape, and the implicit matrix products.
 //
-// Forward: weights [outputs, channels] times pixels [channels, pixels] for one tap; several are in conv_direct.cpp. The
-// gradient for the input is gathered: the positions of one residue modulo the stride see the same taps, so each residue
-// is a product of its own, of those taps only, and nothing is computed for taps that fall between strides.
+// Forward: weights [outputs, channels] times pixels [channels, pixels] for one tap; several, and one on small maps, are
+// in conv_direct.cpp. The gradient for the input is gathered: the positions of one residue modulo the stride see the
+// same taps, so each residue is a product of its own, of those taps only, and nothing is computed for taps that fall
+// between strides.
 #include "../base/numerics.hpp"
 #include "conv_depthwise.hpp"
 #include "conv_direct.hpp"

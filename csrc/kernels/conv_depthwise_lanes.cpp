@@ -295,9 +295,8 @@ struct LaneWeights {
 template <class T>
 void weight_gradient(const Call& call) {
   const Geometry g = geometry(call.in[0], call.out[0], call.in[1], call.attr);
-  auto extent = [](const Axis& a) { return (a.output - 1) * a.stride + (a.kernel - 1) * a.dilation + 1; };
   const int64_t span = (g.y.kernel - 1) * g.y.dilation + 1;
-  LaneStage<T> stage = {-g.y.pad, span, g.y.stride, -g.x.pad, max_of(extent(g.x), g.x.pad + g.x.input)};
+  LaneStage<T> stage = {-g.y.pad, span, g.y.stride, -g.x.pad, max_of(g.x.span(), g.x.pad + g.x.input)};
   int64_t* offset = (int64_t*)nl_scratch(2, g.taps() * int64_t(sizeof(int64_t)));
   const Grid taps = {g.y.kernel, g.x.kernel, 0, g.y.dilation * stage.pitch * kWidth<T>, g.x.dilation * kWidth<T>};
   offsets_of(taps, 0, int(g.taps()), offset);

@@ -21,14 +21,12 @@ struct ChannelsLast {
     pitch = channels < kWidth<T> ? channels : whole_vectors<T>(channels);
   }
 
-  // What the windows of an axis cover.
-  static int64_t extent(const Axis& a) { return (a.output - 1) * a.stride + (a.kernel - 1) * a.dilation + 1; }
-  int64_t row_size() const { return extent(x) * pitch; }
-  int64_t image_size() const { return extent(y) * row_size(); }
+  int64_t row_size() const { return x.span() * pitch; }
+  int64_t image_size() const { return y.span() * row_size(); }
   int64_t size(int64_t images) const { return images * image_size() + 2 * kWidth<T>; }
 
   void fill(const View& from, int64_t first, int64_t count) const {
-    int64_t rows = extent(y);
+    int64_t rows = y.span();
     parallel_for(count * rows, grain_of(row_size()), [=](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++)
         fill_row(image_of<T>(from, first + i / rows), i % rows - y.pad, data + i * row_size());
@@ -38,7 +36,7 @@ struct ChannelsLast {
   // Row `row` of an image between zeros; lanes past the last channel do not matter.
   void fill_row(const Image<T>& image, int64_t row, T* to) const {
     bool inside = row >= 0 && row < y.input;
-    int64_t begin = min_of(x.pad, extent(x)), stop = inside ? min_of(x.pad + x.input, extent(x)) : begin;
+    int64_t begin = min_of(x.pad, x.span()), stop = inside ? min_of(x.pad + x.input, x.span()) : begin;
     for (int64_t i = 0; i < begin * pitch; i++) to[i] = 0;
     if (begin < stop) copy_pixels(image.data + row * image.y_stride, image, stop - begin, to + begin * pitch);
     for (int64_t i = stop * pitch; i < row_size(); i++) to[i] = 0;

@@ -67,10 +67,11 @@ template <class T, class S>
 struct VectorSums {
   static constexpr int W = kWidth<T>;
   static constexpr int kVecs = kLanes / W;
-  static constexpr int kRows = kVecs <= 2 ? 4 : 2;             // rows side by side, to hide the latency of fma
-  static constexpr int64_t kColumns = 16384 / int(sizeof(T));  // pieces of rows; shorter ones are read more slowly
-  static constexpr int64_t kLongRow = 2048;                    // from here on rows are read one after another
-  static constexpr int kStretch = 4 * kLanes;                  // of one row that are read before the next
+  static constexpr int kRows = kVecs <= 2 ? 4 : 2;  // rows side by side, to hide the latency of fma
+  static constexpr int64_t kColumns =
+      16384 / int(sizeof(T));                  // across at most; shorter pieces of rows are read more slowly
+  static constexpr int64_t kLongRow = 2048;    // from here on rows are read one after another
+  static constexpr int kStretch = 4 * kLanes;  // of one row that are read before the next
   using V = typename Simd<T>::V;
   using Tree = TreeRow<Sum<T>>;
   using Short = typename Tree::Short;
@@ -85,13 +86,7 @@ struct VectorSums {
 
   void run(int64_t first, int64_t count, T* out) const {
     const S* from = p + first * line_stride;
-    if (across()) {
-      for (int64_t i = 0; i < count; i += kColumns) {
-        int64_t at = min_of(i, max_of(0, count - W));  // whole vectors: the last piece may repeat what was found
-        columns(from + at, int(min_of(kColumns, count - at)), out + at);
-      }
-      return;
-    }
+    if (across()) return columns(from, int(count), out);
     const int side = depth < kLongRow ? kRows : 1;
     for (int64_t i = 0; i < count; i += side) {
       int n = int(min_of(side, count - i));
