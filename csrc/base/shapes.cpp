@@ -293,6 +293,8 @@ int64_t window_places(const char* op, int axis, int64_t extent, const Window& w,
   return places;
 }
 
+constexpr int64_t kMaxPadded = int64_t(1) << 55;  // elements of an image's planes with their padding
+
 // Kernels copy planes with the padding around them and go a few places beyond: their counts must not overflow.
 template <class Text>
 void check_padded(const char* op, int64_t channels, const Dims& x, const int64_t* padding, const Text& shapes) {

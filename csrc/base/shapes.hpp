@@ -14,7 +14,6 @@ struct Dims {
 
 // No shape has more elements, so that the bytes of the widest dtype fit an int64.
 constexpr int64_t kMaxElements = (int64_t(1) << 60) - 1;
-constexpr int64_t kMaxPadded = int64_t(1) << 55;  // of an image's planes with their padding
 
 std::string to_text(const Dims& x);  // "[2, 3]"
 

@@ -7,9 +7,9 @@ namespace nl::NL_ISA {
 // False where the general kernels are better.
 bool conv2d_depthwise(const Call& call);
 bool conv2d_depthwise_input(const Call& call);
-void conv2d_depthwise_weight(const Call& call);
 
 // With channels across the vectors.
+void conv2d_depthwise_weight(const Call& call);
 void conv2d_depthwise_lanes(const Call& call);
 void conv2d_depthwise_lanes_input(const Call& call);
 

@@ -162,7 +162,7 @@ struct LaneSums {
 
 // Of a convolution, or of its gradient: positions of equal residue see the same taps.
 template <class T, bool kGradient>
-void sums(const Call& call, const Geometry& g) {
+void correlate(const Call& call, const Geometry& g) {
   const T* weights = contiguous<T>(call.in[1]);
   const int64_t ys = kGradient ? Residue::number(g.y) : 1, xs = kGradient ? Residue::number(g.x) : 1;
   const int64_t numbers = 2 * (g.y.kernel + g.x.kernel);
@@ -307,12 +307,12 @@ void weight_gradient(const Call& call) {
 
 void conv2d_depthwise_lanes(const Call& call) {
   const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
-  call.out[0].dtype == DType::f32 ? sums<float, false>(call, g) : sums<double, false>(call, g);
+  call.out[0].dtype == DType::f32 ? correlate<float, false>(call, g) : correlate<double, false>(call, g);
 }
 
 void conv2d_depthwise_lanes_input(const Call& call) {
   const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
-  call.out[0].dtype == DType::f32 ? sums<float, true>(call, g) : sums<double, true>(call, g);
+  call.out[0].dtype == DType::f32 ? correlate<float, true>(call, g) : correlate<double, true>(call, g);
 }
 
 void conv2d_depthwise_weight(const Call& call) {

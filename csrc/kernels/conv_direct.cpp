@@ -141,7 +141,7 @@ struct Direct {
 
     // Through all of k, a block at a time.
     void sum(int64_t rows, int64_t vecs, Panel<T> a, Panel<T> b, T* to, int64_t pitch) const {
-      const auto kernel = micro_kernel(T(), int(rows), int(vecs), Panels::listed);
+      const auto kernel = micro_kernel(T(), int(rows), int(vecs), PanelKind::listed);
       for (int64_t k = 0; k < conv.weights.depth; k += kDepth) {
         kernel(min_of(kDepth, conv.weights.depth - k), a, b, to, pitch, k > 0 ? to : nullptr, pitch);
         a.data += kDepth * a.step;
@@ -196,7 +196,7 @@ struct Direct {
           const int64_t j = row_panel_begin(pixels(), t), rows = row_panel_begin(pixels(), t + 1) - j;
           const Panel<T> a = {packed + (t * depth + k) * kPackedRows<T>, 1, kPackedRows<T>};
           T* to = sums + (j - begin) * kTileColumns<T>;
-          const auto kernel = micro_kernel(T(), int(rows), vecs, Panels::with_next);
+          const auto kernel = micro_kernel(T(), int(rows), vecs, PanelKind::with_next);
           kernel(min_of(kDepth, depth - k), a, b, to, kTileColumns<T>, k > 0 ? to : nullptr, kTileColumns<T>);
         }
       }

@@ -145,8 +145,8 @@ struct Block {
           float* to = m + e * product_size() + panel_begin(p) * kOutputs;
           b.fetch_next(next, depth, p, panels);
           const int rows = int(panel_begin(p + 1) - panel_begin(p));
-          micro_kernel(float(), rows, vecs, Panels::with_next)(depth, a, b, to, kOutputs, k > 0 ? to : nullptr,
-                                                               kOutputs);
+          micro_kernel(float(), rows, vecs, PanelKind::with_next)(depth, a, b, to, kOutputs, k > 0 ? to : nullptr,
+                                                                  kOutputs);
         }
       }
     }

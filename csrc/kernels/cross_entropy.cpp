@@ -24,8 +24,7 @@ struct Targets {
 
   // Looks at all targets; the first bad one is what the fault names.
   Status check(int64_t* fault) const {
-    Walk<1> all;
-    for (int d = 0; d < view.rank; d++) all.add_axis(view.shape[d], {view.strides[d]});
+    const Walk<1> all = walk_without({&view}, -1);
     const int64_t* data = (const int64_t*)view.data;
     bool bad = false;
     parallel_for(all.total, kGrain, [&](int64_t begin, int64_t end) {
@@ -67,47 +66,25 @@ int losses(const Call& call) {
   return kOk;
 }
 
-// The gradient of some elements: of a row, or of a row of a tile of columns.
+// The views of a call of the gradient, in the order of a walk over them.
+enum GradientView { kX, kOut, kGrad, kTarget, kMax, kLogSum, kGradientViews };
+
 template <class T>
 struct Gradient {
   using V = typename Simd<T>::V;
   using Lane = Mask<T>;
   using Lanes = typename Simd<Lane>::V;
 
-  // `here`: the lanes in which an element is that of the target class.
-  static V of(V x, V max, V log_sum, V factor, Lanes here) {
-    return exp_of((x - max) - log_sum) * factor - (here ? factor : V{});
-  }
-
-  static void row(const Strided<T>& x, RowOut<T> out, int64_t n, int64_t place, T max, T log_sum, T factor) {
-    alignas(64) T buffer[kBlock];
-    Lanes lane;
-    for (int l = 0; l < Simd<T>::kWidth; l++) lane[l] = Lane(l);
-    for (int64_t i = 0; i < n; i += kBlock) {
-      const int64_t count = min_of(kBlock, n - i);
-      const Lanes at = splat<Lanes>(Lane(place >= i && place < i + count ? place - i : -1));
-      map_block(x(i, count, buffer), i, count, out, [=](V v, int64_t k) {
-        return of(v, splat<V>(max), splat<V>(log_sum), splat<V>(factor), lane + splat<Lanes>(Lane(k)) == at);
-      });
-    }
-  }
-};
-
-// The views of a call of the gradient, in the order of a walk over them.
-enum GradientView { kX, kOut, kGrad, kTarget, kMax, kLogSum, kGradientViews };
-
-template <class T>
-struct Gradients {
-  using V = typename Simd<T>::V;
-  using Lane = Mask<T>;
-  using Lanes = typename Simd<Lane>::V;
-  using Position = typename Walk<kGradientViews>::Cursor;
-
   const View* const (&views)[kGradientViews];
   const Targets& targets;
   int64_t n, step[2];
 
   T element(GradientView v, int64_t offset) const { return ((const T*)views[v]->data)[offset]; }
+
+  // `here`: the lanes in which an element is that of the target class.
+  static V of(V x, V max, V log_sum, V factor, Lanes here) {
+    return exp_of((x - max) - log_sum) * factor - (here ? factor : V{});
+  }
 
   void rows(const Walk<kGradientViews>& kept) const {
     const View &x = *views[kX], &out = *views[kOut];
@@ -117,44 +94,46 @@ struct Gradients {
       for (int64_t i = begin; i < stop; i++, kept.next(c)) {
         const int64_t place = targets.at(c.at[kTarget]);
         const T factor = place < 0 ? T(0) : element(kGrad, c.at[kGrad]);
-        Gradient<T>::row(Strided<T>{(const T*)x.data + c.at[kX], step[0], end},
-                         RowOut<T>{(T*)out.data + c.at[kOut], step[1], stream}, n, place, element(kMax, c.at[kMax]),
-                         element(kLogSum, c.at[kLogSum]), factor);
+        row(Strided<T>{(const T*)x.data + c.at[kX], step[0], end},
+            RowOut<T>{(T*)out.data + c.at[kOut], step[1], stream}, place, splat<V>(element(kMax, c.at[kMax])),
+            splat<V>(element(kLogSum, c.at[kLogSum])), splat<V>(factor));
       }
       if (stream) stream_fence();
     });
   }
 
-  // Columns lie along axis `d` of the walk, in tiles of nearly equal width.
-  void columns(Walk<kGradientViews> kept, int d) const {
-    constexpr int kTile = 256;
-    const int64_t all = kept.shape[d];
-    int64_t stride[kGradientViews];
-    for (int k = 0; k < kGradientViews; k++) stride[k] = kept.stride[k][d];
-    kept.remove_axis(d);
-    const int64_t tiles = ceil_div(all, kTile);
-    parallel_for(kept.total * tiles, grain_of(4 * n * kTile), [&](int64_t begin, int64_t stop) {
+  void row(const Strided<T>& x, RowOut<T> out, int64_t place, V max, V log_sum, V factor) const {
+    alignas(64) T buffer[kBlock];
+    Lanes lane;
+    for (int l = 0; l < Simd<T>::kWidth; l++) lane[l] = Lane(l);
+    for (int64_t i = 0; i < n; i += kBlock) {
+      const int64_t count = min_of(kBlock, n - i);
+      const Lanes at = splat<Lanes>(Lane(place >= i && place < i + count ? place - i : -1));
+      map_block(x(i, count, buffer), i, count, out,
+                [=](V v, int64_t k) { return of(v, max, log_sum, factor, lane + splat<Lanes>(Lane(k)) == at); });
+    }
+  }
+
+  // Columns lie along axis `d` of the walk, in tiles.
+  void columns(const Walk<kGradientViews>& kept, int d) const {
+    constexpr int kTile = TreeColumns<Sum<T>>::kTile;
+    for_tiles<T>(kept, d, n, 4, [&](const auto& at, int64_t first, int width) {
       T factor[kTile], max[kTile], log_sum[kTile];
       Lane place[kTile];
-      for (int64_t i = begin; i < stop; i++) {
-        auto c = kept.seek(i / tiles);
-        const int64_t first = i % tiles * all / tiles;
-        const int width = int((i % tiles + 1) * all / tiles - first);
-        auto offset = [&](GradientView v, int64_t column) { return c.at[v] + (first + column) * stride[v]; };
-        for (int k = 0; k < width; k++) {
-          place[k] = Lane(targets.at(offset(kTarget, k)));
-          factor[k] = place[k] < 0 ? T(0) : element(kGrad, offset(kGrad, k));
-          max[k] = element(kMax, offset(kMax, k)), log_sum[k] = element(kLogSum, offset(kLogSum, k));
-        }
-        const T* from = (const T*)views[kX]->data + offset(kX, 0);
-        T* to = (T*)views[kOut]->data + offset(kOut, 0);
-        for (int64_t r = 0; r < n; r++) {
-          for_vectors<T>(width, [&](int k) {
-            const Lanes here = load<Lanes>(place + k) == splat<Lanes>(Lane(r));
-            store(to + r * step[1] + k, Gradient<T>::of(load<V>(from + r * step[0] + k), load<V>(max + k),
-                                                        load<V>(log_sum + k), load<V>(factor + k), here));
-          });
-        }
+      auto offset = [&](GradientView v, int64_t column) { return at[v] + (first + column) * kept.stride[v][d]; };
+      for (int k = 0; k < width; k++) {
+        place[k] = Lane(targets.at(offset(kTarget, k)));
+        factor[k] = place[k] < 0 ? T(0) : element(kGrad, offset(kGrad, k));
+        max[k] = element(kMax, offset(kMax, k)), log_sum[k] = element(kLogSum, offset(kLogSum, k));
+      }
+      const T* from = (const T*)views[kX]->data + offset(kX, 0);
+      T* to = (T*)views[kOut]->data + offset(kOut, 0);
+      for (int64_t r = 0; r < n; r++) {
+        for_vectors<T>(width, [&](int k) {
+          const Lanes here = load<Lanes>(place + k) == splat<Lanes>(Lane(r));
+          store(to + r * step[1] + k,
+                of(load<V>(from + r * step[0] + k), load<V>(max + k), load<V>(log_sum + k), load<V>(factor + k), here));
+        });
       }
     });
   }
@@ -168,7 +147,7 @@ int gradient(const Call& call) {
   if (targets.check(call.fault) != kOk) return kIndexError;
   const View* const views[] = {&x, &out, &in[0], &in[2], &in[3], &in[4]};
   const Walk<kGradientViews> kept = walk_without(views, axis);
-  const Gradients<T> all{views, targets, x.shape[axis], {x.strides[axis], out.strides[axis]}};
+  const Gradient<T> all{views, targets, x.shape[axis], {x.strides[axis], out.strides[axis]}};
   const bool small = int64_t(Mask<T>(all.n)) == all.n;  // a lane holds the number of a class
   const int d = column_axis(kept, x.strides[axis], [&](int d) { return small && is_tiled<T>(kept, d, 2); });
   d < 0 ? all.rows(kept) : all.columns(kept, d);

@@ -21,8 +21,7 @@ inline int64_t place_of(const int64_t* checked, int64_t extent) {
 // Calls fn(i, offset) for the elements of a view, in row-major order.
 template <class F>
 void for_each(const View& v, const F& fn) {
-  Walk<1> rows;
-  for (int d = 0; d < v.rank; d++) rows.add_axis(v.shape[d], {v.strides[d]});
+  Walk<1> rows = walk_without({&v}, -1);
   int64_t n = 1, step = 0;
   if (rows.rank > 0) {
     n = rows.shape[rows.rank - 1], step = rows.stride[0][rows.rank - 1];

@@ -106,7 +106,7 @@ struct Walk {
   }
 };
 
-// The index space of views of one shape, but for `axis`.
+// The index space of views of one shape, but for `axis` (-1: all of it).
 template <int K>
 Walk<K> walk_without(const View* const (&views)[K], int axis) {
   Walk<K> walk;

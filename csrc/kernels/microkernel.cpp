@@ -6,16 +6,16 @@ namespace {
 
 constexpr int64_t kStretch = 16;  // of k between two prefetches
 
-template <class T, Panels kKind, int kRows, int kVecs>
+template <class T, PanelKind kKind, int kRows, int kVecs>
 void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, const T* before, int64_t before_row) {
   using V = typename Simd<T>::V;
   V sum[kRows][kVecs] = {};
   const bool accumulate = before != nullptr;
-  const int64_t a_line = kKind == Panels::strided ? a.line_stride : 1;
+  const int64_t a_line = kKind == PanelKind::strided ? a.line_stride : 1;
   auto run = [&](int64_t steps) __attribute__((always_inline)) {
     for (int64_t k = 0; k < steps; k++) {
-      const T* right = kKind == Panels::listed ? b.data + b.at[k] : b.data;
-      if (kKind == Panels::with_next) __builtin_prefetch(b.next, 0, 2), b.next += b.next_step;
+      const T* right = kKind == PanelKind::listed ? b.data + b.at[k] : b.data;
+      if (kKind == PanelKind::with_next) __builtin_prefetch(b.next, 0, 2), b.next += b.next_step;
       V column[kVecs];
 #pragma GCC unroll 4
       for (int v = 0; v < kVecs; v++) column[v] = load<V>(right + v * kWidth<T>);
@@ -26,9 +26,9 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, c
         for (int v = 0; v < kVecs; v++) sum[i][v] = multiply_add(row, column[v], sum[i][v]);
       }
       a.data += a.step;
-      if (kKind != Panels::listed) b.data += b.step;
+      if (kKind != PanelKind::listed) b.data += b.step;
     }
-    if (kKind == Panels::listed) b.at += steps;
+    if (kKind == PanelKind::listed) b.at += steps;
     depth -= steps;
   };
   // What is added at the end is brought into L2 row by row: all at once it holds up the loads of A and B (2 % at
@@ -50,7 +50,7 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, c
   }
 }
 
-template <class T, Panels kKind, int kVecs, int kRows = kTileRows>
+template <class T, PanelKind kKind, int kVecs, int kRows = kTileRows>
 MicroKernel<T> by_rows(int rows) {
   if constexpr (kRows > 1) {
     if (rows < kRows) return by_rows<T, kKind, kVecs, kRows - 1>(rows);
@@ -58,7 +58,7 @@ MicroKernel<T> by_rows(int rows) {
   return multiply_tile<T, kKind, kRows, kVecs>;
 }
 
-template <class T, Panels kKind>
+template <class T, PanelKind kKind>
 MicroKernel<T> by_vecs(int rows, int vecs) {
   if constexpr (kTileVecs == 4) {
     if (vecs == 4) return by_rows<T, kKind, 4>(rows);
@@ -68,18 +68,20 @@ MicroKernel<T> by_vecs(int rows, int vecs) {
 }
 
 template <class T>
-MicroKernel<T> by_kind(int rows, int vecs, Panels kind) {
+MicroKernel<T> by_kind(int rows, int vecs, PanelKind kind) {
   switch (kind) {
-    case Panels::strided: return by_vecs<T, Panels::strided>(rows, vecs);
-    case Panels::packed: return by_vecs<T, Panels::packed>(rows, vecs);
-    case Panels::listed: return by_vecs<T, Panels::listed>(rows, vecs);
-    default: return by_vecs<T, Panels::with_next>(rows, vecs);
+    case PanelKind::strided: return by_vecs<T, PanelKind::strided>(rows, vecs);
+    case PanelKind::packed: return by_vecs<T, PanelKind::packed>(rows, vecs);
+    case PanelKind::listed: return by_vecs<T, PanelKind::listed>(rows, vecs);
+    default: return by_vecs<T, PanelKind::with_next>(rows, vecs);
   }
 }
 
 }  // namespace
 
-MicroKernel<float> micro_kernel(float, int rows, int vecs, Panels kind) { return by_kind<float>(rows, vecs, kind); }
-MicroKernel<double> micro_kernel(double, int rows, int vecs, Panels kind) { return by_kind<double>(rows, vecs, kind); }
+MicroKernel<float> micro_kernel(float, int rows, int vecs, PanelKind kind) { return by_kind<float>(rows, vecs, kind); }
+MicroKernel<double> micro_kernel(double, int rows, int vecs, PanelKind kind) {
+  return by_kind<double>(rows, vecs, kind);
+}
 
 }  // namespace nl::NL_ISA

@@ -48,11 +48,11 @@ struct Panel {
 
 // What the kernel knows of its panels: with all but `strided` the rows of A are adjacent, which spares their addresses,
 // three instructions in a hundred.
-enum class Panels { strided, packed, listed, with_next };
+enum class PanelKind { strided, packed, listed, with_next };
 
 template <class T>
-Panels kind_of(const Panel<T>& a) {
-  return a.line_stride == 1 ? Panels::packed : Panels::strided;
+PanelKind kind_of(const Panel<T>& a) {
+  return a.line_stride == 1 ? PanelKind::packed : PanelKind::strided;
 }
 
 // c[i * c_row + j] = dot(row i of a, column j of b), each element one FMA chain from +0, which is added to the sum of
@@ -62,7 +62,7 @@ using MicroKernel = void (*)(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_
                              int64_t before_row);
 
 // The kernel of a tile of `rows` (1..kTileRows) rows of `vecs` (1..kTileVecs) vectors.
-MicroKernel<float> micro_kernel(float, int rows, int vecs, Panels kind = Panels::strided);
-MicroKernel<double> micro_kernel(double, int rows, int vecs, Panels kind = Panels::strided);
+MicroKernel<float> micro_kernel(float, int rows, int vecs, PanelKind kind = PanelKind::strided);
+MicroKernel<double> micro_kernel(double, int rows, int vecs, PanelKind kind = PanelKind::strided);
 
 }  // namespace nl::NL_ISA

@@ -113,12 +113,6 @@ int64_t room_for_sums(int64_t pieces) {
 
 constexpr int64_t kAhead = 32 << 10;  // elements of the largest group that is asked for ahead
 
-// Whether the next group is to be asked for; short pieces have been, by those of this one.
-template <class T>
-bool is_asked_for(int64_t pieces, int64_t size) {
-  return pieces * size <= kAhead && !(is_short<T>(size) && pieces <= Simd<T>::kWidth);
-}
-
 template <class T>
 int forward(const Call& call) {
   using V = typename Simd<T>::V;
@@ -127,7 +121,7 @@ int forward(const Call& call) {
   const int64_t pieces = groups.pieces(), size = groups.size;
   const T n = T(pieces * size), eps = T(double_of(call.attr[1]));
   const bool stream = y.strides[3] == 1 && streams<T>(y, size, groups.count() * pieces);
-  const int64_t ahead = is_asked_for<T>(pieces, size) ? size : 0;
+  const int64_t ahead = pieces * size <= kAhead ? size : 0;
   parallel_for(groups.count(), grain_of(2 * pieces * size), [&](int64_t begin, int64_t stop) {
     T* sums = (T*)nl_scratch(1, room_for_sums<T>(pieces) * sizeof(T));
     T* memory = (T*)nl_scratch(2, kGroupBytes);
@@ -247,7 +241,7 @@ struct Gradients {
     const OfPieces<T> weights = groups.channels<T>(call.in[2], g);
     const Pieces<T> to = groups.of<T>(call.out[0], g);
     const Pieces<T> next = groups.of<T>(call.in[1], g + 1), next_by = groups.of<T>(call.in[0], g + 1);
-    const int64_t ahead = is_asked_for<T>(pieces, size) ? size : 0;
+    const int64_t ahead = pieces * size <= kAhead ? size : 0;
     alignas(64) T room[2][kBlock];
     for (int64_t p = 0; p < pieces; p++) {
       const V w = splat<V>(weights[p]);

@@ -50,7 +50,8 @@ RowSums<T> sums_of_row(const Strided<T>& x, int64_t n) {
   return {center, splat<V>(sum), splat<V>(distances)};
 }
 
-// A group of short rows at once; `terms` has room for theirs.
+// A group of short rows at once; `terms` has room for theirs, and holds them afterwards. They are made apart from the
+// sum, whose last step would take 32 exponentials of a row of 33 elements.
 template <class K, class T, int W>
 RowSums<T> sums_of_short_rows(const T* const (&x)[W], int64_t n, T* terms) {
   using V = typename Simd<T>::V;
@@ -99,42 +100,33 @@ void sums_along_rows(const RowsOf<T, N>& rows, const F& finish) {
   });
 }
 
-// The same where columns lie along axis `d` of the walk, in tiles of nearly equal width.
+// The same where columns lie along axis `d` of the walk, in tiles.
 template <class K, class T, int N, class F>
-void sums_down_columns(RowsOf<T, N> rows, int d, const F& finish) {
+void sums_down_columns(const RowsOf<T, N>& rows, int d, const F& finish) {
   using V = typename Simd<T>::V;
-  using Tree = TreeColumns<typename K::First>;
   constexpr int kTile = TreeColumns<Sum<T>>::kTile, W = Simd<T>::kWidth;
-  const int64_t n = rows.n, step = rows.step, columns = rows.kept.shape[d];
-  int64_t stride[N];
-  for (int k = 0; k < N; k++) stride[k] = rows.kept.stride[k][d];
-  rows.kept.remove_axis(d);
-  const int64_t tiles = column_tiles<T>(columns, n, rows.kept.total);
-  parallel_for(rows.kept.total * tiles, grain_of(2 * n * (columns / tiles)), [&](int64_t begin, int64_t stop) {
-    T* buffer = (T*)nl_scratch(1, (kTileElements<T> + kLanes) * sizeof(T));
+  const int64_t n = rows.n, step = rows.step;
+  for_tiles<T>(rows.kept, d, n, 2, [&](const auto& place, int64_t first, int width) {
+    T* buffer = (T*)nl_scratch(1, kTileRoom<T> * sizeof(T));
     alignas(64) typename K::First::Lane found[kTile];
-    alignas(64) T centers[kTile], sums[kTile], distances[kTile] = {};
-    for (int64_t i = begin; i < stop; i++) {
-      auto c = rows.kept.seek(i / tiles);
-      const int64_t first = i % tiles * columns / tiles;
-      const int width = int((i % tiles + 1) * columns / tiles - first);
-      const T* from = rows.data + c.at[0] + first;
-      Tree::run(from, {step, 1, width}, n, found);
-      for (int k = 0; k < width; k++) centers[k] = K::center(found[k], n);
-      auto distance = [=, &centers](int64_t r, int k) {
-        __builtin_prefetch(from + (r + 4) * step + k);
-        return load<V>(from + r * step + k) - load<V>(centers + k);
-      };
-      if (K::kSumsDistances) column_sums(0, n, width, distance, buffer, distances);
-      column_sums(0, n, width, [&](int64_t r, int k) { return K::term(distance(r, k)); }, buffer, sums);
-      for_vectors<T>(width, [&](int at) {
-        RowGroup<N, W> group;
-        for (int k = 0; k < N; k++) {
-          for (int l = 0; l < W; l++) group.at[k][l] = c.at[k] + (first + at + l) * stride[k];
-        }
-        finish(group, W, RowSums<T>{load<V>(centers + at), load<V>(sums + at), load<V>(distances + at)});
-      });
-    }
+    alignas(64) T centers[kTile], sums[kTile], distances[kTile];
+    const T* from = rows.data + place[0] + first;
+    TreeColumns<typename K::First>::run(from, {step, 1, width}, n, found);
+    for (int k = 0; k < width; k++) centers[k] = K::center(found[k], n);
+    auto distance = [=, &centers](int64_t r, int k) {
+      __builtin_prefetch(from + (r + 4) * step + k);
+      return load<V>(from + r * step + k) - load<V>(centers + k);
+    };
+    if (K::kSumsDistances) column_sums(0, n, width, distance, buffer, distances);
+    column_sums(0, n, width, [&](int64_t r, int k) { return K::term(distance(r, k)); }, buffer, sums);
+    for_vectors<T>(width, [&](int at) {
+      RowGroup<N, W> group;
+      for (int k = 0; k < N; k++) {
+        for (int l = 0; l < W; l++) group.at[k][l] = place[k] + (first + at + l) * rows.kept.stride[k][d];
+      }
+      const V of_distances = K::kSumsDistances ? load<V>(distances + at) : V{};
+      finish(group, W, RowSums<T>{load<V>(centers + at), load<V>(sums + at), of_distances});
+    });
   });
 }
 

@@ -131,6 +131,26 @@ int64_t column_tiles(int64_t columns, int64_t n, int64_t others) {
   return max_of(ceil_div(columns, widest), min_of(wanted, columns / (2 * Simd<T>::kWidth)));
 }
 
+// Room that a tile needs for the rows of a block.
+template <class T>
+constexpr int64_t kTileRoom = kTileElements<T> + kLanes;
+
+// body(at, first, width) for tiles of `width` columns along axis `d` of a walk, from the first-th on, where `at` is the
+// place in each view of the tile's other axes; `work` is that of one of the n elements of a column.
+template <class T, int K, class F>
+void for_tiles(Walk<K> kept, int d, int64_t n, int64_t work, const F& body) {
+  const int64_t columns = kept.shape[d];
+  kept.remove_axis(d);
+  const int64_t tiles = column_tiles<T>(columns, n, kept.total);
+  parallel_for(kept.total * tiles, grain_of(work * n * (columns / tiles)), [&](int64_t begin, int64_t stop) {
+    for (int64_t i = begin; i < stop; i++) {
+      const auto c = kept.seek(i / tiles);
+      const int64_t first = i % tiles * columns / tiles;
+      body(c.at, first, int((i % tiles + 1) * columns / tiles - first));
+    }
+  });
+}
+
 // body(c) for vectors that cover `columns` >= kWidth columns; the last one is moved back to end at the last column.
 template <class T, class F>
 void for_vectors(int columns, const F& body) {

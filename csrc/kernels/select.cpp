@@ -95,10 +95,7 @@ void topk_along(const Call& call) {
   const View &x = call.in[0], &values = call.out[0], &places = call.out[1];
   int axis = int(call.attr[0]);
   int64_t n = x.shape[axis], k = values.shape[axis];
-  Walk<3> kept;
-  for (int d = 0; d < x.rank; d++) {
-    if (d != axis) kept.add_axis(x.shape[d], {x.strides[d], values.strides[d], places.strides[d]});
-  }
+  const Walk<3> kept = walk_without({&x, &values, &places}, axis);
   if (k == 0) return;
   auto run = [&](int64_t i, bool shared) {
     auto c = kept.seek(i);

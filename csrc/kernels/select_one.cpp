@@ -148,7 +148,8 @@ struct KthOfRow {
       if (part.n > before / 2) break;                      // many that a sample does not tell apart
     }
     const Found found = select(part, k);
-    return place_of(part, found.key, k - found.below);
+    int64_t before = k - found.below;
+    return find_key(part, 0, part.n, found.key, before);
   }
 
   // The place of the first NaN among n elements, or -1.
@@ -157,26 +158,12 @@ struct KthOfRow {
     const Part all{nullptr, nullptr, n};
     const int64_t stretches = ceil_div(n, kStretch);
     int64_t* found = (int64_t*)nl_scratch(2, stretches * sizeof(int64_t));
-    over_stretches(all, [=](int64_t s, int64_t first, int64_t count) { found[s] = first_nan_in(first, count); });
+    over_stretches(all, [=](int64_t s, int64_t first, int64_t count) {
+      int64_t before = 0;
+      found[s] = find_key(all, first, first + count, highest<Key>(), before);
+    });
     for (int64_t s = 0; s < stretches; s++) {
       if (found[s] >= 0) return found[s];
-    }
-    return -1;
-  }
-
-  int64_t first_nan_in(int64_t first, int64_t count) const {
-    alignas(64) Key buffer[512];
-    for (int64_t end = first + count; first < end; first += 512) {
-      const int64_t size = min_of(512, end - first);
-      KeyV found = {};
-      const Key* keys = keys_in({nullptr, nullptr, end}, first, size, buffer);
-      int64_t i = 0;
-      for (; i + Simd<Key>::kWidth <= size; i += Simd<Key>::kWidth) {
-        found |= KeyV(load<KeyV>(keys + i) == splat<KeyV>(highest<Key>()));
-      }
-      for (int64_t k = ANY(found) ? 0 : i; k < size; k++) {
-        if (keys[k] == highest<Key>()) return first + k;
-      }
     }
     return -1;
   }
@@ -204,12 +191,13 @@ struct KthOfRow {
     return {keys[k], below};
   }
 
-  // The place of the element with a key that `before` others with it precede.
-  int64_t place_of(const Part& part, Key wanted, int64_t before) const {
+  // The place of the first element of [first, end) with a key that `before` others with it precede, or -1; then
+  // `before` is what is left of it.
+  int64_t find_key(const Part& part, int64_t first, int64_t end, Key wanted, int64_t& before) const {
     constexpr int kWidth = Simd<Key>::kWidth;
     alignas(64) Key buffer[512];
-    for (int64_t first = 0;; first += 512) {
-      const int64_t size = min_of(512, part.n - first);
+    for (; first < end; first += 512) {
+      const int64_t size = min_of(512, end - first);
       const Key* keys = keys_in(part, first, size, buffer);
       for (int64_t i = 0; i < size; i += kWidth) {
         if (i + kWidth <= size && !ANY(load<KeyV>(keys + i) == splat<KeyV>(wanted))) continue;
@@ -218,6 +206,7 @@ struct KthOfRow {
         }
       }
     }
+    return -1;
   }
 };
 

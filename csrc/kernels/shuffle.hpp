@@ -81,6 +81,7 @@ NL_FN V even_then_odd(V a, V b) {
 template <class V>
 NL_FN Zipped<V> zip_quads(V a, V b) {
   constexpr int kWidth = sizeof(V) / sizeof(a[0]);
+  static_assert(sizeof(V) <= 16 || sizeof(a[0]) >= 4);
   if constexpr (sizeof(V) == 32 && kWidth == 4) {
     return {__builtin_shufflevector(a, b, 0, 4, 2, 6), __builtin_shufflevector(a, b, 1, 5, 3, 7)};
   }
@@ -102,6 +103,7 @@ NL_FN Zipped<V> zip_quads(V a, V b) {
 // The 128 bits 0, 2, … of two vectors in a row, and the 128 bits 1, 3, …
 template <class V>
 NL_FN Zipped<V> part_quads(V a, V b) {
+  static_assert(sizeof(V) == 32 || sizeof(V) == 64);
   using Pairs = typename VecOf<int64_t, sizeof(V)>::V;
   const Pairs x = (Pairs)a, y = (Pairs)b;
   if constexpr (sizeof(V) == 32) {

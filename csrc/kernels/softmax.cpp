@@ -3,8 +3,7 @@
 // Every operation is rounded as in the definition, the sum is T(n), so the bits are those of the definition spelled
 // out. A row makes three passes, of which only the first reads memory and only the last writes it. Where the axis is
 // strided and its neighbour is not, the same is done to tiles of columns.
-#include "functions.hpp"
-#include "rows.hpp"
+#include "row_sums.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -81,20 +80,15 @@ void row(const Strided<T>& x, RowOut<T> y, int64_t n, T* exps) {
 template <class K, class T, int W>
 void short_rows(const Strided<T> (&x)[W], const RowOut<T> (&y)[W], int64_t n, T* exps) {
   using V = typename Simd<T>::V;
-  const int64_t pitch = whole_steps(n);
-  typename Max<T>::Lane keys[W];
-  T max[W], totals[W];
-  store(keys, TreeRow<Max<T>>::several([&](int r) { return x[r].data; }, n));
-  for (int r = 0; r < W; r++) {  // apart from the sum: its last step would take 32 exponentials
-    max[r] = Max<T>::finish(keys[r]);
-    for (int64_t k = 0; k < n; k += W) store(exps + r * pitch + k, exp_of(load<V>(x[r].data + k) - splat<V>(max[r])));
-  }
-  store(totals, K::total(TreeRow<Sum<T>>::several([=](int r) { return exps + r * pitch; }, n)));
+  const T* in[W];
+  for (int r = 0; r < W; r++) in[r] = x[r].data;
+  const RowSums<T> found = sums_of_short_rows<ExpSums<T>>(in, n, exps);
+  const V totals = K::total(found.sum);
   for (int r = 0; r < W; r++) {
-    const V total = splat<V>(totals[r]), largest = splat<V>(max[r]);
-    if (K::kOfExp) map_block(exps + r * pitch, 0, n, y[r], [=](V e, int64_t) { return K::of_exp(e, total); });
+    const V total = splat<V>(totals[r]), largest = splat<V>(found.center[r]);
+    if (K::kOfExp) map_block(exps + r * whole_steps(n), 0, n, y[r], [=](V e, int64_t) { return K::of_exp(e, total); });
     if (!K::kOfExp) {
-      map_block(x[r].data, 0, n, y[r], [=](V v, int64_t) { return K::of_difference(v - largest, total); });
+      map_block(in[r], 0, n, y[r], [=](V v, int64_t) { return K::of_difference(v - largest, total); });
     }
   }
 }
@@ -143,24 +137,6 @@ void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int colum
   }
 }
 
-// Columns lie along axis `d` of `kept`, in tiles of nearly equal width.
-template <class K, class T>
-void over_columns(const View& x, const View& y, Walk<2> kept, int d, int64_t n, int64_t x_step, int64_t y_step) {
-  const int64_t columns = kept.shape[d];
-  kept.remove_axis(d);
-  const int64_t tiles = column_tiles<T>(columns, n, kept.total);
-  int64_t grain = grain_of(4 * n * (columns / tiles));
-  parallel_for(kept.total * tiles, grain, [=, &x, &y, &kept](int64_t begin, int64_t stop) {
-    T* buffer = (T*)nl_scratch(1, (kTileElements<T> + kLanes) * sizeof(T));
-    for (int64_t i = begin; i < stop; i++) {
-      auto c = kept.seek(i / tiles);
-      int64_t first = i % tiles * columns / tiles, width = (i % tiles + 1) * columns / tiles - first;
-      const T* from = (const T*)x.data + c.at[0] + first;
-      tile<K>(from, x_step, (T*)y.data + c.at[1] + first, y_step, n, int(width), buffer);
-    }
-  });
-}
-
 template <class K, class T>
 void over_axis(const Call& call) {
   const int axis = int(call.attr[0]);
@@ -168,7 +144,11 @@ void over_axis(const Call& call) {
   if (map.n == 0) return;
   const int d = column_axis(map.rows, map.x_step, [&](int d) { return is_tiled<T>(map.rows, d); });
   if (d < 0) return over_rows<K>(map);
-  over_columns<K, T>(map.x, map.y, map.rows, d, map.n, map.x_step, map.y_step);
+  for_tiles<T>(map.rows, d, map.n, 4, [&](const auto& at, int64_t first, int columns) {
+    T* buffer = (T*)nl_scratch(1, kTileRoom<T> * sizeof(T));
+    const T* from = (const T*)map.x.data + at[0] + first;
+    tile<K>(from, map.x_step, (T*)map.y.data + at[1] + first, map.y_step, map.n, columns, buffer);
+  });
 }
 
 template <class K>

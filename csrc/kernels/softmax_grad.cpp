@@ -120,21 +120,14 @@ void over_axis(const Call& call) {
   const int axis = int(call.attr[0]);
   const int64_t n = g.shape[axis], g_step = g.strides[axis], y_step = y.strides[axis], out_step = out.strides[axis];
   if (n == 0) return;
-  Walk<3> kept = walk_without({&g, &y, &out}, axis);
+  const Walk<3> kept = walk_without({&g, &y, &out}, axis);
   const int64_t longest = max_of(g_step < 0 ? -g_step : g_step, y_step < 0 ? -y_step : y_step);
   const int d = column_axis(kept, longest, [&](int d) { return is_tiled<T>(kept, d); });
   if (d < 0) return over_rows<K, T>(g, y, out, kept, n, {g_step, y_step, out_step});
-  const int64_t columns = kept.shape[d];
-  kept.remove_axis(d);
-  const int64_t tiles = column_tiles<T>(columns, n, kept.total);
-  parallel_for(kept.total * tiles, grain_of(2 * n * (columns / tiles)), [&](int64_t begin, int64_t stop) {
-    T* buffer = (T*)nl_scratch(1, (kTileElements<T> + kLanes) * sizeof(T));
-    for (int64_t i = begin; i < stop; i++) {
-      auto c = kept.seek(i / tiles);
-      int64_t first = i % tiles * columns / tiles, width = (i % tiles + 1) * columns / tiles - first;
-      tile<K>((const T*)g.data + c.at[0] + first, g_step, (const T*)y.data + c.at[1] + first, y_step,
-              (T*)out.data + c.at[2] + first, out_step, n, int(width), buffer);
-    }
+  for_tiles<T>(kept, d, n, 2, [&](const auto& at, int64_t first, int columns) {
+    T* buffer = (T*)nl_scratch(1, kTileRoom<T> * sizeof(T));
+    tile<K>((const T*)g.data + at[0] + first, g_step, (const T*)y.data + at[1] + first, y_step,
+            (T*)out.data + at[2] + first, out_step, n, columns, buffer);
   });
 }
 
