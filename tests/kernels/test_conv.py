@@ -329,7 +329,7 @@ def test_a_stride_beyond_the_image_leaves_one_place(rng: np.random.Generator, st
 
 @pytest.mark.parametrize("groups", [1, 16])
 def test_strides_as_long_as_a_padding(rng: np.random.Generator, groups: int) -> None:
-    """All residues but those of real positions are empty: they must cost nothing."""
+    """All residues but those of real positions are empty."""
     x, w = (tensor(rng.standard_normal(s)).requires_grad_() for s in ((1, 16, 4, 4), (16, 16 // groups, 3, 3)))
     y = nl.conv2d(x, w, stride=300, padding=300, groups=groups)
     assert y.shape == (1, 16, 2 + 1, 2 + 1)

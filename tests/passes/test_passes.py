@@ -153,6 +153,16 @@ def test_composites_over_the_last_axis_expand_beside_loops() -> None:
         assert ops(expand_composites(t.graph())) == want
 
 
+def test_composites_expand_beside_each_other_and_beside_reductions() -> None:
+    t = Tape()
+    x = t.composite("softmax", [t.leaf("f32", (4, 6))], [1])
+    t.keep(t.composite("softmax", [x], [1]))
+    assert ops(expand_composites(t.graph())) == ["amax", "sub", "exp", "sum", "div"] * 2
+    t = Tape()
+    t.keep(t.reduce("sum", t.composite("softmax", [t.leaf("f32", (4, 6))], [1]), 0))
+    assert ops(expand_composites(t.graph())) == ["amax", "sub", "exp", "sum", "div", "sum"]
+
+
 def test_composites_of_what_is_no_loop_keep_their_kernel() -> None:
     t = Tape()
     a, b, weight = t.leaf("f32", (4, 6)), t.leaf("f32", (6, 6)), t.map("neg", t.leaf("f32", (6,)))

@@ -42,16 +42,18 @@ def _log_softmax_grad(grad, output, dim):
 
 def _cross_entropy(input, target, axis, ignored):
     """The losses, the largest inputs and log Σ exp(input - max), all of target's shape: input's but for 1 class."""
-    cdef Tensor x = one_float("cross_entropy", input), t = cast(need_tensor(target, "cross_entropy"), I64)
+    cdef Tensor x = one_float("cross_entropy", input), t
     axis = own_axis("cross_entropy", x, axis)
+    x, axis, t = indexed("cross_entropy", x, axis, target)
     shape = need_classes("cross_entropy", x, axis, (t,))
     return call_several(OP["cross_entropy"], (x, t), (shape,) * 3, dtype_id(x.d.dtype), (axis, ignored), numel(x.d))
 
 
 def _cross_entropy_grad(grad, input, target, largest, log_sum, axis, ignored):
-    cdef Tensor x = input, t = cast(need_tensor(target, "cross_entropy_grad"), I64)
+    cdef Tensor x = input, t
     same_float("cross_entropy_grad", (grad, x, largest, log_sum))
     axis = own_axis("cross_entropy_grad", x, axis)
+    x, axis, t = indexed("cross_entropy_grad", x, axis, target)
     need_classes("cross_entropy_grad", x, axis, (grad, t, largest, log_sum))
     return call(OP["cross_entropy_grad"], (grad, x, t, largest, log_sum), dims_of(&x.d), dtype_id(x.d.dtype),
                 (axis, ignored), numel(x.d))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from .convolutions import Size, sizes_of
@@ -119,7 +120,7 @@ def adaptive_avg_pool1d(F: Any, input: Tensor, output_size: Sizes) -> Tensor:
     [[2.0, 3.0]]
     """
     (size,) = _adaptive(F, "adaptive_avg_pool1d", input, output_size, 1)
-    return adaptive_avg_pool2d(F, input.unsqueeze(-2), (1, size)).squeeze(-2)
+    return _in_a_row(partial(adaptive_avg_pool2d, F), input, (1, size))
 
 
 def adaptive_avg_pool2d(F: Any, input: Tensor, output_size: Sizes) -> Tensor:
@@ -159,8 +160,7 @@ def adaptive_max_pool1d(F: Any, input: Tensor, output_size: Sizes, return_indice
     [[3.0, 4.0]]
     """
     (size,) = _adaptive(F, "adaptive_max_pool1d", input, output_size, 1)
-    made = adaptive_max_pool2d(F, input.unsqueeze(-2), (1, size), return_indices)
-    return _without_height(made)
+    return _in_a_row(partial(adaptive_max_pool2d, F), input, (1, size), return_indices)
 
 
 def adaptive_max_pool2d(F: Any, input: Tensor, output_size: Sizes, return_indices: bool = False) -> Tensor | Parts:
@@ -229,10 +229,7 @@ def _batched(x: Tensor, axes: int) -> Tensor:
 
 def _in_a_row(pool: Callable[..., Any], x: Tensor, *args: Any) -> Any:
     """Pools images of height 1."""
-    return _without_height(pool(x.unsqueeze(-2), *args))
-
-
-def _without_height(made: Any) -> Any:
+    made = pool(x.unsqueeze(-2), *args)
     return tuple(part.squeeze(-2) for part in made) if isinstance(made, tuple) else made.squeeze(-2)
 
 
