@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, float], ...] = (
 UNITS = r"python/neurlang/(ops|ir|nn|optim|hot|tracing|backends/\w+)|csrc/\w+|benchmarks"
 MATES = (
     (r"python/neurlang/passes/__init__\.py", r"python/neurlang/passes/.*"),  # PIPELINE names them all
-    (r"python/neurlang/backends/.*", r"python/neurlang/backends/(__init__|cstyle)\.py"),  # the shared C-family renderer
+    (r"python/neurlang/backends/.*", r"python/neurlang/backends/(__init__\.py|cstyle/.*)"),  # it renders C
     (r"python/neurlang/_tensor\.pyx", r"python/neurlang/hot/.*"),  # one module in several files
     (r"csrc/simd/.*", r"csrc/base/.*"),
     (r"python/neurlang/functional\.py", r"python/neurlang/(autograd|random)\.py"),

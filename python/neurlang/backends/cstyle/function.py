@@ -1,8 +1,4 @@
-"""The C-family renderer: from a kernel to the text of one C function over the vector dialect of csrc/simd/vec.h.
-
-A function is rendered once per structure: extents and strides are run-time integers, so equal kernels of different
-sizes share it. Loop bodies are written once; vectors that reach beyond the end of a run go through small buffers.
-"""
+"""One C function: a kernel's loops over vectors, written from its structure."""
 
 from __future__ import annotations
 
@@ -10,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ..ir.kernel import BLOCK, LANES, Arg, Kernel, Map, Param, Reduce, Store
-from ..ir.loops import (
+from ...ir.kernel import BLOCK, LANES, Arg, Kernel, Map, Param, Reduce, Store
+from ...ir.loops import (
     COLUMNS,
     SEGMENT_BLOCK,
     chunk,
@@ -21,50 +17,12 @@ from ..ir.loops import (
     run_mode,
     segments,
 )
-from ..ir.types import DTYPES, expressions, row_exprs
-from ..ops import scalar as s
-from ..ops import to_c
-from ..ops.scalar import E
-
-C_TYPES = {text: info.c for text, info in DTYPES.items()}
-
-COMBINE = {"sum": lambda a, b: a + b, "prod": lambda a, b: a * b, "max": s.maximum, "min": s.minimum}
-NEUTRAL = {"sum": 0.0, "prod": 1.0, "max": float("-inf"), "min": float("inf")}
-
-# What every file of kernels begins with, after the text of vec.h.
-PRELUDE = """\
-typedef __INT64_TYPE__ i64;
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
-#if defined(__clang__)
-#define STREAM(T, p, x) __builtin_nontemporal_store(x, (T*)(p))
-#elif NL_VEC_BYTES == 64
-#define STREAM(T, p, x) __builtin_ia32_movntps512((float*)(p), (vf32)(x))
-#elif NL_VEC_BYTES == 32
-#define STREAM(T, p, x) __builtin_ia32_movntps256((float*)(p), (vf32)(x))
-#elif defined(__SSE2__)
-#define STREAM(T, p, x) __builtin_ia32_movntps((float*)(p), (vf32)(x))
-#else
-#define STREAM(T, p, x) STORE(T, p, x)
-#endif
-#if defined(__clang__)
-#define SHUFFLE(T, I, x, ...) __builtin_shufflevector(x, x, __VA_ARGS__)
-#else
-#define SHUFFLE(T, I, x, ...) __builtin_shuffle(x, (I){__VA_ARGS__})
-#endif
-// Whether a whole register may be read at p although not all of it is ours: it does not reach into another page.
-#define READABLE(p) (((__UINTPTR_TYPE__)(p) & 4095) <= 4096 - NL_VEC_BYTES)
-#if defined(__SSE2__)
-#define STREAM_END() __builtin_ia32_sfence()
-#else
-#define STREAM_END()
-#endif
-// Lane masks of the first `count` lanes: loaded at distance `count` from the middle.
-static const int nl_first32[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
-static const i64 nl_first64[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
-#define FIRST32(I, count) LOAD(I, nl_first32 + 16 - MAX(0, MIN(count, 16)))
-#define FIRST64(I, count) LOAD(I, nl_first64 + 8 - MAX(0, MIN(count, 8)))
-"""
+from ...ir.types import expressions
+from ...ops import scalar as s
+from ...ops import to_c
+from ...ops.scalar import E
+from .prelude import C_TYPES, lanes_of
+from .reducers import NEUTRAL, reducer_name
 
 
 def structure(kernel: Kernel, epilogue: bool) -> tuple:
@@ -89,111 +47,6 @@ def render(kernel: Kernel, name: str, epilogue: bool, vector_bytes: int) -> str:
     return _Function(kernel, name, epilogue, vector_bytes).text()
 
 
-# ---- reducers ---------------------------------------------------------------------------------------------------
-
-
-def helpers(kernels: Iterable[Kernel], vector_bytes: int) -> str:
-    """The functions that the reductions of some kernels call."""
-    needed = {
-        (r.reducer, kernel.dtypes[r.arg], is_wide(kernel))
-        for kernel in kernels
-        for r in kernel.body
-        if isinstance(r, Reduce)
-    }
-    return "".join(_reducer(*key, vector_bytes) for key in sorted(needed))
-
-
-def _reducer(reducer: str, dtype: str, wide: bool, vector_bytes: int) -> str:
-    """Combining two vectors, 32 lanes held in vectors, and the results of blocks in adjacent pairs."""
-    vector, scalar, name = to_c.vector_type(dtype, wide), C_TYPES[dtype], _reducer_name(reducer, dtype, wide)
-    lines, (result,) = to_c.emit([COMBINE[reducer](s.arg(0, dtype), s.arg(1, dtype))], ["a", "b"], wide)
-    body = "\n".join(f"  {line}" for line in lines)
-    fold = "\n".join(f"  {line}" for line in _halving(name, dtype, wide, vector_bytes))
-    lanes = ", ".join(f"{vector} x{k}" for k in range(LANES // _width(wide, vector_bytes)))
-    return f"""
-static inline {vector} {name}({vector} a, {vector} b) {{
-{body}
-  return {result};
-}}
-static inline {scalar} {name}_lanes({lanes}) {{
-{fold}
-  return x0[0];
-}}
-static inline {scalar} {name}_two({scalar} a, {scalar} b) {{
-  return {name}(SPLAT({vector}, a), SPLAT({vector}, b))[0];
-}}
-static inline int {name}_push({scalar}* stack, int depth, i64 count, {scalar} x) {{
-  for (; count & 1; count >>= 1) x = {name}_two(stack[--depth], x);
-  stack[depth] = x;
-  return depth + 1;
-}}
-"""
-
-
-def _halving(name: str, dtype: str, wide: bool, vector_bytes: int) -> Iterator[str]:
-    """Statements that combine lane l with lane l + h for h = 16, 8, 4, 2, 1: whole vectors first, then within one."""
-    width = _width(wide, vector_bytes)
-    vectors = LANES // width
-    while vectors > 1:
-        vectors //= 2
-        for k in range(vectors):
-            yield f"x{k} = {name}(x{k}, x{k + vectors});"
-    while width > 1:
-        width //= 2
-        indices = ", ".join(
-            str((lane + width) % _width(wide, vector_bytes)) for lane in range(_width(wide, vector_bytes))
-        )
-        types = f"{to_c.vector_type(dtype, wide)}, {to_c.vector_type(s.INT_OF[dtype], wide)}"
-        yield f"x0 = {name}(x0, SHUFFLE({types}, x0, {indices}));"
-
-
-def _width(wide: bool, vector_bytes: int) -> int:
-    """Lanes of a kernel's vectors."""
-    return vector_bytes // (8 if wide else 4)
-
-
-def _reducer_name(reducer: str, dtype: str, wide: bool) -> str:
-    return f"nl_{reducer}_{to_c.vector_type(dtype, wide)}"
-
-
-# ---- rows as eager kernels --------------------------------------------------------------------------------------
-
-
-def render_row(op: str, dtypes: tuple[str, ...], name: str) -> str:
-    """A row's eager kernel, a `MapFn` of csrc/base/view.hpp: pointers and byte steps, outputs first.
-
-    An operand with step 0 is spread over a buffer once; the last, incomplete vector goes through buffers too.
-    """
-    exprs = row_exprs(op, dtypes)
-    wide = s.is_wide(exprs) or any(d in ("f64", "i64") for d in dtypes)
-    lanes, outs = to_c.lanes(wide), [e.dtype for e in exprs]
-    lines = [f"void {name}(char* const* ptr, const i64* step, i64 n, i64 first) {{"]
-    for k, d in enumerate([*outs, *dtypes]):
-        lines.append(f"  {C_TYPES[d]} b{k}[{lanes}] __attribute__((aligned(64))) = {{0}};")
-        if k >= len(outs):
-            lines.append(
-                f"  if (step[{k}] == 0) for (int l = 0; l < {lanes}; ++l) b{k}[l] = *(const {C_TYPES[d]}*)ptr[{k}];"
-            )
-    lines.append(f"  for (i64 j = 0; j < n; j += {lanes}) {{")
-    lines += [f"    const i64 rest = n - j, at = first + j, some = MIN(rest, {lanes});"]
-    for k, d in enumerate([*outs, *dtypes]):
-        lines.append(f"    {C_TYPES[d]}* p{k} = step[{k}] == 0 ? b{k} : ({C_TYPES[d]}*)ptr[{k}] + j;")
-        if k >= len(outs):
-            copy = f"{{ __builtin_memcpy(b{k}, p{k}, some * sizeof *b{k}); p{k} = b{k}; }}"
-            lines.append(f"    if (rest < {lanes} && step[{k}] != 0) {copy}")
-            vector = to_c.vector_type(d, wide)
-            lines.append(f"    const {vector} a{k - len(outs)} = LOAD({vector}, p{k});")
-    body, results = to_c.emit(exprs, [f"a{k}" for k in range(len(dtypes))], wide, "at")
-    lines += [f"    {line}" for line in body]
-    for k, (d, result) in enumerate(zip(outs, results, strict=True)):
-        lines.append(f"    STORE({to_c.vector_type(d, wide)}, rest < {lanes} ? b{k} : p{k}, {result});")
-        lines.append(f"    if (rest < {lanes}) __builtin_memcpy(p{k}, b{k}, some * sizeof *b{k});")
-    return "\n".join([*lines, "  }", "}"]) + "\n"
-
-
-# ---- kernels ----------------------------------------------------------------------------------------------------
-
-
 @dataclass
 class _Sweep:
     """What one loop over vectors makes: stores, reductions, values kept for later loops. `index` is row-major, in C."""
@@ -215,7 +68,7 @@ class _Function:
         self.kernel, self.name, self.epilogue = kernel, name, epilogue
         self.wide = is_wide(kernel)
         self.lanes = to_c.lanes(self.wide)
-        self.turns = LANES // _width(self.wide, vector_bytes)  # vectors that make up 32 lanes
+        self.turns = LANES // lanes_of(self.wide, vector_bytes)  # vectors that make up 32 lanes
         self.rank = len(kernel.axes)
         self.inner = self.rank - 1
         self.memory = [p for p in kernel.params if p.kind != "scalar"]
@@ -477,7 +330,7 @@ class _Function:
         self.line(f"const {self.vector(r.name)} {r.name} = SPLAT({self.vector(r.name)}, {value});")
 
     def _reducer(self, r: Reduce) -> str:
-        return _reducer_name(r.reducer, self.kernel.dtypes[r.arg], self.wide)
+        return reducer_name(r.reducer, self.kernel.dtypes[r.arg], self.wide)
 
     def _neutral(self, r: Reduce) -> str:
         return f"SPLAT({self.vector(r.name)}, {to_c.literal(NEUTRAL[r.reducer], self.kernel.dtypes[r.arg])})"
