@@ -17,13 +17,19 @@ bool all_direct(const Nest& nest) {
   return true;
 }
 
+// The index of the row that holds element `begin`, along all axes but the innermost.
+void row_index(const Nest& nest, int64_t begin, int64_t* index) {
+  const int last = nest.rank - 1;
+  for (int64_t d = last - 1, i = begin / nest.shape[last]; d >= 0; i /= nest.shape[d--]) index[d] = i % nest.shape[d];
+}
+
 void run_rows(const Nest& nest, int64_t begin, int64_t end) {
   const int last = nest.rank - 1;
   const int64_t inner = nest.shape[last];
   char* ptr[kMaxOperands];
   char* row[kMaxOperands];  // where the row begins; counted along, because a division costs more than a short row
   int64_t step[kMaxOperands], index[kMaxRank];
-  for (int64_t d = last - 1, i = begin / inner; d >= 0; i /= nest.shape[d--]) index[d] = i % nest.shape[d];
+  row_index(nest, begin, index);
   for (int k = 0; k < nest.n_op; ++k) {
     step[k] = nest.strides[k][last];
     row[k] = nest.data[k] + locate(nest, k, begin - begin % inner);
@@ -48,21 +54,36 @@ template <typename T, bool kGather>
 void move(const Nest& nest, int k, char* block, int64_t begin, int64_t count) {
   T* dense = reinterpret_cast<T*>(block);
   const int last = nest.rank - 1;
-  const int64_t inner = nest.shape[last], stride = nest.strides[k][last];
-  while (count > 0) {
-    const int64_t run = std::min(inner - begin % inner, count);
-    char* at = nest.data[k] + locate(nest, k, begin);
+  const int64_t inner = nest.shape[last], *strides = nest.strides[k], stride = strides[last];
+  char* row = nest.data[k] + locate(nest, k, begin - begin % inner);
+  int64_t index[kMaxRank];  // of the row, counted along as in run_rows
+  row_index(nest, begin, index);
+  for (int64_t at = begin % inner; count > 0; at = 0) {
+    const int64_t run = std::min(inner - at, count);
     for (int64_t i = 0; i < run; ++i) {
-      T* element = reinterpret_cast<T*>(at + i * stride);
+      T* element = reinterpret_cast<T*>(row + (at + i) * stride);
       if (kGather)
         dense[i] = *element;
       else
         *element = dense[i];
     }
     dense += run;
-    begin += run;
     count -= run;
+    for (int d = last - 1; d >= 0; --d) {
+      row += strides[d];
+      if (++index[d] < nest.shape[d]) break;
+      row -= index[d] * strides[d];
+      index[d] = 0;
+    }
   }
+}
+
+// Whether operand k lies in memory in row-major order, without gaps.
+bool is_dense(const Nest& nest, int k) {
+  int64_t step = nest.item[k];
+  for (int d = nest.rank - 1; d >= 0; step *= nest.shape[d--])
+    if (nest.strides[k][d] != step) return false;
+  return true;
 }
 
 template <bool kGather>
@@ -77,17 +98,22 @@ void move_block(const Nest& nest, int k, char* block, int64_t begin, int64_t cou
 
 void run_blocks(const Nest& nest, int64_t begin, int64_t end) {
   alignas(64) char blocks[kMaxOperands][kBlock * 8];
+  bool dense[kMaxOperands];
   char* ptr[kMaxOperands];
   int64_t step[kMaxOperands];
   for (int k = 0; k < nest.n_op; ++k) {
-    ptr[k] = blocks[k];
+    dense[k] = is_dense(nest, k);
     step[k] = nest.item[k];
   }
   for (; begin < end; begin += kBlock) {
     const int64_t count = std::min(kBlock, end - begin);
-    for (int k = nest.n_out; k < nest.n_op; ++k) move_block<true>(nest, k, blocks[k], begin, count);
+    for (int k = 0; k < nest.n_op; ++k) {
+      ptr[k] = dense[k] ? nest.data[k] + begin * step[k] : blocks[k];
+      if (!dense[k] && k >= nest.n_out) move_block<true>(nest, k, blocks[k], begin, count);
+    }
     call_kernel(nest, ptr, step, count, begin);
-    for (int k = 0; k < nest.n_out; ++k) move_block<false>(nest, k, blocks[k], begin, count);
+    for (int k = 0; k < nest.n_out; ++k)
+      if (!dense[k]) move_block<false>(nest, k, blocks[k], begin, count);
   }
 }
 

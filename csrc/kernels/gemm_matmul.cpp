@@ -2,6 +2,7 @@
 #include "gemm_kept.hpp"
 #include "gemm_narrow.hpp"
 #include "gemm_pack.hpp"
+#include "gemm_small.hpp"
 #include "gemm_stream.hpp"
 #include "gemm_vector.hpp"
 
@@ -316,6 +317,10 @@ void multiply_matrices(const Product& p) {
     multiply_narrow(a, b, c, batch, p.k);
     for (int64_t i = 0; p.call.epilogue && i < batch; i++) map.finish(&map, i, 0, a.lines, 0, b.lines);
     return;
+  }
+  if (batch == 1 && !p.call.epilogue && is_small(p.m, p.n, p.k)) {
+    b.in_place = b.line_stride == 1;
+    return SmallProduct<T>{a, b, c, p.k}.run();
   }
   if (streams(a, b, p.k)) return stream(a, b, c, batch, map);
   if (streams_lines(a, b, p.k)) return stream_lines(a, b, c, batch, map);

@@ -27,6 +27,7 @@ from .ops import composite, dtypes, fingerprint, order, places, statistics, tabl
 
 cnp.import_array()
 
+cdef object ABSENT = object()  # the default of an argument that may be anything
 cdef object sys_getframe = sys._getframe
 F = sys.modules[__name__]  # the namespace in which gradient rules and composites find every op by name
 

@@ -24,7 +24,7 @@ cdef inline void set_shape(TensorData* d, const Dims* shape, int t):
     set_contiguous_strides(d[0])
 
 
-cdef inline Dims dims_of(const TensorData* d):
+cdef inline Dims dims_of(const TensorData* d) noexcept:
     cdef Dims r
     r.rank = d.rank
     memcpy(r.d, d.shape, sizeof(r.d))
@@ -42,16 +42,21 @@ cdef int sizes_from(object shape, str what, int64_t* sizes) except -1:
     return n
 
 
-cdef int sizes_given(object first, tuple more, str what, int64_t* sizes) except -1:
-    """f((2, 3)) and f(2, 3) alike, for functions whose sizes are arguments."""
-    cdef int i, n = len(more) + 1
+cdef int sizes_given(object first, object second, tuple more, str what, int64_t* sizes) except -1:
+    """f((2, 3)) and f(2, 3) alike, for functions whose sizes are arguments.
+
+    The second one is an argument of its own: a tuple of those behind the first costs 20 ns, a quarter of a reshape.
+    """
+    cdef int i, n = 1 if second is ABSENT else 2 + len(more)
     if n == 1 and isinstance(first, (tuple, list)):
         return sizes_from(first, what, sizes)
     if n > MAX_RANK:
         raise ShapeError(f"{what}: {n} axes are more than the {MAX_RANK} supported")
     sizes[0] = integer(what, first)
-    for i in range(1, n):
-        sizes[i] = integer(what, more[i - 1])
+    if n > 1:
+        sizes[1] = integer(what, second)
+    for i in range(2, n):
+        sizes[i] = integer(what, more[i - 2])
     return n
 
 

@@ -30,8 +30,6 @@ cdef extern from "base/shapes.hpp" namespace "nl":
     Dims shape_broadcast(const char* op, const Dims* shapes, int n) except +raise_python
     Dims shape_reduce(const char* op, const Dims& x, int axis) except +raise_python
     Dims shape_matmul(const char* op, const Dims& a, const Dims& b) except +raise_python
-    Dims shape_reshape(const char* op, const Dims& x, const int64_t* wanted, int n) except +raise_python
-    bint reshape_strides(const Dims& x, const int64_t* strides, const Dims& wanted, int64_t* result)
     Dims shape_permute(const char* op, const Dims& x, const int64_t* axes, int n) except +raise_python
     Dims shape_cat(const char* op, const Dims* shapes, int n, int axis) except +raise_python
     Dims shape_expand(const char* op, const Dims& x, const int64_t* wanted, int n) except +raise_python
@@ -104,6 +102,9 @@ cdef extern from "eager/eager.hpp" namespace "nl":
     void run_dense_kernel "nl::run_dense"(MapFn, char**, const int64_t*, int64_t) nogil
     MapFn map_kernel(uint16_t, DType) nogil
     void set_map_kernel(uint16_t, DType, MapFn)
+
+cdef extern from "eager/reshape.hpp" namespace "nl":
+    cbool lay_out(const char* op, const TensorData& x, const int64_t* wanted, int n, TensorData& v) except +raise_python
 
 cdef extern from "runtime/alloc.hpp":
     void* nl_alloc(int64_t) except +raise_python

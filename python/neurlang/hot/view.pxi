@@ -28,23 +28,14 @@ cdef Tensor view_reshape(Tensor x, object shape, str op):
 
 
 cdef Tensor reshaped(Tensor x, const int64_t* wanted, int n, str op):
-    cdef Dims old = dims_of(&x.d), new
-    cdef Tensor v
-    cdef int i
-    new = shape_reshape(PyUnicode_AsUTF8(op), old, wanted, n)
-    v = alias(x)
-    v.d.rank = new.rank
-    for i in range(new.rank):
-        v.d.shape[i] = new.d[i]
-    if is_contiguous(x.d):
-        set_contiguous_strides(v.d)
-    elif not reshape_strides(old, x.d.strides, new, v.d.strides):
+    cdef Tensor v = alias(x)
+    if not lay_out(PyUnicode_AsUTF8(op), x.d, wanted, n, v.d):
         if op == "view":
-            raise ShapeError(f"view: shape {dims_tuple(&new)} is not a view of the {describe(x)} with strides "
+            raise ShapeError(f"view: shape {shape_tuple(&v.d)} is not a view of the {describe(x)} with strides "
                              f"{stride_tuple(&x.d)}; use reshape")
         return reshaped(map1(COPY_OP, x), wanted, n, op)
     if follows(v, x):
-        set_history(v, rule_node(op, reshaping(old), (x,), 1), 0)
+        set_history(v, rule_node(op, reshaping(dims_of(&x.d)), (x,), 1), 0)
     return v
 
 

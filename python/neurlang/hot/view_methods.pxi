@@ -2,13 +2,13 @@
 
 # ---- views ----
 
-def reshape(self, shape=(), *more):
+def reshape(self, shape=(), second=ABSENT, *more):
     """The same elements in row-major order in another shape; one size may be -1."""
     cdef int64_t wanted[MAX_RANK]
-    cdef int n = sizes_given(shape, more, "reshape", wanted)
+    cdef int n = sizes_given(shape, second, more, "reshape", wanted)
     return reshaped(self, wanted, n, "reshape")
 
-def view(self, shape=(), *more):
+def view(self, shape=(), second=ABSENT, *more):
     """`reshape` that never copies.
 
     ShapeError where the strides do not allow a view.
@@ -19,7 +19,7 @@ def view(self, shape=(), *more):
     [7, 1, 2, 3]
     """
     cdef int64_t wanted[MAX_RANK]
-    cdef int n = sizes_given(shape, more, "view", wanted)
+    cdef int n = sizes_given(shape, second, more, "view", wanted)
     return reshaped(self, wanted, n, "view")
 
 def view_as(self, other):

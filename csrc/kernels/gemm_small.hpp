@@ -1,0 +1,49 @@
+// gemm_small.hpp: products of so few elements that finding out how to cut them would cost more than they do.
+#pragma once
+#include "gemm_pack.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+constexpr int64_t kMostSmall = 1 << 13;  // multiplications: 20 x 20 x 20
+
+inline bool is_small(int64_t m, int64_t n, int64_t k) { return m * n * k <= kMostSmall && k <= kDepth; }
+
+// Rows of A where they lie times one panel of B after another, on the calling thread and its stack.
+template <class T>
+struct SmallProduct {
+  const Matrix<T>& a;
+  const Matrix<T>& b;
+  const Output<T>& c;
+  int64_t k;
+
+  void run() const {
+    T packed[kDepth * kTileColumns<T>];
+    for (int64_t j = 0; j < b.lines; j += kTileColumns<T>) {
+      const int count = int(min_of(kTileColumns<T>, b.lines - j)), width = int(whole_vectors<T>(count));
+      const Panel<T> columns = b.fetch(&b, {0, 0, j, 0, count, int(k), width, width}, packed);
+      for (int64_t p = 0; p < row_panels(a.lines); p++) {
+        multiply(row_panel_begin(a.lines, p), row_panel_begin(a.lines, p + 1), columns, j, count, width);
+      }
+    }
+  }
+
+ private:
+  void multiply(int64_t i, int64_t end, const Panel<T>& columns, int64_t j, int count, int width) const {
+    const Panel<T> rows = {a.data + i * a.line_stride, a.line_stride, a.step};
+    const auto kernel = micro_kernel(T(), int(end - i), width / kWidth<T>);
+    const bool direct = count == width && c.columns.x_stride == 1;
+    T block[kTileRows * kTileColumns<T>], *to = c.data + i * c.row_stride + j * c.columns.x_stride;
+    kernel(k, rows, columns, direct ? to : block, direct ? c.row_stride : width, nullptr, 0);
+    for (const T* sums = block; !direct && i < end; i++, sums += width, to += c.row_stride) {
+      if (c.columns.x_stride == 1) {
+        copy_short(sums, count, to);
+      } else {
+        for (int l = 0; l < count; l++) to[l * c.columns.x_stride] = sums[l];
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace nl::NL_ISA
