@@ -66,12 +66,15 @@ def test_runs(n: int, dtype: str, rng: np.random.Generator) -> None:
     assert len(check(t, rng)) == 1
 
 
+ROWS = [(3, n) for n in SIZES] + [(rows, n) for rows in (1, 15, 16, 17, 50) for n in (2, 33, 64, 200, 600)]
+
+
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
-@pytest.mark.parametrize("n", SIZES)
-def test_rows(n: int, dtype: str, rng: np.random.Generator) -> None:
-    """Chained reductions, values kept between sweeps, row values read and written."""
+@pytest.mark.parametrize(("rows", "n"), ROWS)
+def test_rows(rows: int, n: int, dtype: str, rng: np.random.Generator) -> None:
+    """Chained reductions, values kept between sweeps, row values read and written; rows in whole groups and not."""
     t = Tape()
-    x, scale = t.leaf(dtype, (3, n)), t.leaf(dtype, (3, 1))
+    x, scale = t.leaf(dtype, (rows, n)), t.leaf(dtype, (rows, 1))
     y = t.composite("softmax", [t.map("mul", x, scale)], [1])
     total = t.reduce("sum", t.map("mul", y, x), 1)
     t.keep(t.map("sub", y, t.map("sqrt", t.map("abs", total))))

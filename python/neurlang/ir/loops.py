@@ -17,6 +17,7 @@ CHUNK = 4096  # elements of a long run that are one unit of work
 SEGMENT = 80  # operations of one loop body: a processor then overlaps several vectors, where one long chain would wait
 SEGMENT_BLOCK = 512  # elements that go from one segment to the next through L1
 COLUMNS = 4  # vectors of columns that one unit of work reduces together: their 32 lanes stay in L1
+GROUP, GROUP_ELEMENTS = 16, 2048  # rows that go through a sweep together: in L1 they stay until the next one
 ROW_BUFFER_BYTES = 64 << 10  # of values kept between sweeps over a row
 CHEAP = 4  # a value of at most so many operations is computed again rather than kept
 
@@ -113,6 +114,11 @@ def row_capacity(kernel: Kernel) -> int:
     return max(LANES, 1 << (kernel.axes[-1].extent - 1).bit_length())
 
 
+def row_group(kernel: Kernel) -> int:
+    """Rows that go through one sweep before the next begins."""
+    return max(1, min(GROUP, GROUP_ELEMENTS // row_capacity(kernel)))
+
+
 def kept_between_sweeps(kernel: Kernel) -> list[str]:
     """Point values that a later sweep over the row needs and that are dear, as far as they fit into L1."""
     maps = {name: m for m in kernel.body if isinstance(m, Map) for name in m.names}
@@ -121,7 +127,7 @@ def kept_between_sweeps(kernel: Kernel) -> list[str]:
     stores = [x for x in kernel.body if isinstance(x, Store) and x.param in kernel.store_phases]
     later = [(x.value, kernel.store_phases[x.param]) for x in stores]
     later += [(r.arg, phases[r.arg]) for r in kernel.body if isinstance(r, Reduce)]
-    room = ROW_BUFFER_BYTES // row_capacity(kernel)
+    room = ROW_BUFFER_BYTES // (row_capacity(kernel) * row_group(kernel))
     seen: set[tuple[str, int]] = set()
     while later:
         name, sweep = later.pop()

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from ...ir.kernel import BLOCK, LANES, Arg, Kernel, Map, Param, Reduce, Store
 from ...ir.loops import (
     COLUMNS,
+    GROUP,
     SEGMENT_BLOCK,
     chunk,
     is_wide,
     kept_between_sweeps,
     row_capacity,
+    row_group,
     run_mode,
     segments,
 )
@@ -30,7 +32,8 @@ def structure(kernel: Kernel, epilogue: bool) -> tuple:
     inner = len(kernel.axes) - 1
     extent = kernel.axes[inner].extent
     params = tuple((p.name, p.kind, p.dtype, run_mode(p, inner), kernel.at_points(p), p.stream) for p in kernel.params)
-    sizes = (row_capacity(kernel), extent <= BLOCK) if kernel.reduce == inner else (extent > chunk(kernel),)
+    along_rows = row_capacity(kernel), row_group(kernel), extent <= BLOCK
+    sizes = along_rows if kernel.reduce == inner else (extent > chunk(kernel),)
     return (len(kernel.axes), kernel.reduce, params, kernel.body, sizes, epilogue)
 
 
@@ -62,7 +65,10 @@ class _Sweep:
 
 
 class _Function:
-    """Writes one function. Names in C: p… is an operand's pointer, b… and o… its buffers, row_… a kept value's."""
+    """Writes one function.
+
+    Names in C: p… is an operand's pointer, b… and o… its buffers, row_… a kept value's; each_… has a value of each row.
+    """
 
     def __init__(self, kernel: Kernel, name: str, epilogue: bool, vector_bytes: int) -> None:
         self.kernel, self.name, self.epilogue = kernel, name, epilogue
@@ -80,6 +86,7 @@ class _Function:
         kept_in_rows = kept_between_sweeps(kernel) if kernel.reduce == self.inner else []
         self.kept = [name for keeps in self.segments for name in keeps] or kept_in_rows
         self.known = set(self.params)  # names that have a variable, or are loaded where they are needed
+        self.each: list[str] = []  # of them, values of rows that a sweep has made
         self.lines: list[str] = []
         self.depth = 0
         self.prefix = 0
@@ -164,7 +171,7 @@ class _Function:
                 self.line(f"{self.scalar(p.name)} b{p.name}[{self.lanes}] __attribute__((aligned(64))) = {{0}};")
             if p.kind in ("out", "inout"):
                 self.line(f"{self.scalar(p.name)} o{p.name}[{self.lanes}] __attribute__((aligned(64)));")
-        size = row_capacity(self.kernel) if self.kernel.reduce >= 0 else SEGMENT_BLOCK
+        size = row_capacity(self.kernel) * row_group(self.kernel) if self.kernel.reduce >= 0 else SEGMENT_BLOCK
         for name in self.kept:
             self.line(f"{self.scalar(name)} row_{name}[{size}] __attribute__((aligned(64)));")
 
@@ -233,27 +240,70 @@ class _Function:
     # -- reductions along rows
 
     def _rows(self) -> None:
-        """A reduction along the innermost axis: sweeps over the row, with what they keep between them."""
+        """A reduction along the innermost axis: sweeps over the rows of a group, with what they keep between them.
+
+        All rows of a group go through one sweep before the next begins: a short row alone would wait for its halvings.
+        """
+        rows = row_group(self.kernel)
         self.line(f"const i64 count = n[{self.inner}];")
-        with self.block("for (i64 r = begin; r < end; ++r)"):
+        for name in [*self._row_maps(), *(r.name for r in self.reduces)]:
+            self.line(f"{self.scalar(name)} each_{name}[{GROUP}] __attribute__((aligned(64))) = {{0}};")
+        with self.block(f"for (i64 group = begin; group < end; group += {rows})"):
+            self.line(f"const i64 last = MIN(end, group + {rows});")
+            for phase in range(self.kernel.last_sweep + 1):
+                self._row_phase(phase)
+            if not all(map(self._at_points, self.stores)):
+                self._row_phase(self.kernel.last_sweep + 1)
+
+    def _row_phase(self, phase: int) -> None:
+        """One sweep over every row of the group or, behind the last, what is stored of the rows' values."""
+        last = self.kernel.last_sweep
+        wanted = [name for name in self._row_maps() if self.kernel.phases[name] == phase]
+        self._values_across_rows([name for name in wanted if self._is_across_rows(name)])
+        with self.block("for (i64 r = group; r < last; ++r)"):
             self._pointers(self._indices("r", list(range(self.inner))))
             self._streams("0")
             self._splats(p for p in self.memory if not self.kernel.at_points(p))
-            for phase in range(self.kernel.last_sweep + 1):
-                self._row_values(phase)
+            for name in self.each:
+                self.line(f"const {self.vector(name)} {name} = SPLAT({self.vector(name)}, each_{name}[r - group]);")
+            self._row_values([name for name in wanted if name not in self.known])
+            if phase <= last:
                 self._row_sweep(phase)
-            self._row_values(self.kernel.last_sweep + 1)
             for x in self.stores:
-                if not self._at_points(x):
+                if phase > last and not self._at_points(x):
                     self.line(f"*p{x.param} = {x.value}[0];")
 
-    def _row_values(self, phase: int) -> None:
-        """Row values that are needed, and known, before a sweep begins: the same value in every lane."""
-        phases, points = self.kernel.phases, self.kernel.point_names
-        wanted = [name for name in self.maps if name not in points and phases[name] == phase and self._is_needed(name)]
+    def _row_maps(self) -> list[str]:
+        """Values computed once for a row."""
+        return [name for name in self.maps if name not in self.kernel.point_names and self._is_needed(name)]
+
+    def _is_across_rows(self, name: str) -> bool:
+        """Whether a row's value is made of scalars and of what earlier sweeps left of every row."""
+        return all(x in self.each or self.params[x].kind == "scalar" for x in self._needed([name]))
+
+    def _values_across_rows(self, wanted: list[str]) -> None:
+        """Values of the group's rows, one row to a lane."""
+        if not wanted:
+            return
+        with self.block(f"for (i64 l = 0; l < {row_group(self.kernel)}; l += {self.lanes})"):
+            for name in self._needed(wanted):
+                if name in self.each:
+                    self.line(f"const {self.vector(name)} {name} = LOAD({self.vector(name)}, each_{name} + l);")
+            for name, result in zip(wanted, self._compute(wanted), strict=True):
+                self.line(f"STORE({self.vector(name)}, each_{name} + l, {result});")
+        self._know(wanted)
+
+    def _row_values(self, wanted: list[str]) -> None:
+        """Values of a row that its operands take part in: the same in every lane."""
         for name, result in zip(wanted, self._compute(wanted), strict=True):
             self.line(f"const {self.vector(name)} {name} = {result};")
-        self.known.update(wanted)
+            self.line(f"each_{name}[r - group] = {name}[0];")
+        self._know(wanted)
+
+    def _know(self, names: Iterable[str]) -> None:
+        """Later sweeps find these values of rows in arrays."""
+        self.each += names
+        self.known.update(self.each)
 
     def _is_needed(self, name: str) -> bool:
         """Whether a row value reaches a point, a reduction or a store (others are parts of those)."""
@@ -274,44 +324,44 @@ class _Function:
         if not sweep.reduces:
             self._sweep("0", "count", sweep)
         elif self.kernel.axes[self.inner].extent <= BLOCK:
-            self._lane_sweep("0", "count", f"j{phase}", sweep)
+            self._lane_sweep("0", "count", sweep)
             for r in sweep.reduces:
                 self._reduced(r, self._folded(r))
         else:
-            self._block_sweep(f"depth{phase}", sweep)
+            self._block_sweep(sweep)
         self.known.update(sweep.keeps)
-        self.known.update(r.name for r in sweep.reduces)
+        self._know(r.name for r in sweep.reduces)
 
-    def _block_sweep(self, depth: str, sweep: _Sweep) -> None:
+    def _block_sweep(self, sweep: _Sweep) -> None:
         """Blocks of 512, their results combined in adjacent pairs on a stack."""
         for r in sweep.reduces:
             self.line(f"{self.scalar(r.name)} {r.name}_stack[48];")
-        self.line(f"int {depth} = 0;")
+        self.line("int depth = 0;")
         with self.block(f"for (i64 block = 0; block < count; block += {BLOCK})"):
             self.line(f"const i64 stop = MIN(count, block + {BLOCK});")
-            self._lane_sweep("block", "stop", "at", sweep)
+            self._lane_sweep("block", "stop", sweep)
             for r in sweep.reduces:
-                result = f"{depth} = " if r is sweep.reduces[-1] else ""
-                push = f"{self._reducer(r)}_push({r.name}_stack, {depth}, block / {BLOCK}, {self._folded(r)});"
+                result = "depth = " if r is sweep.reduces[-1] else ""
+                push = f"{self._reducer(r)}_push({r.name}_stack, depth, block / {BLOCK}, {self._folded(r)});"
                 self.line(result + push)
         for r in sweep.reduces:
             total = f"{r.name}_total"
-            self.line(f"{self.scalar(r.name)} {total} = {r.name}_stack[{depth} - 1];")
+            self.line(f"{self.scalar(r.name)} {total} = {r.name}_stack[depth - 1];")
             two = f"{self._reducer(r)}_two({r.name}_stack[d], {total})"
-            self.line(f"for (int d = {depth} - 2; d >= 0; --d) {total} = {two};")
+            self.line(f"for (int d = depth - 2; d >= 0; --d) {total} = {two};")
             self._reduced(r, total)
 
-    def _lane_sweep(self, start: str, stop: str, at: str, sweep: _Sweep) -> None:
+    def _lane_sweep(self, start: str, stop: str, sweep: _Sweep) -> None:
         """Vectors combined into 32 lanes. The vectors of lanes take turns: the one that is next is always the first."""
         for r in sweep.reduces:
             vector, neutral = self.vector(r.name), self._neutral(r)
             lanes = ", ".join(f"{r.name}_{k} = {neutral}" for k in range(self.turns))
             self.line(f"{vector} {lanes};")
-        self.line(f"i64 {at} = {start};")
-        with self.block(f"for (; {at} < {stop}; {at} += {self.lanes})"):
-            self.line(f"const i64 j = {at};")
+        self.line(f"i64 at = {start};")
+        with self.block(f"for (; at < {stop}; at += {self.lanes})"):
+            self.line("const i64 j = at;")
             self._vector_body(sweep, stop)
-        with self.block(f"for (; ({at} - {start}) % {LANES} != 0; {at} += {self.lanes})"):
+        with self.block(f"for (; (at - {start}) % {LANES} != 0; at += {self.lanes})"):
             for r in sweep.reduces:
                 self._turn(r, f"{r.name}_0")
 
@@ -327,7 +377,7 @@ class _Function:
         return f"{self._reducer(r)}_lanes({', '.join(f'{r.name}_{k}' for k in range(self.turns))})"
 
     def _reduced(self, r: Reduce, value: str) -> None:
-        self.line(f"const {self.vector(r.name)} {r.name} = SPLAT({self.vector(r.name)}, {value});")
+        self.line(f"each_{r.name}[r - group] = {value};")
 
     def _reducer(self, r: Reduce) -> str:
         return reducer_name(r.reducer, self.kernel.dtypes[r.arg], self.wide)
@@ -463,7 +513,8 @@ class _Function:
 
     def _place(self, name: str) -> str:
         """Where a kept value's vector lies."""
-        return f"row_{name} + j" + (" - block" if self.segments else "")
+        row = "" if self.segments else f"(r - group) * {row_capacity(self.kernel)} + "
+        return f"row_{name} + {row}j" + (" - block" if self.segments else "")
 
     def _vector_pointers(self, ins: list[Param], outs: list[Param]) -> None:
         """Where this vector's operands are: in place, or in buffers beyond the end of the run or when apart."""
