@@ -8,6 +8,7 @@ import json
 import os
 import pkgutil
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for us and for every peer")
     parser.add_argument("--without", action="append", default=[], metavar="PEER", help="leave a peer out (repeatable)")
     parser.add_argument("--only", type=re.compile, default="", metavar="REGEX", help="only cases whose name matches")
+    parser.add_argument("--rounds", type=int, help="blocks of every contender; each case's own number by default")
     options = parser.parse_args()
     if unknown := set(options.names) - set(workloads()):
         parser.error(f"no such workload: {', '.join(sorted(unknown))}; there are {', '.join(workloads())}")
@@ -42,7 +44,7 @@ def fix_threads(threads: int) -> None:
         os.environ[name] = str(threads)
 
 
-def run(workload: ModuleType, only: re.Pattern[str] | str) -> list[dict[str, Any]]:
+def run(workload: ModuleType, only: re.Pattern[str] | str, rounds: int | None) -> list[dict[str, Any]]:
     """Times a workload's cases whose names match; one whose contenders disagree is reported and not timed."""
     from . import report, timing
 
@@ -51,7 +53,7 @@ def run(workload: ModuleType, only: re.Pattern[str] | str) -> list[dict[str, Any
         if not re.search(only, case.name):
             continue
         try:
-            timings = timing.measure(case)
+            timings = timing.measure(replace(case, rounds=rounds or case.rounds))
         except timing.Disagreement as error:
             print(error, flush=True)
             results.append({"name": case.name, "error": str(error)})
@@ -73,7 +75,7 @@ def main() -> None:
     for name in options.names or workloads():
         workload = importlib.import_module(f"benchmarks.{name}")
         print(f"\n{name}: {(workload.__doc__ or '').splitlines()[0]}", flush=True)
-        results["workloads"][name] = run(workload, options.only)
+        results["workloads"][name] = run(workload, options.only, options.rounds)
         if options.json:
             options.json.write_text(json.dumps(results, indent=1))
     print("\n" + report.summary(results["workloads"]), flush=True)
