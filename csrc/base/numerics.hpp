@@ -5,17 +5,31 @@
 
 namespace nl {
 
-// Whether a convolution of `channels` to `outputs` (of one group), with results of height x width, is computed by
-// Winograd's transforms for tiles of 2x2 results: where their fewer products (16 a tile, 25 at stride 2, instead of 9 a
-// result) are worth it. `attr` as in the table; conv2d_input is of the class at stride 1 only.
-constexpr bool is_winograd(DType dtype, int64_t channels, int64_t outputs, int64_t height, int64_t width,
-                           const int64_t* kernel, const int64_t* attr) {
-  if (dtype != DType::f32 || channels < 32 || outputs < 32 || attr[0] < 1 || attr[0] > 2) return false;
+// Of Winograd's transforms for tiles of 2x2 results: 16 products a tile, 25 at stride 2, instead of 9 a result.
+// Whether a kernel, with these attributes of the table, has them, and results of height x width fill tiles so well that
+// at most four fifths of the products are left.
+constexpr bool has_winograd_tiles(int64_t height, int64_t width, const int64_t* kernel, const int64_t* attr) {
+  if (attr[0] < 1 || attr[0] > 2) return false;
   for (int i = 0; i < 2; i++) {
     if (kernel[i] != 3 || attr[i] != attr[0] || attr[2 + i] > 2 || attr[4 + i] != 1) return false;
   }
   const int64_t tiles = ((height + 1) / 2) * ((width + 1) / 2), products = attr[0] == 1 ? 16 : 25;
   return tiles >= 16 && 9 * height * width * 4 >= products * tiles * 5;
+}
+
+// Whether a convolution of `channels` to `outputs` (of one group), with results of height x width, is computed by
+// Winograd's transforms; conv2d_input is of the class at stride 1 only.
+constexpr bool is_winograd(DType dtype, int64_t channels, int64_t outputs, int64_t height, int64_t width,
+                           const int64_t* kernel, const int64_t* attr) {
+  return dtype == DType::f32 && channels >= 32 && outputs >= 32 && has_winograd_tiles(height, width, kernel, attr);
+}
+
+// Whether conv2d_weight is, whose maps are of height x width.
+constexpr bool is_winograd_weight(DType dtype, int64_t channels, int64_t outputs, int64_t height, int64_t width,
+                                  const int64_t* kernel, const int64_t* attr) {
+  const int64_t fewest = attr[0] == 1 ? 16 : 32;
+  const bool fits = dtype == DType::f32 && channels >= fewest && outputs >= fewest;
+  return fits && has_winograd_tiles(height, width, kernel, attr);
 }
 
 }  // namespace nl

@@ -79,16 +79,18 @@ void bind_views(py::module_& m) {
   });
 }
 
-bool winograd(const std::string& dtype, int64_t channels, int64_t outputs, int64_t height, int64_t width,
+template <bool (*kClass)(DType, int64_t, int64_t, int64_t, int64_t, const int64_t*, const int64_t*)>
+bool in_class(const std::string& dtype, int64_t channels, int64_t outputs, int64_t height, int64_t width,
               const Ints& kernel, const Ints& attr) {
   if (kernel.size() != 2 || attr.size() < 7) throw py::value_error("wrong number of sizes");
   int d = 0;
   while (d < kDTypes && dtype != kDTypeInfo[d].name) d++;
-  return is_winograd(DType(d), channels, outputs, height, width, kernel.data(), attr.data());
+  return kClass(DType(d), channels, outputs, height, width, kernel.data(), attr.data());
 }
 
 void bind_rows(py::module_& m) {
-  m.def("is_winograd", &winograd);
+  m.def("is_winograd", &in_class<is_winograd>);
+  m.def("is_winograd_weight", &in_class<is_winograd_weight>);
   m.def("reduce", [](const char* op, const Ints& x, int64_t axis) {
     return tuple(shape_reduce(op, dims(x), axis_of(op, x, axis)));
   });

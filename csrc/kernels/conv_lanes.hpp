@@ -6,7 +6,7 @@
 namespace nl::NL_ISA {
 namespace {
 
-// Vector `group` of an image's channels, one to a lane; the last channel fills the lanes of those that do not exist.
+// Up to a vector of an image's channels, one to a lane; the last channel fills the lanes of those that do not exist.
 template <class T>
 struct LaneGroup {
   static constexpr int W = kWidth<T>;
@@ -14,8 +14,11 @@ struct LaneGroup {
   T* channel[W];
   int64_t first, count;
 
+  // Vector `group` of all channels.
   LaneGroup(const View& v, int64_t image, int64_t group)
-      : from(v), first(group * W), count(min_of(W, v.shape[1] - group * W)) {
+      : LaneGroup(v, image, group * W, min_of(W, v.shape[1] - group * W)) {}
+
+  LaneGroup(const View& v, int64_t image, int64_t begin, int64_t n) : from(v), first(begin), count(n) {
     for (int64_t l = 0; l < W; l++) {
       channel[l] = (T*)v.data + image * v.strides[0] + (first + min_of(l, count - 1)) * v.strides[1];
     }

@@ -3,8 +3,10 @@
 // Maps [outputs, pixels] times windows [pixels, taps x channels], k running over the pixels of all images. Images are
 // staged channels last, so that a window is a run of adjacent channels (and of adjacent taps); one tap that sees all of
 // an image reads it like the maps.
+#include "../base/numerics.hpp"
 #include "conv_depthwise.hpp"
 #include "conv_window.hpp"
+#include "conv_winograd.hpp"
 #include "interleave.hpp"
 
 namespace nl::NL_ISA {
@@ -125,23 +127,14 @@ struct WeightGradient {
       k = stop;
     } while (k < total);
     parallel_for(g.outputs, grain_of(lines()), [=](int64_t begin, int64_t end) {
+      // In place, threads would write to each other's cache lines.
       T* buffer = (T*)nl_scratch(0, (lines() + kWidth<T>)*sizeof(T));
-      for (int64_t o = begin; o < end; o++) put(sums + o * lines(), buffer, (T*)call.out[0].data + o * lines());
+      for (int64_t o = begin; o < end; o++) {
+        turn(sums + o * lines(), g.group_channels(), g.taps(), g.group_channels(), buffer,
+             (T*)call.out[0].data + o * lines());
+      }
       if (call.epilogue) call.epilogue->fn(call.epilogue->ctx, 0, begin, end, 0, lines());
     });
-  }
-
-  // An output's sums, [tap][channel], to [channel][tap]: a vector of taps for each channel, whose lanes without a tap
-  // run into what is written next. In place, threads would write to each other's cache lines.
-  void put(const T* from, T* buffer, T* to) const {
-    constexpr int W = kWidth<T>;
-    const int64_t taps = g.taps(), channels = g.group_channels();
-    for (int64_t t = (taps - 1) / W * W; t >= 0; t -= W) {
-      const T* lanes[W];
-      for (int l = 0; l < W; l++) lanes[l] = from + min_of(t + l, taps - 1) * channels;
-      interleave(lanes, channels, [=](int64_t c) { return buffer + c * taps + t; });
-    }
-    __builtin_memcpy(to, buffer, lines() * sizeof(T));
   }
 
   // Adds pixels [k, stop) of all images; image `first` is the first one staged.
@@ -177,11 +170,15 @@ void weight_gradient(const Call& call) {
 }  // namespace
 
 int conv2d_weight(const Call& call) {
-  if (geometry(call.in[0], call.out[0], call.in[1], call.attr).depthwise()) {
+  const View &maps = call.in[1], &out = call.out[0];
+  if (geometry(call.in[0], out, maps, call.attr).depthwise()) {
     conv2d_depthwise_weight(call);
-    return kOk;
+  } else if (is_winograd_weight(out.dtype, out.shape[1], out.shape[0] / call.attr[6], maps.shape[2], maps.shape[3],
+                                out.shape + 2, call.attr)) {
+    conv2d_winograd_weight(call);
+  } else {
+    out.dtype == DType::f32 ? weight_gradient<float>(call) : weight_gradient<double>(call);
   }
-  call.out[0].dtype == DType::f32 ? weight_gradient<float>(call) : weight_gradient<double>(call);
   return kOk;
 }
 

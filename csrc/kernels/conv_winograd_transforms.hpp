@@ -12,7 +12,17 @@ namespace {
 struct Transforms {
   using V = Simd<float>::V;
   static constexpr int W = kWidth<float>;
+
+  // How one row of a transformed tile comes from the rows of the tile: from row `first`, with or without `second`.
+  enum class Term { only, sum, difference };
+  struct Row {
+    Term term;
+    int first, second;
+  };
 };
+
+// The weight gradient's transforms are those of maps (2 to kSide) and from elements to taps (kSide to 3); its inputs'
+// are the same as the convolution's.
 
 // F(2x2, 3x3): tiles of 4x4 inputs, 16 products a channel instead of 36.
 struct Stride1 : Transforms {
@@ -29,6 +39,23 @@ struct Stride1 : Transforms {
   }
   __attribute__((always_inline)) static void collect(const V (&m)[kSide], V& first, V& second) {
     first = (m[0] + m[1]) + m[2], second = (m[1] - m[2]) - m[3];
+  }
+
+  static constexpr Row input_row(int i) {
+    constexpr Row rows[] = {
+        {Term::difference, 0, 2}, {Term::sum, 1, 2}, {Term::difference, 2, 1}, {Term::difference, 1, 3}};
+    return rows[i];
+  }
+  static constexpr Row map_row(int i) {
+    constexpr Row rows[] = {{Term::only, 0, 0}, {Term::sum, 0, 1}, {Term::difference, 0, 1}, {Term::only, 1, 1}};
+    return rows[i];
+  }
+  __attribute__((always_inline)) static void spread_maps(V a, V b, V (&to)[kSide]) {
+    to[0] = a, to[1] = a + b, to[2] = a - b, to[3] = b;
+  }
+  __attribute__((always_inline)) static void collect_taps(const V (&m)[kSide], V (&to)[3]) {
+    const V half = splat<V>(0.5f), middle = (m[1] + m[2]) * half;
+    to[0] = m[0] + middle, to[1] = (m[1] - m[2]) * half, to[2] = middle - m[3];
   }
 
   // Vector j of what W tiles side by side see: their inputs j.
@@ -50,6 +77,23 @@ struct Stride2 : Transforms {
   }
   __attribute__((always_inline)) static void collect(const V (&m)[kSide], V& first, V& second) {
     first = (m[0] + m[1]) + m[3], second = (m[1] - m[2]) + m[4];
+  }
+
+  static constexpr Row input_row(int i) {
+    constexpr Row rows[] = {
+        {Term::difference, 0, 2}, {Term::only, 2, 2}, {Term::difference, 2, 4}, {Term::only, 1, 1}, {Term::only, 3, 3}};
+    return rows[i];
+  }
+  static constexpr Row map_row(int i) {
+    constexpr Row rows[] = {
+        {Term::only, 0, 0}, {Term::sum, 0, 1}, {Term::only, 1, 1}, {Term::only, 0, 0}, {Term::only, 1, 1}};
+    return rows[i];
+  }
+  __attribute__((always_inline)) static void spread_maps(V a, V b, V (&to)[kSide]) {
+    to[0] = a, to[1] = a + b, to[2] = b, to[3] = a, to[4] = b;
+  }
+  __attribute__((always_inline)) static void collect_taps(const V (&m)[kSide], V (&to)[3]) {
+    to[0] = m[0] + m[1], to[1] = m[3] + m[4], to[2] = m[1] - m[2];
   }
 
   __attribute__((always_inline)) static void columns(const float* row, V (&x)[kInputs]) {

@@ -27,6 +27,19 @@ void interleave(const T* const* lanes, int64_t n, const To& to) {
   }
 }
 
+// From `count` rows of n elements, `pitch` apart, to n rows of `count`: a vector of rows for each element, whose lanes
+// without a row run into what is written next. So it is written to `buffer`, which has room for a vector more.
+template <class T>
+void turn(const T* from, int64_t pitch, int64_t count, int64_t n, T* buffer, T* to) {
+  constexpr int W = Simd<T>::kWidth;
+  for (int64_t r = (count - 1) / W * W; r >= 0; r -= W) {
+    const T* lanes[W];
+    for (int l = 0; l < W; l++) lanes[l] = from + min_of(r + l, count - 1) * pitch;
+    interleave(lanes, n, [=](int64_t i) { return buffer + i * count + r; });
+  }
+  __builtin_memcpy(to, buffer, count * n * sizeof(T));
+}
+
 // Stores a vector as elements that may be wider.
 template <class V, class To>
 void widen_store(To* p, V v) {

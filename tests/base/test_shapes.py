@@ -261,18 +261,22 @@ def test_cpp_equals_python(name: str, seed: int) -> None:
 
 def test_every_rule_is_compared() -> None:
     bound = {name for name in dir(cpp_rules) if not name.startswith("_")}
-    assert bound == {*RULES, "reshape_strides", "is_winograd"}
+    assert bound == {*RULES, "reshape_strides", *CLASSES}
 
 
-def test_numerics_classes(seed: int) -> None:
+CLASSES = ("is_winograd", "is_winograd_weight")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_numerics_classes(seed: int, name: str) -> None:
     draw = Draw(seed)
     found = [0, 0]
     for _ in range(CASES):
-        dtype, sizes = draw.choice(["float32"] * 9 + ["float64"]), [draw.randint(28, 70) for _ in range(2)]
+        dtype, sizes = draw.choice(["float32"] * 9 + ["float64"]), [draw.randint(13, 70) for _ in range(2)]
         sizes += [draw.choice((1, 2, 5, 6, 7, 8, 9, 30)) for _ in range(2)]
         kernel, attr = spoil(draw, [3, 3]), spoil(draw, [1, 1, draw.randint(0, 2), 1, 1, 1, 1])
-        got = cpp_rules.is_winograd(dtype, *sizes, kernel, attr)
-        assert got == python_rules.is_winograd(dtype, *sizes, kernel, attr), (dtype, sizes, kernel, attr)
+        got = getattr(cpp_rules, name)(dtype, *sizes, kernel, attr)
+        assert got == getattr(python_rules, name)(dtype, *sizes, kernel, attr), (dtype, sizes, kernel, attr)
         found[got] += 1
     assert min(found) > CASES // 20
 

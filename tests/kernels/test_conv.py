@@ -13,7 +13,7 @@ from bounds import assert_close
 import neurlang as nl
 from neurlang import _tensor
 from neurlang.ir import definitions
-from neurlang.ops.shapes import is_winograd
+from neurlang.ops.shapes import is_winograd, is_winograd_weight
 
 from .contraction import Array, assert_same_bits, dot, fma, normal, tensor
 
@@ -148,8 +148,40 @@ def winograd(x: Array, w: Array, stride: int, padding: tuple[int, int], groups: 
     return out[:, :, : size[0], : size[1]]
 
 
+# Of the weight gradient's maps, and of its sums of elements.
+WEIGHT_TRANSFORMS = {
+    1: ("+0 +0+1 +0-1 +1", lambda m: (m[0] + (m[1] + m[2]) / 2, (m[1] - m[2]) / 2, (m[1] + m[2]) / 2 - m[3])),
+    2: ("+0 +0+1 +1 +0 +1", lambda m: (m[0] + m[1], m[3] + m[4], m[1] - m[2])),
+}
+
+
+def winograd_weight(g: Geometry, x: Array, maps: Array) -> Array:
+    """k runs over the tiles of 2x2 pixels of the maps; images and maps are transformed down the columns first."""
+    (n, _, rows, columns), (py, px), stride = maps.shape, g.padding, g.stride[0]
+    step, seen, (of_maps, collected) = 2 * stride, 3 + stride, WEIGHT_TRANSFORMS[stride]
+    x = np.pad(x, ((0, 0), (0, 0), (py, py + step), (px, px + step))).swapaxes(2, 3)
+    maps, out = np.pad(maps, ((0, 0), (0, 0), (0, 1), (0, 1))).swapaxes(2, 3), np.empty(g.weight, x.dtype)
+    for group in range(g.groups):
+        inputs, outputs = group_slice(g, x.shape[1], group), group_slice(g, g.outputs, group)
+        products = (
+            (
+                transformed(of_maps, maps[k, outputs, None, 2 * j : 2 * j + 2, 2 * i : 2 * i + 2]),
+                transformed(
+                    TRANSFORMS[stride][0], x[k, inputs, step * j : step * j + seen, step * i : step * i + seen]
+                ),
+            )
+            for k, i, j in np.ndindex(n, (rows + 1) // 2, (columns + 1) // 2)
+        )
+        sums = dot(products, (*out[outputs].shape[:2], seen, seen), x.dtype).swapaxes(2, 3)
+        along = np.stack(collected(np.moveaxis(sums, -1, 0)), -1)
+        out[outputs] = np.stack(collected(np.moveaxis(along, -2, 0)), -2)
+    return out
+
+
 def weight_gradient(g: Geometry, x: Array, maps: Array) -> Array:
     """k runs over image, output row, output column."""
+    if is_winograd_weight(x.dtype.name, g.weight[1], g.outputs // g.groups, *g.maps[2:], g.kernel, g.attributes):
+        return winograd_weight(g, x, maps)
     x, out = padded(g, x), np.empty(g.weight, x.dtype)
     for v, u in np.ndindex(g.kernel):
         seen = window(g, x, v, u)
@@ -249,6 +281,8 @@ GEOMETRIES = {
     "Winograd in groups": Geometry((2, 96, 9, 11), 128, (3, 3), padding=(2, 0), groups=2),
     "Winograd, stride 2": Geometry((1, 40, 24, 17), 64, (3, 3), (2, 2), (1, 1)),
     "Winograd, stride 2, odd maps": Geometry((3, 270, 17, 18), 35, (3, 3), (2, 2), (0, 2)),
+    "Winograd, blocks of tiles": Geometry((3, 16, 34, 26), 29, (3, 3), padding=(1, 2)),
+    "Winograd, stride 2, blocks of tiles": Geometry((2, 34, 55, 43), 32, (3, 3), (2, 2), (1, 1)),
     "padding beyond the image": Geometry((1, 3, 3, 2), 4, (2, 3), (1, 2), (6, 7)),
 }
 
@@ -267,19 +301,24 @@ def test_the_interpreter_agrees(rng: np.random.Generator, name: str) -> None:
         assert_same_bits(got.numpy(), definitions.conv2d(x, w, g.attributes, fma))
         got = _tensor._conv2d_input(tensor(maps), tensor(w), *g.attributes, *g.images[2:])
         assert_same_bits(got.numpy(), definitions.conv2d_input(maps, w, (*g.attributes, *g.images[2:]), fma))
+        got = _tensor._conv2d_weight(tensor(x), tensor(maps), *g.attributes, *g.kernel)
+        assert_same_bits(got.numpy(), definitions.conv2d_weight(x, maps, (*g.attributes, *g.kernel), fma))
 
 
 @pytest.mark.parametrize("name", ["Winograd", "Winograd, stride 2"])
 def test_winograds_error(rng: np.random.Generator, name: str) -> None:
     """Against float64, whose bits are those of sums of products."""
     g = GEOMETRIES[name]
-    x, w = rng.standard_normal(g.images), rng.standard_normal(g.weight)
-    got = _tensor._conv2d(*(tensor(a.astype(np.float32)) for a in (x, w)), *g.attributes)
-    exact, size = (
-        _tensor._conv2d(*(tensor(f(a.astype(np.float32).astype(np.float64))) for a in (x, w)), *g.attributes).numpy()
-        for f in (np.array, np.abs)
-    )
-    assert_close(got.numpy(), exact, "winograd", n=g.images[1], scale=size.max())
+    x, w, maps = (rng.standard_normal(shape).astype(np.float32) for shape in (g.images, g.weight, g.maps))
+    rows = {
+        g.images[1]: lambda x, w, maps: _tensor._conv2d(x, w, *g.attributes),
+        np.prod(g.maps[2:]): lambda x, w, maps: _tensor._conv2d_weight(x, maps, *g.attributes, *g.kernel),
+    }
+    for n, row in rows.items():
+        exact, size = (
+            row(*(tensor(f(a.astype(np.float64))) for a in (x, w, maps))).numpy() for f in (np.array, np.abs)
+        )
+        assert_close(row(*map(tensor, (x, w, maps))).numpy(), exact, "winograd", n=int(n), scale=size.max())
 
 
 def test_infinities_stay_in_their_tiles(rng: np.random.Generator) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.shapes import is_winograd
+from ..ops.shapes import is_winograd, is_winograd_weight
 from .kernel import BLOCK, LANES
 
 Array = Any
@@ -222,11 +222,13 @@ def _input_pairs(g: Array, w: Array, taps: list[tuple[int, int, int, int]]) -> I
 
 
 def conv2d_weight(x: Array, g: Array, attrs: Sequence[int], fma: Fma) -> Array:
-    """k runs over image, output row, output column."""
+    """k runs over image, output row, output column. Some shapes are Winograd's."""
     sh, sw, ph, pw, dh, dw, groups, kh, kw = attrs
     n, channels, height, width = x.shape
     o, oh, ow = g.shape[1:]
     c = channels // groups
+    if is_winograd_weight(x.dtype.name, c, o // groups, oh, ow, (kh, kw), attrs):
+        return winograd_weight(x, g, sh, (ph, pw), groups, fma)
     padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))).reshape(n, groups, c, height + 2 * ph, width + 2 * pw)
     grads = g.reshape(n, groups, o // groups, oh, ow)
     rows, columns = np.arange(kh) * dh, np.arange(kw) * dw
@@ -253,12 +255,10 @@ def winograd(x: Array, w: Array, stride: int, padding: tuple[int, int], groups: 
     n, _, height, width = x.shape
     o, c = w.shape[:2]
     spread_inputs, spread_weights, collect = _TRANSFORMS[stride]
-    step, side = 2 * stride, 3 + stride
-    (ph, pw), oh, ow = padding, *((e + 2 * p - 3) // stride + 1 for e, p in zip((height, width), padding, strict=True))
+    side = 3 + stride
+    oh, ow = ((e + 2 * p - 3) // stride + 1 for e, p in zip((height, width), padding, strict=True))
     th, tw = (oh + 1) // 2, (ow + 1) // 2
-    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph + step), (pw, pw + step)))
-    tiles = [[padded[:, :, i:, j:][:, :, ::step, ::step][:, :, :th, :tw] for j in range(side)] for i in range(side)]
-    inputs = _both_ways(spread_inputs, tiles)
+    inputs = _both_ways(spread_inputs, _tiles(x, side, 2 * stride, padding, (th, tw)))
     weights = _both_ways(spread_weights, [[w[:, :, i, j] for j in range(3)] for i in range(3)])
 
     def products(i: int, j: int) -> Array:
@@ -275,11 +275,42 @@ def winograd(x: Array, w: Array, stride: int, padding: tuple[int, int], groups: 
     return out[:, :, :oh, :ow]
 
 
+def winograd_weight(x: Array, g: Array, stride: int, padding: tuple[int, int], groups: int, fma: Fma) -> Array:
+    """The gradient by a 3x3 kernel: each element of the tiles is a `dot` whose k runs over image, row, column of tiles.
+
+    Images and maps are transformed down the columns first, sums along the rows.
+    """
+    n, c, o = len(x), x.shape[1] // groups, g.shape[1] // groups
+    count = (g.shape[2] + 1) // 2, (g.shape[3] + 1) // 2
+    (spread_inputs, _, _), (spread_maps, collect), side = _TRANSFORMS[stride], _WEIGHT_TRANSFORMS[stride], 3 + stride
+    inputs = _turned(_both_ways(spread_inputs, _turned(_tiles(x, side, 2 * stride, padding, count))))
+    maps = _turned(_both_ways(spread_maps, _turned(_tiles(g, 2, 2, (0, 0), count))))
+
+    def sums(i: int, j: int) -> Array:
+        left = maps[i][j].reshape(n, groups, o, 1, *count)
+        right = inputs[i][j].reshape(n, groups, 1, c, *count)
+        pairs = ((left[k, ..., y, q], right[k, ..., y, q]) for k, y, q in np.ndindex(n, *count))
+        return dot(pairs, (groups, o, c), x.dtype, fma)
+
+    taps = _both_ways(collect, [[sums(i, j) for j in range(side)] for i in range(side)])
+    return np.stack([tap for row in taps for tap in row], -1).reshape(groups * o, c, 3, 3)
+
+
+def _tiles(x: Array, side: int, step: int, padding: tuple[int, int], count: tuple[int, int]) -> list[list[Array]]:
+    """What each of count[0] x count[1] tiles sees, `step` apart: side x side arrays of one element of all tiles."""
+    (ph, pw), (th, tw) = padding, count
+    x = np.pad(x, ((0, 0), (0, 0), (ph, ph + step), (pw, pw + step)))
+    return [[x[:, :, i:, j:][:, :, ::step, ::step][:, :, :th, :tw] for j in range(side)] for i in range(side)]
+
+
+def _turned(grid: Sequence[Sequence[Array]]) -> list[Sequence[Array]]:
+    return list(zip(*grid, strict=True))
+
+
 def _both_ways(transform: Callable[..., tuple], grid: Sequence[Sequence[Array]]) -> Sequence[Sequence[Array]]:
     """The transform of every row, then of every column of what that gave."""
     rows = [transform(*row) for row in grid]
-    columns = [transform(*column) for column in zip(*rows, strict=True)]
-    return list(zip(*columns, strict=True))
+    return _turned([transform(*column) for column in _turned(rows)])
 
 
 # Of inputs, of weights and of elements, by stride.
@@ -294,6 +325,18 @@ _TRANSFORMS: dict[int, tuple[Callable[..., tuple], Callable[..., tuple], Callabl
         lambda a, b, c: (a, a + c, c, b, b),
         lambda a, b, c, d, e: ((a + b) + d, (b - c) + e),
     ),
+}
+# Of maps and of elements' sums.
+_WEIGHT_TRANSFORMS: dict[int, tuple[Callable[..., tuple], Callable[..., tuple]]] = {
+    1: (
+        lambda a, b: (a, a + b, a - b, b),
+        lambda a, b, c, d: (
+            a + (b + c) * a.dtype.type(0.5),
+            (b - c) * a.dtype.type(0.5),
+            (b + c) * a.dtype.type(0.5) - d,
+        ),
+    ),
+    2: (lambda a, b: (a, a + b, b, a, b), lambda a, b, c, d, e: (a + b, d + e, b - c)),
 }
 
 

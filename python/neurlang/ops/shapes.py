@@ -322,16 +322,31 @@ def _check_gradient(op: str, g: Shape, expected: Shape, shapes: str) -> None:
             _fail(op, f"{shapes}: axis {i} of {_text(g)} must be {expected[i]}, the size that the convolution gives")
 
 
-def is_winograd(
-    dtype: str, channels: int, outputs: int, height: int, width: int, kernel: Sequence[int], attr: Sequence[int]
-) -> bool:
-    """Whether a convolution is in the numerics class of Winograd's transforms: csrc/base/numerics.hpp."""
-    if dtype != "float32" or channels < 32 or outputs < 32 or not 1 <= attr[0] <= 2:
+def has_winograd_tiles(height: int, width: int, kernel: Sequence[int], attr: Sequence[int]) -> bool:
+    """Whether a convolution has Winograd's transforms and its results fill their tiles: csrc/base/numerics.hpp."""
+    if not 1 <= attr[0] <= 2:
         return False
     if any(kernel[i] != 3 or attr[i] != attr[0] or attr[2 + i] > 2 or attr[4 + i] != 1 for i in range(2)):
         return False
     tiles, products = ((height + 1) // 2) * ((width + 1) // 2), 16 if attr[0] == 1 else 25
     return tiles >= 16 and 9 * height * width * 4 >= products * tiles * 5
+
+
+def is_winograd(
+    dtype: str, channels: int, outputs: int, height: int, width: int, kernel: Sequence[int], attr: Sequence[int]
+) -> bool:
+    """Whether a convolution is in the numerics class of Winograd's transforms: csrc/base/numerics.hpp."""
+    fits = dtype == "float32" and channels >= 32 and outputs >= 32
+    return fits and has_winograd_tiles(height, width, kernel, attr)
+
+
+def is_winograd_weight(
+    dtype: str, channels: int, outputs: int, height: int, width: int, kernel: Sequence[int], attr: Sequence[int]
+) -> bool:
+    """Whether a weight gradient is, for maps of height x width: csrc/base/numerics.hpp."""
+    fewest = 16 if attr[0] == 1 else 32
+    fits = dtype == "float32" and channels >= fewest and outputs >= fewest
+    return fits and has_winograd_tiles(height, width, kernel, attr)
 
 
 def conv2d(op: str, x: Shape, w: Shape, attr: Sequence[int]) -> Shape:
