@@ -39,6 +39,7 @@ struct Grid {
 
 // The offsets of points [first, first + count).
 NL_FN void offsets_of(const Grid& grid, int64_t first, int count, int64_t* to) {
+  if (count == 0) return;  // of extents that may be 0
   int64_t x = first % grid.xs, y = first / grid.xs % grid.ys, plane = first / grid.xs / grid.ys;
   for (int i = 0; i < count; i++) {
     to[i] = plane * grid.plane_stride + y * grid.y_stride + x * grid.x_stride;
