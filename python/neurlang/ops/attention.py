@@ -10,6 +10,7 @@ from .places import lower_triangle
 from .statistics import Tensor, in_float32, need_axes
 
 NAME = "scaled_dot_product_attention"
+Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # of query, key and value
 
 
 @in_float32
@@ -41,12 +42,14 @@ def scaled_dot_product_attention(
         raise ValueError(f"{NAME}: dropout_p must be between 0 and 1, got {dropout_p}")
     if is_causal and attn_mask is not None:
         raise ValueError(f"{NAME}: give attn_mask or is_causal, not both")
-    for operand in (query, key, value):
-        need_axes(F, NAME, operand, 2)
-    lead, group = _leading_axes(F, query, key, value, enable_gqa)
-    (length, depth), (keys, width) = query.shape[-2:], value.shape[-2:]
-    if key.shape[-2:] != (keys, depth):
-        raise _misfit(F, query, key, value)
+    shapes = query.shape, key.shape, value.shape  # read once: decoding notices
+    if min(map(len, shapes)) < 2:
+        for operand in (query, key, value):
+            need_axes(F, NAME, operand, 2)
+    lead, group = _leading_axes(F, shapes, enable_gqa)
+    (length, depth), (keys, width) = shapes[0][-2:], shapes[2][-2:]
+    if shapes[1][-2:] != (keys, depth):
+        raise _misfit(F, shapes)
     factor = 1 / math.sqrt(max(depth, 1)) if scale is None else scale
     heads = lead[-1] // group if lead else 1
     batch = math.prod(lead[:-1])
@@ -69,33 +72,34 @@ def scaled_dot_product_attention(
 
 
 def _viewed(x: Tensor, expanded: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
-    """x broadcast to one shape and seen as another; views that change nothing are not made."""
-    x = x if x.shape == expanded else x.expand(expanded)
-    return x if x.shape == shape else x.reshape(shape)
+    """x broadcast to one shape and seen as another of as many elements; views that change nothing are not made."""
+    if x.shape == shape:
+        return x
+    return (x if x.shape == expanded else x.expand(expanded)).reshape(shape)
 
 
-def _misfit(F: Any, *operands: Tensor) -> Exception:
-    shapes = ", ".join(str(list(x.shape)) for x in operands)
-    return F.ShapeError(f"{NAME}: query, key and value of shapes {shapes} do not fit")
+def _misfit(F: Any, shapes: Shapes) -> Exception:
+    listed = ", ".join(str(list(shape)) for shape in shapes)
+    return F.ShapeError(f"{NAME}: query, key and value of shapes {listed} do not fit")
 
 
-def _leading_axes(F: Any, query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> tuple[tuple[int, ...], int]:
+def _leading_axes(F: Any, shapes: Shapes, grouped: bool) -> tuple[tuple[int, ...], int]:
     """The axes before the last two, broadcast, and how many of the query's heads share one of the key's."""
-    q, k, v = (tuple(x.shape[:-2]) for x in (query, key, value))
+    q, k, v = shapes[0][:-2], shapes[1][:-2], shapes[2][:-2]
     if not grouped:
-        return q if q == k == v else _broadcast(F, (query, key, value), q, k, v), 1
+        return q if q == k == v else _broadcast(F, shapes, q, k, v), 1
     if not (q and k and v) or k[-1] != v[-1] or not k[-1] or q[-1] % k[-1]:
         raise ValueError(f"{NAME}: the query's heads must be a multiple of the key's and value's, got {q}, {k}, {v}")
-    return (*_broadcast(F, (query, key, value), q[:-1], k[:-1], v[:-1]), q[-1]), q[-1] // k[-1]
+    return (*_broadcast(F, shapes, q[:-1], k[:-1], v[:-1]), q[-1]), q[-1] // k[-1]
 
 
-def _broadcast(F: Any, operands: tuple[Tensor, ...], *shapes: tuple[int, ...]) -> tuple[int, ...]:
+def _broadcast(F: Any, operands: Shapes, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     rank = max(map(len, shapes))
     result = []
     for extents in zip(*((1,) * (rank - len(s)) + s for s in shapes), strict=True):
         wide = {n for n in extents if n != 1}
         if len(wide) > 1:
-            raise _misfit(F, *operands)
+            raise _misfit(F, operands)
         result.append(wide.pop() if wide else 1)
     return tuple(result)
 
