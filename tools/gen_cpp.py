@@ -95,6 +95,7 @@ def ops_header(rows: Rows, scalar: ModuleType, fingerprint: str) -> Iterator[str
     yield "  uint8_t key;       // the operand (inputs, then outputs) whose dtype is the compute dtype T"
     yield "  bool reads_index;  // depends on the element's row-major index"
     yield "  bool direct;       // takes narrow dtypes as they are; other rows get them widened"
+    yield "  uint16_t weight;   // operations of a map's element, those on half as many lanes counted twice"
     yield "};"
     yield "constexpr OpInfo kOps[kNumOps] = {"
     yield from (f"    {op_info(row, scalar)}," for row in rows)
@@ -104,6 +105,7 @@ def ops_header(rows: Rows, scalar: ModuleType, fingerprint: str) -> Iterator[str
     yield 'static constexpr const char* op_name(uint16_t op) { return op < kNumOps ? kOps[op].name : "registered op"; }'
     yield "static constexpr OpKind op_kind(uint16_t op) { return op < kNumOps ? kOps[op].kind : OpKind::map; }"
     yield "static constexpr bool reads_index(uint16_t op) { return op < kNumOps && kOps[op].reads_index; }"
+    yield "static constexpr int64_t weight_of(uint16_t op) { return op < kNumOps ? kOps[op].weight : 0; }"
     yield "static constexpr bool is_direct(uint16_t op) { return op < kNumOps && kOps[op].direct; }"
     yield "// The rows that convert to each dtype."
     casts = (position("to_" + d.name, rows) for d in scalar.dtypes.DTYPES.values())
@@ -124,9 +126,12 @@ def position(name: str, rows: Rows) -> int:
 
 
 def op_info(row: Any, scalar: ModuleType) -> str:
-    index = is_map(row) and scalar.reads_index(outputs_of(row, row.dtypes[-1], scalar))
+    index, weight = False, 0
+    if is_map(row):
+        outputs = outputs_of(row, row.kernels[0], scalar)
+        index, weight = scalar.reads_index(outputs), scalar.weight(outputs) * (1 + scalar.is_wide(outputs))
     flags = ", ".join("true" if flag else "false" for flag in (index, row.direct))
-    return f'{{"{row.name}", OpKind::{row.kind}, {key_operand(row)}, {flags}}}'
+    return f'{{"{row.name}", OpKind::{row.kind}, {key_operand(row)}, {flags}, {weight}}}'
 
 
 # ---- map_kernels.gen.cpp ----------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ void run_blocks(const Nest& nest, int64_t begin, int64_t end) {
 template <void (*kRun)(const Nest&, int64_t, int64_t)>
 void run_parallel(const Nest& nest) {
   nl_parallel_for(
-      nest.size(), kMapGrain, [](void* ctx, int64_t b, int64_t e) { kRun(*static_cast<const Nest*>(ctx), b, e); },
+      nest.size(), nest.grain, [](void* ctx, int64_t b, int64_t e) { kRun(*static_cast<const Nest*>(ctx), b, e); },
       const_cast<Nest*>(&nest));
 }
 
@@ -147,6 +147,7 @@ int run_map(const Call& call) {
   for (int k = 0; k < call.n_in; ++k) add_operand(nest, call.in[k]);
   if (nest.size() == 0) return kOk;
   set_kernel(nest, call);
+  nest.grain = kMapGrain * kCheap / std::max(kCheap, weight_of(call.op));
   if (!reads_index(call.op)) order_axes(nest);
   coalesce(nest);
   if (const int axis = tile_axis(nest); axis >= 0) {

@@ -11,7 +11,8 @@
 namespace nl {
 
 constexpr int64_t kShortRow = 16;       // shorter rows are gathered into blocks rather than called one by one
-constexpr int64_t kMapGrain = 1 << 15;  // elements a thread takes at least: below, waking a thread costs more
+constexpr int64_t kMapGrain = 1 << 15;  // cheap elements a thread takes at least: below, waking a thread costs more
+constexpr int64_t kCheap = 32;          // operations of an element that costs no more than its memory
 
 // All operands over one index space, outputs first; strides in bytes.
 struct Nest {
@@ -21,6 +22,7 @@ struct Nest {
   char* data[kMaxOperands];
   int64_t item[kMaxOperands];
   MapFn kernel;
+  int64_t grain = kMapGrain;         // elements a thread takes at least
   MapFn convert[kMaxOperands] = {};  // of narrow operands: to the dtype of the kernel, or of outputs back from it
   bool widened = false;              // whether there are any
 

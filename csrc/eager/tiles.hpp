@@ -100,7 +100,7 @@ inline int tile_axis(const Nest& nest) {
 inline void run_tiles(const Nest& nest, int axis) {
   Tiles tiles(nest, axis);
   nl_parallel_for(
-      tiles.corners.size(), std::max<int64_t>(1, kMapGrain / (kTileRows * nest.shape[nest.rank - 1])),
+      tiles.corners.size(), std::max<int64_t>(1, nest.grain / (kTileRows * nest.shape[nest.rank - 1])),
       [](void* ctx, int64_t b, int64_t e) { static_cast<const Tiles*>(ctx)->run(b, e); }, &tiles);
 }
 

@@ -28,7 +28,7 @@ CHEAP = 4  # a value of at most so many operations is computed again rather than
 @cache
 def weight(op: str, dtypes: tuple[str, ...]) -> int:
     """How many operations an elementwise op takes."""
-    return sum(e.op not in ("arg", "const") for e in s.nodes(row_exprs(op, dtypes), into_slow=False))
+    return s.weight(row_exprs(op, dtypes))
 
 
 def map_weight(kernel: Kernel, m: Map) -> int:

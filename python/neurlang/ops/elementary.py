@@ -267,11 +267,16 @@ def _split(x: E) -> tuple[E, E]:
     """e, f with x = 2ᵉ (1 + f) and √½ <= 1 + f < √2, for positive finite x; e is integral."""
     dtype, mantissa = x.dtype, MANTISSA[x.dtype]
     tiny = x < _MIN_NORMAL[dtype]
-    bits = bitcast(select(tiny, x * 2.0**mantissa, x), INT_OF[dtype])
+    e, f = _split_normal(select(tiny, x * 2.0**mantissa, x))
+    return e - select(tiny, const(mantissa, dtype), 0), f
+
+
+def _split_normal(x: E) -> tuple[E, E]:
+    dtype, mantissa = x.dtype, MANTISSA[x.dtype]
+    bits = bitcast(x, INT_OF[dtype])
     root_half = {"f32": 0x3F3504F3, "f64": 0x3FE6A09E667F3BCD}[dtype]
     e = (bits - root_half) >> mantissa
-    f = bitcast(bits - (e << mantissa), dtype) - 1
-    return convert(e, dtype) - select(tiny, const(mantissa, dtype), 0), f
+    return convert(e, dtype), bitcast(bits - (e << mantissa), dtype) - 1
 
 
 def _log1p_parts(f: E) -> tuple[E, E]:
@@ -289,10 +294,19 @@ def _log_edges(x: E, y: E) -> E:
 
 
 def log(x: E) -> E:
-    e, f = _split(x)
-    high, low = _LN2_SHORT[x.dtype]
+    return _log_edges(x, _log_joined(*_split(x)))
+
+
+def log_normal(x: E) -> E:
+    """Of positive normal numbers only, at two thirds of the price."""
+    return _log_joined(*_split_normal(x))
+
+
+def _log_joined(e: E, f: E) -> E:
+    """log(2ᵉ (1 + f))."""
+    high, low = _LN2_SHORT[f.dtype]
     half_square, c = _log1p_parts(f)
-    return _log_edges(x, fma(e, high, f - (half_square - fma(e, low, c))))
+    return fma(e, high, f - (half_square - fma(e, low, c)))
 
 
 def log1p(x: E) -> E:
@@ -601,6 +615,21 @@ def sin(x: E) -> E:
 
 def cos(x: E) -> E:
     return _trigonometric(x, lambda reduced: _sin_in(reduced, 1))
+
+
+# sin(πx) / x in x², |x| <= 1/2
+_SIN_PI = {
+    "f32": _hex("0x1.921fb6p1 -0x1.4abbc4p2 0x1.4668fp1 -0x1.32531ep-1 0x1.3e142p-4"),
+    "f64": _hex(
+        "0x1.921fb54442d18p1 -0x1.4abbce625be52p2 0x1.466bc6775aa7dp1 -0x1.32d2cce627c86p-1 0x1.5078348551854p-4"
+        " -0x1.e3074dfaf87afp-8 0x1.e8f3675ee37ddp-12 -0x1.6f7acdb8f658p-16 0x1.9d462020fcc78p-21"
+    ),
+}
+
+
+def sin_pi(x: E) -> E:
+    """sin(πx) for |x| <= 1/2, some ULP off."""
+    return x * _poly(x * x, _SIN_PI[x.dtype])
 
 
 @_via_f64

@@ -499,6 +499,11 @@ def nodes(outputs: Iterable[E], known: set[E] | None = None, into_slow: bool = T
     return sorted(seen, key=lambda e: e.serial)
 
 
+def weight(outputs: Iterable[E]) -> int:
+    """How many operations an element takes, where nothing is rare."""
+    return sum(e.op not in ("arg", "const") for e in nodes(outputs, into_slow=False))
+
+
 def reads_index(outputs: Iterable[E]) -> bool:
     return any(e.op == "index" for e in nodes(outputs))
 
