@@ -110,6 +110,7 @@ def ops_header(rows: Rows, scalar: ModuleType, fingerprint: str) -> Iterator[str
     yield "// The rows that convert to each dtype."
     casts = (position("to_" + d.name, rows) for d in scalar.dtypes.DTYPES.values())
     yield f"constexpr uint16_t kCasts[kDTypes] = {{{', '.join(map(str, casts))}}};"
+    yield f"constexpr uint16_t kCopy = {position('copy', rows)};"
     yield f"constexpr uint16_t kMatmul = {position('matmul', rows)};"
     yield f"constexpr uint16_t kUniform = {position('uniform', rows)};"
     yield "// The compute dtype of a call, which selects its kernel."

@@ -23,7 +23,9 @@ void row_index(const Nest& nest, int64_t begin, int64_t* index) {
   for (int64_t d = last - 1, i = begin / nest.shape[last]; d >= 0; i /= nest.shape[d--]) index[d] = i % nest.shape[d];
 }
 
-void run_rows(const Nest& nest, int64_t begin, int64_t end) {
+// body(ptr, step, count, first) for the rows, or parts of rows, of the elements [begin, end).
+template <class Body>
+void for_rows(const Nest& nest, int64_t begin, int64_t end, const Body& body) {
   const int last = nest.rank - 1;
   const int64_t inner = nest.shape[last];
   char* ptr[kMaxOperands];
@@ -37,7 +39,7 @@ void run_rows(const Nest& nest, int64_t begin, int64_t end) {
   for (int64_t at = begin % inner; begin < end; at = 0) {
     const int64_t count = std::min(inner - at, end - begin);
     for (int k = 0; k < nest.n_op; ++k) ptr[k] = row[k] + at * step[k];
-    call_kernel(nest, ptr, step, count, begin);
+    body(ptr, step, count, begin);
     begin += count;
     for (int d = last - 1; d >= 0; --d) {
       const bool wraps = ++index[d] == nest.shape[d];
@@ -46,6 +48,29 @@ void run_rows(const Nest& nest, int64_t begin, int64_t end) {
       if (!wraps) break;
       index[d] = 0;
     }
+  }
+}
+
+void run_rows(const Nest& nest, int64_t begin, int64_t end) {
+  for_rows(nest, begin, end, [&](char* const* ptr, const int64_t* step, int64_t count, int64_t first) {
+    call_kernel(nest, ptr, step, count, first);
+  });
+}
+
+// A copy of rows of one element each: a kernel would fill a vector for every row.
+template <typename T>
+void fill_rows(const Nest& nest, int64_t begin, int64_t end) {
+  for_rows(nest, begin, end, [](char* const* ptr, const int64_t*, int64_t count, int64_t) {
+    std::fill_n(reinterpret_cast<T*>(ptr[0]), count, *reinterpret_cast<const T*>(ptr[1]));
+  });
+}
+
+void run_fills(const Nest& nest, int64_t begin, int64_t end) {
+  switch (nest.item[0]) {
+    case 1: return fill_rows<uint8_t>(nest, begin, end);
+    case 2: return fill_rows<uint16_t>(nest, begin, end);
+    case 4: return fill_rows<uint32_t>(nest, begin, end);
+    default: return fill_rows<uint64_t>(nest, begin, end);
   }
 }
 
@@ -117,6 +142,11 @@ void run_blocks(const Nest& nest, int64_t begin, int64_t end) {
   }
 }
 
+bool is_fill(const Nest& nest, uint16_t op) {
+  const int last = nest.rank - 1;
+  return op == kCopy && nest.shape[last] > 1 && nest.strides[1][last] == 0 && nest.strides[0][last] == nest.item[0];
+}
+
 template <void (*kRun)(const Nest&, int64_t, int64_t)>
 void run_parallel(const Nest& nest) {
   nl_parallel_for(
@@ -152,6 +182,10 @@ int run_map(const Call& call) {
   coalesce(nest);
   if (const int axis = tile_axis(nest); axis >= 0) {
     run_tiles(nest, axis);
+    return kOk;
+  }
+  if (is_fill(nest, call.op)) {
+    run_parallel<run_fills>(nest);
     return kOk;
   }
   const bool rows = all_direct(nest) && (nest.rank == 1 || nest.shape[nest.rank - 1] >= kShortRow);

@@ -78,20 +78,47 @@ struct Groups {
   }
 };
 
+// A number of rows that are added up side by side.
+template <int R>
+struct Together {
+  static constexpr int kRows = R;
+};
+
+// to[p][i] = f(from[p][i], i) for all pieces; f is what result_at(piece, i, count) gives for a block from element i on.
+template <class T, class ResultAt>
+void map_pieces(const Pieces<T>& from, const Pieces<T>& to, int64_t pieces, int64_t size, bool stream,
+                const ResultAt& result_at) {
+  const bool plain = from.step == 1 && to.step == 1 && !stream && size >= Simd<T>::kWidth;
+  alignas(64) T buffer[kBlock];
+  for (int64_t p = 0; p < pieces; p++) {
+    if (plain) {
+      map_vectors(from.data + p * from.stride, size, to.data + p * to.stride, result_at(p, 0, size));
+      continue;
+    }
+    for (int64_t i = 0; i < size; i += kBlock) {
+      const int64_t count = min_of(kBlock, size - i);
+      map_block(from.in(p)(i, count, buffer), i, count, to.out(p, stream), result_at(p, i, count));
+    }
+  }
+}
+
 // T of the sums of all pieces, where source(piece, i, count, buffer) gives elements as the sources of TreeRow do and
 // term_at(piece) what is added up of them. The sums are left in `sums`, which has room for whole steps and kWidth more.
 // `memory` has room for a group of short rows.
 template <class T, class F, class TermAt>
 T sum_of(int64_t pieces, int64_t size, const F& source, const TermAt& term_at, T* sums, T* memory) {
-  constexpr int W = Simd<T>::kWidth;
+  constexpr int W = Simd<T>::kWidth, kHalf = max_of(W / 2, 16 / (int)sizeof(T));
   int64_t p = 0;
-  for (; is_short<T>(size) && p + max_of(1, W / 4) <= pieces; p += W) {
-    const T* rows[W];
-    for (int r = 0; r < W; r++) {
-      rows[r] = p + r < pieces ? source(p + r, 0, size, memory + r * whole_steps(size)) : rows[0];
-    }
+  auto together = [&](auto count) {
+    constexpr int R = decltype(count)::kRows;
+    auto row_at = [&](int r) { return source(p + r < pieces ? p + r : p, 0, size, memory + r * whole_steps(size)); };
     auto term_of_row = [&](int r) { return term_at(p + r < pieces ? p + r : p); };
-    store(sums + p, TreeRow<Sum<T>>::several([&](int r) { return rows[r]; }, size, term_of_row));
+    store(sums + p, TreeRow<Sum<T>>::template several<R>(row_at, size, term_of_row));
+    p += R;
+  };
+  if (is_short<T>(size)) {
+    while (p + W <= pieces) together(Together<W>());
+    while (p + max_of(1, kHalf / 2) <= pieces) together(Together<kHalf>());
   }
   for (; p < pieces; p++) {
     auto piece = [&](int64_t i, int64_t n, T* buffer) { return source(p, i, n, buffer); };
@@ -125,10 +152,12 @@ int forward(const Call& call) {
   parallel_for(groups.count(), grain_of(2 * pieces * size), [&](int64_t begin, int64_t stop) {
     T* sums = (T*)nl_scratch(1, room_for_sums<T>(pieces) * sizeof(T));
     T* memory = (T*)nl_scratch(2, kGroupBytes);
-    alignas(64) T buffer[kBlock];
     for (int64_t g = begin; g < stop; g++) {
       const Pieces<T> from = groups.of<T>(x, g), to = groups.of<T>(y, g), next = groups.of<T>(x, g + 1);
-      auto elements = [&](int64_t p, int64_t i, int64_t count, T* room) { return from.in(p)(i, count, room); };
+      const bool readable = from.readable(pieces, size);
+      auto elements = [&](int64_t p, int64_t i, int64_t count, T* room) {
+        return readable ? from.data + p * from.stride + i : from.in(p)(i, count, room);
+      };
       const T mean = sum_of(pieces, size, elements, themselves<T>, sums, memory) / n;
       auto square_at = [=](int64_t) {
         return [=, m = splat<V>(mean)](V v, const T*, int64_t) { return (v - m) * (v - m); };
@@ -136,16 +165,11 @@ int forward(const Call& call) {
       const T variance = sum_of(pieces, size, elements, square_at, sums, memory) / n;
       const T inverse = T(1) / square_root(variance + eps);
       const OfPieces<T> weights = groups.channels<T>(weight, g), biases = groups.channels<T>(bias, g);
-      for (int64_t p = 0; p < pieces; p++) {
-        const V scale = splat<V>(inverse * weights[p]);
-        const V shift = splat<V>(biases[p]);
-        next.prefetch(p, ahead);
-        for (int64_t i = 0; i < size; i += kBlock) {
-          const int64_t count = min_of(kBlock, size - i);
-          auto result = [=](V v, int64_t) { return (v - splat<V>(mean)) * scale + shift; };
-          map_block(from.in(p)(i, count, buffer), i, count, to.out(p, stream), result);
-        }
-      }
+      map_pieces(from, to, pieces, size, stream, [&](int64_t p, int64_t i, int64_t) {
+        if (i == 0) next.prefetch(p, ahead);
+        return [=, m = splat<V>(mean), scale = splat<V>(inverse * weights[p]), shift = splat<V>(biases[p])](
+                   V v, int64_t) { return (v - m) * scale + shift; };
+      });
       groups.statistic<T>(call.out[1], g) = mean;
       groups.statistic<T>(call.out[2], g) = variance;
     }
@@ -189,15 +213,20 @@ struct Gradients {
       if (stream) stream_fence();
     });
     parallel_for(channels, grain_of(16 * groups.batch), [&](int64_t begin, int64_t stop) {
-      for (int64_t c = begin; c < stop; c++) {
-        ((T*)call.out[1].data)[c] = over_images(of_product, c);
-        ((T*)call.out[2].data)[c] = over_images(of_grad, c);
-      }
+      over_images(of_product, begin, stop, (T*)call.out[1].data);
+      over_images(of_grad, begin, stop, (T*)call.out[2].data);
     });
   }
 
-  T over_images(const T* s, int64_t channel) const {
-    return TreeRow<Sum<T>>::run(Strided<T>{s + channel * pitch, 1, s + (channel + 1) * pitch}, groups.batch);
+  void over_images(const T* s, int64_t c, int64_t stop, T* results) const {
+    constexpr int W = Simd<T>::kWidth;
+    for (; groups.batch <= kBlock && c + W <= stop; c += W) {
+      store(results + c, TreeRow<Sum<T>>::several([=](int r) { return s + (c + r) * pitch; }, groups.batch));
+    }
+    for (; c < stop; c++) {
+      const Strided<T> images{s + c * pitch, 1, s + (c + 1) * pitch};
+      results[c] = TreeRow<Sum<T>>::run(images, groups.batch);
+    }
   }
 
   void group(int64_t g, T* sums, T* memory) const {
@@ -205,7 +234,10 @@ struct Gradients {
     const V mean = splat<V>(groups.statistic<T>(call.in[3], g));
     const V inverse = splat<V>(T(1) / square_root(groups.statistic<T>(call.in[4], g) + eps));
     alignas(64) T room[2][kBlock];
-    auto gradient = [&](int64_t p, int64_t i, int64_t count, T* buffer) { return by.in(p)(i, count, buffer); };
+    const bool readable = by.readable(pieces, size);
+    auto gradient = [&](int64_t p, int64_t i, int64_t count, T* buffer) {
+      return readable ? by.data + p * by.stride + i : by.in(p)(i, count, buffer);
+    };
     auto times_normal_at = [=](int64_t p) {
       return [=, in = from.in(p).data](V v, const T*, int64_t i) { return v * ((load<V>(in + i) - mean) * inverse); };
     };
@@ -242,21 +274,16 @@ struct Gradients {
     const Pieces<T> to = groups.of<T>(call.out[0], g);
     const Pieces<T> next = groups.of<T>(call.in[1], g + 1), next_by = groups.of<T>(call.in[0], g + 1);
     const int64_t ahead = pieces * size <= kAhead ? size : 0;
-    alignas(64) T room[2][kBlock];
-    for (int64_t p = 0; p < pieces; p++) {
-      const V w = splat<V>(weights[p]);
-      next.prefetch(p, ahead);
-      next_by.prefetch(p, ahead);
-      for (int64_t i = 0; i < size; i += kBlock) {
-        const int64_t count = min_of(kBlock, size - i);
-        const T* in = from.in(p)(i, count, room[0]);
-        auto result = [=](V v, int64_t k) {
-          const V normal = (load<V>(in + k) - mean) * inverse;
-          return (v * w - mean_gradient - normal * mean_product) * inverse;
-        };
-        map_block(by.in(p)(i, count, room[1]), i, count, to.out(p, stream), result);
-      }
-    }
+    const bool plain = from.step == 1 && size >= Simd<T>::kWidth;
+    alignas(64) T room[kBlock];
+    map_pieces(by, to, pieces, size, stream, [&](int64_t p, int64_t i, int64_t count) {
+      if (i == 0) next.prefetch(p, ahead), next_by.prefetch(p, ahead);
+      const T* in = plain ? from.data + p * from.stride + i : from.in(p)(i, count, room);
+      return [=, w = splat<V>(weights[p])](V v, int64_t k) {
+        const V normal = (load<V>(in + k) - mean) * inverse;
+        return (v * w - mean_gradient - normal * mean_product) * inverse;
+      };
+    });
   }
 };
 
@@ -275,17 +302,14 @@ int by_channel(const Call& call) {
   const bool stream = y.strides[2] == 1 && streams<T>(y, size, rows);
   const T* end = end_of<T>(x);
   parallel_for(rows, grain_of(size), [&](int64_t begin, int64_t stop) {
-    alignas(64) T buffer[kBlock];
     int64_t n = begin / channels, c = begin % channels;
     for (int64_t row = begin; row < stop; row++) {
       auto of = [&](int k) { return splat<V>(((const T*)call.in[k].data)[c * call.in[k].strides[0]]); };
       const V mean = of(1), scale = of(2), bias = of(3);
-      const Strided<T> from{(const T*)x.data + n * x.strides[0] + c * x.strides[1], x.strides[2], end};
-      const RowOut<T> to{(T*)y.data + n * y.strides[0] + c * y.strides[1], y.strides[2], stream};
-      for (int64_t i = 0; i < size; i += kBlock) {
-        const int64_t count = min_of(kBlock, size - i);
-        map_block(from(i, count, buffer), i, count, to, [=](V v, int64_t) { return (v - mean) * scale + bias; });
-      }
+      const Pieces<T> from{(T*)x.data + n * x.strides[0] + c * x.strides[1], 0, x.strides[2], end};
+      const Pieces<T> to{(T*)y.data + n * y.strides[0] + c * y.strides[1], 0, y.strides[2], nullptr};
+      map_pieces(from, to, 1, size, stream,
+                 [=](int64_t, int64_t, int64_t) { return [=](V v, int64_t) { return (v - mean) * scale + bias; }; });
       if (++c == channels) c = 0, n++;
     }
     if (stream) stream_fence();

@@ -211,5 +211,67 @@ void pool(const View& input, const Axis& rows, const Axis& columns, T padding, c
   });
 }
 
+// ---- windows of 2 x 2 side by side ----
+
+// Whether two loads of either row give all elements of a vector of windows.
+template <class T>
+bool is_quads(const Planes<const T>& x, const Planes<T>& y, const Axis& rows, const Axis& columns) {
+  auto halves = [](const Axis& a) {
+    return a.kernel == 2 && a.stride == 2 && a.pad == 0 && a.dilation == 1 && 2 * a.outputs <= a.size;
+  };
+  return halves(rows) && halves(columns) && x.column_stride == 1 && y.contiguous() && y.width >= kLeastWidth<T>;
+}
+
+// A row of results of(a, b, c, d), where a b lie above c d. Rows of fewer than a vector write on into the next one's
+// place, if `may_overrun`.
+template <class V, class T, class F>
+void quad_row(const T* upper, const T* lower, const T* end, int64_t outputs, T* to, bool may_overrun, const F& of) {
+  constexpr int kWidth = sizeof(V) / sizeof(T);
+  for (int64_t i = 0; i < outputs; i += kWidth) {
+    const int64_t at = max_of(0, min_of(i, outputs - kWidth)), count = min_of(kWidth, outputs - at);
+    T room[2][2 * kWidth];
+    const T *a = upper + 2 * at, *b = lower + 2 * at;
+    if (end - b < 2 * kWidth || end - a < 2 * kWidth) {
+      __builtin_memcpy(room[0], a, 2 * count * sizeof(T));
+      __builtin_memcpy(room[1], b, 2 * count * sizeof(T));
+      a = room[0], b = room[1];
+    }
+    const V a0 = load<V>(a), a1 = load<V>(a + kWidth), b0 = load<V>(b), b1 = load<V>(b + kWidth);
+    const V result = of(even(a0, a1), odd(a0, a1), even(b0, b1), odd(b0, b1));
+    if (count == kWidth || may_overrun) {
+      store(to + at, result);
+    } else {
+      __builtin_memcpy(to + at, &result, count * sizeof(T));
+    }
+  }
+}
+
+template <class V, class T, class F>
+void pool_quads_by(const Planes<const T>& x, const T* end, const Planes<T>& y, const F& of) {
+  parallel_for(x.count, grain_of(x.size()), [&](int64_t begin, int64_t stop) {
+    for (int64_t p = begin; p < stop; p++) {
+      const T* from = x.plane(p);
+      T* to = y.plane(p);
+      const bool followed =
+          p + 1 < stop && y.plane(p + 1) == to + y.size() && y.width >= int(sizeof(V) / sizeof(T)) / 2;
+      for (int64_t i = 0; i < y.height; i++, from += 2 * x.row_stride, to += y.width) {
+        quad_row<V>(from, from + x.row_stride, end, y.width, to, i + 1 < y.height || followed, of);
+      }
+    }
+  });
+}
+
+// Pools all planes, with the vectors that leave the fewest lanes empty.
+template <class T, class F>
+void pool_quads(const View& input, const Planes<T>& y, const F& of) {
+  const Planes<const T> x(input);
+  const T* end = end_of<T>(input);
+  if (y.width > Simd<T>::kWidth / 2) return pool_quads_by<typename Simd<T>::V>(x, end, y, of);
+  if constexpr (NL_VEC_BYTES > 32) {
+    if (y.width > kLeastWidth<T>) return pool_quads_by<typename VecOf<T, 32>::V>(x, end, y, of);
+  }
+  pool_quads_by<typename VecOf<T, 16>::V>(x, end, y, of);
+}
+
 }  // namespace
 }  // namespace nl::NL_ISA

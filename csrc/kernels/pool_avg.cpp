@@ -242,8 +242,15 @@ void forward_regular(const Call& call) {
   const Geometry g(call.attr, call.in[0], call.out[0]);
   const Divisor<T> divisor = g.divisor<T>();
   const Planes<const T> x(call.in[0]);
+  const Planes<T> means(call.out[0]);
+  if (is_quads(x, means, g.rows, g.columns)) {
+    const T count = divisor.row(g.rows, 0) * divisor.column(g.columns, 0);
+    return pool_quads<T>(call.in[0], means, [=](auto a, auto b, auto c, auto d) {
+      return ((((decltype(a){} + a) + b) + c) + d) / splat<decltype(a)>(count);
+    });
+  }
   if (goes_across(x, g.columns.outputs)) return forward_across<T>(call, RegularWindows<T>{g.rows, g.columns, divisor});
-  pool<T>(call.in[0], g.rows, g.columns, T(0), AvgPool<T>{Planes<T>(call.out[0]), g.rows, g.columns, divisor});
+  pool<T>(call.in[0], g.rows, g.columns, T(0), AvgPool<T>{means, g.rows, g.columns, divisor});
 }
 
 template <class T>

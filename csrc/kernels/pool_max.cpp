@@ -4,6 +4,7 @@
 // The first of equal elements in row-major order wins, a NaN beats every number. Padding is -inf and beats nothing, so
 // a window's index starts at its first element inside the plane.
 #include "pool_planes.hpp"
+#include "row_group.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -233,16 +234,61 @@ void forward(const Call& call) {
   // Across planes the values alone take 10 comparisons of a 5 x 5 window instead of 25: worth more than short rows.
   const bool separates = call.n_out == 1 && rows.kernel > rows.stride && columns.kernel > 3;
   const int64_t row = separates ? columns.outputs * 9 / (rows.kernel * columns.kernel) : columns.outputs;
+  const Planes<T> values(out);
+  if (call.n_out == 1 && is_quads(Planes<const T>(x), values, rows, columns)) {
+    return pool_quads<T>(x, values, [](auto a, auto b, auto c, auto d) {
+      Largest<T, decltype(a)> largest;
+      largest.take(a), largest.take(b), largest.take(c), largest.take(d);
+      return largest.value();
+    });
+  }
   if (!wide && goes_across(Planes<const T>(x), row)) return across<T>(call, rows, columns);
   if (call.n_out == 1) {
-    return pool<T>(x, rows, columns, -T(__builtin_inf()), MaxValues<T>{Planes<T>(out), rows, columns});
+    return pool<T>(x, rows, columns, -T(__builtin_inf()), MaxValues<T>{values, rows, columns});
   }
   wide ? with_indices<T, int64_t>(call, rows, columns) : with_indices<T, Mask<T>>(call, rows, columns);
+}
+
+// The largest element of every plane, as a maximum in any order; but of zeros it is the first that wins.
+template <class T>
+void of_planes(const Planes<const T>& x, const T* end, const Planes<T>& y) {
+  using Tree = TreeRow<Max<T>>;
+  constexpr int W = Simd<T>::kWidth;
+  const int64_t n = x.size();
+  auto finish = [&](int64_t p, typename Max<T>::Lane found) {
+    T largest = Max<T>::finish(found);
+    if (largest == 0) {
+      const T* zero = x.plane(p);
+      while (*zero != 0) zero++;
+      largest = *zero;
+    }
+    *y.plane(p) = largest;
+  };
+  parallel_for(x.count, grain_of(n), [&](int64_t begin, int64_t stop) {
+    int64_t p = begin;
+    auto plane_at = [&](int r) { return x.plane(p + r); };
+    auto readable = [&] {
+      bool inside = is_short<T>(n);
+      for (int r = 0; r < W; r++) inside = inside && end - plane_at(r) >= whole_steps(n);
+      return inside;
+    };
+    for (; p + W <= stop && readable(); p += W) {
+      typename Max<T>::Lane found[W];
+      Tree::prefetch_next(plane_at, n);
+      store(found, Tree::several(plane_at, n));
+      for (int r = 0; r < W; r++) finish(p + r, found[r]);
+    }
+    for (; p < stop; p++) finish(p, Tree::tree(Strided<T>{x.plane(p), 1, end}, 0, n)[0]);
+  });
 }
 
 template <class T>
 void forward_adaptive(const Call& call) {
   const View &x = call.in[0], &out = call.out[0];
+  const Planes<const T> planes(x);
+  if (call.n_out == 1 && out.shape[2] * out.shape[3] == 1 && planes.contiguous() && planes.size() > 0) {
+    return of_planes(planes, end_of<T>(x), Planes<T>(out));
+  }
   across<T>(call, AdaptiveAxis{x.shape[2], out.shape[2]}, AdaptiveAxis{x.shape[3], out.shape[3]});
 }
 
@@ -257,7 +303,6 @@ bool scatter_plane(const Planes<const T>& g, const Planes<const int64_t>& index,
   const T* shares = g.plane(p);
   const int64_t* places = index.plane(p);
   T* plane = to.plane(p);
-  clear(to, plane);
   for (int64_t h = 0; h < height; h++, shares += g.row_stride, places += index.row_stride) {
     for (int64_t w = 0; w < width; w++) {
       const int64_t i = places[w * index.column_stride];
@@ -272,6 +317,20 @@ bool scatter_plane(const Planes<const T>& g, const Planes<const int64_t>& index,
   return true;
 }
 
+// Zeros in the planes from p on, in as many as stay in the L1 cache and lie side by side; returns the next one.
+template <class T>
+int64_t clear_some(const Planes<T>& to, int64_t p, int64_t end) {
+  const bool dense = to.contiguous() && to.channel_stride == to.size() && to.image_stride == to.channels * to.size();
+  const int64_t most = dense ? kGroupBytes / (int64_t)sizeof(T) / max_of(1, to.size()) : 1;
+  const int64_t stop = min_of(end, p + max_of(1, most));
+  if (stop == p + 1) {
+    clear(to, to.plane(p));
+  } else {
+    __builtin_memset(to.plane(p), 0, (stop - p) * to.size() * sizeof(T));
+  }
+  return stop;
+}
+
 template <class T>
 int backward(const Call& call) {
   Planes<const T> g(call.in[0]);
@@ -279,8 +338,9 @@ int backward(const Call& call) {
   Planes<T> to(call.out[0]);
   int status = kOk;
   parallel_for(to.count, grain_of(to.size()), [&](int64_t begin, int64_t end) {
-    int64_t fault[3];
+    int64_t fault[3], cleared = begin;
     for (int64_t p = begin; p < end; p++) {
+      if (p == cleared) cleared = clear_some(to, p, end);
       if (scatter_plane(g, index, to, p, fault)) continue;
       // Of several bad planes any may be named: the first one to get here.
       int none = kOk;

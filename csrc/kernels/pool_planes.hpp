@@ -183,7 +183,7 @@ void pool_planes(const Planes<const T>& x, const A& rows, const A& columns, cons
   const int64_t made = Outputs::kResults * tiles.height * tiles.width;
   const bool ready = !Outputs::kPrepares && channels_last(x);
   const bool panels = Outputs::kPrepares || (!ready && read <= 2 * Tiles<A>::kMost);
-  parallel_for(ceil_div(x.count, W) * count, grain_of(W * read), [&](int64_t begin, int64_t end) {
+  parallel_for(ceil_div(x.count, W) * count, grain_of(2 * W * read), [&](int64_t begin, int64_t end) {
     T* results = (T*)nl_scratch(1, (made + (panels ? read : 0)) * W * sizeof(T));
     T* panel = results + made * W;
     Taps* windows = (Taps*)nl_scratch(2, (tiles.height + tiles.width) * sizeof(Taps));

@@ -58,7 +58,9 @@ RowSums<T> sums_of_short_rows(const T* const (&x)[W], int64_t n, T* terms) {
   const int64_t pitch = whole_steps(n);
   typename K::First::Lane found[W];
   T centers[W];
-  store(found, TreeRow<typename K::First>::several([=](int r) { return x[r]; }, n));
+  auto row_at = [=](int r) { return x[r]; };
+  TreeRow<Sum<T>>::prefetch_next(row_at, n);
+  store(found, TreeRow<typename K::First>::several(row_at, n));
   auto row_of_terms = [=](int r) { return terms + r * pitch; };
   auto store_terms = [&](auto&& term) __attribute__((always_inline)) {
     for (int r = 0; r < W; r++) {
@@ -81,7 +83,7 @@ template <class K, class T, int N, class F>
 void sums_along_rows(const RowsOf<T, N>& rows, const F& finish) {
   constexpr int W = Simd<T>::kWidth;
   const int64_t n = rows.n, step = rows.step;
-  parallel_for(rows.kept.total, grain_of(2 * n), [&](int64_t begin, int64_t stop) {
+  parallel_for(rows.kept.total, grain_of(4 * n), [&](int64_t begin, int64_t stop) {
     T* terms = is_short<T>(n) ? (T*)nl_scratch(1, W * whole_steps(n) * sizeof(T)) : nullptr;
     auto c = rows.kept.seek(begin);
     auto short_ones = [&](const RowGroup<N, W>& group) {
@@ -104,21 +106,19 @@ void sums_along_rows(const RowsOf<T, N>& rows, const F& finish) {
 template <class K, class T, int N, class F>
 void sums_down_columns(const RowsOf<T, N>& rows, int d, const F& finish) {
   using V = typename Simd<T>::V;
-  constexpr int kTile = TreeColumns<Sum<T>>::kTile, W = Simd<T>::kWidth;
+  using Tree = TreeColumns<Sum<T>>;
+  constexpr int kTile = Tree::kTile, W = Simd<T>::kWidth;
   const int64_t n = rows.n, step = rows.step;
   for_tiles<T>(rows.kept, d, n, 2, [&](const auto& place, int64_t first, int width) {
-    T* buffer = (T*)nl_scratch(1, kTileRoom<T> * sizeof(T));
     alignas(64) typename K::First::Lane found[kTile];
     alignas(64) T centers[kTile], sums[kTile], distances[kTile];
     const T* from = rows.data + place[0] + first;
     TreeColumns<typename K::First>::run(from, {step, 1, width}, n, found);
     for (int k = 0; k < width; k++) centers[k] = K::center(found[k], n);
-    auto distance = [=, &centers](int64_t r, int k) {
-      __builtin_prefetch(from + (r + 4) * step + k);
-      return load<V>(from + r * step + k) - load<V>(centers + k);
-    };
-    if (K::kSumsDistances) column_sums(0, n, width, distance, buffer, distances);
-    column_sums(0, n, width, [&](int64_t r, int k) { return K::term(distance(r, k)); }, buffer, sums);
+    auto distance = [&centers](V v, int k) { return v - load<V>(centers + k); };
+    auto term = [&](V v, int k) { return K::term(distance(v, k)); };
+    if (K::kSumsDistances) Tree::of_terms(from, {step, 1, width}, n, distances, distance);
+    Tree::of_terms(from, {step, 1, width}, n, sums, term);
     for_vectors<T>(width, [&](int at) {
       RowGroup<N, W> group;
       for (int k = 0; k < N; k++) {

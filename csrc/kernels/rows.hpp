@@ -52,25 +52,33 @@ bool streams(const View& out, int64_t n, int64_t rows) {
   return aligned && n * rows * (int64_t)sizeof(T) >= kStreamBytes;
 }
 
-// out[i] = f(in[i], i) for `count` elements from element `begin` of a row on; f maps vectors, and is a copy, of which a
-// compiler knows that stores do not change it.
+// out[i] = f(in[i], i) for `count` elements, a vector at least; f maps vectors, and is a copy, of which a compiler
+// knows that stores do not change it. The last vector is moved back to end at the last element: `out` is not `in`.
+template <class T, class F>
+void map_vectors(const T* in, int64_t count, T* out, F f) {
+  using V = typename Simd<T>::V;
+  constexpr int kWidth = Simd<T>::kWidth;
+  int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) store(out + i, f(load<V>(in + i), i));
+  if (i < count) store(out + count - kWidth, f(load<V>(in + count - kWidth), count - kWidth));
+}
+
+// The same for any `count` up to a block, from element `begin` of a row on.
 template <class T, class F>
 void map_block(const T* in, int64_t begin, int64_t count, RowOut<T> out, F f) {
   using V = typename Simd<T>::V;
   constexpr int kWidth = Simd<T>::kWidth;
   alignas(64) T buffer[kBlock];
   T* to = out.stride == 1 ? out.data + begin : buffer;
-  int64_t i = 0;
-  if (out.stream) {
-    for (; i + kWidth <= count; i += kWidth) stream_store(to + i, f(load<V>(in + i), i));
-  } else {
-    for (; i + kWidth <= count; i += kWidth) store(to + i, f(load<V>(in + i), i));
-  }
-  if (i < count && i > 0) {  // moved back to end at the last element: `out` is not `in`
-    store(to + count - kWidth, f(load<V>(in + count - kWidth), count - kWidth));
-  } else if (i < count) {
+  if (count < kWidth) {
     V last = f(load<V>(in), 0);
     __builtin_memcpy(to, &last, count * sizeof(T));
+  } else if (!out.stream) {
+    map_vectors(in, count, to, f);
+  } else {
+    int64_t i = 0;
+    for (; i + kWidth <= count; i += kWidth) stream_store(to + i, f(load<V>(in + i), i));
+    if (i < count) store(to + count - kWidth, f(load<V>(in + count - kWidth), count - kWidth));
   }
   for (int64_t k = 0; out.stride != 1 && k < count; k++) out.data[(begin + k) * out.stride] = buffer[k];
 }

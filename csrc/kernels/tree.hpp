@@ -81,26 +81,34 @@ struct TreeRow {
     }
   }
 
-  // The last step of a block, of `count` < 32 elements; reads 32. Compilers mask its loads, and masked loads train no
-  // prefetcher: to prefetch here makes rows of 28 five times faster.
+  // The last step of a block of rows of n elements: how many there are, and which lanes they fill.
+  struct Rest {
+    using Index = Mask<Lane>;
+    using IndexV = typename Simd<Index>::V;
+    int count;
+    IndexV exists[kVecs];
+
+    explicit Rest(int64_t n) : count(int(n % kLanes)) {
+      IndexV index;
+      for (int i = 0; i < kWidth; i++) index[i] = Index(i);
+      for (int i = 0; i < kVecs; i++) {
+        const int left = count - i * kWidth;
+        exists[i] = index < splat<IndexV>(Index(left < 0 ? 0 : left > kWidth ? kWidth : left));
+      }
+    }
+  };
+
+  // The last step of a block; reads 32 elements. Compilers mask its loads, and masked loads train no prefetcher: to
+  // prefetch here makes rows of 28 five times faster.
   template <class Term>
-  static void last_step(Lanes& lanes, const In* p, int count, int64_t at, const Term& term) {
+  static void last_step(Lanes& lanes, const In* p, const Rest& rest, int64_t at, const Term& term) {
     __builtin_prefetch(p + kBlock);
 #pragma GCC unroll 16
     for (int i = 0; i < kVecs; i++) {
       const In* q = p + i * kWidth;
       V next = M::combine(lanes.v[i], M::lift(term(load<InV>(q), q, at + i * kWidth)));
-      lanes.v[i] = first_lanes(count - i * kWidth) ? next : lanes.v[i];
+      lanes.v[i] = rest.exists[i] ? next : lanes.v[i];
     }
-  }
-
-  // A mask of the first `count` lanes of a vector.
-  static auto first_lanes(int count) {
-    using Index = Mask<Lane>;
-    typename Simd<Index>::V index;
-    for (int i = 0; i < kWidth; i++) index[i] = Index(i);
-    Index bound = count < 0 ? 0 : count > kWidth ? kWidth : count;
-    return index < splat<typename Simd<Index>::V>(bound);
   }
 
   // The lanes of a block halved to one vector.
@@ -168,31 +176,39 @@ struct TreeRow {
   // The lanes of one block of `count` <= 512 contiguous elements, the `at`-th on.
   template <class Term = Element>
   static Lanes steps(const In* p, int64_t count, int64_t at = 0, const Term& term = Term()) {
+    return steps(p, count, Rest(count), at, term);
+  }
+  template <class Term>
+  static Lanes steps(const In* p, int64_t count, const Rest& rest, int64_t at, const Term& term) {
     Lanes lanes = fresh();
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) step(lanes, p + i, at + i, term);
-    if (i < count) last_step(lanes, p + i, int(count - i), at + i, term);
+    if (rest.count) last_step(lanes, p + i, rest, at + i, term);
     return lanes;
   }
 
   static Short block(const In* p, int64_t count) { return halve(steps(p, count)); }
 
-  // T(n) of kWidth rows of n <= 512 contiguous elements in whole steps, the result of row r in lane r; asks for as many
-  // rows behind them.
-  template <class RowAt, class TermAt>
-  static V several(const RowAt& row_at, int64_t n, const TermAt& term_at) {
-    V rows[kWidth];
-    for (int r = 0; r < kWidth; r++) {
-      const In* row = row_at(r);
-      for (int64_t k = 0; k < n; k += 64 / sizeof(In)) __builtin_prefetch(row + kWidth * n + k);
-      rows[r] = one_vector(steps(row, n, 0, term_at(r)));
-    }
-    return halve_several<kWidth>(rows);
+  // T(n) of R rows of n <= 512 contiguous elements in whole steps, the result of row r in lane r.
+  template <int R = kWidth, class RowAt, class TermAt>
+  static auto several(const RowAt& row_at, int64_t n, const TermAt& term_at) {
+    const Rest rest(n);
+    V rows[R];
+    for (int r = 0; r < R; r++) rows[r] = one_vector(steps(row_at(r), n, rest, 0, term_at(r)));
+    return halve_several<R>(rows);
   }
 
   template <class RowAt>
   static V several(const RowAt& row_at, int64_t n) {
     return several(row_at, n, [](int) { return Element(); });
+  }
+
+  // Asks for as many rows behind them.
+  template <class RowAt>
+  static void prefetch_next(const RowAt& row_at, int64_t n) {
+    for (int r = 0; r < kWidth; r++) {
+      for (int64_t k = 0; k < n; k += 64 / sizeof(In)) __builtin_prefetch(row_at(r) + kWidth * n + k);
+    }
   }
 
   // T(n) of terms of R rows of any length, in whole steps; the result of row r in lane r.
@@ -227,7 +243,8 @@ struct TreeRow {
   }
 };
 
-// T(n) down columns: vectors lie across the reduced axis. A row of results is an array of kTile lanes.
+// T(n) down columns: vectors lie across the reduced axis. A row of results is an array of kTile lanes. What is added up
+// may be a function of the elements, term(vector, column), of rows that are not taken as adjacent.
 //
 // Rows that follow each other in memory are taken 32 at a time: such a group is one long row, in which every element
 // has a lane of its own. Rows that lie apart, in tiles of columns that stay in the L1 cache, are taken lane by lane.
@@ -255,18 +272,23 @@ struct TreeColumns {
     for (int64_t c = 0; c < columns; c += kWidth) store(a + c, M::combine(load<V>(a + c), load<V>(b + c)));
   }
 
+  struct Element {
+    InV operator()(InV v, int) const { return v; }
+  };
+
   // Combines `rows` rows serially. Vectors are aligned in memory: of 16 streams that lie a power of two apart, lines
   // needed twice would be evicted in between. The first and the last vector are moved inside the columns instead.
-  static void chain(const In* p, int64_t step, int rows, int columns, Lane* result) {
+  template <class Term = Element>
+  static void chain(const In* p, int64_t step, int rows, int columns, Lane* result, const Term& term = Term()) {
     int skew = int((uint64_t)p / sizeof(In) % kWidth);
     for (int c = -skew; c < columns; c += kWidth) {
       int at = c < 0 ? 0 : c + kWidth <= columns ? c : columns - kWidth;
       V lane = splat<V>(M::identity);
       if (rows == kRows) {
 #pragma GCC unroll 16
-        for (int i = 0; i < kRows; i++) lane = M::combine(lane, M::lift(load<InV>(p + i * step + at)));
+        for (int i = 0; i < kRows; i++) lane = M::combine(lane, M::lift(term(load<InV>(p + i * step + at), at)));
       } else {
-        for (int i = 0; i < rows; i++) lane = M::combine(lane, M::lift(load<InV>(p + i * step + at)));
+        for (int i = 0; i < rows; i++) lane = M::combine(lane, M::lift(term(load<InV>(p + i * step + at), at)));
       }
       store(result + at, lane);
     }
@@ -294,33 +316,47 @@ struct TreeColumns {
   }
 
   // Lane `l` of a block of `count` rows: rows l, l + 32, … .
-  static void lane(const In* p, Shape s, int l, int count, Lane* result) {
+  template <class Term>
+  static void lane(const In* p, Shape s, int l, int count, Lane* result, const Term& term) {
     int rows = (count - l + kLanes - 1) / kLanes;
-    if (s.stride == 1) return chain(p + l * s.step, kLanes * s.step, rows, s.columns, result);
+    if (s.stride == 1) return chain(p + l * s.step, kLanes * s.step, rows, s.columns, result, term);
     In panel[kRows * kTile];
     for (int i = 0; i < rows; i++) {
       for (int c = 0; c < s.columns; c++) panel[i * kTile + c] = p[(l + i * kLanes) * s.step + c * s.stride];
     }
-    chain(panel, kTile, rows, s.columns, result);
+    chain(panel, kTile, rows, s.columns, result, term);
   }
 
   // Lane `l` after halving to `lanes` lanes. Lanes beyond the count hold the identity and are left out.
-  __attribute__((noinline)) static void halve(const In* p, Shape s, int l, int lanes, int count, Lane* result) {
-    if (lanes == kLanes) return lane(p, s, l, count, result);
-    halve(p, s, l, 2 * lanes, count, result);
+  template <class Term>
+  __attribute__((noinline)) static void halve(const In* p, Shape s, int l, int lanes, int count, Lane* result,
+                                              const Term& term) {
+    if (lanes == kLanes) return lane(p, s, l, count, result, term);
+    halve(p, s, l, 2 * lanes, count, result, term);
     if (l + lanes >= count) return;
     alignas(64) Lane other[kTile];
-    halve(p, s, l + lanes, 2 * lanes, count, other);
+    halve(p, s, l + lanes, 2 * lanes, count, other, term);
     merge(result, other, s.columns);
   }
 
   // T(n) of n rows.
   __attribute__((noinline)) static void run(const In* p, Shape s, int64_t n, Lane* result) {
-    if (n <= kBlock) return s.adjacent() ? group(p, s.columns, int(n), result) : halve(p, s, 0, 1, int(n), result);
+    if (!s.adjacent()) return of_terms(p, s, n, result, Element());
+    if (n <= kBlock) return group(p, s.columns, int(n), result);
     int64_t left = left_part(n);
     alignas(64) Lane other[kTile];
     run(p, s, left, result);
     run(p + left * s.step, s, n - left, other);
+    merge(result, other, s.columns);
+  }
+
+  template <class Term>
+  static void of_terms(const In* p, Shape s, int64_t n, Lane* result, const Term& term) {
+    if (n <= kBlock) return halve(p, s, 0, 1, int(n), result, term);
+    int64_t left = left_part(n);
+    alignas(64) Lane other[kTile];
+    of_terms(p, s, left, result, term);
+    of_terms(p + left * s.step, s, n - left, other, term);
     merge(result, other, s.columns);
   }
 };
