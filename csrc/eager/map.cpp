@@ -60,8 +60,14 @@ void run_rows(const Nest& nest, int64_t begin, int64_t end) {
 // A copy of rows of one element each: a kernel would fill a vector for every row.
 template <typename T>
 void fill_rows(const Nest& nest, int64_t begin, int64_t end) {
+  constexpr int64_t kPart = 64 / sizeof(T);
   for_rows(nest, begin, end, [](char* const* ptr, const int64_t*, int64_t count, int64_t) {
-    std::fill_n(reinterpret_cast<T*>(ptr[0]), count, *reinterpret_cast<const T*>(ptr[1]));
+    T part[kPart], *to = reinterpret_cast<T*>(ptr[0]);
+    std::fill_n(part, kPart, *reinterpret_cast<const T*>(ptr[1]));
+    int64_t i = 0;
+    for (; i + kPart <= count; i += kPart) std::copy_n(part, kPart, to + i);
+    if (i < count && i > 0) return void(std::copy_n(part, kPart, to + count - kPart));  // moved back
+    for (; i < count; ++i) to[i] = part[0];
   });
 }
 

@@ -225,30 +225,6 @@ void across(const Call& call, const A& rows, const A& columns) {
   pool_planes<T>(x, rows, columns, IndicesAcross<T>{values, Planes<int64_t>(call.out[1]), x.width});
 }
 
-template <class T>
-void forward(const Call& call) {
-  const int64_t* a = call.attr;  // kernel, stride, pad, dilation, each of rows and columns
-  const View &x = call.in[0], &out = call.out[0];
-  const Axis rows = windows_along(0, x, out, a, a[6]), columns = windows_along(1, x, out, a, a[7]);
-  const bool wide = x.shape[2] * x.shape[3] >> (8 * sizeof(T) - 1) != 0;
-  // Across planes the values alone take 10 comparisons of a 5 x 5 window instead of 25: worth more than short rows.
-  const bool separates = call.n_out == 1 && rows.kernel > rows.stride && columns.kernel > 3;
-  const int64_t row = separates ? columns.outputs * 9 / (rows.kernel * columns.kernel) : columns.outputs;
-  const Planes<T> values(out);
-  if (call.n_out == 1 && is_quads(Planes<const T>(x), values, rows, columns)) {
-    return pool_quads<T>(x, values, [](auto a, auto b, auto c, auto d) {
-      Largest<T, decltype(a)> largest;
-      largest.take(a), largest.take(b), largest.take(c), largest.take(d);
-      return largest.value();
-    });
-  }
-  if (!wide && goes_across(Planes<const T>(x), row)) return across<T>(call, rows, columns);
-  if (call.n_out == 1) {
-    return pool<T>(x, rows, columns, -T(__builtin_inf()), MaxValues<T>{values, rows, columns});
-  }
-  wide ? with_indices<T, int64_t>(call, rows, columns) : with_indices<T, Mask<T>>(call, rows, columns);
-}
-
 // The largest element of every plane, as a maximum in any order; but of zeros it is the first that wins.
 template <class T>
 void of_planes(const Planes<const T>& x, const T* end, const Planes<T>& y) {
@@ -283,12 +259,35 @@ void of_planes(const Planes<const T>& x, const T* end, const Planes<T>& y) {
 }
 
 template <class T>
+void forward(const Call& call) {
+  const int64_t* a = call.attr;  // kernel, stride, pad, dilation, each of rows and columns
+  const View &x = call.in[0], &out = call.out[0];
+  const Axis rows = windows_along(0, x, out, a, a[6]), columns = windows_along(1, x, out, a, a[7]);
+  const bool wide = x.shape[2] * x.shape[3] >> (8 * sizeof(T) - 1) != 0;
+  // Across planes the values alone take 10 comparisons of a 5 x 5 window instead of 25: worth more than short rows.
+  const bool separates = call.n_out == 1 && rows.kernel > rows.stride && columns.kernel > 3;
+  const int64_t row = separates ? columns.outputs * 9 / (rows.kernel * columns.kernel) : columns.outputs;
+  const Planes<const T> planes(x);
+  const Planes<T> values(out);
+  const bool whole = rows.kernel == rows.size && columns.kernel == columns.size && rows.pad == 0 && columns.pad == 0;
+  if (call.n_out == 1 && whole && planes.contiguous()) return of_planes(planes, end_of<T>(x), values);
+  if (call.n_out == 1 && is_quads(planes, values, rows, columns)) {
+    return pool_quads<T>(x, values, [](auto a, auto b, auto c, auto d) {
+      Largest<T, decltype(a)> largest;
+      largest.take(a), largest.take(b), largest.take(c), largest.take(d);
+      return largest.value();
+    });
+  }
+  if (!wide && goes_across(planes, row)) return across<T>(call, rows, columns);
+  if (call.n_out == 1) {
+    return pool<T>(x, rows, columns, -T(__builtin_inf()), MaxValues<T>{values, rows, columns});
+  }
+  wide ? with_indices<T, int64_t>(call, rows, columns) : with_indices<T, Mask<T>>(call, rows, columns);
+}
+
+template <class T>
 void forward_adaptive(const Call& call) {
   const View &x = call.in[0], &out = call.out[0];
-  const Planes<const T> planes(x);
-  if (call.n_out == 1 && out.shape[2] * out.shape[3] == 1 && planes.contiguous() && planes.size() > 0) {
-    return of_planes(planes, end_of<T>(x), Planes<T>(out));
-  }
   across<T>(call, AdaptiveAxis{x.shape[2], out.shape[2]}, AdaptiveAxis{x.shape[3], out.shape[3]});
 }
 

@@ -23,9 +23,9 @@ struct RowGroup {
   // Whether whole steps of n elements may be read of all rows of view k.
   template <class T>
   bool readable(int k, const T* data, const T* end, int64_t n) const {
-    bool inside = true;
-    for (int r = 0; r < W; r++) inside = inside && end - (data + at[k][r]) >= whole_steps(n);
-    return inside;
+    int64_t furthest = at[k][0];
+    for (int r = 1; r < W; r++) furthest = max_of(furthest, at[k][r]);
+    return end - (data + furthest) >= whole_steps(n);
   }
 };
 
@@ -36,7 +36,14 @@ int64_t for_groups(const Walk<K>& rows, typename Walk<K>::Cursor& c, int64_t beg
   for (; begin + W <= stop; begin += W) {
     const auto start = c;
     RowGroup<K, W> group;
-    for (int r = 0; r < W; r++, rows.next(c)) {
+    if (rows.rank == 1) {  // all as far apart: to count along takes longer than to add up a short row
+      for (int k = 0; k < K; k++) {
+        for (int r = 0; r < W; r++) group.at[k][r] = c.at[k] + r * rows.stride[k][0];
+        c.at[k] += W * rows.stride[k][0];
+      }
+      c.index[0] += W;
+    }
+    for (int r = 0; rows.rank != 1 && r < W; r++, rows.next(c)) {
       for (int k = 0; k < K; k++) group.at[k][r] = c.at[k];
     }
     if (body(group)) continue;

@@ -227,6 +227,34 @@ def test_no_way_through_memory_shows(rng: np.random.Generator, dtype: type, shap
             np.testing.assert_array_equal(F.max_pool2d(layout, *pairs, return_indices=True)[1].numpy(), index)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("width", [2, 4, 5, 8, 11, 16, 18, 22, 28, 33, 40, 66])
+def test_windows_of_two_by_two(rng: np.random.Generator, dtype: type, width: int) -> None:
+    # Rows of few results write on into the next one's place, but not beyond a plane that another thread has.
+    rows, columns = Axis(int(rng.integers(2, 9)), 2, 2, 0), Axis(width, 2, 2, 0)
+    x = numbers(rng, (2, 45_000 // (rows.size * width), rows.size, width), dtype)
+    for given in (x, np.ascontiguousarray(x)):
+        want = np.empty((*x.shape[:2], rows.outputs(), columns.outputs()), dtype)
+        with np.errstate(all="ignore"):
+            for o in windows(rows, columns):
+                want[..., o[0], o[1]] = average(x, [(h, w) for h in rows.window(o[0]) for w in columns.window(o[1])], 4)
+        for got in on_all_threads(lambda given=given: F.avg_pool2d(tensor(given), 2)):
+            assert_same_bits(got, want)
+        for got in on_all_threads(lambda given=given: F.max_pool2d(tensor(given), 2)):
+            assert_same_bits(got, max_pool(x, rows, columns)[0])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [(7, 7), (1, 33), (40, 50), (1, 1)])
+def test_one_window_over_the_plane(rng: np.random.Generator, dtype: type, size: tuple[int, int]) -> None:
+    x = np.ascontiguousarray(numbers(rng, (3, 300, *size), dtype))
+    x[:, ::3] = rng.choice([0.0, -0.0, -1.0], x[:, ::3].shape)  # the first of zeros wins, whatever its sign
+    want, index = ROWS["adaptive_max_pool2d"].numpy(np, x, 1, 1)
+    for got in on_all_threads(lambda: F.adaptive_max_pool2d(tensor(x), 1)):
+        assert_same_bits(got, want)
+    np.testing.assert_array_equal(F.adaptive_max_pool2d(tensor(x), 1, True)[1].numpy(), index)
+
+
 def test_adaptive_pooling_to_nothing_and_back() -> None:
     x = nl.ones(2, 3, 4, 5, requires_grad=True)
     for y in (F.adaptive_avg_pool2d(x, (0, 2)), F.adaptive_max_pool2d(x, (0, 2))):

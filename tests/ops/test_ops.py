@@ -636,3 +636,12 @@ def test_a_view_may_fill_its_storage_and_an_empty_one_lie_at_its_end() -> None:
 def test_what_is_no_tensor_is_refused(call: Callable[[nl.Tensor], Any]) -> None:
     with pytest.raises(nl.DTypeError, match="expected a Tensor"):
         call(nl.zeros(3))
+
+
+@pytest.mark.parametrize("dtype", [nl.bool, nl.int16, nl.float32, nl.float64])
+def test_copies_of_rows_of_one_element(dtype: nl.dtype) -> None:
+    for n in (2, 15, 16, 17, 63, 64, 65, 200):
+        x = nl.arange(5 * 300).reshape(5, 300, 1).to(dtype)
+        np.testing.assert_array_equal(x.expand(5, 300, n).contiguous().numpy(), np.repeat(x.numpy(), n, 2))
+        spread = x.permute(1, 0, 2).expand(300, 5, n).contiguous()
+        np.testing.assert_array_equal(spread.numpy(), np.repeat(x.numpy().transpose(1, 0, 2), n, 2))

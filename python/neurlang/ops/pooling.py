@@ -173,6 +173,10 @@ def adaptive_max_pool2d(F: Any, input: Tensor, output_size: Sizes, return_indice
     [[7.0], [15.0]]
     """
     size = _adaptive(F, "adaptive_max_pool2d", input, output_size, 2)
+    height, width = input.shape[-2:]
+    if size == (1, 1) and height * width > 0:
+        made: Tensor | Parts = F.max_pool2d(input, (height, width), return_indices=return_indices)
+        return made
     shape = (*input.shape[:-2], *size)
     values, indices = F._adaptive_max_pool2d(_batched(input, 2), *size)
     return (values.reshape(shape), indices.reshape(shape)) if return_indices else values.reshape(shape)
