@@ -79,7 +79,8 @@ struct Forward {
       T* data = (T*)call.out[0].data + first * g.outputs * g.pixels();
       Output<T> out = {data, g.group_outputs() * g.pixels(), g.pixels(), columns};
       PixelProduct<T> product = {call.epilogue, first, g.groups, weights.lines, g.pixels()};
-      product.run(weights.operand(), {windows.fetch, &windows}, count * g.pixels(), weights.depth, out);
+      const Operand<T> pixels = {windows.fetch, &windows, nullptr, windows.lying};
+      product.run(weights.operand(), pixels, count * g.pixels(), weights.depth, out);
     }
   }
 };

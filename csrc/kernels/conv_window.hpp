@@ -92,6 +92,7 @@ struct Windows {
   Lines lines;
   Steps steps;
   const T *readable, *readable_end;
+  int64_t step;  // from one step's offset to the next, where that is the same for all
 
   bool reads(const T* first, const T* last) const { return first >= readable && last + kWidth<T> <= readable_end; }
 
@@ -100,6 +101,14 @@ struct Windows {
     bool all = true;
     for (int r = 0; r < runs.count; r++) all = all && reads(first + runs.begin[r], last + runs.begin[r]);
     return all;
+  }
+
+  static Panel<T> lying(const void* source, const Slice& slice) {
+    const Windows& w = *(const Windows*)source;
+    int64_t line_buffer[1], step_buffer[1];
+    const int64_t* line = offsets_in(w.lines, slice.line, 1, line_buffer);
+    const int64_t* step = offsets_in(w.steps, slice.k, 1, step_buffer);
+    return {w.data + slice.batch * w.batch_stride + *line + *step, 1, w.step};
   }
 
   static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
@@ -154,9 +163,15 @@ struct Stage {
   Windows<T, Grid, Table> windows(int64_t first, int64_t ys, int64_t xs, int64_t channels, const int64_t* step) const {
     Grid pixels = {ys, xs, image_stride, row_stride, 1};
     const int64_t batch_stride = channels * channel_stride;
-    if (!in_place) return {copies + kWidth<T>, batch_stride, pixels, {step}, copies, copies + size()};
+    if (!in_place) return {copies + kWidth<T>, batch_stride, pixels, {step}, copies, copies + size(), channel_stride};
     Memory<T> memory(from);
-    return {(const T*)from.data + first * image_stride, batch_stride, pixels, {step}, memory.begin, memory.end};
+    return {(const T*)from.data + first * image_stride,
+            batch_stride,
+            pixels,
+            {step},
+            memory.begin,
+            memory.end,
+            channel_stride};
   }
 
   void fill(int64_t first, int64_t count) const {

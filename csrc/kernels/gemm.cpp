@@ -12,6 +12,7 @@ namespace nl::NL_ISA {
 namespace {
 
 constexpr int64_t kPanelBytesOfA = 256 << 10;  // half of a 1 MiB L2
+constexpr int64_t kFarBytes = 8 << 20;         // of a C that comes from memory: a quarter of a usual L3
 constexpr int64_t kMaxColumns = 1024;
 constexpr int64_t kMaxRowBlocks = 16;        // of kMaxRowPanels, that share a packed B
 constexpr int64_t kGrainProducts = 1 << 19;  // fewer products than these (about 4 us) are not worth another thread
@@ -155,8 +156,9 @@ struct Tile {
         // B is packed while it meets the first rows, and kept where there are more.
         if (p == p0) panel[q - q0] = fetch_columns(q, k, depth, packed_b + (stop < p1 ? (q - q0) * kPanelB : 0));
         for (int64_t i = p; i < stop; i++) {
-          if (p == p0) expect_columns(q + 1, k, i - p, stop - p);
-          multiply(i, rows[i - p], q, panel[q - q0], k, depth);
+          Panel<T> b = panel[q - q0];
+          if (p == p0) expect_columns(q + 1, k, i - p, stop - p), fetch_next(q + 1, k, i - p, b);
+          multiply(i, rows[i - p], q, b, k, depth);
         }
       }
     }
@@ -167,14 +169,31 @@ struct Tile {
     return job.a.fetch(job.a.source, {batch, p, row(p), k, count, depth, count, kPackedRows<T>}, buffer);
   }
 
-  // Says part i of n of panel q, which comes next; after the last one the first of the next k.
+  // Panel q, which comes next; after the last one the first of the next k, or nothing.
+  Slice next_columns(int64_t q, int64_t k) const {
+    if (q == q1) q = q0, k += kDepth;
+    const int count = int(column(q + 1) - column(q));
+    return {batch, q, column(q), k, count, int(max_of(0, min_of(kDepth, job.k_end - k))), count, 0};
+  }
+
+  // Says part i of n of the next panel.
   void expect_columns(int64_t q, int64_t k, int64_t i, int64_t n) const {
     if (job.b.expect == nullptr) return;
-    if (q == q1) q = q0, k += kDepth;
-    const int64_t depth = min_of(kDepth, job.k_end - k), begin = i * depth / n, end = (i + 1) * depth / n;
-    if (depth <= 0) return;
-    const int count = int(column(q + 1) - column(q));
-    job.b.expect(job.b.source, {batch, q, column(q), k + begin, count, int(end - begin), count, 0});
+    Slice slice = next_columns(q, k);
+    const int64_t begin = i * slice.depth / n, end = (i + 1) * slice.depth / n;
+    slice.k += begin, slice.depth = int(end - begin);
+    if (slice.depth > 0) job.b.expect(job.b.source, slice);
+  }
+
+  // Kernel `i` with a panel fetches cache lines `i` of the next one.
+  void fetch_next(int64_t q, int64_t k, int64_t i, Panel<T>& panel) const {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    if (job.b.lying == nullptr || i * kLine >= kTileColumns<T>) return;
+    const Slice slice = next_columns(q, k);
+    if (slice.depth == 0) return;
+    const Panel<T> next = job.b.lying(job.b.source, slice);
+    panel.next = next.data + i * kLine, panel.next_step = next.step;
+    panel.far = job.batch * job.m * job.n * int64_t(sizeof(T)) >= kFarBytes;
   }
 
   Panel<T> fetch_columns(int64_t q, int64_t k, int depth, T* buffer) const {
@@ -190,7 +209,9 @@ struct Tile {
     T *in_c = row_of_c(row(p)) + c.offset[0], *in_block = row_of_block(q, row(p));
     const bool to_block = aside && !(c.direct && last), from_block = aside && !(c.direct && first);
     const T* before = first && !job.add ? nullptr : from_block ? in_block : in_c;
-    auto kernel = micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs(), kind_of(a));
+    PanelKind kind = kind_of(a);
+    if (b.next && kind == PanelKind::packed) kind = PanelKind::with_next;
+    auto kernel = micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs(), kind);
     kernel(depth, a, b, to_block ? in_block : in_c, to_block ? kTileColumns<T> : job.c.row_stride, before,
            from_block ? kTileColumns<T> : job.c.row_stride);
   }

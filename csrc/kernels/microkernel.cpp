@@ -38,6 +38,15 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, c
     for (int v = 0; v < kVecs; v++) __builtin_prefetch(ahead + v * kWidth<T>, 0, 2);
     run(depth < kStretch ? depth : kStretch);
   }
+  // Stores to memory wait for the lines that they overwrite (4-20 % of a 1x1 convolution of 16 images), but where those
+  // are in a cache asking for them costs 2-5 %.
+  if (kKind == PanelKind::with_next && b.far && !accumulate) {
+    const T* to = c;
+    for (int i = 0; i < kRows; i++, to += c_row) {
+      for (int v = 0; v < kVecs; v++) __builtin_prefetch(to + v * kWidth<T>, 1, 3);
+      run(depth < kStretch / 4 ? depth : kStretch / 4);
+    }
+  }
   run(depth);
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; i++, c += c_row, before += before_row) {

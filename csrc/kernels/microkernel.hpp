@@ -37,6 +37,7 @@ struct Panel {
   const int64_t* at = nullptr;  // of a listed B: element (line, k) is at data[line + at[k]] instead
   const T* next = nullptr;      // of a B with something next: brought into L2 meanwhile, next_step elements a k
   int64_t next_step = 0;
+  bool far = false;  // with something next: what the kernel writes lies in memory, and is asked for meanwhile
 
   // Kernel `i` of `kernels` over this panel fetches its part of the next one. Where lines are few, B comes from beyond
   // L2 as fast as it is used up; fetched in bursts it held up the arithmetic.
