@@ -119,11 +119,11 @@ struct Direct {
     void multiply(int64_t first, int64_t stop) const {
       constexpr int W = kWidth<T>;
       const int64_t columns = conv.x.output, plane = conv.pixels();
-      for (int64_t i = 0; i < end - begin; i++) {
-        for (int64_t j = 0; j < columns; j += kTileColumns<T>) {
-          const int64_t count = min_of(kTileColumns<T>, columns - j);
-          for (int64_t p = first; p < stop; p++) {
-            const int64_t line = conv.weights.begin(p), lines = conv.weights.begin(p + 1) - line;
+      for (int64_t p = first; p < stop; p++) {
+        const int64_t line = conv.weights.begin(p), lines = conv.weights.begin(p + 1) - line;
+        for (int64_t i = 0; i < end - begin; i++) {
+          for (int64_t j = 0; j < columns; j += kTileColumns<T>) {
+            const int64_t count = min_of(kTileColumns<T>, columns - j);
             const Panel<T> b = {staged_at(i, j), 1, 0, conv.offset};
             T* to = out(line) + i * columns + j;
             if (count % W == 0) {
