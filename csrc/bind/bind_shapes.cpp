@@ -90,6 +90,7 @@ bool in_class(const std::string& dtype, int64_t channels, int64_t outputs, int64
 
 void bind_rows(py::module_& m) {
   m.def("is_winograd", &in_class<is_winograd>);
+  m.def("is_winograd_input", &in_class<is_winograd_input>);
   m.def("is_winograd_weight", &in_class<is_winograd_weight>);
   m.def("reduce", [](const char* op, const Ints& x, int64_t axis) {
     return tuple(shape_reduce(op, dims(x), axis_of(op, x, axis)));

@@ -220,8 +220,8 @@ int conv2d_input(const Call& call) {
   if (sums_of_nothing(call)) return kOk;
   const View &weight = call.in[1], &out = call.out[0];
   if (geometry(out, weight, call.in[0], call.attr).depthwise() && conv2d_depthwise_input(call)) return kOk;
-  if (call.attr[0] == 1 && is_winograd(out.dtype, weight.shape[0] / call.attr[6], weight.shape[1], out.shape[2],
-                                       out.shape[3], weight.shape + 2, call.attr)) {
+  if (is_winograd_input(out.dtype, weight.shape[0] / call.attr[6], weight.shape[1], out.shape[2], out.shape[3],
+                        weight.shape + 2, call.attr)) {
     conv2d_winograd_input(call);
   } else if (!conv2d_direct_input(call)) {
     out.dtype == DType::f32 ? InputGradient<float>(call).run() : InputGradient<double>(call).run();

@@ -1,10 +1,10 @@
-// conv_winograd.cpp: 3x3 convolutions by Winograd's transforms: a tile of 2x2 results in 16 products a channel instead
-// of 36, or in 25 at stride 2.
+// conv_winograd.cpp: 3x3 convolutions and their gradients by the input by Winograd's transforms: a tile of 2x2 results
+// in 16 products a channel instead of 36, or in 25 at stride 2, where tiles of the gradient have 4x4.
 //
 // Weights are transformed once, U = G g Gt, the inputs tile by tile, V = Bt d B. Each element of a tile is then a
 // matrix product over the channels of its own, M = V U, and a tile of results is At M A. A block of tiles goes through
 // all of it on one thread, its V and M in L2; tiles are broadcast against vectors of outputs, so that maps of any size
-// fill the micro-kernel. The gradient by the input is the same with the weights turned around.
+// fill the micro-kernel.
 #include "conv_winograd.hpp"
 
 #include "conv_geometry.hpp"
@@ -79,8 +79,8 @@ struct Convolution {
   int64_t pad_y, pad_x;
   TransformedWeights<F> weights;
 
-  int64_t tile_rows() const { return ceil_div(result.shape[2], 2); }
-  int64_t tile_columns() const { return ceil_div(result.shape[3], 2); }
+  int64_t tile_rows() const { return ceil_div(result.shape[2], F::kResults); }
+  int64_t tile_columns() const { return ceil_div(result.shape[3], F::kResults); }
   int64_t tiles() const { return images.shape[0] * tile_rows() * tile_columns(); }
 
   void run() const;
@@ -89,7 +89,7 @@ struct Convolution {
 // Some panels of tiles, numbered through rows and images; they need not begin or end with a row.
 template <class F>
 struct Block {
-  static constexpr int kElements = TransformedWeights<F>::kElements;
+  static constexpr int kElements = TransformedWeights<F>::kElements, kResults = F::kResults;
   const Convolution<F>& conv;
   int64_t group;
   int64_t first, stop, panels;  // tiles, and the panels that they make
@@ -155,38 +155,45 @@ struct Block {
   void put_results(int64_t q, const float* m) const {
     const int64_t line = q * kOutputs, count = min_of(kOutputs, conv.weights.outputs - line);
     each_row(first, stop, [&](int64_t r, int64_t begin, int64_t end) {
-      const int64_t image = r / conv.tile_rows(), y = r % conv.tile_rows() * 2;
+      const int64_t image = r / conv.tile_rows(), y = r % conv.tile_rows() * kResults;
       const View& out = conv.result;
-      const int64_t plane = out.shape[2] * out.shape[3], height = min_of(2, out.shape[2] - y);
+      const int64_t plane = out.shape[2] * out.shape[3], height = min_of(kResults, out.shape[2] - y);
       for (int64_t o = 0; o < count; o += W) {
         const int64_t channel = image * out.shape[1] + group * conv.weights.outputs + line + o;
         float* to = (float*)out.data + channel * plane + y * out.shape[3];
-        for (int64_t t = begin; t < end; t += W / 2) {
-          const int64_t tile = r * conv.tile_columns() + t - first, tiles = min_of(W / 2, end - t);
+        for (int64_t t = begin; t < end; t += W / kResults) {
+          const int64_t tile = r * conv.tile_columns() + t - first, tiles = min_of(W / kResults, end - t);
           put_tiles(m + tile * kOutputs + o, tiles, min_of(W, count - o), height,
-                    min_of(2 * tiles, out.shape[3] - 2 * t), plane, out.shape[3], to + 2 * t);
+                    min_of(kResults * tiles, out.shape[3] - kResults * t), plane, out.shape[3], to + kResults * t);
         }
       }
     });
   }
 
-  // Up to W / 2 tiles of up to W outputs: height x width pixels of each.
+  // Up to W / kResults tiles of up to W outputs: height x width pixels of each.
   void put_tiles(const float* m, int64_t tiles, int64_t outputs, int64_t height, int64_t width, int64_t plane,
                  int64_t pitch, float* to) const {
-    V rows[2][W];
+    V rows[kResults][W];
 #pragma GCC unroll 8
-    for (int t = 0; t < W / 2; t++) {
+    for (int t = 0; t < W / kResults; t++) {
       const float* from = m + min_of(t, tiles - 1) * kOutputs;
-      V along[2][F::kSide];
+      V along[kResults][F::kSide];
 #pragma GCC unroll 5
       for (int i = 0; i < F::kSide; i++) {
-        V row[F::kSide];
+        V row[F::kSide], results[kResults];
 #pragma GCC unroll 5
         for (int j = 0; j < F::kSide; j++) row[j] = load<V>(from + (F::kSide * i + j) * product_size());
-        F::collect(row, along[0][i], along[1][i]);
+        F::collect(row, results);
+#pragma GCC unroll 4
+        for (int j = 0; j < kResults; j++) along[j][i] = results[j];
       }
-#pragma GCC unroll 2
-      for (int j = 0; j < 2; j++) F::collect(along[j], rows[0][2 * t + j], rows[1][2 * t + j]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kResults; j++) {
+        V results[kResults];
+        F::collect(along[j], results);
+#pragma GCC unroll 4
+        for (int i = 0; i < kResults; i++) rows[i][kResults * t + j] = results[i];
+      }
     }
     for (int y = 0; y < height; y++, to += pitch) {
       transpose(rows[y]);
@@ -204,9 +211,10 @@ struct Block {
       auto finish = [&](int64_t from, int64_t to) {
         conv.epilogue->fn(conv.epilogue->ctx, r / conv.tile_rows(), line, end_line, from, to);
       };
-      const int64_t y = r % conv.tile_rows() * 2, y_end = min_of(y + 2, height), x = min_of(2 * end, width);
+      const int64_t y = r % conv.tile_rows() * kResults, y_end = min_of(y + kResults, height);
+      const int64_t x = min_of(kResults * end, width);
       if (begin == 0 && x == width) return finish(y * width, y_end * width);
-      for (int64_t i = y; i < y_end; i++) finish(i * width + 2 * begin, i * width + x);
+      for (int64_t i = y; i < y_end; i++) finish(i * width + kResults * begin, i * width + x);
     });
   }
 };
@@ -359,12 +367,9 @@ void forward(const Call& call) {
   Convolution<F>{call.in[0], call.out[0], call.epilogue, g.y.pad, g.x.pad, weights}.run();
 }
 
-}  // namespace
-
-void conv2d_winograd(const Call& call) { call.attr[0] == 1 ? forward<Stride1>(call) : forward<Stride2>(call); }
-
-// The windows of the gradient see maps that are padded to what their taps reach, and the taps in reverse.
-void conv2d_winograd_input(const Call& call) {
+// The windows see maps, padded to what their taps reach, and the taps in reverse.
+template <class F>
+void input_gradient(const Call& call) {
   const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
   const int64_t map_size = g.group_channels() * kTaps;
   auto pack = [=](const float* w, float* to, int64_t group, int64_t map, const Slice& slice) {
@@ -377,8 +382,17 @@ void conv2d_winograd_input(const Call& call) {
                       [](int t) { return kTaps - 1 - t; });
     }
   };
-  const auto weights = transformed<Stride1>(call, {g.groups, g.group_outputs(), g.group_channels()}, pack);
-  Convolution<Stride1>{call.in[0], call.out[0], call.epilogue, 2 - g.y.pad, 2 - g.x.pad, weights}.run();
+  const auto weights = transformed<F>(call, {g.groups, g.group_outputs(), g.group_channels()}, pack);
+  const int64_t pad_y = (2 - g.y.pad) / g.y.stride, pad_x = (2 - g.x.pad) / g.x.stride;
+  Convolution<F>{call.in[0], call.out[0], call.epilogue, pad_y, pad_x, weights}.run();
+}
+
+}  // namespace
+
+void conv2d_winograd(const Call& call) { call.attr[0] == 1 ? forward<Stride1>(call) : forward<Stride2>(call); }
+
+void conv2d_winograd_input(const Call& call) {
+  call.attr[0] == 1 ? input_gradient<Stride1>(call) : input_gradient<Gradient2>(call);
 }
 
 }  // namespace nl::NL_ISA

@@ -1,4 +1,5 @@
-// conv_winograd_transforms.hpp: Winograd's transforms for 2x2 results of a 3x3 kernel, at stride 1 and at stride 2.
+// conv_winograd_transforms.hpp: Winograd's transforms for 2x2 results of a 3x3 kernel, at stride 1 and at stride 2, and
+// for the gradient at stride 2.
 //
 // Each is written for a row of numbers and applied along the rows, then down the columns. The order of the additions is
 // that of ARCHITECTURE.md, section 3.
@@ -26,9 +27,10 @@ struct Transforms {
 
 // F(2x2, 3x3): tiles of 4x4 inputs, 16 products a channel instead of 36.
 struct Stride1 : Transforms {
-  static constexpr int kStep = 2;    // inputs from one tile to the next
-  static constexpr int kInputs = 4;  // that a tile sees
-  static constexpr int kSide = 4;    // elements of a transformed tile, a way
+  static constexpr int kStep = 2;     // inputs from one tile to the next
+  static constexpr int kInputs = 4;   // that a tile sees
+  static constexpr int kSide = 4;     // elements of a transformed tile, a way
+  static constexpr int kResults = 2;  // of a tile
 
   __attribute__((always_inline)) static void spread(const V (&x)[kInputs], V (&to)[kSide]) {
     to[0] = x[0] - x[2], to[1] = x[1] + x[2], to[2] = x[2] - x[1], to[3] = x[1] - x[3];
@@ -37,8 +39,8 @@ struct Stride1 : Transforms {
     const V ends = a + c, half = splat<V>(0.5f);
     to[0] = a, to[1] = (ends + b) * half, to[2] = (ends - b) * half, to[3] = c;
   }
-  __attribute__((always_inline)) static void collect(const V (&m)[kSide], V& first, V& second) {
-    first = (m[0] + m[1]) + m[2], second = (m[1] - m[2]) - m[3];
+  __attribute__((always_inline)) static void collect(const V (&m)[kSide], V (&to)[kResults]) {
+    to[0] = (m[0] + m[1]) + m[2], to[1] = (m[1] - m[2]) - m[3];
   }
 
   static constexpr Row input_row(int i) {
@@ -67,7 +69,7 @@ struct Stride1 : Transforms {
 
 // The taps 0 and 2 see even inputs only, at stride 1: F(2, 2) of them, and tap 1 for itself. 25 products instead of 36.
 struct Stride2 : Transforms {
-  static constexpr int kStep = 4, kInputs = 5, kSide = 5;
+  static constexpr int kStep = 4, kInputs = 5, kSide = 5, kResults = 2;
 
   __attribute__((always_inline)) static void spread(const V (&x)[kInputs], V (&to)[kSide]) {
     to[0] = x[0] - x[2], to[1] = x[2], to[2] = x[2] - x[4], to[3] = x[1], to[4] = x[3];
@@ -75,8 +77,8 @@ struct Stride2 : Transforms {
   __attribute__((always_inline)) static void spread_weights(V a, V b, V c, V (&to)[kSide]) {
     to[0] = a, to[1] = a + c, to[2] = c, to[3] = b, to[4] = b;
   }
-  __attribute__((always_inline)) static void collect(const V (&m)[kSide], V& first, V& second) {
-    first = (m[0] + m[1]) + m[3], second = (m[1] - m[2]) + m[4];
+  __attribute__((always_inline)) static void collect(const V (&m)[kSide], V (&to)[kResults]) {
+    to[0] = (m[0] + m[1]) + m[3], to[1] = (m[1] - m[2]) + m[4];
   }
 
   static constexpr Row input_row(int i) {
@@ -102,6 +104,27 @@ struct Stride2 : Transforms {
     x[0] = even(evens[0], evens[1]), x[1] = even(odds[0], odds[1]);
     x[2] = odd(evens[0], evens[1]), x[3] = odd(odds[0], odds[1]);
     x[4] = next_lanes(x[0], splat<V>(row[4 * W]));  // what the next tile sees first
+  }
+};
+
+// The gradient by the input at stride 2 and padding 1: tiles of 4x4 positions, of which odd ones see taps 2 and 0 of
+// two neighbours, F(2, 2), and even ones tap 1 of one. 25 products instead of 36.
+struct Gradient2 : Transforms {
+  static constexpr int kStep = 2, kInputs = 3, kSide = 5, kResults = 4;
+
+  __attribute__((always_inline)) static void spread(const V (&x)[kInputs], V (&to)[kSide]) {
+    to[0] = x[0] - x[1], to[1] = x[1], to[2] = x[2] - x[1], to[3] = x[0], to[4] = x[1];
+  }
+  __attribute__((always_inline)) static void spread_weights(V a, V b, V c, V (&to)[kSide]) {
+    Stride2::spread_weights(a, b, c, to);
+  }
+  __attribute__((always_inline)) static void collect(const V (&m)[kSide], V (&to)[kResults]) {
+    to[0] = m[3], to[1] = m[0] + m[1], to[2] = m[4], to[3] = m[1] + m[2];
+  }
+
+  __attribute__((always_inline)) static void columns(const float* row, V (&x)[kInputs]) {
+    const V a = load<V>(row), b = load<V>(row + W), c = load<V>(row + 2), d = load<V>(row + 2 + W);
+    x[0] = even(a, b), x[1] = odd(a, b), x[2] = even(c, d);
   }
 };
 

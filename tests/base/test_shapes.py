@@ -264,7 +264,7 @@ def test_every_rule_is_compared() -> None:
     assert bound == {*RULES, "reshape_strides", *CLASSES}
 
 
-CLASSES = ("is_winograd", "is_winograd_weight")
+CLASSES = ("is_winograd", "is_winograd_input", "is_winograd_weight")
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -273,7 +273,7 @@ def test_numerics_classes(seed: int, name: str) -> None:
     found = [0, 0]
     for _ in range(CASES):
         dtype, sizes = draw.choice(["float32"] * 9 + ["float64"]), [draw.randint(13, 70) for _ in range(2)]
-        sizes += [draw.choice((1, 2, 5, 6, 7, 8, 9, 30)) for _ in range(2)]
+        sizes += [draw.choice((1, 2, 5, 6, 7, 8, 9, 16, 30)) for _ in range(2)]
         kernel, attr = spoil(draw, [3, 3]), spoil(draw, [1, 1, draw.randint(0, 2), 1, 1, 1, 1])
         got = getattr(cpp_rules, name)(dtype, *sizes, kernel, attr)
         assert got == getattr(python_rules, name)(dtype, *sizes, kernel, attr), (dtype, sizes, kernel, attr)

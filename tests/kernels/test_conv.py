@@ -13,7 +13,7 @@ from bounds import assert_close
 import neurlang as nl
 from neurlang import _tensor
 from neurlang.ir import definitions
-from neurlang.ops.shapes import is_winograd, is_winograd_weight
+from neurlang.ops.shapes import is_winograd, is_winograd_input, is_winograd_weight
 
 from .contraction import Array, assert_same_bits, dot, fma, normal, tensor
 
@@ -66,7 +66,7 @@ def group_slice(g: Geometry, channels: int, group: int) -> slice:
 def forward(g: Geometry, x: Array, w: Array) -> Array:
     """k runs over kernel row, kernel column, channel of the group."""
     if is_winograd(x.dtype.name, w.shape[1], g.outputs // g.groups, *g.maps[2:], g.kernel, g.attributes):
-        return winograd(x, w, g.stride[0], g.padding, g.groups, g.maps[2:])
+        return winograd(x, w, f"stride {g.stride[0]}", g.padding, g.groups, g.maps[2:])
     x, out = padded(g, x), np.empty(g.maps, x.dtype)
     for group in range(g.groups):
         inputs, outputs = group_slice(g, x.shape[1], group), group_slice(g, g.outputs, group)
@@ -81,11 +81,11 @@ def forward(g: Geometry, x: Array, w: Array) -> Array:
 
 def input_gradient(g: Geometry, maps: Array, w: Array) -> Array:
     """At each position k runs over the taps that meet a window there, then output channels; maps are zero outside."""
-    if g.stride == (1, 1) and is_winograd(
-        maps.dtype.name, g.outputs // g.groups, w.shape[1], *g.images[2:], g.kernel, g.attributes
-    ):
+    if is_winograd_input(maps.dtype.name, g.outputs // g.groups, w.shape[1], *g.images[2:], g.kernel, g.attributes):
         turned = np.flip(w, (2, 3)).reshape(g.groups, -1, *w.shape[1:]).swapaxes(1, 2).reshape(g.images[1], -1, 3, 3)
-        return winograd(maps, turned, 1, (2 - g.padding[0], 2 - g.padding[1]), g.groups, g.images[2:])
+        if g.stride == (2, 2):
+            return winograd(maps, turned, "gradient, stride 2", (0, 0), g.groups, g.images[2:])
+        return winograd(maps, turned, "stride 1", (2 - g.padding[0], 2 - g.padding[1]), g.groups, g.images[2:])
     out = np.empty(g.images, maps.dtype)
     for y, x in np.ndindex(g.images[2:]):
         taps = []
@@ -109,10 +109,12 @@ def _pixel(maps: Array, i: int, j: int) -> Array:
     return maps[:, :, i, j] if inside else np.zeros(maps.shape[:2], maps.dtype)
 
 
-# Winograd's transforms of inputs, weights and elements by stride, term by term in the order of their additions.
+# Winograd's transforms of inputs, weights and elements, term by term in the order of their additions; the inputs from
+# one tile to the next, and that a tile sees, and its results.
 TRANSFORMS = {
-    1: ("+0-2 +1+2 +2-1 +1-3", "+0 +0+2+1 +0+2-1 +2", "+0+1+2 +1-2-3"),
-    2: ("+0-2 +2 +2-4 +1 +3", "+0 +0+2 +2 +1 +1", "+0+1+3 +1-2+4"),
+    "stride 1": ("+0-2 +1+2 +2-1 +1-3", "+0 +0+2+1 +0+2-1 +2", "+0+1+2 +1-2-3", 2, 4, 2),
+    "stride 2": ("+0-2 +2 +2-4 +1 +3", "+0 +0+2 +2 +1 +1", "+0+1+3 +1-2+4", 4, 5, 2),
+    "gradient, stride 2": ("+0-1 +1 +2-1 +0 +1", "+0 +0+2 +2 +1 +1", "+3 +0+1 +4 +1+2", 2, 3, 4),
 }
 HALVED = ("+0+2+1", "+0+2-1")
 
@@ -132,19 +134,19 @@ def combined(term: str, numbers: Array) -> Array:
     return total * total.dtype.type(0.5) if term in HALVED else total
 
 
-def winograd(x: Array, w: Array, stride: int, padding: tuple[int, int], groups: int, size: Sequence[int]) -> Array:
-    """Every tile of 2x2 results from what it sees, 4x4 inputs (5x5 at stride 2), zeros beyond the image."""
-    (py, px), (o, c), step, seen = padding, w.shape[:2], 2 * stride, 3 + stride
-    of_inputs, of_weights, of_elements = TRANSFORMS[stride]
+def winograd(x: Array, w: Array, form: str, padding: tuple[int, int], groups: int, size: Sequence[int]) -> Array:
+    """Every tile of results from the inputs that it sees, with zeros beyond the image."""
+    of_inputs, of_weights, of_elements, step, seen, own = TRANSFORMS[form]
+    (py, px), (o, c) = padding, w.shape[:2]
     x = np.pad(x, ((0, 0), (0, 0), (py, py + step), (px, px + step)))
-    weights, out = transformed(of_weights, w), np.empty((len(x), o, size[0] + 1, size[1] + 1), x.dtype)
-    for i, j in np.ndindex((size[0] + 1) // 2, (size[1] + 1) // 2):
+    weights, out = transformed(of_weights, w), np.empty((len(x), o, size[0] + 3, size[1] + 3), x.dtype)
+    for i, j in np.ndindex((size[0] - 1) // own + 1, (size[1] - 1) // own + 1):
         inputs = transformed(of_inputs, x[:, :, step * i : step * i + seen, step * j : step * j + seen])
         for group in range(groups):
             outputs = slice(group * (o // groups), (group + 1) * (o // groups))
             products = ((inputs[:, None, group * c + k], weights[None, outputs, k]) for k in range(c))
-            elements = dot(products, (len(x), o // groups, seen, seen), x.dtype)
-            out[:, outputs, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = transformed(of_elements, elements)
+            elements = dot(products, (len(x), o // groups, *weights.shape[2:]), x.dtype)
+            out[:, outputs, own * i : own * i + own, own * j : own * j + own] = transformed(of_elements, elements)
     return out[:, :, : size[0], : size[1]]
 
 
@@ -167,7 +169,8 @@ def winograd_weight(g: Geometry, x: Array, maps: Array) -> Array:
             (
                 transformed(of_maps, maps[k, outputs, None, 2 * j : 2 * j + 2, 2 * i : 2 * i + 2]),
                 transformed(
-                    TRANSFORMS[stride][0], x[k, inputs, step * j : step * j + seen, step * i : step * i + seen]
+                    TRANSFORMS[f"stride {stride}"][0],
+                    x[k, inputs, step * j : step * j + seen, step * i : step * i + seen],
                 ),
             )
             for k, i, j in np.ndindex(n, (rows + 1) // 2, (columns + 1) // 2)
@@ -281,6 +284,8 @@ GEOMETRIES = {
     "Winograd in groups": Geometry((2, 96, 9, 11), 128, (3, 3), padding=(2, 0), groups=2),
     "Winograd, stride 2": Geometry((1, 40, 24, 17), 64, (3, 3), (2, 2), (1, 1)),
     "Winograd, stride 2, odd maps": Geometry((3, 270, 17, 18), 35, (3, 3), (2, 2), (0, 2)),
+    "Winograd, stride 2, gradient": Geometry((2, 34, 33, 31), 41, (3, 3), (2, 2), (1, 1)),
+    "Winograd, stride 2, groups": Geometry((1, 64, 26, 72), 80, (3, 3), (2, 2), (1, 1), groups=2),
     "Winograd, blocks of tiles": Geometry((3, 16, 34, 26), 29, (3, 3), padding=(1, 2)),
     "Winograd, stride 2, blocks of tiles": Geometry((2, 34, 55, 43), 32, (3, 3), (2, 2), (1, 1)),
     "padding beyond the image": Geometry((1, 3, 3, 2), 4, (2, 3), (1, 2), (6, 7)),
@@ -312,6 +317,7 @@ def test_winograds_error(rng: np.random.Generator, name: str) -> None:
     x, w, maps = (rng.standard_normal(shape).astype(np.float32) for shape in (g.images, g.weight, g.maps))
     rows = {
         g.images[1]: lambda x, w, maps: _tensor._conv2d(x, w, *g.attributes),
+        g.outputs: lambda x, w, maps: _tensor._conv2d_input(maps, w, *g.attributes, *g.images[2:]),
         np.prod(g.maps[2:]): lambda x, w, maps: _tensor._conv2d_weight(x, maps, *g.attributes, *g.kernel),
     }
     for n, row in rows.items():

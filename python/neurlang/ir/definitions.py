@@ -6,11 +6,11 @@ Slow and plain. `fma(a, b, c)` is given from outside: fused on a level that has 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..ops.shapes import is_winograd, is_winograd_weight
+from ..ops.shapes import is_winograd, is_winograd_input, is_winograd_weight
 from .kernel import BLOCK, LANES
 
 Array = Any
@@ -173,7 +173,7 @@ def conv2d(x: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
     o, c, kh, kw = w.shape
     oh, ow = (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
     if is_winograd(x.dtype.name, c, o // groups, oh, ow, (kh, kw), attrs):
-        return winograd(x, w, sh, (ph, pw), groups, fma)
+        return winograd(x, w, _FORMS[sh], (ph, pw), (oh, ow), groups, fma)
     padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))).reshape(n, groups, c, height + 2 * ph, width + 2 * pw)
     kernels = w.reshape(groups, o // groups, c, kh, kw)
 
@@ -195,9 +195,10 @@ def conv2d_input(g: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
     sh, sw, ph, pw, dh, dw, groups, height, width = attrs
     n, o, oh, ow = g.shape
     c, kh, kw = w.shape[1:]
-    if sh == 1 and is_winograd(g.dtype.name, o // groups, c, height, width, (kh, kw), attrs):
+    if is_winograd_input(g.dtype.name, o // groups, c, height, width, (kh, kw), attrs):
+        form, padding = _FORMS[1] if sh == 1 else _GRADIENT_FORM, ((2 - ph) // sh, (2 - pw) // sw)
         turned = w.reshape(groups, o // groups, c, kh, kw).swapaxes(1, 2)[..., ::-1, ::-1]
-        return winograd(g, turned.reshape(groups * c, o // groups, kh, kw), 1, (2 - ph, 2 - pw), groups, fma)
+        return winograd(g, turned.reshape(groups * c, -1, kh, kw), form, padding, (height, width), groups, fma)
     out = np.zeros((n, groups * c, height, width), g.dtype)
     grads, kernels = g.reshape(n, groups, o // groups, oh, ow), w.reshape(groups, o // groups, c, kh, kw)
     for y in range(height):
@@ -246,20 +247,30 @@ def conv2d_weight(x: Array, g: Array, attrs: Sequence[int], fma: Fma) -> Array:
 # ---- Winograd ---------------------------------------------------------------------------------------------------
 
 
-def winograd(x: Array, w: Array, stride: int, padding: tuple[int, int], groups: int, fma: Fma) -> Array:
-    """A 3x3 convolution of stride 1 or 2 by tiles of 2x2 results; beyond the image there are zeros.
+class Form(NamedTuple):
+    """Transforms for tiles of results x results, which see seen x seen inputs, `step` apart."""
 
-    A tile's inputs (4x4, at stride 2 5x5) and the weights are transformed to as many elements, each of which is a `dot`
-    over the channels of its own.
+    results: int
+    seen: int
+    step: int
+    spread_inputs: Callable[..., tuple]
+    spread_weights: Callable[..., tuple]
+    collect: Callable[..., tuple]
+
+
+def winograd(
+    x: Array, w: Array, form: Form, padding: tuple[int, int], size: tuple[int, int], groups: int, fma: Fma
+) -> Array:
+    """Results of this size of a 3x3 kernel, by tiles; beyond the image there are zeros.
+
+    A tile's inputs and the weights are transformed to as many elements, each of which is a `dot` over the channels of
+    its own.
     """
-    n, _, height, width = x.shape
-    o, c = w.shape[:2]
-    spread_inputs, spread_weights, collect = _TRANSFORMS[stride]
-    side = 3 + stride
-    oh, ow = ((e + 2 * p - 3) // stride + 1 for e, p in zip((height, width), padding, strict=True))
-    th, tw = (oh + 1) // 2, (ow + 1) // 2
-    inputs = _both_ways(spread_inputs, _tiles(x, side, 2 * stride, padding, (th, tw)))
-    weights = _both_ways(spread_weights, [[w[:, :, i, j] for j in range(3)] for i in range(3)])
+    (n, _), (o, c), step = x.shape[:2], w.shape[:2], form.results
+    th, tw = ((extent + step - 1) // step for extent in size)
+    inputs = _both_ways(form.spread_inputs, _tiles(x, form.seen, form.step, padding, (th, tw)))
+    weights = _both_ways(form.spread_weights, [[w[:, :, i, j] for j in range(3)] for i in range(3)])
+    side = range(len(weights))
 
     def products(i: int, j: int) -> Array:
         left = weights[i][j].reshape(groups, o // groups, c, 1, 1)
@@ -267,12 +278,12 @@ def winograd(x: Array, w: Array, stride: int, padding: tuple[int, int], groups: 
         pairs = ((left[None, :, :, k], right[:, :, k, None]) for k in range(c))
         return dot(pairs, (n, groups, o // groups, th, tw), x.dtype, fma)
 
-    results = _both_ways(collect, [[products(i, j) for j in range(side)] for i in range(side)])
-    out = np.empty((n, o, 2 * th, 2 * tw), x.dtype)
-    for i in range(2):
-        for j in range(2):
-            out[:, :, i::2, j::2] = results[i][j].reshape(n, o, th, tw)
-    return out[:, :, :oh, :ow]
+    results = _both_ways(form.collect, [[products(i, j) for j in side] for i in side])
+    out = np.empty((n, o, step * th, step * tw), x.dtype)
+    for i in range(step):
+        for j in range(step):
+            out[:, :, i::step, j::step] = results[i][j].reshape(n, o, th, tw)
+    return out[:, :, : size[0], : size[1]]
 
 
 def winograd_weight(x: Array, g: Array, stride: int, padding: tuple[int, int], groups: int, fma: Fma) -> Array:
@@ -282,7 +293,8 @@ def winograd_weight(x: Array, g: Array, stride: int, padding: tuple[int, int], g
     """
     n, c, o = len(x), x.shape[1] // groups, g.shape[1] // groups
     count = (g.shape[2] + 1) // 2, (g.shape[3] + 1) // 2
-    (spread_inputs, _, _), (spread_maps, collect), side = _TRANSFORMS[stride], _WEIGHT_TRANSFORMS[stride], 3 + stride
+    spread_inputs, (spread_maps, collect) = _FORMS[stride].spread_inputs, _WEIGHT_TRANSFORMS[stride]
+    side = 3 + stride
     inputs = _turned(_both_ways(spread_inputs, _turned(_tiles(x, side, 2 * stride, padding, count))))
     maps = _turned(_both_ways(spread_maps, _turned(_tiles(g, 2, 2, (0, 0), count))))
 
@@ -313,19 +325,28 @@ def _both_ways(transform: Callable[..., tuple], grid: Sequence[Sequence[Array]])
     return _turned([transform(*column) for column in _turned(rows)])
 
 
-# Of inputs, of weights and of elements, by stride.
-_TRANSFORMS: dict[int, tuple[Callable[..., tuple], Callable[..., tuple], Callable[..., tuple]]] = {
-    1: (
+# Of convolutions, by stride.
+_FORMS: dict[int, Form] = {
+    1: Form(
+        2, 4, 2,
         lambda a, b, c, d: (a - c, b + c, c - b, b - d),
         lambda a, b, c: (a, ((a + c) + b) * a.dtype.type(0.5), ((a + c) - b) * a.dtype.type(0.5), c),
         lambda a, b, c, d: ((a + b) + c, (b - c) - d),
     ),
-    2: (
+    2: Form(
+        2, 5, 4,
         lambda a, b, c, d, e: (a - c, c, c - e, b, d),
         lambda a, b, c: (a, a + c, c, b, b),
         lambda a, b, c, d, e: ((a + b) + d, (b - c) + e),
     ),
-}
+}  # fmt: skip
+# Of the gradient by the input at stride 2, with the kernel turned around.
+_GRADIENT_FORM = Form(
+    4, 3, 2,
+    lambda a, b, c: (a - b, b, c - b, a, b),
+    lambda a, b, c: (a, a + c, c, b, b),
+    lambda a, b, c, d, e: (d, a + b, e, b + c),
+)  # fmt: skip
 # Of maps and of elements' sums.
 _WEIGHT_TRANSFORMS: dict[int, tuple[Callable[..., tuple], Callable[..., tuple]]] = {
     1: (

@@ -340,6 +340,16 @@ def is_winograd(
     return fits and has_winograd_tiles(height, width, kernel, attr)
 
 
+def is_winograd_input(
+    dtype: str, outputs: int, channels: int, height: int, width: int, kernel: Sequence[int], attr: Sequence[int]
+) -> bool:
+    """Whether an input gradient of height x width is: csrc/base/numerics.hpp."""
+    halves = attr[0] == 2 and attr[2] == 1 and attr[3] == 1
+    if attr[0] == 2:
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return (attr[0] == 1 or halves) and is_winograd(dtype, outputs, channels, height, width, kernel, attr)
+
+
 def is_winograd_weight(
     dtype: str, channels: int, outputs: int, height: int, width: int, kernel: Sequence[int], attr: Sequence[int]
 ) -> bool:
