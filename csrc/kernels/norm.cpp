@@ -37,8 +37,7 @@ struct Norm {
   template <int W>
   void short_rows(const Strided<T> (&x)[W], const RowOut<T> (&y)[W]) const {
     T means[W] = {}, variances[W];
-    auto row_at = [&](int r) { return x[r].data; };
-    Tree::prefetch_next(row_at, n);
+    const auto row_at = Tree::asking_ahead([&](int r) { return x[r].data; }, n);
     if (kCentred) store(means, Tree::several(row_at, n) / splat<V>(T(n)));
     store(variances, Tree::several(row_at, n, [&](int r) { return squares(means[r]); }) / splat<V>(T(n)));
     for (int r = 0; r < W; r++) scaled(x[r], means[r], square_root(variances[r] + eps), y[r]);

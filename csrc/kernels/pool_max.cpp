@@ -250,8 +250,7 @@ void of_planes(const Planes<const T>& x, const T* end, const Planes<T>& y) {
     };
     for (; p + W <= stop && readable(); p += W) {
       typename Max<T>::Lane found[W];
-      Tree::prefetch_next(plane_at, n);
-      store(found, Tree::several(plane_at, n));
+      store(found, Tree::several(Tree::asking_ahead(plane_at, n), n));
       for (int r = 0; r < W; r++) finish(p + r, found[r]);
     }
     for (; p < stop; p++) finish(p, Tree::tree(Strided<T>{x.plane(p), 1, end}, 0, n)[0]);

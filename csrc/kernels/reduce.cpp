@@ -17,8 +17,7 @@ struct Tree {
 
   template <class RowAt>
   static auto several(const RowAt& row_at, int64_t n) {
-    TreeRow<M>::prefetch_next(row_at, n);
-    return TreeRow<M>::several(row_at, n);
+    return TreeRow<M>::several(TreeRow<M>::asking_ahead(row_at, n), n);
   }
   static Part row(const In* p, int64_t step, int64_t n, const In* end, int64_t) {
     return TreeRow<M>::run(Strided<In>{p, step, end}, n);

@@ -59,8 +59,8 @@ RowSums<T> sums_of_short_rows(const T* const (&x)[W], int64_t n, T* terms) {
   typename K::First::Lane found[W];
   T centers[W];
   auto row_at = [=](int r) { return x[r]; };
-  TreeRow<Sum<T>>::prefetch_next(row_at, n);
-  store(found, TreeRow<typename K::First>::several(row_at, n));
+  using First = TreeRow<typename K::First>;
+  store(found, First::several(First::asking_ahead(row_at, n), n));
   auto row_of_terms = [=](int r) { return terms + r * pitch; };
   auto store_terms = [&](auto&& term) __attribute__((always_inline)) {
     for (int r = 0; r < W; r++) {

@@ -55,7 +55,7 @@ bool streams(const View& out, int64_t n, int64_t rows) {
 // out[i] = f(in[i], i) for `count` elements, a vector at least; f maps vectors, and is a copy, of which a compiler
 // knows that stores do not change it. The last vector is moved back to end at the last element: `out` is not `in`.
 template <class T, class F>
-void map_vectors(const T* in, int64_t count, T* out, F f) {
+__attribute__((always_inline)) inline void map_vectors(const T* in, int64_t count, T* out, F f) {
   using V = typename Simd<T>::V;
   constexpr int kWidth = Simd<T>::kWidth;
   int64_t i = 0;

@@ -203,12 +203,15 @@ struct TreeRow {
     return several(row_at, n, [](int) { return Element(); });
   }
 
-  // Asks for as many rows behind them.
+  // The rows of `row_at`, of which each asks for the one as many rows behind it; all at once they would wait for
+  // memory.
   template <class RowAt>
-  static void prefetch_next(const RowAt& row_at, int64_t n) {
-    for (int r = 0; r < kWidth; r++) {
-      for (int64_t k = 0; k < n; k += 64 / sizeof(In)) __builtin_prefetch(row_at(r) + kWidth * n + k);
-    }
+  static auto asking_ahead(const RowAt& row_at, int64_t n) {
+    return [=](int r) {
+      const In* row = row_at(r);
+      for (int64_t k = 0; k < n; k += 64 / sizeof(In)) __builtin_prefetch(row + kWidth * n + k);
+      return row;
+    };
   }
 
   // T(n) of terms of R rows of any length, in whole steps; the result of row r in lane r.
