@@ -115,18 +115,28 @@ struct Direct {
       return staged + row * conv.y.stride * conv.row_pitch() + column;
     }
 
-    // Vectors of pixels times lines of outputs, panels [first, stop) of them.
+    // Whether results are worth asking for: from memory, and while sums are long enough for them to come. A 7x7 stem of
+    // 16 images is 1.2 times as fast; with 27 products an element it was 0.9 times.
+    bool is_far() const {
+      const int64_t bytes = conv.result.shape[0] * conv.result.shape[1] * conv.pixels() * int64_t(sizeof(T));
+      return bytes >= kFarBytes && conv.weights.depth >= 4 * kTileRows;
+    }
+
+    // Vectors of pixels times lines of outputs, panels [first, stop) of them, one after another: planes are written in
+    // the order of memory, as many at a time as a panel has lines.
     void multiply(int64_t first, int64_t stop) const {
       constexpr int W = kWidth<T>;
       const int64_t columns = conv.x.output, plane = conv.pixels();
+      const bool far = is_far();
       for (int64_t p = first; p < stop; p++) {
         const int64_t line = conv.weights.begin(p), lines = conv.weights.begin(p + 1) - line;
         for (int64_t i = 0; i < end - begin; i++) {
           for (int64_t j = 0; j < columns; j += kTileColumns<T>) {
             const int64_t count = min_of(kTileColumns<T>, columns - j);
-            const Panel<T> b = {staged_at(i, j), 1, 0, conv.offset};
+            Panel<T> b = {staged_at(i, j), 1, 0, conv.offset};
             T* to = out(line) + i * columns + j;
             if (count % W == 0) {
+              b.far = far;
               sum(lines, count / W, panel(p), b, to, plane);
             } else {
               T part[kTileRows * kTileColumns<T>];

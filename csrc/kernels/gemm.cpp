@@ -12,7 +12,6 @@ namespace nl::NL_ISA {
 namespace {
 
 constexpr int64_t kPanelBytesOfA = 256 << 10;  // half of a 1 MiB L2
-constexpr int64_t kFarBytes = 8 << 20;         // of a C that comes from memory: a quarter of a usual L3
 constexpr int64_t kMaxColumns = 1024;
 constexpr int64_t kMaxRowBlocks = 16;        // of kMaxRowPanels, that share a packed B
 constexpr int64_t kGrainProducts = 1 << 19;  // fewer products than these (about 4 us) are not worth another thread

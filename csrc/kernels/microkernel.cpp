@@ -40,7 +40,8 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, c
   }
   // Stores to memory wait for the lines that they overwrite (4-20 % of a 1x1 convolution of 16 images), but where those
   // are in a cache asking for them costs 2-5 %.
-  if (kKind == PanelKind::with_next && b.far && !accumulate) {
+  constexpr bool kMayBeFar = kKind == PanelKind::with_next || kKind == PanelKind::listed;
+  if (kMayBeFar && b.far && !accumulate) {
     const T* to = c;
     for (int i = 0; i < kRows; i++, to += c_row) {
       for (int v = 0; v < kVecs; v++) __builtin_prefetch(to + v * kWidth<T>, 1, 3);

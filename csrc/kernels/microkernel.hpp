@@ -6,6 +6,8 @@
 
 namespace nl::NL_ISA {
 
+constexpr int64_t kFarBytes = 8 << 20;  // of results that lie in memory: a quarter of a usual L3
+
 // The largest tile: kTileRows rows of kTileVecs vectors. Share of the FMA peak with panels in L1 and L2 (Zen 5, f32):
 // 14 x 2 of 64 bytes 98 %, 6 x 2 of 32 bytes 97 %; of 16 bytes 2 x 4 reaches 76 %, 4 x 2 only 56 %: SSE2 has no
 // broadcast from memory, so there few rows are best. NEON has 32 registers: 24 sums, 4 of B and a row of A.
@@ -37,7 +39,7 @@ struct Panel {
   const int64_t* at = nullptr;  // of a listed B: element (line, k) is at data[line + at[k]] instead
   const T* next = nullptr;      // of a B with something next: brought into L2 meanwhile, next_step elements a k
   int64_t next_step = 0;
-  bool far = false;  // with something next: what the kernel writes lies in memory, and is asked for meanwhile
+  bool far = false;  // listed, or with something next: the results lie in memory, and are asked for meanwhile
 
   // Kernel `i` of `kernels` over this panel fetches its part of the next one. Where lines are few, B comes from beyond
   // L2 as fast as it is used up; fetched in bursts it held up the arithmetic.
