@@ -27,9 +27,14 @@ void for_each(const View& v, const F& fn) {
     n = rows.shape[rows.rank - 1], step = rows.stride[0][rows.rank - 1];
     rows.remove_axis(rows.rank - 1);
   }
+  Polls polls;
   auto c = rows.seek(0);
   for (int64_t r = 0; r < rows.total; r++, rows.next(c)) {
-    for (int64_t j = 0; j < n; j++) fn(r * n + j, c.at[0] + j * step);
+    for (int64_t first = 0; first < n; first += kGrain) {
+      const int64_t stop = min_of(n, first + kGrain);
+      polls.after(stop - first);
+      for (int64_t j = first; j < stop; j++) fn(r * n + j, c.at[0] + j * step);
+    }
   }
 }
 
@@ -150,11 +155,12 @@ void along_axis(const View& there, const View& index, const View& here, int axis
   auto column_step = [last](const View& v) { return last < 0 ? 0 : v.strides[last]; };
   int64_t tiles = ceil_div(columns, kColumns);
   parallel_for(outer.total * tiles, grain_of(n * min_of(columns, kColumns)), [=, &outer](int64_t begin, int64_t end) {
+    Polls polls;
     for (int64_t item = begin; item < end; item++) {
       auto c = outer.seek(item / tiles);
       int64_t first = item % tiles * kColumns, stop = min_of(first + kColumns, columns);
       for (int64_t j = 0; j < n; j++) {
-        check_interrupt_at(j);
+        polls.after(stop - first);
         T* to = (T*)there.data + c.at[0];
         T* from = (T*)here.data + c.at[2] + j * here.strides[axis];
         const int64_t* at = (const int64_t*)index.data + c.at[1] + j * index.strides[axis];
@@ -234,11 +240,11 @@ Points points_of(const View& there, const View& here, const Indices& indices, in
 template <class Op, class T>
 void visit(const Points& p, T* there, T* here, int64_t first, int64_t last, int64_t begin, int64_t end) {
   there += begin * p.there_step, here += begin * p.here_step;
+  Polls polls;
   auto c = p.after.seek(0);
   for (int64_t i = first; i < last; i++) {
-    check_interrupt_at(i);
     for (int64_t k = 0; k < p.after.total; k++) {
-      check_interrupt_at(k);
+      polls.after(end - begin);
       Op::run(there + p.data[i].there + c.at[0], p.there_step, here + p.data[i].here + c.at[1], p.here_step,
               end - begin);
       if (p.after.total > 1) p.after.next(c);  // from the last slice back to the first
@@ -336,9 +342,11 @@ int nonzero(const Call& call) {
   for (int d = 0; d < mask.rank - 1; d++) rows.push_axis(mask.shape[d], {mask.strides[d]});
   int last = mask.rank - 1;
   int64_t n = last < 0 ? 1 : mask.shape[last], step = last < 0 ? 0 : mask.strides[last], row = 0;
+  Polls polls;
   auto c = rows.seek(0);
   for (int64_t i = 0; i < rows.total; i++, rows.next(c)) {
     for (int64_t j = 0; j < n && row < out.shape[0]; j++) {
+      polls.after(1);
       if (!mask.data[c.at[0] + j * step]) continue;
       int64_t* to = (int64_t*)out.data + row++ * out.strides[0];
       for (int d = 0; d < last; d++) to[d * out.strides[1]] = c.index[d];

@@ -37,10 +37,17 @@ void parallel_for(int64_t n, int64_t grain, const F& body) {
   nl_parallel_for(n, grain, [](void* f, int64_t begin, int64_t end) { (*(const F*)f)(begin, end); }, (void*)&body);
 }
 
-// In a loop whose items may be many and take up to about a microsecond: lets signals be seen now and then.
-inline void check_interrupt_at(int64_t i) {
-  if (i % 4096 == 4095) nl_check_interrupt();
-}
+// Lets signals be seen now and then in a long loop, which says how many elements it has done.
+struct Polls {
+  int64_t done = 0;
+
+  void after(int64_t elements) {
+    done += elements;
+    if (done < kGrain) return;
+    done = 0;
+    nl_check_interrupt();
+  }
+};
 
 // The row-major index space of K views at once. Neighbouring axes are merged where all K views allow it.
 template <int K>

@@ -180,8 +180,9 @@ struct ScanRows {
   void rows(int64_t begin, int64_t last) const {
     alignas(64) T tile[kScanBlock * kWidth], carries[kWidth];
     T carry = M::identity;
+    Polls polls;
     for (int64_t i = begin * blocks; i < last * blocks; i += kWidth) {
-      check_interrupt_at(i / kWidth);
+      polls.after(kWidth * kScanBlock);
       Group g = group(i, last * blocks);
       inside(g, tile);
       for (int l = 0; l < g.size; l++) {
@@ -261,8 +262,9 @@ struct ScanColumns {
   void tile(const T* in, T* out, int columns) const {
     alignas(64) T inside[kTile + kWidth], carry[kTile + kWidth], from[kTile], to[kTile];
     for (T& c : carry) c = M::identity;
+    Polls polls;
     for (int64_t i = 0; i < n; i++) {
-      check_interrupt_at(i);
+      polls.after(columns);
       if (i % kScanBlock == 0) {
         for (T& c : inside) c = M::identity;
       }

@@ -109,6 +109,10 @@ CASES: dict[str, Case] = {
     "masked_select": (lambda T, x: T.masked_select(x, T.tensor([True, False, True, True, False])), (X,)),
     "outer": (lambda T, x, y: T.outer(x, y), (X[0, 0], Y[0, :, 0])),
     "addmm": (lambda T, b, x, y: T.addmm(b, x, y, beta=0.5, alpha=2.0) + b.addmm(x, y), (X[0, 0], X[1, :5], Y[1, 1:])),
+    "addmm without input": (
+        lambda T, x, y: T.addmm(T.full((5,), T.nan, dtype=T.float64), x, y, beta=0, alpha=3),
+        (X[1, :5], Y[1, 1:]),
+    ),
     "narrow": (lambda T, x: T.narrow(x, 1, 2, 3) * T.select(x, 0, 1).sum(), (X,)),
     "ravel": (lambda T, x: T.ravel(x) + T.unflatten(x, 1, (2, -1)).ravel(), (X,)),
     "swapaxes": (lambda T, x: T.swapaxes(x, 0, 2) + T.t(x[:, :, 0]).sum(), (X,)),

@@ -15,17 +15,17 @@ def random_case(rng: np.random.Generator, axes: int, transposed: bool) -> tuple[
     """Input, weight and bias, and the arguments behind them."""
     groups = int(rng.integers(1, 3))
     kernel, stride, dilation, padding = (
-        tuple(int(n) for n in rng.integers(low, high, axes)) for low, high in ((1, 4), (1, 3), (1, 3), (0, 2))
+        tuple(int(n) for n in rng.integers(low, high, axes)) for low, high in ((1, 4), (1, 3), (1, 4), (0, 2))
     )
-    x = rng.standard_normal((2, 2 * groups, *rng.integers(5, 8, axes)))
+    x = rng.standard_normal((2, 2 * groups, *rng.integers(8, 10, axes)))
     weight = (2 * groups, 3, *kernel) if transposed else (3 * groups, 2, *kernel)
-    extra = tuple(int(rng.integers(0, s)) for s in stride)
+    extra = tuple(int(rng.integers(0, max(s, d))) for s, d in zip(stride, dilation, strict=True))
     options = (stride, padding, extra, groups, dilation) if transposed else (stride, padding, dilation, groups)
     return [x, rng.standard_normal(weight), rng.standard_normal(3 * groups)], options
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("axes", [1, 3])
+@pytest.mark.parametrize("axes", [1, 2, 3])
 def test_values_and_gradients(rng: np.random.Generator, torch: Any, axes: int, transposed: bool) -> None:
     name = f"conv_transpose{axes}d" if transposed else f"conv{axes}d"
     for _ in range(8):
@@ -39,6 +39,27 @@ def test_values_and_gradients(rng: np.random.Generator, torch: Any, axes: int, t
         (got**2).sum().backward()
         for a, b in zip(ours, theirs, strict=True):
             assert_close(a.grad.numpy(), b.grad.numpy(), "dot", scale=np.abs(b.grad.numpy()).max() + 1)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+def test_same_padding_of_odd_and_even_kernels(rng: np.random.Generator, torch: Any, kernel: int, axes: int) -> None:
+    """Where an odd number of zeros is wanted, the last of them stands behind, as in PyTorch."""
+    x, w = rng.standard_normal((2, 2) + (7,) * axes), rng.standard_normal((3, 2, kernel) + (2,) * (axes - 1))
+    for dilation in (1, 2, 3):
+        want = getattr(torch.nn.functional, f"conv{axes}d")(
+            torch.tensor(x), torch.tensor(w), padding="same", dilation=dilation
+        )
+        got = getattr(nl.functional, f"conv{axes}d")(nl.tensor(x), nl.tensor(w), padding="same", dilation=dilation)
+        assert_close(got.numpy(), want.numpy(), "dot", scale=np.abs(want.numpy()).max() + 1)
+
+
+@pytest.mark.parametrize("form", ["conv{}d", "conv_transpose{}d"])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_no_images(torch: Any, axes: int, form: str) -> None:
+    name, x, w = form.format(axes), np.zeros((0, 2) + (5,) * axes), np.zeros((2, 2) + (3,) * axes)
+    want = getattr(torch.nn.functional, name)(torch.tensor(x), torch.tensor(w))
+    assert getattr(nl.functional, name)(nl.tensor(x), nl.tensor(w)).shape == tuple(want.shape)
 
 
 @pytest.mark.parametrize("name", ["conv1d", "conv3d", "conv_transpose1d", "conv_transpose3d"])
@@ -62,7 +83,7 @@ def test_traced_is_eager(rng: np.random.Generator, name: str) -> None:
         lambda F: F.conv3d(nl.ones(1, 2, 5, 5), nl.ones(1, 2, 3)),
         lambda F: F.conv3d(nl.ones(1, 2, 2, 5, 5), nl.ones(1, 2, 3, 1, 1)),
         lambda F: F.conv3d(nl.ones(1, 2, 5, 5, 5), nl.ones(1, 2, 3, 1, 1), stride=0),
-        lambda F: F.conv3d(nl.ones(1, 2, 5, 5, 5), nl.ones(1, 2, 2, 2, 2), padding="same"),
+        lambda F: F.conv3d(nl.ones(1, 2, 5, 5, 5), nl.ones(1, 2, 2, 2, 2), padding="same", stride=2),
         lambda F: F.conv_transpose3d(nl.ones(1, 2, 1, 1, 1), nl.ones(2, 1, 1, 1, 1), padding=1),
         lambda F: F.conv_transpose3d(nl.ones(1, 2, 3, 3, 3), nl.ones(2, 1, 1, 1, 1), output_padding=1),
     ],

@@ -58,6 +58,8 @@ WORK = {
         "x, places = nl.rand(1 << 24), (nl.rand(1 << 24) * (1 << 23)).long()\n"
         "work = lambda: x.scatter_add(0, places, x)"
     ),
+    "gather": "x, p = nl.rand(6000, 3000), (nl.rand(2000, 3000) * 6000).long()\nwork = lambda: nl.gather(x, 0, p)",
+    "mask": "x = nl.rand(6000, 6000)\nmask = x > 0.5\nwork = lambda: x[mask]",
     "compilation": (
         "import tempfile\nos.environ['NEURLANG_CACHE'] = tempfile.mkdtemp()\n"
         "def f(x, n):\n"

@@ -192,7 +192,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     cdef Dims shape
     x, w = same_float("conv2d", (input, weight))
     if isinstance(padding, str):
-        padding = named_padding(padding, w, pair(stride, "stride"), pair(dilation, "dilation"))
+        x, padding = named_padding(padding, x, w, pair(stride, "stride"), pair(dilation, "dilation"))
     if x.d.rank == 3:
         return conv2d(x.unsqueeze(0), w, bias, stride, padding, dilation, groups).squeeze(0)
     attrs = conv_attrs(stride, padding, dilation, groups)
@@ -202,15 +202,16 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     return out if bias is None else map2(ADD_OP, out, channel_bias("conv2d", bias, w.d.shape[0]))
 
 
-cdef tuple named_padding(str padding, Tensor w, tuple stride, tuple dilation):
+cdef tuple named_padding(str padding, Tensor x, Tensor w, tuple stride, tuple dilation):
+    """x and the padding that a name means. Where an odd number of zeros is left, x has the last of them already."""
     if padding == "valid":
-        return 0, 0
+        return x, (0, 0)
     if padding != "same" or stride != (1, 1):
         raise ShapeError(f"conv2d: padding={padding!r} with stride {stride}; 'same' needs stride 1, else give numbers")
     spans = [dilation[i] * (w.d.shape[2 + i] - 1) for i in range(2)]
-    if spans[0] % 2 or spans[1] % 2:
-        raise ShapeError("conv2d: padding='same' needs odd kernel spans; pad the input instead")
-    return spans[0] // 2, spans[1] // 2
+    if x.d.rank >= 2 and (spans[0] % 2 or spans[1] % 2):
+        x = places.pad(F, x, (0, spans[1] % 2, 0, spans[0] % 2))
+    return x, (spans[0] // 2, spans[1] // 2)
 
 
 cdef Tensor channel_bias(str op, object bias, int64_t channels):
@@ -238,9 +239,14 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
                          "expected [N, C, H, W] and [C, O/groups, kh, kw]")
     s, p, d, extra = (pair(stride, "stride"), pair(padding, "padding"), pair(dilation, "dilation"),
                       pair(output_padding, "output_padding"))
+    over = [0, 0]
     for i in range(2):
         if not 0 <= extra[i] < py.max(s[i], d[i]):
             raise ShapeError(f"conv_transpose2d: output_padding {extra} must be smaller than stride {s} or dilation {d}")
+        over[i] = extra[i] // s[i] if s[i] > 0 else 0
+    if over != [0, 0]:  # rows and columns of zeros reach as far
+        extra = extra[0] - over[0] * s[0], extra[1] - over[1] * s[1]
+        x = places.pad(F, x, (0, over[1], 0, over[0]))
     size = [(x.d.shape[2 + i] - 1) * s[i] - 2 * p[i] + d[i] * (w.d.shape[2 + i] - 1) + extra[i] + 1 for i in range(2)]
     out = _conv2d_input(x, w, *conv_attrs(stride, padding, dilation, groups), size[0], size[1])
     return out if bias is None else map2(ADD_OP, out, channel_bias("conv_transpose2d", bias, out.d.shape[1]))

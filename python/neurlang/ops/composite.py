@@ -313,7 +313,7 @@ def outer(F: Any, input: Tensor, vec2: Tensor) -> Tensor:
 
 
 def addmm(F: Any, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """beta input + alpha (mat1 @ mat2).
+    """beta input + alpha (mat1 @ mat2); with beta 0 the values of input, NaN too, do not count.
 
     >>> neurlang.addmm(neurlang.ones(2), neurlang.ones(3, 4), neurlang.ones(4, 2))[0]
     tensor([5., 5.])
@@ -321,6 +321,8 @@ def addmm(F: Any, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1,
     product = F.mm(mat1, mat2)
     if tuple(F.broadcast_tensors(input, product)[0].shape) != tuple(product.shape):
         raise F.ShapeError(f"addmm: shape {list(input.shape)} does not broadcast to the product {list(product.shape)}")
+    if beta == 0:
+        return product if alpha == 1 else product * alpha
     return F.add(input if beta == 1 else input * beta, product, alpha=alpha)
 
 

@@ -90,22 +90,24 @@ def conv3d(
     span = dilations[0] * (kernel - 1)
     plane: Size | str
     if isinstance(padding, str):
-        if padding == "same" and (strides[0] != 1 or span % 2):
-            raise F.ShapeError("conv3d: padding='same' needs stride 1 and odd kernel spans; pad the input instead")
-        depth, plane = span // 2 if padding == "same" else 0, padding
+        if padding == "same" and strides[0] != 1:
+            raise F.ShapeError("conv3d: padding='same' needs stride 1")
+        around = span if padding == "same" else 0
+        before, after, plane = around // 2, around - around // 2, padding
     else:
-        depth, *plane = sizes_of(F, "conv3d", "padding", padding, 3)
-    x = pad(F, input, (0, 0, 0, 0, depth, depth)) if depth else input
+        before, *plane = sizes_of(F, "conv3d", "padding", padding, 3)
+        after = before
+    x = pad(F, input, (0, 0, 0, 0, before, after)) if before or after else input
     if strides[0] < 1 or dilations[0] < 1 or x.shape[2] <= span:
         raise F.ShapeError(f"conv3d: a depth of {x.shape[2]} with padding, kernel {kernel}, stride {strides[0]} and "
                            f"dilation {dilations[0]} leave no output")
     rows = (x.shape[2] - span - 1) // strides[0] + 1
     reach = (rows - 1) * strides[0] + 1
     taps = [x[:, :, u * dilations[0] : u * dilations[0] + reach : strides[0]] for u in range(kernel)]
-    images = F.permute(F.stack(taps, 2), (0, 3, 1, 2, 4, 5)).reshape(-1, x.shape[1] * kernel, *x.shape[3:])
-    flat = weight.reshape(weight.shape[0], -1, *weight.shape[3:])
-    y = F.conv2d(images, flat, bias, strides[1:], plane, dilations[1:], groups)
-    return F.transpose(y.reshape(-1, rows, *y.shape[1:]), 1, 2).contiguous()
+    images = F.permute(F.stack(taps, 2), (0, 3, 1, 2, 4, 5))
+    images = images.reshape(x.shape[0] * rows, x.shape[1] * kernel, *x.shape[3:])
+    y = F.conv2d(images, _flat(weight), bias, strides[1:], plane, dilations[1:], groups)
+    return F.transpose(y.reshape(x.shape[0], rows, *y.shape[1:]), 1, 2).contiguous()
 
 
 @in_float32
@@ -144,14 +146,13 @@ def conv_transpose3d(
     if s[0] < 1 or d[0] < 1 or p[0] < 0 or total <= 2 * p[0]:
         raise F.ShapeError(f"{name}: a depth of {rows}, kernel {kernel}, stride {s[0]}, padding {p[0]} and dilation "
                            f"{d[0]} leave no output")
-    images = F.transpose(input, 1, 2).reshape(-1, input.shape[1], *input.shape[3:])
-    flat = weight.reshape(weight.shape[0], -1, *weight.shape[3:])
-    y = F.conv_transpose2d(images, flat, None, s[1:], p[1:], extra[1:], groups, d[1:])
-    parts = y.reshape(-1, rows, y.shape[1] // kernel, kernel, *y.shape[2:])
+    images = F.transpose(input, 1, 2).reshape(input.shape[0] * rows, input.shape[1], *input.shape[3:])
+    y = F.conv_transpose2d(images, _flat(weight), None, s[1:], p[1:], extra[1:], groups, d[1:])
+    parts = y.reshape(input.shape[0], rows, weight.shape[1] * groups, kernel, *y.shape[2:])
     out = None
     for u in range(kernel):
         part = F.transpose(parts[:, :, :, u], 1, 2).unsqueeze(3)
-        part = pad(F, part, (0, 0, 0, 0, 0, s[0] - 1)).reshape(*part.shape[:2], -1, *part.shape[4:])
+        part = pad(F, part, (0, 0, 0, 0, 0, s[0] - 1)).reshape(*part.shape[:2], rows * s[0], *part.shape[4:])
         before = u * d[0] - p[0]
         part = pad(F, part, (0, 0, 0, 0, before, total - 2 * p[0] - before - part.shape[2]))
         out = part if out is None else out + part
@@ -161,6 +162,11 @@ def conv_transpose3d(
     if bias.shape != (out.shape[1],):
         raise F.ShapeError(f"{name}: the bias must have shape [{out.shape[1]}], got {list(bias.shape)}")
     return out + bias.reshape(-1, 1, 1, 1)
+
+
+def _flat(weight: Tensor) -> Tensor:
+    """A weight of images: (channel, tap along the depth) in place of channels."""
+    return weight.reshape(weight.shape[0], weight.shape[1] * weight.shape[2], *weight.shape[3:])
 
 
 def _check(F: Any, op: str, x: Tensor, w: Tensor, axes: int) -> None:
