@@ -343,8 +343,7 @@ struct WeightGradient {
          (float*)call.out[0].data + (output * g.group_channels() + channel) * kTaps);
   }
 
-  // ---- one block of k: threads pack all elements, then finish panels of the result
-  // ------------------------------------
+  // ---- one block of k: threads pack all elements, then finish panels of the result ----
 
   // All elements of a panel lie one after another.
   int64_t element_size(const Side& side) const { return tiles.total() * side.pitch_of_k(); }
@@ -392,8 +391,7 @@ struct WeightGradient {
     }
   }
 
-  // ---- row `row` of the elements of the tiles [k, stop), vector `n` of all groups
-  // --------------------------------------
+  // ---- row `row` of the elements of the tiles [k, stop), vector `n` of all groups ----
 
   void pack_images(int64_t n, int64_t row, int64_t k, int64_t stop, const Packed& to) const {
     pack(images, inputs_spread<F>(F::input_row(row).term), F::input_row(row), n, k, stop, to);
