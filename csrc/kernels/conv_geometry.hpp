@@ -11,9 +11,8 @@ inline int64_t gcd(int64_t a, int64_t b) { return b == 0 ? a : gcd(b, a % b); }
 struct Axis {
   int64_t input, kernel, output, stride, pad, dilation;
 
-  int64_t span() const {
-    return (output - 1) * stride + (kernel - 1) * dilation + 1;
-  }  // of the input, padding included
+  // Of the input, padding included.
+  int64_t span() const { return (output - 1) * stride + (kernel - 1) * dilation + 1; }
 
   // Taps of equal k * dilation % stride share a phase: every stride-th input element, where they are plain shifts.
   int64_t period() const { return stride / gcd(stride, dilation); }

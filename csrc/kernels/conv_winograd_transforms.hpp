@@ -1,7 +1,8 @@
-// conv_winograd_transforms.hpp: Winograd's transforms for 2x2 results of a 3x3 kernel, at stride 1 and at stride 2, and
-// for the gradient at stride 2.
+// conv_winograd_transforms.hpp: Winograd's transforms for 2x2 results of a 3x3 kernel, at stride 1 and at stride 2, for
+// the gradient by the input at stride 2 and for those by the weights.
 //
-// Each is written for a row of numbers and applied along the rows, then down the columns. The order of the additions is
+// Each is written for a row of numbers and applied along the rows, then down the columns (the gradient by the weights
+// spreads down the columns first). The order of the additions is
 // that of ARCHITECTURE.md, section 3.
 #pragma once
 #include "microkernel.hpp"

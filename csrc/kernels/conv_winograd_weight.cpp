@@ -38,7 +38,7 @@ struct Tiles {
 // What rows of tiles see of an operand, the images or the maps: [vector of lines][row][pixel][lane], with zeros beyond
 // the image. Its lines, channels or outputs, lie in panels of the micro-kernel.
 struct Side {
-  const View& from;
+  View from;
   const Tiles& tiles;
   bool rows;           // panels of rows of the product, not of columns
   int64_t lines;       // of a group of the convolution
@@ -193,6 +193,14 @@ struct Packed {
   int64_t panel_size, element_size;
 };
 
+// Images without the last rows and columns that no window sees: tiles of maps of odd extents do, and would multiply an
+// infinity there by zero.
+View seen_by_windows(View images, const Geometry& g) {
+  images.shape[2] = min_of(images.shape[2], g.y.span() - g.y.pad);
+  images.shape[3] = min_of(images.shape[3], g.x.span() - g.x.pad);
+  return images;
+}
+
 template <class F>
 struct WeightGradient {
   static constexpr int kSide = F::kSide, kElements = kSide * kSide, kTaps = 9;
@@ -206,7 +214,7 @@ struct WeightGradient {
       : call(c),
         g(geometry(c.in[0], c.out[0], c.in[1], c.attr)),
         tiles{g.images, ceil_div(g.y.output, 2), ceil_div(g.x.output, 2)},
-        images{c.in[0], tiles, false, g.group_channels(), F::kStep, F::kInputs, g.y.pad, g.x.pad},
+        images{seen_by_windows(c.in[0], g), tiles, false, g.group_channels(), F::kStep, F::kInputs, g.y.pad, g.x.pad},
         maps{c.in[1], tiles, true, g.group_outputs(), 2, 2, 0, 0} {}
 
   void run() { tiles.total() <= kDepth ? run_block() : run_blocks(); }

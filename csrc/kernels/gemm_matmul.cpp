@@ -318,7 +318,7 @@ void multiply_matrices(const Product& p) {
     for (int64_t i = 0; p.call.epilogue && i < batch; i++) map.finish(&map, i, 0, a.lines, 0, b.lines);
     return;
   }
-  if (batch == 1 && !p.call.epilogue && is_small(p.m, p.n, p.k)) {
+  if (batch == 1 && !p.call.epilogue && is_small(a.lines, b.lines, p.k)) {
     b.in_place = b.line_stride == 1;
     return SmallProduct<T>{a, b, c, p.k}.run();
   }

@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kMostSmall = 1 << 13;  // multiplications: 20 x 20 x 20
 
-inline bool is_small(int64_t m, int64_t n, int64_t k) { return m * n * k <= kMostSmall && k <= kDepth; }
+inline bool is_small(int64_t m, int64_t n, int64_t k) { return m * n * max_of(1, k) <= kMostSmall && k <= kDepth; }
 
 // Rows of A where they lie times one panel of B after another, on the calling thread and its stack.
 template <class T>

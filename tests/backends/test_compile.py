@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,6 +212,21 @@ def test_bad_compilers(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return
     with pytest.raises(cc.CompileError):
         compile_text()
+
+
+def test_an_interrupt_leaves_no_thread_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that ends soon after would wait for the compiler's time limit."""
+    start = threading.Timer.start
+
+    def start_and_raise(timer: threading.Timer) -> None:
+        start(timer)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Timer, "start", start_and_raise)
+    with pytest.raises(KeyboardInterrupt):
+        compile_text()
+    limits = [t for t in threading.enumerate() if isinstance(t, threading.Timer)]
+    assert all(t.daemon and t.finished.is_set() for t in limits)
 
 
 def test_a_garbage_library_is_an_error_not_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from neurlang.ir import definitions
 from neurlang.ops.shapes import is_winograd, is_winograd_input, is_winograd_weight
 
 from .contraction import Array, assert_same_bits, dot, fma, normal, tensor
+from .reduction import on_all_threads
 
 pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.parametrize("threads", [1, 2, 3, 8], indirect=True)]
 
@@ -161,6 +162,7 @@ def winograd_weight(g: Geometry, x: Array, maps: Array) -> Array:
     """k runs over the tiles of 2x2 pixels of the maps; images and maps are transformed down the columns first."""
     (n, _, rows, columns), (py, px), stride = maps.shape, g.padding, g.stride[0]
     step, seen, (of_maps, collected) = 2 * stride, 3 + stride, WEIGHT_TRANSFORMS[stride]
+    x = x[:, :, : (rows - 1) * stride + 3 - py, : (columns - 1) * stride + 3 - px]  # the last window ends here
     x = np.pad(x, ((0, 0), (0, 0), (py, py + step), (px, px + step))).swapaxes(2, 3)
     maps, out = np.pad(maps, ((0, 0), (0, 0), (0, 1), (0, 1))).swapaxes(2, 3), np.empty(g.weight, x.dtype)
     for group in range(g.groups):
@@ -315,12 +317,12 @@ def test_winograds_error(rng: np.random.Generator, name: str) -> None:
     """Against float64, whose bits are those of sums of products."""
     g = GEOMETRIES[name]
     x, w, maps = (rng.standard_normal(shape).astype(np.float32) for shape in (g.images, g.weight, g.maps))
-    rows = {
-        g.images[1]: lambda x, w, maps: _tensor._conv2d(x, w, *g.attributes),
-        g.outputs: lambda x, w, maps: _tensor._conv2d_input(maps, w, *g.attributes, *g.images[2:]),
-        np.prod(g.maps[2:]): lambda x, w, maps: _tensor._conv2d_weight(x, maps, *g.attributes, *g.kernel),
-    }
-    for n, row in rows.items():
+    rows = [
+        (g.images[1], lambda x, w, maps: _tensor._conv2d(x, w, *g.attributes)),
+        (g.outputs, lambda x, w, maps: _tensor._conv2d_input(maps, w, *g.attributes, *g.images[2:])),
+        (np.prod(g.maps[2:]), lambda x, w, maps: _tensor._conv2d_weight(x, maps, *g.attributes, *g.kernel)),
+    ]
+    for n, row in rows:
         exact, size = (
             row(*(tensor(f(a.astype(np.float64))) for a in (x, w, maps))).numpy() for f in (np.array, np.abs)
         )
@@ -336,6 +338,26 @@ def test_infinities_stay_in_their_tiles(rng: np.random.Generator) -> None:
     assert spoilt[4:7, 5:8].all()
     spoilt[4:8, 4:8] = False  # the tiles of which any result sees it
     assert not spoilt.any()
+
+
+def test_what_no_window_sees_has_no_gradient(rng: np.random.Generator) -> None:
+    g = Geometry((1, 32, 32, 32), 32, (3, 3), (2, 2))  # maps of 15 x 15: the last row and column are not seen
+    x, maps = (rng.standard_normal(shape).astype(np.float32) for shape in (g.images, g.maps))
+    assert is_winograd_weight("float32", 32, 32, 15, 15, g.kernel, g.attributes)
+    want = _tensor._conv2d_weight(tensor(x), tensor(maps), *g.attributes, *g.kernel).numpy()
+    x[:, :, 31:], x[..., 31:] = np.inf, np.nan
+    assert_same_bits(_tensor._conv2d_weight(tensor(x), tensor(maps), *g.attributes, *g.kernel).numpy(), want)
+    assert_same_bits(weight_gradient(g, x, maps), want)
+    assert_same_bits(definitions.conv2d_weight(x, maps, (*g.attributes, *g.kernel), fma), want)
+
+
+def test_weight_gradients_of_many_tiles(rng: np.random.Generator) -> None:
+    """Chunks that end within an image and a row of tiles, rows longer than a block, two groups; any threads."""
+    g = Geometry((2, 440, 2, 600), 32, (3, 3), padding=(1, 1), groups=2)
+    x, maps = (rng.standard_normal(shape).astype(np.float32) for shape in (g.images, g.maps))
+    want = definitions.conv2d_weight(x, maps, (*g.attributes, *g.kernel), fma)
+    for got in on_all_threads(lambda: _tensor._conv2d_weight(tensor(x), tensor(maps), *g.attributes, *g.kernel)):
+        assert_same_bits(got, want)
 
 
 def test_images_are_staged_in_several_rounds(rng: np.random.Generator) -> None:

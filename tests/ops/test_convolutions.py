@@ -41,6 +41,7 @@ def test_values_and_gradients(rng: np.random.Generator, torch: Any, axes: int, t
             assert_close(a.grad.numpy(), b.grad.numpy(), "dot", scale=np.abs(b.grad.numpy()).max() + 1)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # PyTorch's: it may copy
 @pytest.mark.parametrize("axes", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4])
 def test_same_padding_of_odd_and_even_kernels(rng: np.random.Generator, torch: Any, kernel: int, axes: int) -> None:

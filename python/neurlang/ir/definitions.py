@@ -266,8 +266,8 @@ def winograd(
     A tile's inputs and the weights are transformed to as many elements, each of which is a `dot` over the channels of
     its own.
     """
-    (n, _), (o, c), step = x.shape[:2], w.shape[:2], form.results
-    th, tw = ((extent + step - 1) // step for extent in size)
+    (n, _), (o, c), own = x.shape[:2], w.shape[:2], form.results
+    th, tw = ((extent + own - 1) // own for extent in size)
     inputs = _both_ways(form.spread_inputs, _tiles(x, form.seen, form.step, padding, (th, tw)))
     weights = _both_ways(form.spread_weights, [[w[:, :, i, j] for j in range(3)] for i in range(3)])
     side = range(len(weights))
@@ -279,18 +279,20 @@ def winograd(
         return dot(pairs, (n, groups, o // groups, th, tw), x.dtype, fma)
 
     results = _both_ways(form.collect, [[products(i, j) for j in side] for i in side])
-    out = np.empty((n, o, step * th, step * tw), x.dtype)
-    for i in range(step):
-        for j in range(step):
-            out[:, :, i::step, j::step] = results[i][j].reshape(n, o, th, tw)
+    out = np.empty((n, o, own * th, own * tw), x.dtype)
+    for i in range(own):
+        for j in range(own):
+            out[:, :, i::own, j::own] = results[i][j].reshape(n, o, th, tw)
     return out[:, :, : size[0], : size[1]]
 
 
 def winograd_weight(x: Array, g: Array, stride: int, padding: tuple[int, int], groups: int, fma: Fma) -> Array:
     """The gradient by a 3x3 kernel: each element of the tiles is a `dot` whose k runs over image, row, column of tiles.
 
-    Images and maps are transformed down the columns first, sums along the rows.
+    Images and maps are transformed down the columns first, sums along the rows. What no window sees counts as zeros.
     """
+    height, width = ((extent - 1) * stride + 3 - p for extent, p in zip(g.shape[2:], padding, strict=True))
+    x = x[:, :, :height, :width]
     n, c, o = len(x), x.shape[1] // groups, g.shape[1] // groups
     count = (g.shape[2] + 1) // 2, (g.shape[3] + 1) // 2
     spread_inputs, (spread_maps, collect) = _FORMS[stride].spread_inputs, _WEIGHT_TRANSFORMS[stride]

@@ -594,7 +594,7 @@ TABLE: tuple[Row, ...] = (
             stablehlo="dot_general"),
     _kernel("int_mm", "contract", "i8,i8->i32", "Σₖ a[m, k] b[k, n] of int8, exactly in int32", "input mat2", "",
             shape="matmul", direct=True, numpy=lambda np, a, b: np.matmul(a.astype(np.int32), b.astype(np.int32))),
-    # Of the numerics class that `shapes.is_winograd` names, infinities and NaN spread over their tile of 2x2 results.
+    # Of the numerics classes that `shapes.is_winograd…` name, infinities and NaN spread over the tiles that see them.
     _kernel("conv2d", "contract", "T,T->T", "Σ x[n, c, i s - p + u d, …] w[o, c, u, v]", "input weight", CONV,
             over="float", shape="conv2d", grad=d.conv2d, numpy=ref.conv2d, stablehlo="convolution"),
     _kernel("conv2d_input", "contract", "T,T->T", "conv2d's gradient by its input; also the transposed convolution",

@@ -119,8 +119,9 @@ def _finish(process: subprocess.Popen[bytes], path: Path) -> bytes:
         _stop(process)
 
     limit = threading.Timer(TIMEOUT_SECONDS, stop)  # Popen's own limit polls, and sleeps up to 50 ms past the end
-    limit.start()
+    limit.daemon = True  # an interrupt may leave it running, and nobody should wait for it at the end of the program
     try:
+        limit.start()
         if hasattr(os, "waitid"):  # an interrupt ends it at once, and Popen.wait only a quarter of a second later
             with contextlib.suppress(ChildProcessError):  # stopped, and waited for, in the meantime
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
