@@ -5,10 +5,10 @@
 
 namespace nl {
 
-// Of Winograd's transforms for tiles of 2x2 results: 16 products a tile, 25 at stride 2, instead of 9 a result.
-// Whether a kernel, with these attributes of the table, has them, and results of height x width fill tiles so well that
-// at most four fifths of the products are left. Fewer tiles than 16, and fewer channels than each class asks for, do not
-// pay for the transforms (measured).
+// Of Winograd's transforms for tiles of 2x2 results: 16 products a tile, 25 at stride 2, instead of 9 a result. Whether
+// a kernel, with these attributes of the table, has them, and results of height x width fill tiles so well that at most
+// four fifths of the products are left. Fewer tiles than 16, and fewer channels than each class asks for, do not pay
+// for the transforms (measured).
 constexpr bool has_winograd_tiles(int64_t height, int64_t width, const int64_t* kernel, const int64_t* attr) {
   if (attr[0] < 1 || attr[0] > 2) return false;
   for (int i = 0; i < 2; i++) {

@@ -84,11 +84,17 @@ struct Together {
   static constexpr int kRows = R;
 };
 
-// to[p][i] = f(from[p][i], i) for all pieces; f is what result_at(piece, i, count) gives for a block from element i on.
+// Whether pieces are read and written where they lie, in whole vectors.
+template <class T>
+bool in_place(const Pieces<T>& from, const Pieces<T>& to, int64_t size, bool stream) {
+  return from.step == 1 && to.step == 1 && !stream && size >= Simd<T>::kWidth;
+}
+
+// to[p][i] = f(from[p][i], i) for all pieces; f is what result_at(piece, i, count) gives for a block from element i on,
+// or for all of a piece where they are `plain`.
 template <class T, class ResultAt>
-void map_pieces(const Pieces<T>& from, const Pieces<T>& to, int64_t pieces, int64_t size, bool stream,
+void map_pieces(const Pieces<T>& from, const Pieces<T>& to, int64_t pieces, int64_t size, bool plain, bool stream,
                 const ResultAt& result_at) {
-  const bool plain = from.step == 1 && to.step == 1 && !stream && size >= Simd<T>::kWidth;
   alignas(64) T buffer[kBlock];
   for (int64_t p = 0; p < pieces; p++) {
     if (plain) {
@@ -165,7 +171,7 @@ int forward(const Call& call) {
       const T variance = sum_of(pieces, size, elements, square_at, sums, memory) / n;
       const T inverse = T(1) / square_root(variance + eps);
       const OfPieces<T> weights = groups.channels<T>(weight, g), biases = groups.channels<T>(bias, g);
-      map_pieces(from, to, pieces, size, stream, [&](int64_t p, int64_t i, int64_t) {
+      map_pieces(from, to, pieces, size, in_place(from, to, size, stream), stream, [&](int64_t p, int64_t i, int64_t) {
         if (i == 0) next.prefetch(p, ahead);
         return [=, m = splat<V>(mean), scale = splat<V>(inverse * weights[p]), shift = splat<V>(biases[p])](
                    V v, int64_t) { return (v - m) * scale + shift; };
@@ -274,9 +280,9 @@ struct Gradients {
     const Pieces<T> to = groups.of<T>(call.out[0], g);
     const Pieces<T> next = groups.of<T>(call.in[1], g + 1), next_by = groups.of<T>(call.in[0], g + 1);
     const int64_t ahead = pieces * size <= kAhead ? size : 0;
-    const bool plain = from.step == 1 && size >= Simd<T>::kWidth;
+    const bool plain = from.step == 1 && in_place(by, to, size, stream);
     alignas(64) T room[kBlock];
-    map_pieces(by, to, pieces, size, stream, [&](int64_t p, int64_t i, int64_t count) {
+    map_pieces(by, to, pieces, size, plain, stream, [&](int64_t p, int64_t i, int64_t count) {
       if (i == 0) next.prefetch(p, ahead), next_by.prefetch(p, ahead);
       const T* in = plain ? from.data + p * from.stride + i : from.in(p)(i, count, room);
       return [=, w = splat<V>(weights[p])](V v, int64_t k) {
@@ -308,7 +314,7 @@ int by_channel(const Call& call) {
       const V mean = of(1), scale = of(2), bias = of(3);
       const Pieces<T> from{(T*)x.data + n * x.strides[0] + c * x.strides[1], 0, x.strides[2], end};
       const Pieces<T> to{(T*)y.data + n * y.strides[0] + c * y.strides[1], 0, y.strides[2], nullptr};
-      map_pieces(from, to, 1, size, stream,
+      map_pieces(from, to, 1, size, in_place(from, to, size, stream), stream,
                  [=](int64_t, int64_t, int64_t) { return [=](V v, int64_t) { return (v - mean) * scale + bias; }; });
       if (++c == channels) c = 0, n++;
     }

@@ -277,7 +277,7 @@ void forward(const Call& call) {
       return largest.value();
     });
   }
-  if (!wide && goes_across(planes, row)) return across<T>(call, rows, columns);
+  if (!wide && (whole || goes_across(planes, row))) return across<T>(call, rows, columns);
   if (call.n_out == 1) {
     return pool<T>(x, rows, columns, -T(__builtin_inf()), MaxValues<T>{values, rows, columns});
   }

@@ -253,6 +253,12 @@ def test_one_window_over_the_plane(rng: np.random.Generator, dtype: type, size: 
     for got in on_all_threads(lambda: F.adaptive_max_pool2d(tensor(x), 1)):
         assert_same_bits(got, want)
     np.testing.assert_array_equal(F.adaptive_max_pool2d(tensor(x), 1, True)[1].numpy(), index)
+    for planes in (x[0, :3], x[0, ::2], x[0].transpose(2, 1, 0).copy().transpose(2, 1, 0)):  # few, apart, channels last
+        want, index = ROWS["adaptive_max_pool2d"].numpy(np, planes[None], 1, 1)
+        assert_same_bits(F.adaptive_max_pool2d(tensor(planes), 1).numpy(), want[0])
+        got = F.adaptive_max_pool2d(tensor(planes), 1, True)
+        assert_same_bits(got[0].numpy(), want[0])
+        np.testing.assert_array_equal(got[1].numpy(), index[0])
 
 
 def test_adaptive_pooling_to_nothing_and_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,30 @@ def test_channel_norm_and_its_gradients(
     for k in range(6):
         for got in on_all_threads(lambda k=k: (forward() if k < 3 else gradient())[k % 3]):
             assert_same_bits(got, wanted[k])
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+@pytest.mark.parametrize("size", [513, 4096])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_channel_norm_gradients_of_mixed_layouts(rng: np.random.Generator, dtype: type, size: int, axis: int) -> None:
+    """The input channels last, the gradient not, and the other way; one number for the whole gradient."""
+    shape, attrs = (2, 3, 2, size), (axis, bits_of(1e-5))
+    x, g = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    weight, bias = (rng.standard_normal((*shape[1:3], 1)).astype(dtype) for _ in range(2))
+    backward = [g, x, weight, *from_definition("channel_norm", [x, weight, bias], *attrs)[1:]]
+    want = from_definition("channel_norm_grad", backward, *attrs)
+    for layouts in itertools.product((False, True), repeat=2):
+        for k, last in enumerate(layouts):
+            backward[k] = np.ascontiguousarray(backward[k].transpose(3, 0, 1, 2)).transpose(1, 2, 3, 0) if last else (
+                np.ascontiguousarray(backward[k])
+            )
+        for got, right in zip(_tensor._channel_norm_grad(*map(tensor, backward), *attrs), want, strict=True):
+            assert_same_bits(got.numpy(), right)
+    one = np.broadcast_to(np.ones(1, dtype), shape)
+    want = from_definition("channel_norm_grad", [np.array(one), *backward[1:]], *attrs)
+    ones = tensor(np.ones(1, dtype)).expand(*shape)
+    for got, right in zip(_tensor._channel_norm_grad(ones, *map(tensor, backward[1:]), *attrs), want, strict=True):
+        assert_same_bits(got.numpy(), right)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5), (17, 4, 300), (1, 1, 1), (4, 2, 1)], ids=str)

@@ -191,10 +191,10 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     cdef int64_t attr[MAX_ATTRS]
     cdef Dims shape
     x, w = same_float("conv2d", (input, weight))
-    if isinstance(padding, str):
-        x, padding = named_padding(padding, x, w, pair(stride, "stride"), pair(dilation, "dilation"))
     if x.d.rank == 3:
         return conv2d(x.unsqueeze(0), w, bias, stride, padding, dilation, groups).squeeze(0)
+    if isinstance(padding, str):
+        x, padding = named_padding(padding, x, w, pair(stride, "stride"), pair(dilation, "dilation"))
     attrs = conv_attrs(stride, padding, dilation, groups)
     attributes(attrs, attr)
     shape = shape_conv2d("conv2d", dims_of(&x.d), dims_of(&w.d), attr)
@@ -208,8 +208,10 @@ cdef tuple named_padding(str padding, Tensor x, Tensor w, tuple stride, tuple di
         return x, (0, 0)
     if padding != "same" or stride != (1, 1):
         raise ShapeError(f"conv2d: padding={padding!r} with stride {stride}; 'same' needs stride 1, else give numbers")
+    if x.d.rank != 4 or w.d.rank != 4:
+        return x, (0, 0)  # what is wrong with them is said with their shapes
     spans = [dilation[i] * (w.d.shape[2 + i] - 1) for i in range(2)]
-    if x.d.rank >= 2 and (spans[0] % 2 or spans[1] % 2):
+    if spans[0] % 2 or spans[1] % 2:
         x = places.pad(F, x, (0, spans[1] % 2, 0, spans[0] % 2))
     return x, (spans[0] // 2, spans[1] // 2)
 

@@ -24,8 +24,8 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, bint ceil
     cdef int64_t attr[MAX_ATTRS]
     cdef Dims shape
     if is_tensor(input) and (<Tensor>input).d.rank == 3:
-        parts = max_pool2d(input.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode, True)
-        return tuple([p.squeeze(0) for p in parts]) if return_indices else parts[0].squeeze(0)
+        made = max_pool2d(input.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        return (made[0].squeeze(0), made[1].squeeze(0)) if return_indices else made.squeeze(0)
     x = as_images("max_pool2d", input)
     kernel = pair(kernel_size, "kernel_size")
     attrs = kernel + (kernel if stride is None else pair(stride, "stride")) + pair(padding, "padding") + pair(

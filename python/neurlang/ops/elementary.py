@@ -297,7 +297,7 @@ def log(x: E) -> E:
     return _log_edges(x, _log_joined(*_split(x)))
 
 
-def log_normal(x: E) -> E:
+def log_of_normal(x: E) -> E:
     """Of positive normal numbers only, at two thirds of the price."""
     return _log_joined(*_split_normal(x))
 

@@ -203,7 +203,7 @@ def normal(seed: E, offset: E, mean: E, std: E) -> E:
     v = s.fma(_unit(c, dtype), s.const(2.0**-24, dtype), -0.5)
     if dtype == "f64":
         v = s.fma(_unit(d, dtype), s.const(2.0**-48, dtype), v)
-    return s.fma(s.sqrt(el.log_normal(u) * -2) * el.sin_pi(v), std, mean)
+    return s.fma(s.sqrt(el.log_of_normal(u) * -2) * el.sin_pi(v), std, mean)
 
 
 def sgd(p: E, g: E, lr: E, weight_decay: E) -> E:
