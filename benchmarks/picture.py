@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("picture", type=Path, help="an .svg or .png file")
     options = parser.parse_args()
     matplotlib.rcParams["svg.hashsalt"] = "neurlang"  # the same figures give the same file
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text, not outlines: half of the size
     figure = picture(json.loads(options.figures.read_text())["workloads"])
     figure.savefig(options.picture, metadata={"Date": None} if options.picture.suffix == ".svg" else None, dpi=150)
 
