@@ -23,13 +23,25 @@ void row_index(const Nest& nest, int64_t begin, int64_t* index) {
   for (int64_t d = last - 1, i = begin / nest.shape[last]; d >= 0; i /= nest.shape[d--]) index[d] = i % nest.shape[d];
 }
 
+// Moves the index to the next row: step(axis, by) for every axis that it moves along. Counted along, because a division
+// costs more than a short row.
+template <class Step>
+void next_row(const Nest& nest, int64_t* index, const Step& step) {
+  for (int d = nest.rank - 2; d >= 0; --d) {
+    const bool wraps = ++index[d] == nest.shape[d];
+    step(d, wraps ? 1 - nest.shape[d] : 1);
+    if (!wraps) return;
+    index[d] = 0;
+  }
+}
+
 // body(ptr, step, count, first) for the rows, or parts of rows, of the elements [begin, end).
 template <class Body>
 void for_rows(const Nest& nest, int64_t begin, int64_t end, const Body& body) {
   const int last = nest.rank - 1;
   const int64_t inner = nest.shape[last];
   char* ptr[kMaxOperands];
-  char* row[kMaxOperands];  // where the row begins; counted along, because a division costs more than a short row
+  char* row[kMaxOperands];  // where the row begins
   int64_t step[kMaxOperands], index[kMaxRank];
   row_index(nest, begin, index);
   for (int k = 0; k < nest.n_op; ++k) {
@@ -41,13 +53,9 @@ void for_rows(const Nest& nest, int64_t begin, int64_t end, const Body& body) {
     for (int k = 0; k < nest.n_op; ++k) ptr[k] = row[k] + at * step[k];
     body(ptr, step, count, begin);
     begin += count;
-    for (int d = last - 1; d >= 0; --d) {
-      const bool wraps = ++index[d] == nest.shape[d];
-      const int64_t back = wraps ? nest.shape[d] : 0;
-      for (int k = 0; k < nest.n_op; ++k) row[k] += (1 - back) * nest.strides[k][d];
-      if (!wraps) break;
-      index[d] = 0;
-    }
+    next_row(nest, index, [&](int d, int64_t by) {
+      for (int k = 0; k < nest.n_op; ++k) row[k] += by * nest.strides[k][d];
+    });
   }
 }
 
@@ -87,7 +95,7 @@ void move(const Nest& nest, int k, char* block, int64_t begin, int64_t count) {
   const int last = nest.rank - 1;
   const int64_t inner = nest.shape[last], *strides = nest.strides[k], stride = strides[last];
   char* row = nest.data[k] + locate(nest, k, begin - begin % inner);
-  int64_t index[kMaxRank];  // of the row, counted along as in run_rows
+  int64_t index[kMaxRank];
   row_index(nest, begin, index);
   for (int64_t at = begin % inner; count > 0; at = 0) {
     const int64_t run = std::min(inner - at, count);
@@ -100,12 +108,7 @@ void move(const Nest& nest, int k, char* block, int64_t begin, int64_t count) {
     }
     dense += run;
     count -= run;
-    for (int d = last - 1; d >= 0; --d) {
-      row += strides[d];
-      if (++index[d] < nest.shape[d]) break;
-      row -= index[d] * strides[d];
-      index[d] = 0;
-    }
+    next_row(nest, index, [&](int d, int64_t by) { row += by * strides[d]; });
   }
 }
 

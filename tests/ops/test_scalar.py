@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from neurlang.ops import elementary as el
+from neurlang.ops import expressions, to_c, to_numpy
 from neurlang.ops import scalar as s
-from neurlang.ops import to_c, to_numpy
 from neurlang.ops.table import ROWS
 
 from .compiled import LEVELS, NUMPY, ROOT, Kernel, Run, build, compile_kernels, fma_of, levels, same_bits
@@ -497,7 +497,7 @@ def test_philox_gives_the_published_numbers() -> None:
     def joined(low: int, high: int) -> Any:
         return np.array(low | high << 32, np.uint64).astype(np.int64).reshape(1)
 
-    kernel = Kernel(el.philox(*args(("i64", "i64", "i64"))), ("i64", "i64", "i64"))
+    kernel = Kernel(expressions.philox(*args(("i64", "i64", "i64"))), ("i64", "i64", "i64"))
     for counter, key, want in PHILOX:
         arrays = [joined(*counter[:2]), joined(*key), joined(*counter[2:])]
         assert [int(o[0]) for o in to_numpy.evaluate(kernel.outputs, arrays, np, fma_of("avx2"))] == list(want)

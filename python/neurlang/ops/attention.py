@@ -61,14 +61,18 @@ def scaled_dot_product_attention(
     if attn_mask is not None:
         mask = F.where(attn_mask, 0.0, -math.inf).to(query.dtype) if attn_mask.dtype == F.bool_ else attn_mask
         mask = _viewed(mask, (*lead, length, keys), (batch, heads, group, length, keys))
+    return _attended(F, q, k, v, mask, dropout_p, is_causal, factor).reshape(*lead, length, width)
+
+
+def _attended(
+    F: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, dropout_p: float, causal: bool, factor: float
+) -> Tensor:
+    """By the kernel; written out where the mask wants a gradient, which the kernel does not give."""
     draw = F.next_draw() if dropout_p > 0 else 0
     if getattr(mask, "requires_grad", False):
-        weights = _weights(F, q, k, mask, is_causal, factor)
-        out = F.matmul(weights * _factors(F, weights, draw, dropout_p), v.unsqueeze(2))
-    else:
-        bits = bits_of_double(factor), bits_of_double(dropout_p)
-        out = F._attention(q, k, v, mask, draw, int(is_causal), *bits)
-    return out.reshape(*lead, length, width)
+        weights = _weights(F, q, k, mask, causal, factor)
+        return F.matmul(weights * _factors(F, weights, draw, dropout_p), v.unsqueeze(2))
+    return F._attention(q, k, v, mask, draw, int(causal), bits_of_double(factor), bits_of_double(dropout_p))
 
 
 def _viewed(x: Tensor, expanded: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:

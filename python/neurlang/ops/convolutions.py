@@ -149,19 +149,26 @@ def conv_transpose3d(
     images = F.transpose(input, 1, 2).reshape(input.shape[0] * rows, input.shape[1], *input.shape[3:])
     y = F.conv_transpose2d(images, _flat(weight), None, s[1:], p[1:], extra[1:], groups, d[1:])
     parts = y.reshape(input.shape[0], rows, weight.shape[1] * groups, kernel, *y.shape[2:])
-    out = None
-    for u in range(kernel):
-        part = F.transpose(parts[:, :, :, u], 1, 2).unsqueeze(3)
-        part = pad(F, part, (0, 0, 0, 0, 0, s[0] - 1)).reshape(*part.shape[:2], rows * s[0], *part.shape[4:])
-        before = u * d[0] - p[0]
-        part = pad(F, part, (0, 0, 0, 0, before, total - 2 * p[0] - before - part.shape[2]))
-        out = part if out is None else out + part
-    assert out is not None
+    out = _added_along_depth(F, parts, s[0], d[0], p[0], total)
     if bias is None:
         return out
     if bias.shape != (out.shape[1],):
         raise F.ShapeError(f"{name}: the bias must have shape [{out.shape[1]}], got {list(bias.shape)}")
     return out + bias.reshape(-1, 1, 1, 1)
+
+
+def _added_along_depth(F: Any, parts: Tensor, stride: int, dilation: int, padding: int, total: int) -> Tensor:
+    """[N, D, O, tap, H, W] as [N, O, D', H, W]: every tap's rows where they belong among `total`, added in order."""
+    out: Tensor | None = None
+    for u in range(parts.shape[3]):
+        part = F.transpose(parts[:, :, :, u], 1, 2).unsqueeze(3)
+        rows = part.shape[2] * stride
+        part = pad(F, part, (0, 0, 0, 0, 0, stride - 1)).reshape(*part.shape[:2], rows, *part.shape[4:])
+        before = u * dilation - padding
+        part = pad(F, part, (0, 0, 0, 0, before, total - 2 * padding - before - rows))
+        out = part if out is None else out + part
+    assert out is not None
+    return out
 
 
 def _flat(weight: Tensor) -> Tensor:

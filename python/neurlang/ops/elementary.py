@@ -28,7 +28,6 @@ from .scalar import (
     isnan,
     larger,
     ldexp,
-    low_product,
     maximum,
     mulhi,
     ne,
@@ -815,23 +814,3 @@ def erfinv(x: E) -> E:
     tail = select(root <= 3.75, _poly(root - 3, _ERFINV_SIDE), _poly(root - 4.875, _ERFINV_EDGE))
     y = x * select(w <= 5, _poly(w - 2.5, _ERFINV_CENTRE), tail)
     return select(size < 1, y, select(eq(size, 1), copysign(math.inf, x), math.nan))
-
-
-# ---- random numbers ---------------------------------------------------------------------------------------------
-
-
-def philox(position: E, seed: E, offset: E) -> tuple[E, E, E, E]:
-    """Four random u32 of Philox 4x32-10 for counter (position, offset) and key seed, all i64.
-
-    A word is the lower half of a u64 with anything above it: all that a multiplication looks at.
-    """
-    bits = [bitcast(x, "u64") for x in (position, offset, seed)]
-    c = [bits[0], bits[0] >> 32, bits[1], bits[1] >> 32]
-    k0, k1 = bits[2], bits[2] >> 32
-    for turn in range(10):
-        if turn:
-            k0, k1 = k0 + 0x9E3779B9, k1 + 0xBB67AE85
-        p0, p1 = low_product(c[0], 0xD2511F53), low_product(c[2], 0xCD9E8D57)
-        c = [p1 >> 32 ^ c[1] ^ k0, p1, p0 >> 32 ^ c[3] ^ k1, p0]
-    first, second, third, fourth = (convert(word, "u32") for word in c)
-    return first, second, third, fourth

@@ -174,6 +174,23 @@ def arange(start: E, step: E) -> E:
     return s.convert(value, start.dtype)
 
 
+def philox(position: E, seed: E, offset: E) -> tuple[E, E, E, E]:
+    """Four random u32 of Philox 4x32-10 for counter (position, offset) and key seed, all i64.
+
+    A word is the lower half of a u64 with anything above it: all that a multiplication looks at.
+    """
+    bits = [s.bitcast(x, "u64") for x in (position, offset, seed)]
+    c = [bits[0], bits[0] >> 32, bits[1], bits[1] >> 32]
+    k0, k1 = bits[2], bits[2] >> 32
+    for turn in range(10):
+        if turn:
+            k0, k1 = k0 + 0x9E3779B9, k1 + 0xBB67AE85
+        p0, p1 = s.low_product(c[0], 0xD2511F53), s.low_product(c[2], 0xCD9E8D57)
+        c = [p1 >> 32 ^ c[1] ^ k0, p1, p0 >> 32 ^ c[3] ^ k1, p0]
+    first, second, third, fourth = (s.convert(word, "u32") for word in c)
+    return first, second, third, fourth
+
+
 def _unit(word: E, dtype: str) -> E:
     """The high 24 bits of a random word as a float in [0, 1)."""
     return s.convert(s.bitcast(word >> 8, "i32"), dtype)
@@ -182,7 +199,7 @@ def _unit(word: E, dtype: str) -> E:
 def uniform(seed: E, offset: E, low: E, high: E) -> E:
     """low + u (high - low), where u in [0, 1) is a multiple of 2^-24 (float32) or 2^-53 (float64)."""
     dtype = low.dtype
-    a, b, _, _ = el.philox(s.index(), seed, offset)
+    a, b, _, _ = philox(s.index(), seed, offset)
     if dtype == "f32":
         u = _unit(a, dtype) * 2.0**-24
     else:
@@ -198,7 +215,7 @@ def normal(seed: E, offset: E, mean: E, std: E) -> E:
     Half a turn, v in [-1/2, 1/2), has all sines already, and needs no reduction.
     """
     dtype = mean.dtype
-    a, b, c, d = el.philox(s.index(), seed, offset)
+    a, b, c, d = philox(s.index(), seed, offset)
     u = s.fma(_unit(a, dtype), s.const(2.0**-24, dtype), (_unit(b, dtype) + 1) * 2.0**-48)
     v = s.fma(_unit(c, dtype), s.const(2.0**-24, dtype), -0.5)
     if dtype == "f64":

@@ -32,7 +32,7 @@ def structure(kernel: Kernel, epilogue: bool) -> tuple:
     inner = len(kernel.axes) - 1
     extent = kernel.axes[inner].extent
     params = tuple((p.name, p.kind, p.dtype, run_mode(p, inner), kernel.at_points(p), p.stream) for p in kernel.params)
-    along_rows = row_capacity(kernel), row_group(kernel), extent <= BLOCK
+    along_rows = row_capacity(kernel), extent <= BLOCK
     sizes = along_rows if kernel.reduce == inner else (extent > chunk(kernel),)
     return (len(kernel.axes), kernel.reduce, params, kernel.body, sizes, epilogue)
 
