@@ -117,9 +117,18 @@ void bind_cpu(py::module_& m) {
         "The instruction levels that this machine can use, lowest first.\n\n"
         ">>> neurlang.isa() in neurlang.isa_supported()\nTrue");
   m.def("simd_header", &simd_header, "The text with which every generated kernel file begins.");
-  m.def("available_cpus", &available_cpus,
-        "Processors that affinity and cgroup limits leave to this process.\n\n"
-        ">>> neurlang.available_cpus() >= 1\nTrue");
+  m.def(
+      "_limits",
+      [](const std::string& root) {
+        return py::make_tuple(available_cpus(root), total_memory(root), available_memory(root));
+      },
+      py::arg("root") = "/",
+      "Processors, bytes in all and bytes still free that affinity, cgroups and the machine leave to this process, by "
+      "the files of /proc and /sys below `root`, which ends with a slash.");
+  m.def(
+      "available_cpus", [] { return available_cpus(); },
+      "Processors that affinity and cgroup limits leave to this process.\n\n"
+      ">>> neurlang.available_cpus() >= 1\nTrue");
 }
 
 void bind_code(py::module_& m) {

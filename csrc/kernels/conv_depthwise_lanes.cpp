@@ -153,7 +153,7 @@ struct LaneSums {
   // Rows [begin, stop) of the results to their planes.
   void put(const T* sums, int64_t image, int64_t group, int64_t begin, int64_t stop) const {
     const LaneGroup<T> to(call.out[0], image, group);
-    deinterleave(sums, (stop - begin) * width(), to.row(begin).lane, to.count, 1);
+    deinterleave(sums, kWidth<T>, (stop - begin) * width(), to.row(begin).lane, to.count, 1);
     if (!call.epilogue) return;
     const int64_t c = to.first;
     call.epilogue->fn(call.epilogue->ctx, image, c, c + to.count, begin * width(), stop * width());
@@ -285,7 +285,7 @@ struct LaneWeights {
       const int64_t taps = conv.g.taps(), first = group * W, count = min_of(W, conv.g.channels - first);
       T* lane[W];
       for (int64_t l = 0; l < count; l++) lane[l] = (T*)conv.call.out[0].data + (first + l) * taps;
-      deinterleave(total, taps, lane, count, 1);
+      deinterleave(total, kWidth<T>, taps, lane, count, 1);
       const Epilogue* epilogue = conv.call.epilogue;
       if (epilogue) epilogue->fn(epilogue->ctx, 0, first, first + count, 0, taps);
     }

@@ -55,16 +55,16 @@ void widen_store(To* p, V v) {
   }
 }
 
-// The way back: element j of each of `count` lanes = to[j], for n elements `stride` apart.
+// The way back: element j of each of `count` lanes, for n elements `stride` apart, from vectors `pitch` apart.
 template <class T, class To>
-void deinterleave(const T* from, int64_t n, To* const* lanes, int64_t count, int64_t stride) {
+void deinterleave(const T* from, int64_t pitch, int64_t n, To* const* lanes, int64_t count, int64_t stride) {
   using V = typename Simd<T>::V;
   constexpr int W = Simd<T>::kWidth;
   const int64_t blocks = stride == 1 ? n / W : 0;
   auto block = [=](int64_t first) {
     V rows[W];
 #pragma GCC unroll 16
-    for (int l = 0; l < W; l++) rows[l] = load<V>(from + (first + l) * W);
+    for (int l = 0; l < W; l++) rows[l] = load<V>(from + (first + l) * pitch);
     transpose(rows);
     if (count == W) {
 #pragma GCC unroll 16
@@ -76,7 +76,7 @@ void deinterleave(const T* from, int64_t n, To* const* lanes, int64_t count, int
   for (int64_t b = 0; b < blocks; b++) block(b * W);
   if (blocks > 0 && n % W > W / 4) return block(n - W);
   for (int64_t j = blocks * W; j < n; j++) {
-    for (int64_t l = 0; l < count; l++) lanes[l][j * stride] = To(from[j * W + l]);
+    for (int64_t l = 0; l < count; l++) lanes[l][j * stride] = To(from[j * pitch + l]);
   }
 }
 

@@ -163,10 +163,10 @@ void finish(const Planes<To>& y, int64_t first, const Tile& t, const T* results)
   const int64_t width = t.right - t.left;
   group.shift(t.top * y.row_stride + t.left * y.column_stride);
   if (width == y.width && y.contiguous()) {
-    return deinterleave(results, (t.bottom - t.top) * width, group.lanes, group.count, 1);
+    return deinterleave(results, Simd<T>::kWidth, (t.bottom - t.top) * width, group.lanes, group.count, 1);
   }
   for (int64_t i = t.top; i < t.bottom; i++, results += width * Simd<T>::kWidth) {
-    deinterleave(results, width, group.lanes, group.count, y.column_stride);
+    deinterleave(results, Simd<T>::kWidth, width, group.lanes, group.count, y.column_stride);
     group.shift(y.row_stride);
   }
 }

@@ -1,4 +1,5 @@
 // sort.cpp: sort, sort_values and argsort along any axis.
+#include "interleave.hpp"
 #include "sort_row.hpp"
 
 namespace nl::NL_ISA {
@@ -66,26 +67,84 @@ void sort_short_rows(int64_t count, const RowAt& row_at) {
 
 // ---- any axis ----
 
-// The values of rows whose elements lie apart: a cache line of rows at a time is brought together, sorted, and brought
-// back. Row by row every element would take a line of its own, of which many share a place in the caches.
+// A cache line of rows whose elements lie apart, of values alone: brought together, sorted, and brought back. Row by
+// row every element would take a line of its own, of which many share a place in the caches. Rows side by side move as
+// squares of vectors.
+template <class T>
+struct RowsApart {
+  static constexpr int64_t kTogether = 64 / sizeof(T);
+  static constexpr int kWidth = Simd<T>::kWidth;
+  static constexpr bool kSquares = sizeof(T) >= 4;
+
+  SortRow<T> rows[kTogether];
+  int64_t size, n;
+  T* room;  // kTogether rows of n
+
+  void run() {
+    const bool apart = rows[0].in_step != 1;
+    if (apart) gather();
+    for (int64_t l = 0; l < size; l++) {
+      T* row = room + l * n;
+      sort_row(SortRow<T>{apart ? row : rows[l].in, 1, row, 1, nullptr, 0, n, rows[l].descending}, false);
+    }
+    scatter();
+  }
+
+  template <class P>
+  bool side_by_side(P SortRow<T>::* data) const {
+    for (int64_t l = 1; l < size; l++) {
+      if (rows[l].*data != rows[0].*data + l) return false;
+    }
+    return kSquares && size == kTogether;
+  }
+
+  // Calls fn(first row, rows of the room from there on) for every square's rows.
+  template <class F>
+  void by_squares(const F& fn) const {
+    for (int64_t first = 0; first < size; first += kWidth) {
+      T* lanes[kWidth];
+      for (int l = 0; l < kWidth; l++) lanes[l] = room + (first + l) * n;
+      fn(rows[first], lanes);
+    }
+  }
+
+  void gather() const {
+    const int64_t step = rows[0].in_step;
+    if constexpr (kSquares) {
+      if (side_by_side(&SortRow<T>::in)) {
+        return by_squares([=](const SortRow<T>& r, T** lanes) { deinterleave(r.in, step, n, lanes, kWidth, 1); });
+      }
+    }
+    for (int64_t i = 0; i < n; i++) {
+      for (int64_t l = 0; l < size; l++) room[l * n + i] = rows[l].in[i * step];
+    }
+  }
+
+  void scatter() const {
+    const int64_t step = rows[0].values_step;
+    if constexpr (kSquares) {
+      if (side_by_side(&SortRow<T>::values)) {
+        return by_squares([=](const SortRow<T>& r, T** lanes) {
+          interleave((const T* const*)lanes, n, [=](int64_t i) { return r.values + i * step; });
+        });
+      }
+    }
+    for (int64_t i = 0; i < n; i++) {
+      for (int64_t l = 0; l < size; l++) rows[l].values[i * step] = room[l * n + i];
+    }
+  }
+};
+
 template <class T, class RowAt>
 void sort_apart(int64_t count, int64_t n, const RowAt& row_at) {
-  constexpr int64_t kTogether = 64 / sizeof(T);
+  constexpr int64_t kTogether = RowsApart<T>::kTogether;
   parallel_for(ceil_div(count, kTogether), grain_of(4 * n * kTogether), [&](int64_t begin, int64_t end) {
-    T* room = (T*)nl_scratch(1, kTogether * n * sizeof(T));
-    for (int64_t group = begin; group < end; group++) {
-      const int64_t size = min_of(kTogether, count - group * kTogether);
-      SortRow<T> rows[kTogether];
-      for (int64_t l = 0; l < size; l++) rows[l] = row_at(group * kTogether + l);
-      for (int64_t i = 0; i < n; i++) {
-        for (int64_t l = 0; l < size; l++) room[l * n + i] = rows[l].in[i * rows[l].in_step];
-      }
-      for (int64_t l = 0; l < size; l++) {
-        sort_row(SortRow<T>{room + l * n, 1, room + l * n, 1, nullptr, 0, n, rows[l].descending}, false);
-      }
-      for (int64_t i = 0; i < n; i++) {
-        for (int64_t l = 0; l < size; l++) rows[l].values[i * rows[l].values_step] = room[l * n + i];
-      }
+    RowsApart<T> group;
+    group.n = n, group.room = (T*)nl_scratch(1, kTogether * n * sizeof(T));
+    for (int64_t g = begin; g < end; g++) {
+      group.size = min_of(kTogether, count - g * kTogether);
+      for (int64_t l = 0; l < group.size; l++) group.rows[l] = row_at(g * kTogether + l);
+      group.run();
     }
   });
 }

@@ -2,11 +2,14 @@
 #pragma once
 #include <stdint.h>
 
+#include <string>
+
 namespace nl {
 
-int available_cpus();        // at least 1
-int64_t total_memory();      // bytes of the machine, or of the cgroup when that is less
-int64_t available_memory();  // bytes that can still be touched before the kernel starts killing
-int64_t resident_memory();   // bytes of this process that lie in memory
+// `root` is where /proc and /sys are looked for; it ends with a slash.
+int available_cpus(const std::string& root = "/");        // at least 1
+int64_t total_memory(const std::string& root = "/");      // bytes of the machine, or of the cgroup when that is less
+int64_t available_memory(const std::string& root = "/");  // bytes that can be touched before the kernel starts killing
+int64_t resident_memory();                                // bytes of this process that lie in memory
 
 }  // namespace nl

@@ -112,6 +112,7 @@ __all__ = [
     "tril",
     "triu",
     "unique",
+    "unique_consecutive",
     "var",
     "vstack",
 ]
@@ -162,6 +163,7 @@ cummin = _bind(order.cummin)
 kthvalue = _bind(order.kthvalue)
 median = _bind(order.median)
 unique = _bind(order.unique)
+unique_consecutive = _bind(order.unique_consecutive)
 tril = _bind(places.tril)
 triu = _bind(places.triu)
 one_hot = _bind(places.one_hot)

@@ -48,6 +48,17 @@ def test_sort(rng: np.random.Generator, dtype: type, length: int) -> None:
             same(got.numpy(), np.moveaxis(values, axis, 0))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_values_of_rows_side_by_side(rng: np.random.Generator, dtype: type) -> None:
+    """Rows whose elements lie apart are brought together as squares of vectors, a cache line of rows at a time."""
+    for n, rows in [(33, 16), (47, 70), (64, 8), (300, 33), (40, 3)]:
+        x = numbers(rng, (n, rows), dtype)
+        values = np.take_along_axis(x, in_order(x, 0, False), 0)
+        for lying in (x, np.ascontiguousarray(x.T).T, np.repeat(x, 2, 1)[:, ::2], x[:, ::-1].copy()[:, ::-1]):
+            for got in on_all_threads(lambda lying=lying: nl.msort(tensor(lying))):
+                same(got, values)
+
+
 def long_rows(rng: np.random.Generator, dtype: type, n: int) -> Iterator[Array]:
     """Random, with few values, in order already, the other way round, with all the same, and with a hostile middle."""
     if np.issubdtype(dtype, np.floating):
@@ -187,6 +198,61 @@ def test_unique(rng: np.random.Generator, dtype: type) -> None:
         for ours, want in zip(got, (values, inverse.reshape(x.shape), counts), strict=True):
             np.testing.assert_array_equal(ours.numpy(), want)
         same(nl.unique(tensor(x)).numpy(), values)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_unique_slices_are_numpys(rng: np.random.Generator, dtype: type) -> None:
+    for *shape, dim in [(40, 3, 0), (3, 40, 1), (30, 2, 2, 0), (2, 3, 50, -1), (7, 1, 0), (9, 0), (0, 3, 0)]:
+        x = rng.integers(0, 2, shape).astype(dtype)
+        values, inverse, counts = np.unique(x, return_inverse=True, return_counts=True, axis=dim)
+        got = nl.unique(tensor(x), return_inverse=True, return_counts=True, dim=dim)
+        for ours, want in zip(got, (values, inverse.reshape(-1), counts), strict=True):
+            np.testing.assert_array_equal(ours.numpy(), want)
+        same(tensor(x).unique(dim=dim).numpy(), values)
+
+
+def test_unique_of_nan_and_zeros_is_torchs(torch: Any) -> None:
+    x = np.array([[0.0, np.nan], [-0.0, 1.0], [0.0, 1.0], [0.0, np.nan]], np.float32)
+    for of, dims in (("unique", (None,)), ("unique_consecutive", (None, 0, 1))):
+        for dim in dims:
+            got = getattr(nl, of)(tensor(x), return_counts=True, dim=dim)
+            want = getattr(torch, of)(torch.from_numpy(x), return_counts=True, dim=dim)
+            np.testing.assert_array_equal(got[0].numpy(), want[0].numpy())
+            np.testing.assert_array_equal(got[1].numpy(), want[1].numpy())
+    slices, counts = nl.unique(tensor(x), return_counts=True, dim=0)  # PyTorch's, compared with NaN, are in no order
+    np.testing.assert_array_equal(slices.numpy(), [[0, 1], [0, np.nan], [0, np.nan]])
+    assert counts.tolist() == [2, 1, 1]
+
+
+@pytest.mark.parametrize("dim", [None, 0, 1, -1])
+def test_unique_consecutive_is_torchs(rng: np.random.Generator, torch: Any, dim: int | None) -> None:
+    for shape in ((12, 3), (2, 30), (1, 1), (0, 2) if dim in (None, 0) else (2, 0)):
+        x = rng.integers(0, 2, shape).astype(np.int64)
+        got = nl.unique_consecutive(tensor(x), True, True, dim)
+        want = torch.unique_consecutive(torch.from_numpy(x), True, True, dim)
+        for ours, theirs in zip(got, want, strict=True):
+            np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    assert nl.tensor([2, 2, 1]).unique_consecutive().tolist() == [2, 1]
+
+
+def test_slices_without_elements_are_refused() -> None:
+    for of in (nl.unique, nl.unique_consecutive):
+        with pytest.raises(nl.ShapeError, match="no elements"):
+            of(nl.zeros(3, 0), dim=0)
+        with pytest.raises(nl.ShapeError, match=of.__name__):
+            of(nl.zeros(3, 2), dim=2)
+
+
+def test_searchsorted_through_a_sorter(rng: np.random.Generator) -> None:
+    for shape in ((9,), (4, 9)):
+        table, x = rng.permutation(np.prod(shape)).reshape(shape).astype(np.float32), rng.random((4, 5)) * 40
+        order = nl.argsort(tensor(table), -1)
+        want = nl.searchsorted(nl.sort(tensor(table), -1)[0], tensor(x.astype(np.float32)))
+        got = nl.searchsorted(tensor(table), tensor(x.astype(np.float32)), sorter=order)
+        np.testing.assert_array_equal(got.numpy(), want.numpy())
+    for wrong in (nl.zeros(9), nl.zeros(8, dtype=nl.int64), 3):
+        with pytest.raises(nl.ShapeError, match="sorter"):
+            nl.searchsorted(nl.zeros(9), nl.zeros(2), sorter=wrong)
 
 
 def test_kthvalue_and_median_are_torchs(rng: np.random.Generator, torch: Any) -> None:

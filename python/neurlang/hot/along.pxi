@@ -186,11 +186,12 @@ def _kth(input, int dim, k, nan_wins):
     return with_places(OP["kth"], x, axis, 1, (axis, k, 1 if nan_wins else 0))
 
 
-def searchsorted(sorted_sequence, input, *, out_int32=False, right=False, side=None):
+def searchsorted(sorted_sequence, input, *, out_int32=False, right=False, side=None, sorter=None):
     """Where each number of `input` belongs in a sorted sequence, so that it stays sorted: before its equals.
 
     `right` (or side="right"): after them. The sequence has one axis, or the leading axes of `input`, each row being
-    searched for the numbers of its own. int64 (int32 if asked for), of input's shape; input may be a number.
+    searched for the numbers of its own. int64 (int32 if asked for), of input's shape; input may be a number. With
+    `sorter`, int64 of the sequence's shape, the sequence is in no order: it is read in that of these places.
 
     >>> neurlang.searchsorted(neurlang.tensor([1, 3, 5]), neurlang.tensor([3, 4, 9])).tolist()
     [1, 2, 3]
@@ -202,6 +203,11 @@ def searchsorted(sorted_sequence, input, *, out_int32=False, right=False, side=N
     if table.d.rank == 0 or (table.d.rank > 1 and shape_tuple(&table.d)[:-1] != shape_tuple(&x.d)[:-1]):
         raise ShapeError(f"searchsorted: the sequence must have one axis or the leading axes of the input; got "
                          f"{describe(table)} and {describe(x)}")
+    if sorter is not None:
+        if not is_tensor(sorter) or sorter.dtype is not int64 or sorter.shape != table.shape:
+            raise ShapeError(f"searchsorted: sorter must be an int64 tensor of the sequence's shape, got "
+                             f"{describe(sorter) if is_tensor(sorter) else type(sorter).__name__} beside {describe(table)}")
+        table = gather(table.detach(), -1, sorter)
     table, x = one_dtype("searchsorted", (table.detach(), x.detach()), OVER_ALL)
     shape = shape_tuple(&x.d)
     if table.d.rank == 1:

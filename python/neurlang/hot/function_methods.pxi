@@ -163,9 +163,13 @@ def median(self, dim=None, keepdim=False):
     """The lower median, with its place along `dim`."""
     return order.median(F, self, dim, keepdim)
 
-def unique(self, sorted=True, return_inverse=False, return_counts=False):
-    """The distinct elements in ascending order."""
-    return order.unique(F, self, sorted, return_inverse, return_counts)
+def unique(self, sorted=True, return_inverse=False, return_counts=False, dim=None):
+    """The distinct elements in ascending order, or slices along `dim`."""
+    return order.unique(F, self, sorted, return_inverse, return_counts, dim)
+
+def unique_consecutive(self, return_inverse=False, return_counts=False, dim=None):
+    """The elements without those that equal the one before, or slices along `dim`."""
+    return order.unique_consecutive(F, self, return_inverse, return_counts, dim)
 
 def repeat_interleave(self, repeats, dim=None):
     """Every element (slice along `dim`) several times in a row."""
