@@ -83,14 +83,10 @@ void exchange(V& a, V& b) {
 
 // Batcher's odd-even merge sort (1968) of n things: calls compare(i, j), i < j, for each of its comparators.
 template <class F>
-__attribute__((always_inline)) inline void batcher(int n, const F& compare) {
-#pragma GCC unroll 4
+constexpr void batcher(int n, const F& compare) {
   for (int p = 1; p < n; p *= 2) {
-#pragma GCC unroll 4
     for (int k = p; k >= 1; k /= 2) {
-#pragma GCC unroll 8
       for (int j = k % p; j + k < n; j += 2 * k) {
-#pragma GCC unroll 8
         for (int i = 0; i < k; i++) {
           if (i + j + k < n && (i + j) / (2 * p) == (i + j + k) / (2 * p)) compare(i + j, i + j + k);
         }
@@ -98,6 +94,16 @@ __attribute__((always_inline)) inline void batcher(int n, const F& compare) {
     }
   }
 }
+
+// The comparators for n things as a table, which loops over registers unroll: the loops above they do not.
+template <int n>
+struct Comparators {
+  int count = 0, low[n * n] = {}, high[n * n] = {};
+
+  constexpr Comparators() {
+    batcher(n, [this](int i, int j) { low[count] = i, high[count++] = j; });
+  }
+};
 
 // Sorts up to kSize elements in registers: columns by a network, a transpose, then bitonic merges of rows.
 template <class K, int kBytes, int kVecs>
@@ -154,7 +160,9 @@ struct Network {
     V square[kWidth];
 #pragma GCC unroll 16
     for (int i = 0; i < kWidth; i++) square[i] = v[i];
-    batcher(kWidth, [&](int i, int j) __attribute__((always_inline)) { exchange(square[i], square[j]); });
+    constexpr Comparators<kWidth> pairs;
+#pragma GCC unroll 64
+    for (int c = 0; c < pairs.count; c++) exchange(square[pairs.low[c]], square[pairs.high[c]]);
     transpose(square);
 #pragma GCC unroll 16
     for (int i = 0; i < kWidth; i++) v[i] = square[i];
