@@ -201,6 +201,22 @@ typedef long long nl_longs __attribute__((vector_size(64)));
 #define vu64_low_product(a, b) ((vu64)__builtin_ia32_pmuludq128((vi32)(a), (vi32)(b)))
 #endif
 
+// ---- bytes to 32 bits and back: gcc 12 does it element by element where it is not told how --------------------------
+#if NL_VEC_BYTES == 64 && !defined(__clang__)
+typedef char nl_bytes __attribute__((vector_size(16)));
+#define vi32_from_i8(x) __builtin_ia32_pmovsxbd512_mask((nl_bytes)(x), (vi32){0}, (unsigned short)-1)
+#define vi32_from_u8(x) __builtin_ia32_pmovzxbd512_mask((nl_bytes)(x), (vi32){0}, (unsigned short)-1)
+#define vi32_to_i8(x) ((qi8)__builtin_ia32_pmovdb512_mask(x, (nl_bytes){0}, (unsigned short)-1))
+#elif NL_VEC_BYTES == 32 && !defined(__clang__)
+#define vi32_from_i8(x) CONVERT(vi32, CONVERT(hi16, x))
+#define vi32_from_u8(x) CONVERT(vi32, CONVERT(hu16, x))
+#define vi32_to_i8(x) CONVERT(qi8, CONVERT(hi16, x))
+#else
+#define vi32_from_i8(x) CONVERT(vi32, x)
+#define vi32_from_u8(x) CONVERT(vi32, x)
+#define vi32_to_i8(x) CONVERT(qi8, x)
+#endif
+
 // ---- a0 b0 + a1 b1 of the pairs of 16-bit integers in every lane ---------------------------------------------------
 typedef short nl_pairs __attribute__((vector_size(NL_VEC_BYTES)));
 #if NL_VEC_BYTES == 64 && !defined(__clang__)

@@ -182,7 +182,7 @@ class _Writer:
             return f"{ctype}_from_{x.dtype}({self.value(x)})"
         if e.dtype in ("f16", "bf16"):
             return f"{self.type_of(x.dtype)}_to_{e.dtype}({self.value(x)})"
-        return f"CONVERT({ctype}, {self.value(x)})"
+        return _converted(self.value(x), self.type_of(x.dtype), ctype)
 
     def infix(self, e: E, ctype: str) -> str:
         a, b = e.args
@@ -220,9 +220,10 @@ class _Writer:
                 text = f"SPLAT({ctype}, {-1 if e.value else 0})"
             elif e.op == "arg":
                 text = f"({self.mask_type(1)})({self.args[e.value]} != 0)"
-                text = text if width == 1 else f"CONVERT({ctype}, {text})"
+                text = text if width == 1 else _converted(text, self.mask_type(1), ctype)
             else:
-                text = f"CONVERT({ctype}, {self.names[key[0], self.natural_width(e)]})"
+                natural = self.natural_width(e)
+                text = _converted(self.names[key[0], natural], self.mask_type(natural), ctype)
             self.names[key] = self.declare(ctype, text)
         return self.names[key]
 
@@ -238,6 +239,15 @@ class _Writer:
         if e.dtype != "b8" or e.op == "arg":
             return self.value(e)
         return self.declare(self.type_of("b8"), f"({self.type_of('b8')})({self.mask(e, 1)} & 1)")
+
+
+def _converted(x: str, source: str, to: str) -> str:
+    """A vector in another type, each lane's value as C converts it."""
+    if source in ("qi8", "qu8") and to[0] == "v":
+        x, source = f"vi32_from_{source[1:]}({x})", "vi32"
+    elif source in ("vi32", "vu32") and to in ("qi8", "qu8"):
+        x, source = f"vi32_to_i8((vi32){x})", "qi8"
+    return x if source == to else f"CONVERT({to}, {x})"
 
 
 def literal(value: Number, dtype: str) -> str:
