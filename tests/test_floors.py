@@ -35,6 +35,7 @@ FLOORS: tuple[tuple[str, float], ...] = (
 UNITS = r"python/neurlang/(ops|ir|nn|optim|hot|tracing|backends/\w+)|csrc/\w+|benchmarks"
 MATES = (
     (r"python/neurlang/passes/__init__\.py", r"python/neurlang/passes/.*"),  # PIPELINE names them all
+    (r"python/neurlang/passes/fuse\.py", r"python/neurlang/passes/prologue\.py"),  # a part of the pass
     (r"python/neurlang/backends/.*", r"python/neurlang/backends/(__init__\.py|cstyle/.*)"),  # it renders C
     (r"python/neurlang/_tensor\.pyx", r"python/neurlang/hot/.*"),  # one module in several files
     (r"csrc/simd/.*", r"csrc/base/.*"),

@@ -28,6 +28,13 @@ struct Epilogue {
   void* ctx;
 };
 
+// Makes part of an operand that does not lie in memory, as it would lie there: of matrix `b`, rows [i0, i1) and columns
+// [j0, j1), to rows of `to` that are `pitch` elements apart. Several threads call it at once, any number of times.
+struct Prologue {
+  void (*fn)(void* ctx, int64_t b, int64_t i0, int64_t i1, int64_t j0, int64_t j1, void* to, int64_t pitch);
+  void* ctx;
+};
+
 // What a program keeps for one of its steps between runs: memory for what the kernel makes of operands that stay as
 // they are, and whether it has been made.
 struct Kept {
@@ -47,6 +54,9 @@ struct Call {
   uint16_t op;
   uint8_t n_in, n_out, n_attr;
   Kept* kept = nullptr;  // where all operands but the first are the same as in the runs before; not of a part of them
+  // Null, or what makes each input, with a null `fn` for those that lie in memory. Only of a matmul of floats, and of
+  // matrices that are dense, their rows or columns adjacent.
+  const Prologue* prologues = nullptr;
 };
 
 // What a native kernel returns.

@@ -76,6 +76,11 @@ GeneratedStep parse_generated(const py::dict& d) {
           d["range"].cast<int64_t>(), d["grain"].cast<int64_t>()};
 }
 
+MadeInput parse_made(const py::dict& d) {
+  return {d["input"].cast<int>(), function_at<PrologueFn>(d["address"]), parse_refs(d["refs"]),
+          d["ints"].cast<std::vector<int64_t>>()};
+}
+
 NativeStep parse_native(const py::dict& d) {
   NativeStep s{};
   s.fn = function_at<NativeFn>(d["address"]);
@@ -90,6 +95,8 @@ NativeStep parse_native(const py::dict& d) {
     s.epilogue_refs = parse_refs(e["refs"]);
     s.epilogue_ints = e["ints"].cast<std::vector<int64_t>>();
   }
+  if (d.contains("prologues"))
+    for (const py::handle& p : d["prologues"]) s.made.push_back(parse_made(p.cast<py::dict>()));
   return s;
 }
 
@@ -126,7 +133,8 @@ void bind_program(py::module_& m) {
 A reference is (kind, index, byte_offset, offset_class, itemsize) with kind "slot", "arena", "scalar" or "const".
 steps: dictionaries, either
   kind="generated", address, refs, ints, range, grain, or
-  kind="native", address, op, ins, outs, attrs, epilogue (None or a dictionary of address, refs, ints),
+  kind="native", address, op, ins, outs, attrs, epilogue (None or a dictionary of address, refs, ints), prologues (of
+  inputs that do not lie in memory: dictionaries of input, address, refs, ints),
 where ins and outs hold (reference, shape, strides, dtype), and either may give `record`, the tape record it stems from.)")
       .def(py::init(&make_program), py::arg("n_slots"), py::arg("arena_bytes"), py::arg("constants"), py::arg("steps"))
       .def_property_readonly("arena_bytes", &BoundProgram::arena_bytes)

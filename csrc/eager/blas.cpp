@@ -38,11 +38,14 @@ bool as_lines(const View& v, Lines* lines) {
   return lines->pitch <= kMaxExtent;
 }
 
-// An operand whose matrices are lines, in a copy where they are not.
+// An operand whose matrices are lines, in a copy where they are not, or made.
 class Matrices {
  public:
-  explicit Matrices(const View& v) {
-    if (as_lines(v, &lines_)) {
+  Matrices(const Call& call, int number) {
+    const View& v = call.in[number];
+    if (call.prologues != nullptr && call.prologues[number].fn != nullptr) {
+      as_lines(view_ = copy_.made(v, call.prologues[number]), &lines_);
+    } else if (as_lines(v, &lines_)) {
       view_ = v;
     } else {
       as_lines(view_ = copy_.matrices_of(v), &lines_);
@@ -84,7 +87,7 @@ void multiply(const Call& call, Gemm<T> gemm) {
   const int64_t m = out.shape[out.rank - 2], n = out.shape[out.rank - 1], k = call.in[0].shape[out.rank - 1];
   int64_t batches = 1;
   for (int d = 0; d < out.rank - 2; ++d) batches *= out.shape[d];
-  const Matrices a(call.in[0]), b(call.in[1]);
+  const Matrices a(call, 0), b(call, 1);
   const T one = 1, zero = 0;
   for (int64_t i = 0; i < batches; ++i) {
     nl_check_interrupt();

@@ -1,4 +1,5 @@
-// wide_copy.hpp: memory for a view's elements in their wide dtype: dense copies of operands, and room for results.
+// wide_copy.hpp: memory for a view's elements in their wide dtype: dense copies of operands, what prologues make of
+// them, and room for results.
 #pragma once
 #include <algorithm>
 
@@ -41,7 +42,41 @@ class WideCopy {
     return repeated(v);
   }
 
+  // The matrices of v, which a prologue makes, as they would lie.
+  const View& made(const View& v, const Prologue& prologue) {
+    const View once = without_repeats(v, v.rank - 2);
+    const int r = v.rank - 2, c = v.rank - 1;
+    const bool turned = v.strides[c] != 1;
+    int order[kMaxRank];
+    for (int d = 0; d < v.rank; ++d) order[d] = d;
+    if (turned) std::swap(order[r], order[c]);
+    allocate(once, order);
+    const Making making = {once, view_.data, prologue, v.shape[turned ? c : r], v.shape[turned ? r : c]};
+    int64_t matrices = 1;
+    for (int d = 0; d < r; ++d) matrices *= once.shape[d];
+    nl_parallel_for(matrices * making.rows, std::max<int64_t>(1, 4096 / making.columns), Making::run, (void*)&making);
+    return repeated(v);
+  }
+
  private:
+  // Rows of matrices that are made, one matrix behind another.
+  struct Making {
+    const View& matrices;
+    char* to;
+    const Prologue& prologue;
+    int64_t rows, columns;
+
+    static void run(void* ctx, int64_t begin, int64_t end) {
+      const auto& m = *static_cast<const Making*>(ctx);
+      const View& v = m.matrices;
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t from = locate(v.shape, v.strides, v.rank - 2, row / m.rows), i = row % m.rows;
+        m.prologue.fn(m.prologue.ctx, from / (m.rows * m.columns), i, i + 1, 0, m.columns,
+                      m.to + row * m.columns * itemsize(v.dtype), m.columns);
+      }
+    }
+  };
+
   static bool repeats(const View& v, int d) { return v.strides[d] == 0 && v.shape[d] > 1; }
 
   // v with one index where many of the first `axes` axes name the same elements.

@@ -22,7 +22,8 @@ struct Slice {
   int count, depth, reach, pitch;
 };
 
-// The prologue hooks: an operand gives a panel where it lies, or gathers it into `buffer` (pitch * depth elements).
+// The prologue hooks: an operand gives a panel where it lies, or gathers or makes it in `buffer` (pitch * depth
+// elements).
 template <class T>
 struct Operand {
   Panel<T> (*fetch)(const void* source, const Slice& slice, T* buffer);

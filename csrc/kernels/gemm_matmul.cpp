@@ -37,6 +37,26 @@ struct Product {
   T* c() const {
     return (T*)call.out[0].data;
   }
+
+  bool makes() const { return call.prologues != nullptr; }
+
+  template <class T>
+  Matrix<T> matrix_a() const {
+    return {a<T>(), m, a_row, a_step, &batches, 0, false, maker<T>(0, m, a_step == 1)};
+  }
+  // Its lines are columns.
+  template <class T>
+  Matrix<T> matrix_b() const {
+    return {b<T>(), n, b_column, b_step, &batches, 1, false, maker<T>(1, n, b_column != 1)};
+  }
+
+ private:
+  // `along`: lines lie along k.
+  template <class T>
+  Maker<T> maker(int side, int64_t lines, bool along) const {
+    if (!makes() || !call.prologues[side].fn) return {};
+    return {call.prologues + side, along ? lines : k, along ? k : lines};
+  }
 };
 
 void finish_rectangle(const Product& p, int64_t batch, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
@@ -112,6 +132,8 @@ struct IntegerProduct {
 // One side is a vector: the other is the matrix, of `outputs` lines, in memory elements of S.
 template <class T, class S = T>
 struct VectorProduct {
+  static constexpr int64_t kMostMade = 128;  // outputs: a unit's share of a matrix that is made stays in L2
+
   const Product& p;
   bool row;                              // a is the vector
   int64_t outputs, tile, chunk, chunks;  // a unit of work is `tile` outputs over `chunk` of k
@@ -121,10 +143,10 @@ struct VectorProduct {
     const int64_t threads = nl_num_threads(), share = outputs / (4 * threads) / kLeast * kLeast;
     // Rows across which vectors lie are read whole where k alone feeds all threads.
     const bool whole = (row ? p.b_column : p.a_row) == 1 && p.k >= 2 * threads * kBlock;
-    tile = max_of(kLeast, min_of(whole ? outputs : share, kMost));
+    tile = max_of(kLeast, min_of(whole ? outputs : share, p.makes() ? kMostMade : kMost));
     // Cut along k only where the outputs alone do not feed all threads.
     const int64_t items = p.batches.total * tiles(), most = items < 4 * threads ? 8 * threads : items;
-    while (chunk < p.k && (chunk * tile < kGrain || items * (p.k / chunk) > most)) chunk *= 2;
+    while (!p.makes() && chunk < p.k && (chunk * tile < kGrain || items * (p.k / chunk) > most)) chunk *= 2;
     chunks = max_of(1, ceil_div(p.k, chunk));
   }
 
@@ -146,17 +168,37 @@ struct VectorProduct {
   void unit(int64_t batch, int64_t first, int64_t c, T* part) const {
     auto at = p.batches.seek(batch);
     int64_t k = c * chunk, depth = min_of(chunk, p.k - k), count = min_of(tile, outputs - first);
-    const int64_t a = at.at[0] + k * p.a_step, b = at.at[1] + k * p.b_step, x_step = row ? p.a_step : p.b_step;
+    const int64_t a = at.at[0] + k * p.a_step, b = at.at[1] + k * p.b_step;
     const S* matrix = row ? p.b<S>() + b : p.a<S>() + a;
     const T* vector = row ? p.a<T>() + a : p.b<T>() + b;
     VectorSums<T, S> sums = {matrix, row ? p.b_column : p.a_row, row ? p.b_step : p.a_step, vector, depth};
+    sums.p += first * sums.line_stride;
+    int64_t x_step = row ? p.a_step : p.b_step;
+    if constexpr (sizeof(S) == sizeof(T)) {
+      if (p.makes()) x_step = make(batch, first, count, k, sums, x_step);
+    }
     if (x_step != 1) {
       T* x = (T*)nl_scratch(0, depth * sizeof(T));
       gather_row(sums.x, x_step, depth, x);
       sums.x = x;
     }
-    sums.run(first, count, part + batch * outputs + first);
+    sums.run(0, count, part + batch * outputs + first);
     if (chunks == 1) finish(batch, first, first + count);
+  }
+
+  // Makes a unit's share of what does not lie in memory. Returns the vector's step.
+  int64_t make(int64_t batch, int64_t first, int64_t count, int64_t k, VectorSums<T, S>& sums, int64_t x_step) const {
+    const Matrix<T> a = p.matrix_a<T>(), b = p.matrix_b<T>();
+    const Matrix<T>&matrix = row ? b : a, &vector = row ? a : b;
+    T *x = (T*)nl_scratch(3, (count + 1) * (sums.depth + kWidth<T>)*sizeof(T)), *lines = x + sums.depth;
+    if (matrix.maker.prologue) {
+      const Panel<T> at = matrix.make(batch, first, count, k, sums.depth, lines);
+      sums.p = at.data, sums.line_stride = at.line_stride, sums.step = at.step;
+    }
+    if (!vector.maker.prologue) return x_step;
+    const Panel<T> at = vector.make(batch, 0, 1, k, sums.depth, x);
+    sums.x = at.data;
+    return at.step;
   }
 
   // Chunks are subtrees of equal size: their sums are combined in adjacent pairs like blocks.
@@ -211,13 +253,14 @@ bool aliases(int64_t stride) {
 // Rows are read in place where they meet too few columns to pay for packing.
 template <class T>
 bool rows_in_place(const Matrix<T>& a, int64_t n) {
-  return n <= 8 * kTileColumns<T> && (a.line_stride == 1 || !aliases<T>(a.line_stride));
+  return !a.maker.prologue && n <= 8 * kTileColumns<T> && (a.line_stride == 1 || !aliases<T>(a.line_stride));
 }
 
 // Columns must be adjacent; packing pays when they meet several panels of rows and their lines crowd L1.
 template <class T>
 bool columns_in_place(const Matrix<T>& b, int64_t m, int64_t k) {
-  return b.line_stride == 1 && (m <= kTileRows || min_of(k, kDepth) * b.step * int64_t(sizeof(T)) <= 16 << 10);
+  return !b.maker.prologue && b.line_stride == 1 &&
+         (m <= kTileRows || min_of(k, kDepth) * b.step * int64_t(sizeof(T)) <= 16 << 10);
 }
 
 // Whether a matrix lies in memory rather than in L2, with lines enough to share among threads.
@@ -292,10 +335,16 @@ void stream_lines(const Matrix<T>& a, const Matrix<T>& b, const Output<T>& c, in
   }
 }
 
+// Whether C^T = B^T A^T is the better way to see a product.
+template <class T>
+bool turns(const Matrix<T>& a, const Matrix<T>& b, int64_t k) {
+  return is_narrow(b, a, k) || (a.lines <= kWidth<T> && b.lines > a.lines && b.step == 1 && b.line_stride != 1) ||
+         streams(b, a, k) || streams_lines(b, a, k);
+}
+
 template <class T>
 void multiply_matrices(const Product& p) {
-  Matrix<T> a = {p.a<T>(), p.m, p.a_row, p.a_step, &p.batches, 0, false};
-  Matrix<T> b = {p.b<T>(), p.n, p.b_column, p.b_step, &p.batches, 1, false};
+  Matrix<T> a = p.matrix_a<T>(), b = p.matrix_b<T>();
   Output<T> c = {p.c<T>(), p.m * p.n, p.n, {1, p.n, 0, 0, 1}};
   Mapping map = {p, false, false};
   int64_t batch = p.batches.total;
@@ -303,8 +352,7 @@ void multiply_matrices(const Product& p) {
     map.stacked = true;
     a.lines *= batch;
     batch = 1;
-  } else if (is_narrow(b, a, p.k) || (a.lines <= kWidth<T> && b.lines > a.lines && b.step == 1 && b.line_stride != 1) ||
-             streams(b, a, p.k) || streams_lines(b, a, p.k)) {
+  } else if (!p.makes() && turns(a, b, p.k)) {
     // C^T = B^T A^T reads a matrix that is contiguous in k without packing it where it meets a few rows, and one whose
     // lines are adjacent in the order of memory where it meets a few columns.
     map.swapped = true;
@@ -313,17 +361,17 @@ void multiply_matrices(const Product& p) {
     c.row_stride = 1;
     c.columns = {1, p.m, 0, 0, p.n};
   }
-  if (is_narrow(a, b, p.k)) {
+  if (!p.makes() && is_narrow(a, b, p.k)) {
     multiply_narrow(a, b, c, batch, p.k);
     for (int64_t i = 0; p.call.epilogue && i < batch; i++) map.finish(&map, i, 0, a.lines, 0, b.lines);
     return;
   }
-  if (batch == 1 && !p.call.epilogue && is_small(a.lines, b.lines, p.k)) {
+  if (batch == 1 && !p.makes() && !p.call.epilogue && is_small(a.lines, b.lines, p.k)) {
     b.in_place = b.line_stride == 1;
     return SmallProduct<T>{a, b, c, p.k}.run();
   }
-  if (streams(a, b, p.k)) return stream(a, b, c, batch, map);
-  if (streams_lines(a, b, p.k)) return stream_lines(a, b, c, batch, map);
+  if (!p.makes() && streams(a, b, p.k)) return stream(a, b, c, batch, map);
+  if (!p.makes() && streams_lines(a, b, p.k)) return stream_lines(a, b, c, batch, map);
   a.in_place = rows_in_place(a, b.lines);
   b.in_place = columns_in_place(b, a.lines, p.k);
   Operand<T> rows = {a.fetch, &a}, columns = {b.fetch, &b, b.expect};

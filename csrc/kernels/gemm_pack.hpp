@@ -1,4 +1,4 @@
-// gemm_pack.hpp: panels of strided matrices: read in place where that is as fast, else packed k by k.
+// gemm_pack.hpp: panels of strided matrices: read in place where that is as fast, else packed k by k, or made.
 #pragma once
 #include "gemm.hpp"
 #include "loops.hpp"
@@ -72,6 +72,23 @@ void pack_strided(const T* from, int64_t line_stride, int64_t step, const Slice&
   }
 }
 
+// What makes matrices that do not lie in memory, and how they would: one behind another, `rows` of `columns` elements.
+template <class T>
+struct Maker {
+  const Prologue* prologue;  // null for what lies in memory
+  int64_t rows, columns;
+
+  // The part that begins at an element of this number.
+  void make(int64_t first, int64_t height, int64_t width, T* to, int64_t pitch) const {
+    const int64_t j = first % columns;
+    for (int64_t row = first / columns, some; height > 0; row += some, height -= some, to += some * pitch) {
+      const int64_t i = row % rows;
+      some = min_of(height, rows - i);
+      prologue->fn(prologue->ctx, row / rows, i, i + some, j, j + width, to, pitch);
+    }
+  }
+};
+
 // `lines` x k elements, and their panels.
 template <class T>
 struct Matrix {
@@ -80,16 +97,47 @@ struct Matrix {
   const Walk<2>* batches;  // where each batch begins, in its operand number `side`
   int side;
   bool in_place;
+  Maker<T> maker = {};
 
-  // Where the matrix of a batch begins.
-  const T* batch(int64_t number) const { return data + (number == 0 ? 0 : batches->seek(number).at[side]); }
+  // Where the matrix of a batch begins, and a slice, counted in elements.
+  int64_t offset(int64_t number) const { return number == 0 ? 0 : batches->seek(number).at[side]; }
+  int64_t offset(const Slice& slice) const { return offset(slice.batch) + slice.line * line_stride + slice.k * step; }
 
-  const T* at(const Slice& slice) const { return batch(slice.batch) + slice.line * line_stride + slice.k * step; }
+  const T* batch(int64_t number) const { return data + offset(number); }
+  const T* at(const Slice& slice) const { return data + offset(slice); }
+
+  // Makes `count` lines from `first` on at k in [k, k + depth), as they would lie; where they do now. The buffer has
+  // `count` times depth + kWidth elements: lines of a power of two would share sets of L1.
+  Panel<T> make(int64_t number, int64_t first, int64_t count, int64_t k, int64_t depth, T* buffer) const {
+    const int64_t from = offset(number) + first * line_stride + k * step, pitch = depth + kWidth<T>;
+    if (line_stride == 1) {
+      maker.make(from, depth, count, buffer, count);
+      return {buffer, 1, count};
+    }
+    maker.make(from, count, depth, buffer, pitch);
+    return {buffer, pitch, 1};
+  }
+
+  // A packed panel. Lines along k are made as many at a time as are transposed in registers: they stay in L1.
+  Panel<T> make_panel(const Slice& slice, T* buffer) const {
+    if (line_stride == 1) {
+      maker.make(offset(slice), slice.depth, slice.count, buffer, slice.pitch);
+      return {buffer, 1, slice.pitch};
+    }
+    T made[kWidth<T> * (kDepth + kWidth<T>)];
+    for (int first = 0; first < slice.count; first += kWidth<T>) {
+      Slice part = slice;
+      part.count = int(min_of(kWidth<T>, slice.count - first));
+      const Panel<T> lines = make(slice.batch, slice.line + first, part.count, slice.k, slice.depth, made);
+      pack_transposed(lines.data, lines.line_stride, part, buffer + first);
+    }
+    return {buffer, 1, slice.pitch};
+  }
 
   // Brings what will be packed into L2.
   static void expect(const void* source, const Slice& slice) {
     const Matrix& m = *(const Matrix*)source;
-    if (m.in_place) return;
+    if (m.in_place || m.maker.prologue) return;
     constexpr int kLine = 64 / int(sizeof(T));
     const bool adjacent = m.line_stride == 1;
     const int64_t runs = adjacent ? slice.depth : slice.count, length = adjacent ? slice.count : slice.depth;
@@ -101,6 +149,7 @@ struct Matrix {
 
   static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
     const Matrix& m = *(const Matrix*)source;
+    if (m.maker.prologue) return m.make_panel(slice, buffer);
     const T* from = m.at(slice);
     int64_t readable = m.lines - slice.line;
     if (m.in_place && readable >= slice.reach) return {from, m.line_stride, m.step};

@@ -20,7 +20,10 @@ thread_local int64_t failed_record = -1, failed_step_number = -1;
 
 size_t count_refs(const Step& step) {
   if (const auto* g = std::get_if<GeneratedStep>(&step.what)) return g->refs.size();
-  return std::get<NativeStep>(step.what).epilogue_refs.size();
+  const auto& s = std::get<NativeStep>(step.what);
+  size_t n = s.epilogue_refs.size();
+  for (const MadeInput& m : s.made) n += m.refs.size();
+  return n;
 }
 
 char* aligned_copy(const std::string& bytes) {
@@ -36,7 +39,7 @@ int64_t rounded(int64_t arena_bytes) {
   return (arena_bytes + 63) / 64 * 64;
 }
 
-// What nl_parallel_for and a kernel's epilogue hook hand back to the generated code.
+// What nl_parallel_for and a kernel's hooks hand back to the generated code.
 template <class Fn>
 struct Bound {
   Fn fn;
@@ -52,6 +55,11 @@ void call_generated(void* ctx, int64_t begin, int64_t end) {
 void call_epilogue(void* ctx, int64_t batch, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
   const auto* b = static_cast<const Bound<EpilogueFn>*>(ctx);
   b->fn(b->ptr, b->ints, batch, i0, i1, j0, j1);
+}
+
+void call_prologue(void* ctx, int64_t batch, int64_t i0, int64_t i1, int64_t j0, int64_t j1, void* to, int64_t pitch) {
+  const auto* b = static_cast<const Bound<PrologueFn>*>(ctx);
+  b->fn(b->ptr, b->ints, batch, i0, i1, j0, j1, to, pitch);
 }
 
 }  // namespace
@@ -108,13 +116,13 @@ struct Program::Frame {
     return base(r) + r.byte_offset + offset;
   }
 
-  void** resolve(const std::vector<Ref>& refs) const {
-    std::transform(refs.begin(), refs.end(), pointers, [&](const Ref& r) { return resolve(r); });
-    return pointers;
+  void** resolve(const std::vector<Ref>& refs, void** to) const {
+    std::transform(refs.begin(), refs.end(), to, [&](const Ref& r) { return resolve(r); });
+    return to;
   }
 
   void run(const GeneratedStep& s) const {
-    Bound<GeneratedFn> bound{s.fn, resolve(s.refs), s.ints.data()};
+    Bound<GeneratedFn> bound{s.fn, resolve(s.refs, pointers), s.ints.data()};
     nl_parallel_for(s.range, s.grain, call_generated, &bound);
   }
 
@@ -126,7 +134,10 @@ struct Program::Frame {
     }
     Bound<EpilogueFn> bound{s.epilogue, nullptr, s.epilogue_ints.data()};
     const Epilogue epilogue{call_epilogue, &bound};
-    if (s.epilogue != nullptr) bound.ptr = resolve(s.epilogue_refs);
+    if (s.epilogue != nullptr) bound.ptr = resolve(s.epilogue_refs, pointers);
+    Bound<PrologueFn> makers[kMaxOperands];
+    Prologue prologues[kMaxOperands];
+    if (!s.made.empty()) bind(s, makers, prologues);
     int64_t fault[3] = {0, 0, 0};
     const Call call{views,
                     views + s.n_in,
@@ -137,8 +148,20 @@ struct Program::Frame {
                     uint8_t(s.n_in),
                     uint8_t(int(s.views.size()) - s.n_in),
                     uint8_t(s.attrs.size()),
-                    keeps && s.fixed ? &s.kept : nullptr};
+                    keeps && s.fixed ? &s.kept : nullptr,
+                    s.made.empty() ? nullptr : prologues};
     if (s.fn(call) == kIndexError) throw index_error(op_name(s.op), fault);
+  }
+
+  // The prologues of a step's inputs; their pointers lie behind the epilogue's.
+  void bind(const NativeStep& s, Bound<PrologueFn>* makers, Prologue* prologues) const {
+    std::fill_n(prologues, s.n_in, Prologue{});
+    void** to = pointers + s.epilogue_refs.size();
+    for (const MadeInput& m : s.made) {
+      makers[m.input] = {m.fn, resolve(m.refs, to), m.ints.data()};
+      prologues[m.input] = {call_prologue, makers + m.input};
+      to += m.refs.size();
+    }
   }
 };
 
@@ -195,9 +218,15 @@ void Program::fix(const std::vector<uint8_t>& slots) {
   for (Step& step : steps_) {
     auto* s = std::get_if<NativeStep>(&step.what);
     if (s == nullptr || s->n_in < 2) continue;
-    s->fixed = std::all_of(s->refs.begin() + 1, s->refs.begin() + s->n_in, [&](const Ref& r) {
-      return r.kind == Ref::Kind::slot && r.index < slots.size() && slots[r.index] != 0;
-    });
+    const auto is_fixed = [&](const Ref& r) {
+      if (r.kind == Ref::Kind::slot) return r.index < slots.size() && slots[r.index] != 0;
+      return r.kind != Ref::Kind::arena;  // whose runs fix slots have the same scalars in all of them
+    };
+    s->fixed = true;
+    for (int i = 1; i < s->n_in; ++i) {
+      const auto m = std::find_if(s->made.begin(), s->made.end(), [&](const MadeInput& x) { return x.input == i; });
+      s->fixed &= m == s->made.end() ? is_fixed(s->refs[i]) : std::all_of(m->refs.begin(), m->refs.end(), is_fixed);
+    }
   }
 }
 
@@ -221,6 +250,10 @@ void Program::check(const Step& step, uint32_t n_slots) const {
     refuse("a step has too many operands");
   for (const Ref& r : s.refs) check(r, n_slots);
   for (const Ref& r : s.epilogue_refs) check(r, n_slots);
+  for (const MadeInput& m : s.made) {
+    if (m.fn == nullptr || m.input < 0 || m.input >= s.n_in) refuse("a prologue makes no input");
+    for (const Ref& r : m.refs) check(r, n_slots);
+  }
 }
 
 }  // namespace nl

@@ -22,6 +22,8 @@ struct Ref {
 using GeneratedFn = void (*)(void* const* ptr, const int64_t* n, int64_t begin, int64_t end);
 using EpilogueFn = void (*)(void* const* ptr, const int64_t* n, int64_t b, int64_t i0, int64_t i1, int64_t j0,
                             int64_t j1);
+using PrologueFn = void (*)(void* const* ptr, const int64_t* n, int64_t b, int64_t i0, int64_t i1, int64_t j0,
+                            int64_t j1, void* to, int64_t pitch);
 
 // A loop nest whose outermost index runs over [0, range).
 struct GeneratedStep {
@@ -29,6 +31,14 @@ struct GeneratedStep {
   std::vector<Ref> refs;
   std::vector<int64_t> ints;
   int64_t range, grain;
+};
+
+// What makes one input of a native step, which does not lie in memory.
+struct MadeInput {
+  int input;
+  PrologueFn fn;
+  std::vector<Ref> refs;
+  std::vector<int64_t> ints;
 };
 
 // A row of the table run by its eager kernel.
@@ -42,6 +52,7 @@ struct NativeStep {
   EpilogueFn epilogue;  // null, or what runs on finished tiles
   std::vector<Ref> epilogue_refs;
   std::vector<int64_t> epilogue_ints;
+  std::vector<MadeInput> made;
   bool fixed;         // all operands but the first lie in fixed slots
   mutable Kept kept;  // then what the kernel made of them
 };
@@ -65,7 +76,7 @@ class Program {
   // that is not known.
   void run(char* const* slots, const int64_t* offsets, const uint64_t* scalars, uint64_t version = 0) const;
 
-  // Names the slots (a byte for each) that hold the same memory in every run.
+  // Names the slots (a byte for each) that hold the same memory in every run, whose scalars are the same, too.
   void fix(const std::vector<uint8_t>& slots);
 
   // The record whose check failed in the last run on this thread, or -1.

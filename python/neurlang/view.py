@@ -180,10 +180,11 @@ def step_box(step: Step, numbers: dict[int, int]) -> Box:
         kind = "reduce" if step.kernel.reduce >= 0 else "map"
         return Box((step.kernel.name, *wrapped(step)), kind, f"kernel{numbers[id(step)]}")
     lines = (step.node.op, dims(step.node.outs))
-    if step.epilogue is None:
+    if not step.kernels:
         return Box(lines, "native")
-    return Box((*lines, "then " + step.epilogue.kernel.name, *wrapped(step.epilogue)), "native",
-               f"kernel{numbers[id(step.epilogue)]}")  # fmt: skip
+    before = [line for p in step.prologues for line in (p.kernel.name, *wrapped(p), "inside of")]
+    after = [] if step.epilogue is None else ["then " + step.epilogue.kernel.name, *wrapped(step.epilogue)]
+    return Box((*before, *lines, *after), "native", f"kernel{numbers[id(step.kernels[-1])]}")
 
 
 def wrapped(step: KernelStep, limit: int = 6) -> list[str]:

@@ -11,6 +11,7 @@ from ir.programs import Generator, Tape, View, narrow, permute
 
 from neurlang.ir import loops
 from neurlang.ir.kernel import BLOCK, KernelStep, NativeStep
+from neurlang.passes import prologue
 
 from .replay import compiled, difference, machine, run_oracle, run_program
 
@@ -43,6 +44,14 @@ def test_random_graphs(seed: int, rng: np.random.Generator) -> None:
 def test_long_graphs_are_fused_in_windows(seed: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["neurlang.passes.fuse"], "WINDOW", 5)
     check(Generator(seed).tape, rng)
+
+
+@pytest.mark.parametrize("seed", range(200, 240))
+def test_random_graphs_with_prologues_of_any_size(
+    seed: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prologue, "pays", lambda *args: True)
+    check(Generator(seed, ops=18).tape, rng)
 
 
 @pytest.mark.slow

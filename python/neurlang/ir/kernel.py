@@ -249,6 +249,18 @@ class Kernel:
 # ---- schedules --------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """How a kernel inside of a native step is called: for a rectangle of a matrix, as often as it takes.
+
+    The kernel's last axes are those of the matrix's rows and of its columns, those before number the matrices.
+    """
+
+    rows: int = 1  # axes
+    columns: int = 1
+    made: bool = False  # what the kernel stores lies in no memory: the rectangle goes where the caller says
+
+
 @dataclass(frozen=True)
 class KernelStep:
     """A generated kernel and its operands, in the order of its parameters."""
@@ -256,6 +268,7 @@ class KernelStep:
     kernel: Kernel
     operands: tuple[Operand, ...]
     nodes: tuple[Node, ...]  # what was fused, for people
+    tile: Tile | None = None  # of a kernel that is no step of its own
 
     def __str__(self) -> str:
         return f"// {', '.join(n.op for n in self.nodes)}\n{self.kernel}"
@@ -263,15 +276,29 @@ class KernelStep:
 
 @dataclass(frozen=True)
 class NativeStep:
-    """One op run by the prebuilt kernel of its row, with a generated kernel on its finished tiles."""
+    """One op run by the prebuilt kernel of its row, with a generated kernel on its finished tiles.
+
+    Prologues make operands that do not lie in memory, part by part, where the native kernel packs them.
+    """
 
     node: Node
     epilogue: KernelStep | None = None
+    prologues: tuple[KernelStep, ...] = ()
+
+    @property
+    def kernels(self) -> tuple[KernelStep, ...]:
+        return self.prologues if self.epilogue is None else (*self.prologues, self.epilogue)
+
+    def input_of(self, prologue: KernelStep) -> int:
+        """The number of the operand that a prologue makes."""
+        (made,) = (x.value for x, write in touched(prologue) if write)
+        return next(k for k, x in enumerate(self.node.ins) if isinstance(x, Access) and x.value == made)
 
     def __str__(self) -> str:
         from .text import print_node
 
-        return f"// native\n{print_node(self.node)}\n{self.epilogue or ''}"
+        prologues = "".join(f"{p}\n" for p in self.prologues)
+        return f"{prologues}// native\n{print_node(self.node)}\n{self.epilogue or ''}"
 
 
 Step = KernelStep | NativeStep
@@ -303,14 +330,8 @@ class Schedule:
 
     @property
     def kernels(self) -> tuple[KernelStep, ...]:
-        """Every generated kernel, epilogues included."""
-        found = []
-        for step in self.steps:
-            if isinstance(step, KernelStep):
-                found.append(step)
-            elif step.epilogue is not None:
-                found.append(step.epilogue)
-        return tuple(found)
+        """Every generated kernel, those inside of native steps included."""
+        return tuple(k for step in self.steps for k in ((step,) if isinstance(step, KernelStep) else step.kernels))
 
 
 def touched(step: Step) -> list[tuple[Access, bool]]:
@@ -325,4 +346,7 @@ def touched(step: Step) -> list[tuple[Access, bool]]:
                 ]
         return found
     own = [(x, False) for x in step.node.reads()] + [(x, True) for x in step.node.outs]
-    return own + (touched(step.epilogue) if step.epilogue is not None else [])
+    prologues = [pair for p in step.prologues for pair in touched(p)]
+    made = {x.storage for x, write in prologues if write}  # in no memory
+    found = [*own, *prologues, *(touched(step.epilogue) if step.epilogue is not None else [])]
+    return [(x, write) for x, write in found if x.storage not in made]

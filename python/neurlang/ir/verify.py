@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..ops.table import ROWS
 from .graph import Access, Graph, Node
-from .kernel import Kernel, Map, NativeStep, Reduce, Schedule, Store, touched
+from .kernel import Kernel, KernelStep, Map, NativeStep, Reduce, Schedule, Store, touched
 from .types import DTYPES, row_dtypes
 
 ALIGNMENT = 64
@@ -130,9 +130,23 @@ def verify_schedule(schedule: Schedule) -> None:
     for step in schedule.kernels:
         verify_kernel(step.kernel)
         _require(len(step.operands) == len(step.kernel.params), f"{step.kernel.name}: operands do not match parameters")
+    for native in (step for step in schedule.steps if isinstance(step, NativeStep)):
+        for p in native.prologues:
+            _check_prologue(native, p)
     _check_written(schedule)
     if schedule.memory is not None:
         _check_plan(schedule)
+
+
+def _check_prologue(step: NativeStep, prologue: KernelStep) -> None:
+    """Its one result is its last operand, of which the native kernel reads each element, and nobody else any."""
+    name, kinds = prologue.kernel.name, [p.kind for p in prologue.kernel.params]
+    made = prologue.operands[-1]
+    _require(kinds.count("out") == 1 and kinds[-1] == "out", f"{name}: a prologue has one result, the last parameter")
+    _require("inout" not in kinds and prologue.kernel.reduce < 0, f"{name}: a prologue is no plain map")
+    _require(prologue.tile is not None and prologue.tile.made, f"{name}: a prologue is called for rectangles")
+    reads = [x for x in step.node.reads() if isinstance(made, Access) and x.value == made.value]
+    _require(len(reads) == 1, f"{name} makes no operand of {step.node.op}")
 
 
 def _check_written(schedule: Schedule) -> None:

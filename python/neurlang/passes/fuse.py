@@ -8,6 +8,7 @@ the kept elements join it at that level.
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from ..ir.kernel import (
     Statement,
     Step,
     Store,
+    Tile,
     cuts,
     extents,
     is_chain,
@@ -36,6 +38,7 @@ from ..ir.kernel import (
 )
 from ..ir.types import DTYPES, row_exprs
 from ..ops import scalar as s
+from . import prologue
 
 MAX_NODES = 96  # of one kernel: beyond, registers spill and nothing is gained
 MAX_STORAGES = 96  # that one kernel touches, its own intermediates included
@@ -68,7 +71,8 @@ class Group:
     reduce: tuple[int, int] | None = None  # (extent, elements behind) of the reduced axis
     native: bool = False
     index: bool = False  # reads the row-major index, which only a plain map has at hand
-    fixed: frozenset[int] = frozenset()  # the only cuts allowed: those of a contraction's result
+    fixed: frozenset[int] = frozenset()  # the cuts of matrices in whose rectangles it runs, of a contraction's result
+    prologues: tuple[Group, ...] = ()  # of a contraction: what makes its operands
     mask: int = 0  # bit set of its nodes
     before: int = 0  # of the nodes of groups that must run before
     after: int = 0
@@ -127,6 +131,9 @@ class _Fusion:
             node = self.graph.nodes[number]
             if node.kind == "contract" and node.outs[0].numel > 0:
                 self._attach_epilogue(number)
+        for number in self.window:
+            if self.graph.nodes[number].op == "matmul":
+                self._attach_prologues(number)
         for group in self._ordered():
             yield from self._step(group)
 
@@ -147,11 +154,15 @@ class _Fusion:
                 found.update(n for n in users[max(end - MAX_NEIGHBOURS, 0) : end] if n in self.of)
         return sorted(found, reverse=True)
 
-    def _try_merge(self, a: Group, b: Group) -> bool:
+    def _may_join(self, a: Group, b: Group) -> bool:
         if len(a.nodes) + len(b.nodes) > MAX_NODES or len(a.places.keys() | b.places.keys()) > MAX_STORAGES:
             return False
-        if a.after & b.before & ~(a.mask | b.mask) or b.after & a.before & ~(a.mask | b.mask):
-            return False  # something must run between them
+        between = a.after & b.before | b.after & a.before
+        return not between & ~(a.mask | b.mask)
+
+    def _try_merge(self, a: Group, b: Group) -> bool:
+        if not self._may_join(a, b):
+            return False
         for x, y in ((a, b), (b, a)):
             merged = _fit(x, y)
             if merged is not None:
@@ -187,6 +198,29 @@ class _Fusion:
             if self._try_merge(native, group):
                 return
 
+    def _attach_prologues(self, number: int) -> None:
+        """Merges the maps that make a product's operands into it, to run where they are packed."""
+        node = self.graph.nodes[number]
+        for side, x in enumerate(node.reads()):
+            native, maps = self.of[number], self._maker(number, x)
+            if maps is None or not self._may_join(native, maps):
+                continue
+            pays = prologue.pays(node, side, map(self.graph.nodes.__getitem__, maps.nodes))
+            merged = _fit_prologue(native, maps, x) if pays else None
+            if merged is not None:
+                self._replace(native, maps, merged)
+
+    def _maker(self, number: int, x: Access) -> Group | None:
+        """The group that makes a node's operand, and nothing else that anybody sees, when nobody else sees that."""
+        storage, (writers, readers) = self.graph.storages[x.storage], self.users[x.storage]
+        maps = self.of.get(writers[-1]) if writers else None
+        if storage.outside or maps is None or maps.native or not set(maps.nodes).issuperset(writers):
+            return None
+        seen = {i for i in maps.written if _is_seen(self.graph, self.users, i, maps.nodes)}
+        alone = seen == {x.storage} and [r for r in readers if r not in maps.nodes] == [number]
+        made = next(y for y in self.graph.nodes[writers[-1]].outs if y.storage == x.storage)
+        return maps if alone and made.value == x.value and made.whole(storage) else None
+
     # -- steps
 
     def _step(self, group: Group) -> Iterator[Step]:
@@ -199,12 +233,15 @@ class _Fusion:
             yield _Builder(self.graph, group, self.users).step(group.nodes)
 
     def _native_step(self, group: Group) -> Iterator[Step]:
-        """The hand-written kernel, with what was merged into it as epilogue; none when there is nothing to do."""
+        """The hand-written kernel, with what was merged into it; none when there is nothing to do."""
         nodes = self.graph.nodes
         native = next(n for n in group.nodes if self.is_native[n])
-        maps = [n for n in group.nodes if n != native]
-        if maps:
-            yield NativeStep(nodes[native], _Builder(self.graph, group, self.users).step(maps))
+        before = {n for p in group.prologues for n in p.nodes}
+        maps = [n for n in group.nodes if n != native and n not in before]
+        if group.prologues or maps:
+            prologues = tuple(_Builder(self.graph, p, self.users).step(p.nodes) for p in group.prologues)
+            epilogue = _Builder(self.graph, group, self.users).step(maps) if maps else None
+            yield NativeStep(nodes[native], epilogue, prologues)
         elif nodes[native].op != "empty" and any(x.numel for x in nodes[native].outs):
             yield NativeStep(nodes[native])
 
@@ -222,14 +259,17 @@ class _Fusion:
 
 def _named(steps: Iterable[Step]) -> Iterator[Step]:
     """Gives the kernels names: k0, k1, …"""
-    number = 0
+    numbers = itertools.count()
+
+    def named(step: KernelStep) -> KernelStep:
+        return replace(step, kernel=replace(step.kernel, name=f"k{next(numbers)}"))
+
     for step in steps:
-        kernel_step = step if isinstance(step, KernelStep) else step.epilogue
-        if kernel_step is not None:
-            kernel_step = replace(kernel_step, kernel=replace(kernel_step.kernel, name=f"k{number}"))
-            number += 1
-            step = kernel_step if isinstance(step, KernelStep) else replace(step, epilogue=kernel_step)
-        yield step
+        if isinstance(step, KernelStep):
+            yield named(step)
+        else:
+            prologues = tuple(map(named, step.prologues))
+            yield replace(step, prologues=prologues, epilogue=named(step.epilogue) if step.epilogue else None)
 
 
 def _users(graph: Graph) -> list[tuple[list[int], list[int]]]:
@@ -375,6 +415,22 @@ def _fit_epilogue(native: Group, maps: Group) -> Group | None:
     return Group([], native.touches + maps.touches, native.numel, maps.cuts, native=True, fixed=native.fixed)
 
 
+def _fit_prologue(native: Group, maps: Group, x: Access) -> Group | None:
+    """A product with the maps that make its operand `x`, when neither writes what the other touches."""
+    matrix = prologue.matrix(x)
+    if matrix is None or maps.reduce is not None or maps.index:
+        return None
+    fixed = frozenset({matrix[1], matrix[0] * matrix[1]})
+    along = all(form[-1][1] in (0, 1) for t in maps.touches if (form := t.form))
+    if not along or not is_chain(maps.cuts | fixed | {maps.numel}):
+        return None
+    if maps.written & native.places.keys() != {x.storage} or native.written & maps.places.keys():
+        return None
+    before = Group(maps.nodes, maps.touches, maps.numel, maps.cuts, fixed=fixed)
+    touches = native.touches + maps.touches
+    return replace(native, touches=touches, prologues=(*native.prologues, before), places={}, written=set())
+
+
 # ---- from a group to a kernel -----------------------------------------------------------------------------------
 
 
@@ -391,11 +447,22 @@ class _Builder:
         self.forms = {(t.node, t.access, t.write): t.form for t in group.touches}
 
     def _axes(self) -> tuple[int, ...]:
-        if self.group.fixed:
-            inner, tile = min(self.group.fixed), max(self.group.fixed)
-            outer = extents(self.group.numel // tile, {c // tile for c in self.group.cuts if c > tile})
-            return (*outer, tile // inner, inner)
-        return extents(self.group.numel, self.group.cuts)
+        return tuple(itertools.chain.from_iterable(self._parts()))
+
+    def _parts(self) -> list[tuple[int, ...]]:
+        """The axes that number matrices, their rows and their columns, where it runs in rectangles of matrices."""
+        if not self.group.fixed:
+            return [extents(self.group.numel, self.group.cuts)]
+        bounds = [1, min(self.group.fixed), max(self.group.fixed), self.group.numel]
+        inside = [{c // low for c in self.group.cuts if low < c < high} for low, high in itertools.pairwise(bounds)]
+        sizes = [high // low for low, high in itertools.pairwise(bounds)]
+        return [extents(n, c) for n, c in zip(sizes, inside, strict=True)][::-1]
+
+    def _tile(self) -> Tile | None:
+        if not self.group.fixed:
+            return None
+        _, rows, columns = self._parts()
+        return Tile(len(rows), len(columns), made=not self.group.native)
 
     def step(self, numbers: list[int]) -> KernelStep:
         nodes = [self.graph.nodes[n] for n in numbers]
@@ -407,7 +474,7 @@ class _Builder:
         kernel = Kernel("k", axes, tuple(self.params.values()), tuple(self.body), reduce)
         if reduce < 0 and not self.group.fixed:
             kernel = ordered_axes(kernel, self.group.index)
-        return KernelStep(kernel, tuple(self.operands.values()), tuple(nodes))
+        return KernelStep(kernel, tuple(self.operands.values()), tuple(nodes), self._tile())
 
     def _reduced_axis(self) -> int:
         if self.group.reduce is None:
@@ -457,7 +524,7 @@ class _Builder:
         """Stores the last version of every storage that anything outside of the group looks at."""
         last = {x.storage: (number, x) for number in numbers for x in self.graph.nodes[number].outs}
         for storage, (number, x) in last.items():
-            if not self._is_seen(storage):
+            if not _is_seen(self.graph, self.users, storage, self.group.nodes):
                 continue
             form = self.forms[number, x, True]
             key = (storage, x.offset, form, x.dtype)
@@ -470,11 +537,10 @@ class _Builder:
                 name = self._memory("out", x, form)
             self.body.append(Store(name, self.values[x.value]))
 
-    def _is_seen(self, storage: int) -> bool:
-        if self.graph.storages[storage].outside:
-            return True
-        inside = set(self.group.nodes)  # of an epilogue's contraction too, which runs before it
-        return any(reader not in inside for reader in self.users[storage][1])
+
+def _is_seen(graph: Graph, users: list[tuple[list[int], list[int]]], storage: int, inside: Iterable[int]) -> bool:
+    """Whether anything but these nodes, an epilogue's with its contraction, looks at a storage."""
+    return graph.storages[storage].outside or not set(inside).issuperset(users[storage][1])
 
 
 def ordered_axes(kernel: Kernel, row_major: bool) -> Kernel:

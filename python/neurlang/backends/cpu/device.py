@@ -92,7 +92,7 @@ class _Binder:
                 "grain": self._grain(step.kernel, size),
                 "record": _record(step.nodes),
             }
-            return made | self._call(step, False)
+            return made | self._call(step)
         node = step.node
         return {
             "kind": "native",
@@ -102,14 +102,16 @@ class _Binder:
             "outs": [self._view(x) for x in node.outs],
             "attrs": list(node.attrs),
             "record": node.record,
-            "epilogue": None if step.epilogue is None else self._call(step.epilogue, True),
+            "epilogue": None if step.epilogue is None else self._call(step.epilogue),
+            "prologues": [{"input": step.input_of(p)} | self._call(p) for p in step.prologues],
         }
 
-    def _call(self, step: KernelStep, epilogue: bool) -> dict[str, Any]:
-        file, symbol = self.source.find(step.kernel, epilogue)
+    def _call(self, step: KernelStep) -> dict[str, Any]:
+        file, symbol = self.source.find(step)
+        in_memory = step.operands[:-1] if step.tile is not None and step.tile.made else step.operands
         return {
             "address": self.libraries[file].symbol(symbol),
-            "refs": [self._ref(x) for x in step.operands],
+            "refs": [self._ref(x) for x in in_memory],
             "ints": cstyle.integers(step.kernel),
         }
 

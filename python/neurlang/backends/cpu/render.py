@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...ir.kernel import Kernel, NativeStep, Schedule
+from ...ir.kernel import Kernel, KernelStep, Schedule
 from .. import cstyle
 
 SPLIT_FUNCTIONS = 8  # from here on two compilers side by side are faster than one
@@ -18,8 +18,8 @@ class Source:
     files: tuple[str, ...]
     symbols: dict[tuple, tuple[int, str]]  # structure -> (file, function)
 
-    def find(self, kernel: Kernel, epilogue: bool) -> tuple[int, str]:
-        return self.symbols[cstyle.structure(kernel, epilogue)]
+    def find(self, step: KernelStep) -> tuple[int, str]:
+        return self.symbols[cstyle.structure(step.kernel, step.tile)]
 
     @property
     def text(self) -> str:
@@ -28,15 +28,12 @@ class Source:
 
 def render(schedule: Schedule, header: str, vector_bytes: int) -> Source:
     """`header` is the text of csrc/simd/vec.h; `vector_bytes` the size of a register."""
-    kernels: dict[tuple, tuple[Kernel, bool]] = {}
-    for step in schedule.steps:
-        epilogue = isinstance(step, NativeStep)
-        kernel_step = step.epilogue if isinstance(step, NativeStep) else step
-        if kernel_step is not None:
-            kernels.setdefault(cstyle.structure(kernel_step.kernel, epilogue), (kernel_step.kernel, epilogue))
+    steps: dict[tuple, KernelStep] = {}
+    for step in schedule.kernels:
+        steps.setdefault(cstyle.structure(step.kernel, step.tile), step)
     functions = [
-        _Function(key, kernel, cstyle.render(kernel, kernel.name, epilogue, vector_bytes))
-        for key, (kernel, epilogue) in kernels.items()
+        _Function(key, step.kernel, cstyle.render(step.kernel, step.kernel.name, step.tile, vector_bytes))
+        for key, step in steps.items()
     ]
     parts = _parts(functions)
     symbols = {f.key: (number, f.kernel.name) for number, part in enumerate(parts) for f in part}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ...ir.kernel import BLOCK, LANES, Arg, Kernel, Map, Param, Reduce, Store
+from ...ir.kernel import BLOCK, LANES, Arg, Kernel, Map, Param, Reduce, Store, Tile
 from ...ir.loops import (
     COLUMNS,
     GROUP,
@@ -27,14 +27,14 @@ from .prelude import C_TYPES, lanes_of
 from .reducers import NEUTRAL, reducer_name
 
 
-def structure(kernel: Kernel, epilogue: bool) -> tuple:
+def structure(kernel: Kernel, tile: Tile | None) -> tuple:
     """What the text depends on: kernels of equal structure share a function."""
     inner = len(kernel.axes) - 1
     extent = kernel.axes[inner].extent
     params = tuple((p.name, p.kind, p.dtype, run_mode(p, inner), kernel.at_points(p), p.stream) for p in kernel.params)
     along_rows = row_capacity(kernel), extent <= BLOCK
     sizes = along_rows if kernel.reduce == inner else (extent > chunk(kernel),)
-    return (len(kernel.axes), kernel.reduce, params, kernel.body, sizes, epilogue)
+    return (len(kernel.axes), kernel.reduce, params, kernel.body, sizes, tile)
 
 
 def integers(kernel: Kernel) -> list[int]:
@@ -45,9 +45,9 @@ def integers(kernel: Kernel) -> list[int]:
     return found
 
 
-def render(kernel: Kernel, name: str, epilogue: bool, vector_bytes: int) -> str:
-    """The C function of a kernel."""
-    return _Function(kernel, name, epilogue, vector_bytes).text()
+def render(kernel: Kernel, name: str, tile: Tile | None, vector_bytes: int) -> str:
+    """The C function of a kernel, for rectangles of a matrix if it has a `tile`."""
+    return _Function(kernel, name, tile, vector_bytes).text()
 
 
 @dataclass
@@ -70,14 +70,15 @@ class _Function:
     Names in C: p… is an operand's pointer, b… and o… its buffers, row_… a kept value's; each_… has a value of each row.
     """
 
-    def __init__(self, kernel: Kernel, name: str, epilogue: bool, vector_bytes: int) -> None:
-        self.kernel, self.name, self.epilogue = kernel, name, epilogue
+    def __init__(self, kernel: Kernel, name: str, tile: Tile | None, vector_bytes: int) -> None:
+        self.kernel, self.name, self.tile = kernel, name, tile
         self.wide = is_wide(kernel)
         self.lanes = to_c.lanes(self.wide)
         self.turns = LANES // lanes_of(self.wide, vector_bytes)  # vectors that make up 32 lanes
         self.rank = len(kernel.axes)
         self.inner = self.rank - 1
         self.memory = [p for p in kernel.params if p.kind != "scalar"]
+        self.made = self.memory[-1] if tile is not None and tile.made else None
         self.params = {p.name: p for p in kernel.params}
         self.maps = {name: m for m in kernel.body if isinstance(m, Map) for name in m.names}
         self.reduces = [r for r in kernel.body if isinstance(r, Reduce)]
@@ -105,12 +106,14 @@ class _Function:
         self.line("}")
 
     def text(self) -> str:
-        tail = "i64 b, i64 i0, i64 i1, i64 j0, i64 j1" if self.epilogue else "i64 begin, i64 end"
+        tail = "i64 b, i64 i0, i64 i1, i64 j0, i64 j1" if self.tile is not None else "i64 begin, i64 end"
+        if self.made is not None:
+            tail += ", void* to, i64 pitch"
         with self.block(f"void {self.name}(void* const* ptr, const i64* n, {tail})"):
             self._scalars()
             self._buffers()
-            if self.epilogue:
-                self._tiles()
+            if self.tile is not None:
+                self._tiles(self.tile)
             elif self.kernel.reduce < 0:
                 self._runs()
             elif self.kernel.reduce == self.inner:
@@ -177,6 +180,8 @@ class _Function:
 
     def _indices(self, of: str, axes: Sequence[int], parts: str = "") -> dict[int, str]:
         """Splits the number `of` into indices of `axes`, the last running fastest, behind the `parts` of a run."""
+        if len(axes) == 1 and not parts:
+            return {axes[0]: of}
         self.line(f"i64 q = {of};")
         if parts:
             self.line(f"const i64 part = q % {parts};")
@@ -191,6 +196,8 @@ class _Function:
     def _pointers(self, indices: dict[int, str]) -> None:
         """Every operand's pointer at these indices."""
         for p in self.memory:
+            if p is self.made:
+                continue
             offset = "".join(f" + {index} * {self.stride(p, axis)}" for axis, index in indices.items())
             self.line(f"{self.pointer(p)} p{p.name} = ({self.pointer(p)})ptr[{self.number(p)}]{offset};")
 
@@ -215,13 +222,32 @@ class _Function:
             self.line(f"const i64 stop = {f'MIN({extent}, start + {size})' if chunked else extent};")
             self._one_run("start", "stop", f"{'r / parts' if chunked else 'r'} * {extent} + j")
 
-    def _tiles(self) -> None:
-        """An epilogue: the rectangle [i0, i1) x [j0, j1) of matrix b."""
-        row = self.inner - 1
-        indices = self._indices("b", list(range(row)))
+    def _tiles(self, tile: Tile) -> None:
+        """An epilogue or a prologue: the rectangle [i0, i1) x [j0, j1) of matrix b."""
+        axes = list(range(self.rank))
+        rows, columns = self.rank - tile.columns - tile.rows, self.rank - tile.columns
+        indices = self._indices("b", axes[:rows])
+        if tile.rows == tile.columns == 1:
+            self._pointers(indices | {rows: "i0"})
+            self._made("i0", "j0")
+            steps = [f"p{p.name} += {'pitch' if p is self.made else self.stride(p, rows)}" for p in self.memory]
+            with self.block(f"for (i64 i = i0; i < i1; ++i, {', '.join(steps)})"):
+                self._one_run("j0", "j1")
+            return
         with self.block("for (i64 i = i0; i < i1; ++i)"):
-            self._pointers(indices | {row: "i"})
-            self._one_run("j0", "j1")
+            indices |= self._indices("i", axes[rows:columns])
+            with self.block("for (i64 at = j0, run; at < j1; at += run)"):
+                self.line(f"const i64 inside = at % n[{self.inner}];")
+                self.line(f"run = MIN(j1 - at, n[{self.inner}] - inside);")
+                self._pointers(indices | self._indices(f"at / n[{self.inner}]", axes[columns : self.inner]))
+                self._made("i", "j0 - at + inside")
+                self._one_run("inside", "inside + run")
+
+    def _made(self, row: str, first: str) -> None:
+        """Where element 0 of a run of what is made goes: `first` elements of the row are left of the rectangle."""
+        if self.made is not None:
+            p = self.made
+            self.line(f"{self.pointer(p)} p{p.name} = ({self.pointer(p)})to + ({row} - i0) * pitch - ({first});")
 
     def _one_run(self, start: str, stop: str, index: str = "") -> None:
         """All stores of a map along one run: in one loop, or in several over blocks when the body is long."""
