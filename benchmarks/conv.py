@@ -1,4 +1,7 @@
-"""Convolution layers of ResNet-50, MobileNetV2 (224) and YOLOv8n (640), float32: forward and both gradients."""
+"""Convolution layers of ResNet-50, MobileNetV2 (224) and YOLOv8n (640), float32: forward and both gradients.
+
+Layers that `set_conv_precision("medium")` computes in larger tiles run forward a second time, frozen under it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 
 import neurlang as nl
 from neurlang import _tensor
+from neurlang.ops.shapes import winograd_tile
 
 from . import peers
 from .timing import Case
@@ -125,11 +129,13 @@ def layer_cases(network: str, layer: Layer, batch: int) -> Iterator[Case]:
         )  # fmt: skip
 
     yield case("forward", lambda: forward(layer, x, w), 1.0)
+    if winograd_tile("float32", w.shape[1], w.shape[0], layer.maps, layer.maps, w.shape[2:], attributes(layer, 4)) == 4:
+        yield case("forward, medium", lambda: medium(layer, x, w), 1.0)
     yield case("input gradient", lambda: input_gradient(layer, x, w, g), (layer.outputs / layer.channels) ** 0.5)
     yield case("weight gradient", lambda: weight_gradient(layer, x, w, g), g[:, 0].size ** 0.5)
 
 
-def forward(layer: Layer, x: np.ndarray, w: np.ndarray) -> dict[str, peers.Call]:
+def forward(layer: Layer, x: np.ndarray, w: np.ndarray, precision: str = "high") -> dict[str, peers.Call]:
     """We also run frozen: like OpenVINO and ONNX Runtime, which know their weights beforehand."""
     stride, padding, groups = layer.stride, layer.padding, layer.groups
 
@@ -137,12 +143,19 @@ def forward(layer: Layer, x: np.ndarray, w: np.ndarray) -> dict[str, peers.Call]
         return lib.conv2d(x, w, None, stride, padding, 1, groups)
 
     weight, image = nl.tensor(w), nl.tensor(x)
-    frozen = nl.trace(lambda x: form(nl, x, weight)).freeze(image)
+    with nl.set_conv_precision(precision):
+        frozen = nl.trace(lambda x: form(nl, x, weight)).freeze(image)
     calls = peers.contenders(form, x, w) | {"neurlang frozen": lambda: frozen(image)}
     if peers.torch is not None:
         calls["torch channels last"] = peers.without_gradients(peers.bound(form, *peers.channels_last(x, w)))
     onnx = peers.onnx_model("Conv", x, w, strides=[stride] * 2, pads=[padding] * 4, group=groups)
     return calls | peers.onnx_calls(onnx, x)
+
+
+def medium(layer: Layer, x: np.ndarray, w: np.ndarray) -> dict[str, peers.Call]:
+    """Frozen at that precision; what is called by its own follows the caller's."""
+    calls = forward(layer, x, w, "medium")
+    return {name: call for name, call in calls.items() if name not in ("neurlang", "neurlang traced")}
 
 
 def input_gradient(layer: Layer, x: np.ndarray, w: np.ndarray, g: np.ndarray) -> dict[str, peers.Call]:
@@ -157,8 +170,8 @@ def weight_gradient(layer: Layer, x: np.ndarray, w: np.ndarray, g: np.ndarray) -
     return ours | torch_gradients(layer, x, w, g, 1)
 
 
-def attributes(layer: Layer) -> tuple[int, ...]:
-    return layer.stride, layer.stride, layer.padding, layer.padding, 1, 1, layer.groups
+def attributes(layer: Layer, tile: int = 2) -> tuple[int, ...]:
+    return layer.stride, layer.stride, layer.padding, layer.padding, 1, 1, layer.groups, tile
 
 
 def torch_gradients(layer: Layer, x: np.ndarray, w: np.ndarray, g: np.ndarray, which: int) -> dict[str, peers.Call]:

@@ -37,6 +37,9 @@ BOUNDS: dict[str, Callable[[int], float]] = {
     "scan of logarithms": lambda n: 32.0,  # scale: abs(result) + 1; an error shrinks with every later step
     "dot": chain,  # scale: abs(A) @ abs(B)
     "winograd": lambda n: 8.0 * chain(n),  # scale: the largest abs(x) conv abs(w); its transforms mix 4 results
+    # Roundings of the transforms both ways: 4 of inputs, 6 of weights, 4 of elements. Scale: max(abs(x)) * the largest
+    # sum(abs(w)) of an output.
+    "winograd of 4x4 tiles": lambda n: LARGE_TILES_GAIN * (chain(n) + 2 * (4 + 6 + 4)),
     "softmax": lambda n: 8.0 * (1.0 + math.log2(max(2, n)) / 8.0),  # relative to the result
     "log_softmax": lambda n: 16.0 + tree(n),  # scale: max(abs(x)) + 1
     "attention": lambda n: 32.0 + n / 8.0,  # scale: (1 + largest |query| @ |key|) * weights @ |value|
@@ -49,6 +52,8 @@ BOUNDS: dict[str, Callable[[int], float]] = {
 
 GRADCHECK = {"eps": 1e-6, "atol": 1e-6, "rtol": 1e-5}  # finite differences in float64
 PEER_RATIO = 2.0  # |ours - float64| <= PEER_RATIO * |torch - float64| in the maximum norm
+LARGE_TILES_GAIN = 152.2  # of errors, by the norms of the transforms of Winograd's tiles of 4x4 results
+LARGE_TILES_GROWTH = 4.0  # their root mean square error over that of tiles of 2x2: 2.9 for random numbers
 LOGIT_ULPS = {True: 8, False: 10}  # with fma and without: of a classifier's largest logit in a row
 KINK = 1e-5  # of its mean size: nearer to 0, rounding decides relu's gradient in any library
 

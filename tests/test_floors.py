@@ -17,13 +17,13 @@ FLOORS: tuple[tuple[str, float], ...] = (
     (r"python/neurlang/__init__\.py", 9.5),  # puts the public names together
     (r"examples/.*|benchmarks/.*", 9.9),  # use the package from outside
     (r"python/neurlang/(nn|optim)/.*", 8),
-    (r"python/neurlang/(tracing/.*|(autograd|blas|functional|random|serialize)\.py)", 7),
+    (r"python/neurlang/(tracing/.*|(autograd|blas|functional|precision|random|serialize)\.py)", 7),
     (r"python/neurlang/(_tensor\.pyx|hot/.*)", 6),
     (r"python/neurlang/(compile|view)\.py", 5),
     (r"python/neurlang/(passes|backends)/.*", 4),
     (r"python/neurlang/ir/.*", 3),
     (r"python/neurlang/ops/.*", 2),
-    (r"python/neurlang/(config|errors|lines)\.py", 1),
+    (r"python/neurlang/(config|errors|lines|switch)\.py", 1),
     (r"csrc/(bind|player)/.*", 0.4),
     (r"csrc/eager/.*", 0.3),
     (r"csrc/kernels/.*", 0.2),

@@ -352,7 +352,7 @@ Dims shape_conv2d_input(const char* op, const Dims& g, const Dims& w, const int6
   const auto shapes = [&] { return "gradient " + to_text(g) + " and weight " + to_text(w); };
   const Checked channels = Checked(w.d[1]) * attr[6];
   if (!channels.valid()) fail(op, "groups=" + number(attr[6]) + " are too many for " + shapes());
-  const int64_t wanted[4] = {g.d[0], channels.value(), attr[7], attr[8]};
+  const int64_t wanted[4] = {g.d[0], channels.value(), attr[8], attr[9]};
   const Dims r = shape_checked(op, wanted, 4);
   check_gradient(op, g, conv_result(op, r, w, attr, shapes), shapes);
   return r;
@@ -363,7 +363,7 @@ Dims shape_conv2d_weight(const char* op, const Dims& x, const Dims& g, const int
   check_axes(op, "gradient", g, 4);
   const auto shapes = [&] { return "input " + to_text(x) + " and gradient " + to_text(g); };
   if (attr[6] <= 0) fail(op, "groups=" + number(attr[6]) + " must be positive");
-  const int64_t wanted[4] = {g.d[1], x.d[1] / attr[6], attr[7], attr[8]};
+  const int64_t wanted[4] = {g.d[1], x.d[1] / attr[6], attr[8], attr[9]};
   const Dims r = shape_checked(op, wanted, 4);
   check_gradient(op, g, conv_result(op, x, r, attr, shapes), shapes);
   return r;

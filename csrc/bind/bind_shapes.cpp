@@ -79,19 +79,19 @@ void bind_views(py::module_& m) {
   });
 }
 
-template <bool (*kClass)(DType, int64_t, int64_t, int64_t, int64_t, const int64_t*, const int64_t*)>
-bool in_class(const std::string& dtype, int64_t channels, int64_t outputs, int64_t height, int64_t width,
-              const Ints& kernel, const Ints& attr) {
-  if (kernel.size() != 2 || attr.size() < 7) throw py::value_error("wrong number of sizes");
+template <int (*kTile)(DType, int64_t, int64_t, int64_t, int64_t, const int64_t*, const int64_t*)>
+int tile_of(const std::string& dtype, int64_t channels, int64_t outputs, int64_t height, int64_t width,
+            const Ints& kernel, const Ints& attr) {
+  if (kernel.size() != 2 || attr.size() < 8) throw py::value_error("wrong number of sizes");
   int d = 0;
   while (d < kDTypes && dtype != kDTypeInfo[d].name) d++;
-  return kClass(DType(d), channels, outputs, height, width, kernel.data(), attr.data());
+  return kTile(DType(d), channels, outputs, height, width, kernel.data(), attr.data());
 }
 
 void bind_rows(py::module_& m) {
-  m.def("is_winograd", &in_class<is_winograd>);
-  m.def("is_winograd_input", &in_class<is_winograd_input>);
-  m.def("is_winograd_weight", &in_class<is_winograd_weight>);
+  m.def("winograd_tile", &tile_of<winograd_tile>);
+  m.def("winograd_tile_input", &tile_of<winograd_tile_input>);
+  m.def("winograd_tile_weight", &tile_of<winograd_tile_weight>);
   m.def("reduce", [](const char* op, const Ints& x, int64_t axis) {
     return tuple(shape_reduce(op, dims(x), axis_of(op, x, axis)));
   });
@@ -102,9 +102,9 @@ void bind_rows(py::module_& m) {
     return tuple(shape_cat(op, d.data(), int(d.size()), shapes.empty() ? 0 : axis_of(op, shapes[0], axis)));
   });
   m.def("pad", &with_list<shape_pad>);
-  m.def("conv2d", &with_attr<7, shape_conv2d>);
-  m.def("conv2d_input", &with_attr<9, shape_conv2d_input>);
-  m.def("conv2d_weight", &with_attr<9, shape_conv2d_weight>);
+  m.def("conv2d", &with_attr<8, shape_conv2d>);
+  m.def("conv2d_input", &with_attr<10, shape_conv2d_input>);
+  m.def("conv2d_weight", &with_attr<10, shape_conv2d_weight>);
   m.def("pool2d", &with_attr<9, shape_pool2d>);
   m.def("adaptive_pool2d", &with_attr<2, shape_adaptive_pool2d>);
 }

@@ -14,4 +14,15 @@ inline bool set_grad_enabled(bool on) {
   return was;
 }
 
+// Results a way of the largest Winograd tile that convolutions may have (the attribute `tile` of ops/table.py).
+inline int& conv_tile() {
+  static thread_local int tile = 2;
+  return tile;
+}
+inline int set_conv_tile(int tile) {
+  const int was = conv_tile();
+  conv_tile() = tile;
+  return was;
+}
+
 }  // namespace nl

@@ -207,9 +207,10 @@ int conv2d(const Call& call) {
   if (sums_of_nothing(call)) return kOk;
   const View &weight = call.in[1], &out = call.out[0];
   if (geometry(call.in[0], weight, out, call.attr).depthwise() && conv2d_depthwise(call)) return kOk;
-  if (is_winograd(out.dtype, weight.shape[1], weight.shape[0] / call.attr[6], out.shape[2], out.shape[3],
-                  weight.shape + 2, call.attr)) {
-    conv2d_winograd(call);
+  const int tile = winograd_tile(out.dtype, weight.shape[1], weight.shape[0] / call.attr[6], out.shape[2], out.shape[3],
+                                 weight.shape + 2, call.attr);
+  if (tile > 1) {
+    conv2d_winograd(call, tile);
   } else if (!conv2d_direct(call)) {
     out.dtype == DType::f32 ? Forward<float>(call).run() : Forward<double>(call).run();
   }
@@ -220,9 +221,10 @@ int conv2d_input(const Call& call) {
   if (sums_of_nothing(call)) return kOk;
   const View &weight = call.in[1], &out = call.out[0];
   if (geometry(out, weight, call.in[0], call.attr).depthwise() && conv2d_depthwise_input(call)) return kOk;
-  if (is_winograd_input(out.dtype, weight.shape[0] / call.attr[6], weight.shape[1], out.shape[2], out.shape[3],
-                        weight.shape + 2, call.attr)) {
-    conv2d_winograd_input(call);
+  const int tile = winograd_tile_input(out.dtype, weight.shape[0] / call.attr[6], weight.shape[1], out.shape[2],
+                                       out.shape[3], weight.shape + 2, call.attr);
+  if (tile > 1) {
+    conv2d_winograd_input(call, tile);
   } else if (!conv2d_direct_input(call)) {
     out.dtype == DType::f32 ? InputGradient<float>(call).run() : InputGradient<double>(call).run();
   }

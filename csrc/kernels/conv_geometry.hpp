@@ -83,7 +83,8 @@ inline Axis padded_maps(const Axis& axis) {
   return {axis.output, 1, before + (axis.input - 1 + axis.pad) / axis.stride + 1, 1, before, 1};
 }
 
-// The attributes of the three rows: stride, padding, dilation of y and x, groups, then two extents of the output.
+// The attributes of the three rows: stride, padding, dilation of y and x, groups, the largest Winograd tile, then two
+// extents of the output.
 struct Geometry {
   int64_t images, channels, outputs, groups;
   Axis y, x;

@@ -173,8 +173,8 @@ int conv2d_weight(const Call& call) {
   const View &maps = call.in[1], &out = call.out[0];
   if (geometry(call.in[0], out, maps, call.attr).depthwise()) {
     conv2d_depthwise_weight(call);
-  } else if (is_winograd_weight(out.dtype, out.shape[1], out.shape[0] / call.attr[6], maps.shape[2], maps.shape[3],
-                                out.shape + 2, call.attr)) {
+  } else if (winograd_tile_weight(out.dtype, out.shape[1], out.shape[0] / call.attr[6], maps.shape[2], maps.shape[3],
+                                  out.shape + 2, call.attr) > 1) {
     conv2d_winograd_weight(call);
   } else {
     out.dtype == DType::f32 ? weight_gradient<float>(call) : weight_gradient<double>(call);

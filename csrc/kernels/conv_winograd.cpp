@@ -1,5 +1,6 @@
 // conv_winograd.cpp: 3x3 convolutions and their gradients by the input by Winograd's transforms: a tile of 2x2 results
-// in 16 products a channel instead of 36, or in 25 at stride 2, where tiles of the gradient have 4x4.
+// in 16 products a channel instead of 36, or in 25 at stride 2, where tiles of the gradient have 4x4; where larger
+// tiles are asked for, 4x4 results in 36 instead of 144.
 //
 // Weights are transformed once, U = G g Gt, the inputs tile by tile, V = Bt d B. Each element of a tile is then a
 // matrix product over the channels of its own, M = V U, and a tile of results is At M A. A block of tiles goes through
@@ -16,10 +17,10 @@ namespace {
 using V = Simd<float>::V;
 constexpr int W = kWidth<float>;
 constexpr int kTaps = 9;
-constexpr int kLines = kPackedRows<float>;             // tiles in a panel of V, with what fills its vectors
-constexpr int kOutputs = kTileColumns<float>;          // in a panel of U
-constexpr int64_t kBlockBytes = 512 << 10;             // of V: half of a 1 MiB L2
-constexpr int64_t kFewestPanels = 4, kMostPanels = 8;  // in a block: it reads all of U, and M is 2 KiB a tile
+constexpr int kLines = kPackedRows<float>;     // tiles in a panel of V, with what fills its vectors
+constexpr int kOutputs = kTileColumns<float>;  // in a panel of U
+constexpr int64_t kBlockBytes = 512 << 10;     // of V: half of a 1 MiB L2
+constexpr int64_t kMostPanels = 8;             // in a block: M is 2 KiB a tile
 
 // ---- weights ------------------------------------------------------------------------------------------------------
 
@@ -90,6 +91,7 @@ struct Convolution {
 template <class F>
 struct Block {
   static constexpr int kElements = TransformedWeights<F>::kElements, kResults = F::kResults;
+  static constexpr int64_t kFewestPanels = kElements > 25 ? 2 : 4;  // it reads all of U; V of more leaves L2 too far
   const Convolution<F>& conv;
   int64_t group;
   int64_t first, stop, panels;  // tiles, and the panels that they make
@@ -178,10 +180,10 @@ struct Block {
     for (int t = 0; t < W / kResults; t++) {
       const float* from = m + min_of(t, tiles - 1) * kOutputs;
       V along[kResults][F::kSide];
-#pragma GCC unroll 5
+#pragma GCC unroll 6
       for (int i = 0; i < F::kSide; i++) {
         V row[F::kSide], results[kResults];
-#pragma GCC unroll 5
+#pragma GCC unroll 6
         for (int j = 0; j < F::kSide; j++) row[j] = load<V>(from + (F::kSide * i + j) * product_size());
         F::collect(row, results);
 #pragma GCC unroll 4
@@ -298,19 +300,19 @@ class Inputs {
     const int64_t size = block.element_size(), step = pitch;
     for (int64_t t = 0; t < count; t += W, from += F::kStep * W, to += W) {
       V along[F::kInputs][F::kSide];
-#pragma GCC unroll 5
+#pragma GCC unroll 6
       for (int i = 0; i < F::kInputs; i++) {
         V x[F::kInputs];
         F::columns(from + i * step, x);
         F::spread(x, along[i]);
       }
-#pragma GCC unroll 5
+#pragma GCC unroll 6
       for (int j = 0; j < F::kSide; j++) {
         V x[F::kInputs], down[F::kSide];
-#pragma GCC unroll 5
+#pragma GCC unroll 6
         for (int i = 0; i < F::kInputs; i++) x[i] = along[i][j];
         F::spread(x, down);
-#pragma GCC unroll 5
+#pragma GCC unroll 6
         for (int i = 0; i < F::kSide; i++) store(to + (F::kSide * i + j) * size, down[i]);
       }
     }
@@ -330,7 +332,7 @@ void Convolution<F>::run() const {
   const int64_t total = tiles(), all = row_panels(total), threads = nl_num_threads();
   if (total == 0) return;
   const int64_t fitting = kBlockBytes / Block<F>::bytes(*this, 1);
-  const int64_t most = max_of(kFewestPanels, min_of(fitting, kMostPanels));
+  const int64_t most = max_of(Block<F>::kFewestPanels, min_of(fitting, kMostPanels));
   int64_t blocks = ceil_div(all, most);
   if (blocks > 1) blocks = min_of(all, ceil_div(blocks, threads) * threads);
   const int64_t count = weights.groups * blocks, size = Block<F>::bytes(*this, ceil_div(all, blocks));
@@ -389,9 +391,13 @@ void input_gradient(const Call& call) {
 
 }  // namespace
 
-void conv2d_winograd(const Call& call) { call.attr[0] == 1 ? forward<Stride1>(call) : forward<Stride2>(call); }
+void conv2d_winograd(const Call& call, int tile) {
+  if (tile == LargeTiles::kResults) return forward<LargeTiles>(call);
+  call.attr[0] == 1 ? forward<Stride1>(call) : forward<Stride2>(call);
+}
 
-void conv2d_winograd_input(const Call& call) {
+void conv2d_winograd_input(const Call& call, int tile) {
+  if (tile == LargeTiles::kResults) return input_gradient<LargeTiles>(call);
   call.attr[0] == 1 ? input_gradient<Stride1>(call) : input_gradient<Gradient2>(call);
 }
 

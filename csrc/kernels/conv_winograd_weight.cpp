@@ -109,8 +109,30 @@ struct Side {
   }
 };
 
-using Row = Transforms::Row;
-using Term = Transforms::Term;
+// How one row of a transformed tile comes from the rows of the tile: from row `first`, with or without `second`.
+enum class Term { only, sum, difference };
+struct Row {
+  Term term;
+  int first, second;
+
+  friend constexpr Row operator+(Row a, Row b) { return {Term::sum, a.first, b.first}; }
+  friend constexpr Row operator-(Row a, Row b) { return {Term::difference, a.first, b.first}; }
+};
+
+// Of the inputs, and of the maps.
+template <class F>
+constexpr Row input_row(int i) {
+  Row rows[F::kInputs] = {}, elements[F::kSide] = {};
+  for (int j = 0; j < F::kInputs; j++) rows[j] = {Term::only, j, j};
+  F::spread(rows, elements);
+  return elements[i];
+}
+template <class F>
+constexpr Row map_row(int i) {
+  Row elements[F::kSide] = {};
+  F::spread_maps(Row{Term::only, 0, 0}, Row{Term::only, 1, 1}, elements);
+  return elements[i];
+}
 
 template <Term kTerm>
 NL_FN V combined(const float* first, const float* second) {
@@ -402,10 +424,10 @@ struct WeightGradient {
   // ---- row `row` of the elements of the tiles [k, stop), vector `n` of all groups ----
 
   void pack_images(int64_t n, int64_t row, int64_t k, int64_t stop, const Packed& to) const {
-    pack(images, inputs_spread<F>(F::input_row(row).term), F::input_row(row), n, k, stop, to);
+    pack(images, inputs_spread<F>(input_row<F>(row).term), input_row<F>(row), n, k, stop, to);
   }
   void pack_maps(int64_t n, int64_t row, int64_t k, int64_t stop, const Packed& to) const {
-    pack(maps, maps_spread<F>(F::map_row(row).term), F::map_row(row), n, k, stop, to);
+    pack(maps, maps_spread<F>(map_row<F>(row).term), map_row<F>(row), n, k, stop, to);
   }
 
   void pack(const Side& side, Spread spread, Row row, int64_t n, int64_t k, int64_t stop, const Packed& to) const {

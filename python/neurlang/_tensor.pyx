@@ -105,10 +105,11 @@ nl_bind_into(<PyObject*>F)
 # What the package calls here and users do not.
 INTERNAL = {
     "Block", "Cut", "Frozen", "Geometry", "Library", "Likeness", "Loan", "Node", "Permutation", "Program",
-    "ProgramHandle", "Reshaping", "Stale", "TapeRecorder", "adopt_row", "drawn", "fma_f32", "fma_f64", "freeze_tape",
-    "index_get", "index_put_", "is_tensor_public", "leaves", "load_library", "native_address", "next_draw",
-    "python_node", "rebuild", "set_hooks", "simd_header", "sum_to", "take_gradient", "tensor_max", "tensor_min",
-    "tensor_numel", "tensor_pow", "tensor_round", "undo_expansion", "use_blas", "user_line", "with_leaves",
+    "ProgramHandle", "Reshaping", "Stale", "TapeRecorder", "adopt_row", "conv_tile", "drawn", "fma_f32",
+    "fma_f64", "freeze_tape", "index_get", "index_put_", "is_tensor_public", "leaves", "load_library",
+    "native_address", "next_draw", "python_node", "rebuild", "set_conv_tile", "set_hooks", "simd_header",
+    "sum_to", "take_gradient", "tensor_max", "tensor_min", "tensor_numel", "tensor_pow", "tensor_round",
+    "undo_expansion", "use_blas", "user_line", "with_leaves",
 }
 # What `from neurlang._tensor import *` means: the functions and types of this file, without its imports.
 F.__all__ = [name for name, value in vars(F).items()

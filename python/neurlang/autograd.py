@@ -12,6 +12,7 @@ import numpy as np
 from . import _tensor as F
 from ._tensor import Node, Tensor, is_grad_enabled, python_node
 from .errors import DTypeError
+from .switch import Switch
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
 Edge = Any  # where a gradient flows: None, a Node, or a leaf Tensor
@@ -21,7 +22,7 @@ Roots = list[tuple[Edge, int, Tensor]]  # edges, the number of the node's output
 # ---- switches ----
 
 
-class set_grad_enabled:
+class set_grad_enabled(Switch):
     """Turns the recording of gradients on or off for this thread: from now on, or for a `with` block.
 
     >>> x = neurlang.ones(2, requires_grad=True)
@@ -30,16 +31,10 @@ class set_grad_enabled:
     False
     """
 
+    _exchange = staticmethod(F.set_grad_enabled)
+
     def __init__(self, mode: bool) -> None:
-        self.mode = mode
-        self.before = [F.set_grad_enabled(mode)]
-
-    def __enter__(self) -> None:
-        if not self.before:
-            self.before.append(F.set_grad_enabled(self.mode))
-
-    def __exit__(self, *error: object) -> None:
-        F.set_grad_enabled(self.before.pop())
+        super().__init__(mode)
 
 
 class _Mode:

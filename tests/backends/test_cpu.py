@@ -122,7 +122,7 @@ def test_convolutions_take_epilogues(rng: np.random.Generator) -> None:
     t = Tape()
     x, w, bias = t.leaf("f32", (2, 4, 9, 8)), t.leaf("f32", (6, 2, 3, 3)), t.leaf("f32", (6, 1, 1))
     y = t.fresh("f32", (2, 6, 5, 4))
-    t.write("conv2d", [x, w], [y], [2, 2, 1, 1, 1, 1, 2])
+    t.write("conv2d", [x, w], [y], [2, 2, 1, 1, 1, 1, 2, 2])
     t.keep(t.map("relu", t.map("add", y, bias)))
     assert len(check(t, rng)) == 1
 

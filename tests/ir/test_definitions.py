@@ -112,10 +112,11 @@ def test_extrema_order_zeros_and_propagate_nan() -> None:
 
 
 @pytest.mark.parametrize(
-    "geometry", [(1, 1, 0, 0, 1, 1, 1), (2, 1, 1, 2, 1, 2, 1), (1, 2, 1, 1, 2, 1, 2), (3, 3, 1, 1, 1, 1, 2)]
+    "geometry",
+    [(1, 1, 0, 0, 1, 1, 1, 2), (2, 1, 1, 2, 1, 2, 1, 2), (1, 2, 1, 1, 2, 1, 2, 2), (3, 3, 1, 1, 1, 1, 2, 2)],
 )
 def test_convolutions_agree_with_sums_of_products(rng: np.random.Generator, geometry: tuple[int, ...]) -> None:
-    groups = geometry[-1]
+    groups = geometry[6]
     x, w = rng.standard_normal((2, 2 * groups, 7, 8)), rng.standard_normal((3 * groups, 2, 3, 2))
     y = definitions.conv2d(x, w, geometry, FMA)
     expected = _conv(x, w, geometry)
@@ -131,7 +132,7 @@ def test_convolutions_agree_with_sums_of_products(rng: np.random.Generator, geom
 
 
 def _conv(x: np.ndarray, w: np.ndarray, geometry: tuple[int, ...]) -> np.ndarray:
-    sh, sw, ph, pw, dh, dw, groups = geometry
+    sh, sw, ph, pw, dh, dw, groups, _ = geometry
     n, o = x.shape[0], w.shape[0]
     oh = (x.shape[2] + 2 * ph - dh * (w.shape[2] - 1) - 1) // sh + 1
     ow = (x.shape[3] + 2 * pw - dw * (w.shape[3] - 1) - 1) // sw + 1

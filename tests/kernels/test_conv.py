@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from bounds import assert_close
+from bounds import LARGE_TILES_GAIN, LARGE_TILES_GROWTH, assert_close
 
 import neurlang as nl
 from neurlang import _tensor
 from neurlang.ir import definitions
-from neurlang.ops.shapes import is_winograd, is_winograd_input, is_winograd_weight
+from neurlang.ops.shapes import winograd_tile, winograd_tile_input, winograd_tile_weight
 
 from .contraction import Array, assert_same_bits, dot, fma, normal, tensor
 from .reduction import on_all_threads
@@ -32,6 +32,7 @@ class Geometry:
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    tile: int = 2  # the largest of Winograd's that is allowed
 
     @property
     def maps(self) -> tuple[int, int, int, int]:
@@ -45,7 +46,7 @@ class Geometry:
 
     @property
     def attributes(self) -> tuple[int, ...]:
-        return *self.stride, *self.padding, *self.dilation, self.groups
+        return *self.stride, *self.padding, *self.dilation, self.groups, self.tile
 
 
 def padded(g: Geometry, x: Array) -> Array:
@@ -66,8 +67,9 @@ def group_slice(g: Geometry, channels: int, group: int) -> slice:
 
 def forward(g: Geometry, x: Array, w: Array) -> Array:
     """k runs over kernel row, kernel column, channel of the group."""
-    if is_winograd(x.dtype.name, w.shape[1], g.outputs // g.groups, *g.maps[2:], g.kernel, g.attributes):
-        return winograd(x, w, f"stride {g.stride[0]}", g.padding, g.groups, g.maps[2:])
+    tile = winograd_tile(x.dtype.name, w.shape[1], g.outputs // g.groups, *g.maps[2:], g.kernel, g.attributes)
+    if tile > 1:
+        return winograd(x, w, "large" if tile == 4 else f"stride {g.stride[0]}", g.padding, g.groups, g.maps[2:])
     x, out = padded(g, x), np.empty(g.maps, x.dtype)
     for group in range(g.groups):
         inputs, outputs = group_slice(g, x.shape[1], group), group_slice(g, g.outputs, group)
@@ -82,11 +84,15 @@ def forward(g: Geometry, x: Array, w: Array) -> Array:
 
 def input_gradient(g: Geometry, maps: Array, w: Array) -> Array:
     """At each position k runs over the taps that meet a window there, then output channels; maps are zero outside."""
-    if is_winograd_input(maps.dtype.name, g.outputs // g.groups, w.shape[1], *g.images[2:], g.kernel, g.attributes):
+    tile = winograd_tile_input(
+        maps.dtype.name, g.outputs // g.groups, w.shape[1], *g.images[2:], g.kernel, g.attributes
+    )
+    if tile > 1:
         turned = np.flip(w, (2, 3)).reshape(g.groups, -1, *w.shape[1:]).swapaxes(1, 2).reshape(g.images[1], -1, 3, 3)
         if g.stride == (2, 2):
             return winograd(maps, turned, "gradient, stride 2", (0, 0), g.groups, g.images[2:])
-        return winograd(maps, turned, "stride 1", (2 - g.padding[0], 2 - g.padding[1]), g.groups, g.images[2:])
+        form = "large" if tile == 4 else "stride 1"
+        return winograd(maps, turned, form, (2 - g.padding[0], 2 - g.padding[1]), g.groups, g.images[2:])
     out = np.empty(g.images, maps.dtype)
     for y, x in np.ndindex(g.images[2:]):
         taps = []
@@ -110,9 +116,39 @@ def _pixel(maps: Array, i: int, j: int) -> Array:
     return maps[:, :, i, j] if inside else np.zeros(maps.shape[:2], maps.dtype)
 
 
-# Winograd's transforms of inputs, weights and elements, term by term in the order of their additions; the inputs from
-# one tile to the next, and that a tile sees, and its results.
+def large_inputs(x: Array) -> list[Array]:
+    """Of the points 0, ±2/3, ±3/2 and infinity."""
+    near = [plus(-9 / 4, x[i], x[i + 2]) for i in (2, 1)]
+    far = [plus(-4 / 9, x[i], x[i + 2]) for i in (2, 1)]
+    ends = [plus(-97 / 36, x[i + 2], x[i] + x[i + 4]) for i in (0, 1)]
+    pairs = [plus(sign * p, odds, evens) for p, (evens, odds) in ((2 / 3, near), (3 / 2, far)) for sign in (1, -1)]
+    return [ends[0], *pairs, ends[1]]
+
+
+def large_weights(g: Array) -> list[Array]:
+    near, far = (plus(3 / 2, g[i], np.float32(2 / 3) * g[2 - i]) for i in (0, 2))
+    scale = np.float32(18 / 65)
+    return [g[0], (near + g[1]) * -scale, (near - g[1]) * -scale, (far + g[1]) * scale, (far - g[1]) * scale, g[2]]
+
+
+def large_elements(m: Array) -> list[Array]:
+    near, far, near_odds, far_odds = m[1] + m[2], m[3] + m[4], m[1] - m[2], m[3] - m[4]
+    return [
+        plus(2 / 3, far, plus(3 / 2, near, m[0])),
+        near_odds + far_odds,
+        plus(3 / 2, far, np.float32(2 / 3) * near),
+        plus(9 / 4, far_odds, plus(4 / 9, near_odds, m[5])),
+    ]
+
+
+def plus(factor: float, x: Array, y: Array) -> Array:
+    return fma(x.dtype.type(factor), x, y)
+
+
+# Winograd's transforms of inputs, weights and elements, term by term in the order of their additions, or as functions;
+# the inputs from one tile to the next, and that a tile sees, and its results.
 TRANSFORMS = {
+    "large": (large_inputs, large_weights, large_elements, 4, 6, 4),
     "stride 1": ("+0-2 +1+2 +2-1 +1-3", "+0 +0+2+1 +0+2-1 +2", "+0+1+2 +1-2-3", 2, 4, 2),
     "stride 2": ("+0-2 +2 +2-4 +1 +3", "+0 +0+2 +2 +1 +1", "+0+1+3 +1-2+4", 4, 5, 2),
     "gradient, stride 2": ("+0-1 +1 +2-1 +0 +1", "+0 +0+2 +2 +1 +1", "+3 +0+1 +4 +1+2", 2, 3, 4),
@@ -120,10 +156,12 @@ TRANSFORMS = {
 HALVED = ("+0+2+1", "+0+2-1")
 
 
-def transformed(terms: str, grid: Array) -> Array:
+def transformed(terms: str | Callable[[Array], list[Array]], grid: Array) -> Array:
     """Along the rows of the last two axes, then down the columns."""
     for axis in (-1, -2):
-        grid = np.stack([combined(term, np.moveaxis(grid, axis, 0)) for term in terms.split()], axis)
+        numbers = np.moveaxis(grid, axis, 0)
+        of_row = terms(numbers) if callable(terms) else [combined(term, numbers) for term in terms.split()]
+        grid = np.stack(of_row, axis)
     return grid
 
 
@@ -185,7 +223,7 @@ def winograd_weight(g: Geometry, x: Array, maps: Array) -> Array:
 
 def weight_gradient(g: Geometry, x: Array, maps: Array) -> Array:
     """k runs over image, output row, output column."""
-    if is_winograd_weight(x.dtype.name, g.weight[1], g.outputs // g.groups, *g.maps[2:], g.kernel, g.attributes):
+    if winograd_tile_weight(x.dtype.name, g.weight[1], g.outputs // g.groups, *g.maps[2:], g.kernel, g.attributes) > 1:
         return winograd_weight(g, x, maps)
     x, out = padded(g, x), np.empty(g.weight, x.dtype)
     for v, u in np.ndindex(g.kernel):
@@ -290,6 +328,12 @@ GEOMETRIES = {
     "Winograd, stride 2, groups": Geometry((1, 64, 26, 72), 80, (3, 3), (2, 2), (1, 1), groups=2),
     "Winograd, blocks of tiles": Geometry((3, 16, 34, 26), 29, (3, 3), padding=(1, 2)),
     "Winograd, stride 2, blocks of tiles": Geometry((2, 34, 55, 43), 32, (3, 3), (2, 2), (1, 1)),
+    "Winograd, large tiles": Geometry((1, 64, 12, 14), 96, (3, 3), padding=(1, 1), tile=4),
+    "Winograd, large tiles, odd maps": Geometry((5, 33, 15, 13), 47, (3, 3), padding=(1, 1), tile=4),
+    "Winograd, large tiles, several blocks of k": Geometry((2, 270, 11, 12), 34, (3, 3), padding=(1, 1), tile=4),
+    "Winograd, large tiles, a long row": Geometry((1, 32, 4, 290), 32, (3, 3), padding=(1, 2), tile=4),
+    "Winograd, large tiles in groups": Geometry((2, 96, 12, 15), 128, (3, 3), padding=(2, 0), groups=2, tile=4),
+    "sums of products": Geometry((1, 64, 12, 14), 96, (3, 3), padding=(1, 1), tile=1),
     "padding beyond the image": Geometry((1, 3, 3, 2), 4, (2, 3), (1, 2), (6, 7)),
 }
 
@@ -312,6 +356,14 @@ def test_the_interpreter_agrees(rng: np.random.Generator, name: str) -> None:
         assert_same_bits(got.numpy(), definitions.conv2d_weight(x, maps, (*g.attributes, *g.kernel), fma))
 
 
+@pytest.mark.parametrize("name", [name for name in GEOMETRIES if "large tiles" in name])
+def test_large_tiles_are_large(name: str) -> None:
+    g = GEOMETRIES[name]
+    channels, outputs = g.weight[1], g.outputs // g.groups
+    assert winograd_tile("float32", channels, outputs, *g.maps[2:], g.kernel, g.attributes) == 4
+    assert winograd_tile_input("float32", outputs, channels, *g.images[2:], g.kernel, g.attributes) == 4
+
+
 @pytest.mark.parametrize("name", ["Winograd", "Winograd, stride 2"])
 def test_winograds_error(rng: np.random.Generator, name: str) -> None:
     """Against float64, whose bits are those of sums of products."""
@@ -329,6 +381,35 @@ def test_winograds_error(rng: np.random.Generator, name: str) -> None:
         assert_close(row(*map(tensor, (x, w, maps))).numpy(), exact, "winograd", n=int(n), scale=size.max())
 
 
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
+@pytest.mark.parametrize("name", ["Winograd, large tiles", "Winograd, large tiles, several blocks of k"])
+def test_the_error_of_large_tiles(rng: np.random.Generator, name: str, scale: float) -> None:
+    """Against float64: within the bound that the norms of the transforms give, and as large as the points promise."""
+    g = GEOMETRIES[name]
+    x, w, maps = (rng.standard_normal(shape).astype(np.float32) for shape in (g.images, g.weight, g.maps))
+    small = (*g.attributes[:-1], 2)
+    x, maps = x * np.float32(scale), maps * np.float32(scale)
+    rows = [
+        (x, 1, lambda x, w, attributes: _tensor._conv2d(x, w, *attributes)),
+        (maps, 0, lambda maps, w, attributes: _tensor._conv2d_input(maps, w, *attributes, *g.images[2:])),
+    ]
+    for inputs, axis, row in rows:
+        exact = row(tensor(inputs.astype(np.float64)), tensor(w.astype(np.float64)), g.attributes).numpy()
+        got, other = (row(tensor(inputs), tensor(w), attributes).numpy() for attributes in (g.attributes, small))
+        size = abs(inputs).max() * abs(w).sum((axis, 2, 3)).max()
+        assert_close(got, exact, "winograd of 4x4 tiles", n=w.shape[axis], scale=size)
+        errors = [np.sqrt(np.mean((y - exact) ** 2)) for y in (got, other)]
+        assert 2 * errors[1] < errors[0] < LARGE_TILES_GROWTH * errors[1]
+
+
+def test_the_norms_of_large_tiles() -> None:
+    """The largest gain of 1-D transforms: over results k and taps r, the sum of |A_ki| |B_i| |G_ir| over elements i."""
+    of_inputs, of_weights, of_elements, *_ = TRANSFORMS["large"]
+    inputs, weights, elements = (np.array(f(np.eye(n))) for f, n in ((of_inputs, 6), (of_weights, 3), (of_elements, 6)))
+    gains = abs(elements) @ (abs(inputs).sum(1)[:, None] * abs(weights))
+    assert gains.max() ** 2 == pytest.approx(LARGE_TILES_GAIN, rel=1e-3)
+
+
 def test_infinities_stay_in_their_tiles(rng: np.random.Generator) -> None:
     g = GEOMETRIES["Winograd"]
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in (g.images, g.weight))
@@ -343,7 +424,7 @@ def test_infinities_stay_in_their_tiles(rng: np.random.Generator) -> None:
 def test_what_no_window_sees_has_no_gradient(rng: np.random.Generator) -> None:
     g = Geometry((1, 32, 32, 32), 32, (3, 3), (2, 2))  # maps of 15 x 15: the last row and column are not seen
     x, maps = (rng.standard_normal(shape).astype(np.float32) for shape in (g.images, g.maps))
-    assert is_winograd_weight("float32", 32, 32, 15, 15, g.kernel, g.attributes)
+    assert winograd_tile_weight("float32", 32, 32, 15, 15, g.kernel, g.attributes) == 2
     want = _tensor._conv2d_weight(tensor(x), tensor(maps), *g.attributes, *g.kernel).numpy()
     x[:, :, 31:], x[..., 31:] = np.inf, np.nan
     assert_same_bits(_tensor._conv2d_weight(tensor(x), tensor(maps), *g.attributes, *g.kernel).numpy(), want)

@@ -340,7 +340,7 @@ def conv_case(rng: np.random.Generator, dtype: Any) -> tuple[list[np.ndarray], d
 
 
 def attrs_of(options: dict[str, Any]) -> tuple[int, ...]:
-    return (*options["stride"], *options["padding"], *options["dilation"], options["groups"])
+    return (*options["stride"], *options["padding"], *options["dilation"], options["groups"], 2)
 
 
 def near(got: nl.Tensor, expected: np.ndarray, scale: float = 64) -> None:

@@ -241,9 +241,9 @@ def test_convolution_references_against_torch(rng: np.random.Generator, torch: A
         g = rng.standard_normal(tuple(y.shape))
         gx, gw = (v.numpy() for v in torch.autograd.grad(y, (x, w), torch.from_numpy(g)))
         a, b = x.detach().numpy(), w.detach().numpy()
-        np.testing.assert_allclose(ROWS["conv2d"].numpy(np, a, b, *sizes, groups), y.detach().numpy(), atol=1e-12)
-        np.testing.assert_allclose(ROWS["conv2d_input"].numpy(np, g, b, *sizes, groups, 7, 8), gx, atol=1e-12)
-        np.testing.assert_allclose(ROWS["conv2d_weight"].numpy(np, a, g, *sizes, groups, kh, kw), gw, atol=1e-12)
+        np.testing.assert_allclose(ROWS["conv2d"].numpy(np, a, b, *sizes, groups, 2), y.detach().numpy(), atol=1e-12)
+        np.testing.assert_allclose(ROWS["conv2d_input"].numpy(np, g, b, *sizes, groups, 2, 7, 8), gx, atol=1e-12)
+        np.testing.assert_allclose(ROWS["conv2d_weight"].numpy(np, a, g, *sizes, groups, 2, kh, kw), gw, atol=1e-12)
 
 
 def test_pool_references_against_torch(rng: np.random.Generator, torch: Any) -> None:

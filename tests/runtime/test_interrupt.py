@@ -51,6 +51,10 @@ WORK = {
     "softmax": "x = nl.rand(4096, 4096)\nwork = lambda: nl.softmax(x, 1)",
     "conv2d": "x, w = nl.rand(32, 64, 56, 56), nl.rand(64, 64, 3, 3)\nwork = lambda: nl.conv2d(x, w, padding=1)",
     "conv2d of one image": "x, w = nl.rand(1, 64, 300, 300), nl.rand(64, 64, 3, 3)\nwork = lambda: nl.conv2d(x, w)",
+    "conv2d in large tiles": (
+        "x, w = nl.rand(32, 64, 56, 56), nl.rand(64, 64, 3, 3)\nnl.set_conv_precision('medium')\n"
+        "work = lambda: nl.conv2d(x, w, padding=1)"
+    ),
     "sort of one row": "x = nl.rand(1 << 23)\nwork = lambda: nl.sort(x)",
     "scan of one row": "x = nl.rand(1 << 25)\nwork = lambda: nl.logcumsumexp(x, 0)",
     "median": "x = nl.rand(1 << 22, 4)\nwork = lambda: nl.median(x, 0)",

@@ -116,11 +116,17 @@ def test_frozen_program_keeps_its_results_apart() -> None:
     assert [bits(r.numpy()) for r in results] == [bits((data(4, seed=seed) * 2.0).numpy()) for seed in range(3)]
 
 
+def less_exact(x: nl.Tensor, w: nl.Tensor) -> nl.Tensor:
+    with nl.set_conv_precision("medium"):
+        return nl.conv2d(x, w)
+
+
 # Layers, the shapes of an input and of weights, and whether a program keeps them packed.
 WEIGHTS: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...], bool]] = {
     "conv 1x1": (lambda x, w: nl.conv2d(x, w), (1, 5, 9, 9), (40, 5, 1, 1), True),
     "conv 3x3": (lambda x, w: nl.conv2d(x, w), (1, 5, 9, 9), (40, 5, 3, 3), True),
     "Winograd": (lambda x, w: nl.conv2d(x, w), (1, 32, 18, 18), (40, 32, 3, 3), True),
+    "Winograd, large tiles": (lambda x, w: less_exact(x, w), (1, 32, 18, 18), (40, 32, 3, 3), True),
     "product": (lambda x, w: x @ w, (3, 70, 500), (500, 90), True),
     "product of columns": (lambda x, w: x @ w, (70, 30), (30, 33), False),
     "linear": (lambda x, w: nl.linear(x, w), (40, 300), (70, 300), True),

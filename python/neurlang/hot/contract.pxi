@@ -173,8 +173,24 @@ def dot(input, tensor):
 
 # ---- convolutions ----
 
+cdef extern from "eager/mode.hpp" namespace "nl":
+    int largest_tile "nl::conv_tile"()
+    int switch_tile "nl::set_conv_tile"(int)
+
+
+def conv_tile():
+    """Results a way of the largest Winograd tile of convolutions that this thread calls."""
+    return largest_tile()
+
+
+def set_conv_tile(int tile):
+    """Sets it from now on; returns what it was."""
+    return switch_tile(tile)
+
+
 cdef tuple conv_attrs(object stride, object padding, object dilation, object groups):
-    return pair(stride, "stride") + pair(padding, "padding") + pair(dilation, "dilation") + (clip_index(groups),)
+    return (pair(stride, "stride") + pair(padding, "padding") + pair(dilation, "dilation")
+            + (clip_index(groups), largest_tile()))
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -188,18 +204,22 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     [[1.0, 2.0, 2.0, 1.0], [2.0, 4.0, 4.0, 2.0], [2.0, 4.0, 4.0, 2.0], [1.0, 2.0, 2.0, 1.0]]
     """
     cdef Tensor x, w, out
-    cdef int64_t attr[MAX_ATTRS]
-    cdef Dims shape
     x, w = same_float("conv2d", (input, weight))
     if x.d.rank == 3:
         return conv2d(x.unsqueeze(0), w, bias, stride, padding, dilation, groups).squeeze(0)
     if isinstance(padding, str):
         x, padding = named_padding(padding, x, w, pair(stride, "stride"), pair(dilation, "dilation"))
-    attrs = conv_attrs(stride, padding, dilation, groups)
+    out = correlation(x, w, conv_attrs(stride, padding, dilation, groups))
+    return out if bias is None else map2(ADD_OP, out, channel_bias("conv2d", bias, w.d.shape[0]))
+
+
+cdef Tensor correlation(Tensor x, Tensor w, tuple attrs):
+    """The row itself."""
+    cdef int64_t attr[MAX_ATTRS]
+    cdef Dims shape
     attributes(attrs, attr)
     shape = shape_conv2d("conv2d", dims_of(&x.d), dims_of(&w.d), attr)
-    out = call(OP["conv2d"], (x, w), shape, dtype_id(x.d.dtype), attrs, MUCH_WORK)
-    return out if bias is None else map2(ADD_OP, out, channel_bias("conv2d", bias, w.d.shape[0]))
+    return call(OP["conv2d"], (x, w), shape, dtype_id(x.d.dtype), attrs, MUCH_WORK)
 
 
 cdef tuple named_padding(str padding, Tensor x, Tensor w, tuple stride, tuple dilation):
@@ -256,8 +276,9 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
 
 # ---- rows by their own names, attributes flat: what gradient rules call ----
 
-def _conv2d(x, w, sh, sw, ph, pw, dh, dw, groups):
-    return conv2d(x, w, None, (sh, sw), (ph, pw), (dh, dw), groups)
+def _conv2d(x, w, *attrs):
+    same_float("conv2d", (x, w))
+    return correlation(x, w, attrs)
 
 
 def _conv2d_input(g, w, *attrs):

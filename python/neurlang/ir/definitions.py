@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..ops.shapes import is_winograd, is_winograd_input, is_winograd_weight
+from ..ops.shapes import winograd_tile, winograd_tile_input, winograd_tile_weight
 from .kernel import BLOCK, LANES
 
 Array = Any
@@ -168,12 +168,14 @@ def matmul(a: Array, b: Array, attrs: Sequence[int], fma: Fma) -> Array:
 
 def conv2d(x: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
     """k runs over kh, kw, channel within the group; padding contributes zeros. Some shapes are Winograd's."""
-    sh, sw, ph, pw, dh, dw, groups = attrs
+    sh, sw, ph, pw, dh, dw, groups, _ = attrs
     n, _, height, width = x.shape
     o, c, kh, kw = w.shape
     oh, ow = (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
-    if is_winograd(x.dtype.name, c, o // groups, oh, ow, (kh, kw), attrs):
-        return winograd(x, w, _FORMS[sh], (ph, pw), (oh, ow), groups, fma)
+    tile = winograd_tile(x.dtype.name, c, o // groups, oh, ow, (kh, kw), attrs)
+    if tile > 1:
+        form = _FORMS[sh] if tile == 2 else _large_form(fma)
+        return winograd(x, w, form, (ph, pw), (oh, ow), groups, fma)
     padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))).reshape(n, groups, c, height + 2 * ph, width + 2 * pw)
     kernels = w.reshape(groups, o // groups, c, kh, kw)
 
@@ -192,11 +194,13 @@ def conv2d_input(g: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
 
     A shape of Winograd's class is a convolution with every kernel turned around, channels and outputs exchanged.
     """
-    sh, sw, ph, pw, dh, dw, groups, height, width = attrs
+    sh, sw, ph, pw, dh, dw, groups, _, height, width = attrs
     n, o, oh, ow = g.shape
     c, kh, kw = w.shape[1:]
-    if is_winograd_input(g.dtype.name, o // groups, c, height, width, (kh, kw), attrs):
-        form, padding = _FORMS[1] if sh == 1 else _GRADIENT_FORM, ((2 - ph) // sh, (2 - pw) // sw)
+    tile = winograd_tile_input(g.dtype.name, o // groups, c, height, width, (kh, kw), attrs)
+    if tile > 1:
+        form = _GRADIENT_FORM if sh == 2 else _FORMS[1] if tile == 2 else _large_form(fma)
+        padding = (2 - ph) // sh, (2 - pw) // sw
         turned = w.reshape(groups, o // groups, c, kh, kw).swapaxes(1, 2)[..., ::-1, ::-1]
         return winograd(g, turned.reshape(groups * c, -1, kh, kw), form, padding, (height, width), groups, fma)
     out = np.zeros((n, groups * c, height, width), g.dtype)
@@ -224,11 +228,11 @@ def _input_pairs(g: Array, w: Array, taps: list[tuple[int, int, int, int]]) -> I
 
 def conv2d_weight(x: Array, g: Array, attrs: Sequence[int], fma: Fma) -> Array:
     """k runs over image, output row, output column. Some shapes are Winograd's."""
-    sh, sw, ph, pw, dh, dw, groups, kh, kw = attrs
+    sh, sw, ph, pw, dh, dw, groups, _, kh, kw = attrs
     n, channels, height, width = x.shape
     o, oh, ow = g.shape[1:]
     c = channels // groups
-    if is_winograd_weight(x.dtype.name, c, o // groups, oh, ow, (kh, kw), attrs):
+    if winograd_tile_weight(x.dtype.name, c, o // groups, oh, ow, (kh, kw), attrs) > 1:
         return winograd_weight(x, g, sh, (ph, pw), groups, fma)
     padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))).reshape(n, groups, c, height + 2 * ph, width + 2 * pw)
     grads = g.reshape(n, groups, o // groups, oh, ow)
@@ -346,9 +350,41 @@ _FORMS: dict[int, Form] = {
 _GRADIENT_FORM = Form(
     4, 3, 2,
     lambda a, b, c: (a - b, b, c - b, a, b),
-    lambda a, b, c: (a, a + c, c, b, b),
+    _FORMS[2].spread_weights,
     lambda a, b, c, d, e: (d, a + b, e, b + c),
 )  # fmt: skip
+
+
+def _large_form(fma: Fma) -> Form:
+    """Of tiles of 4x4 results at stride 1; its points are 0, ±2/3, ±3/2 and infinity."""
+
+    def pair(point: float, square: float, a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
+        odds, evens = _plus(fma, -square, a, c), _plus(fma, -square, b, d)
+        return _plus(fma, point, odds, evens), _plus(fma, -point, odds, evens)
+
+    def spread_inputs(a: Array, b: Array, c: Array, d: Array, e: Array, f: Array) -> tuple[Array, ...]:
+        first, last = _plus(fma, -97 / 36, c, a + e), _plus(fma, -97 / 36, d, b + f)
+        return first, *pair(2 / 3, 9 / 4, b, c, d, e), *pair(3 / 2, 4 / 9, b, c, d, e), last
+
+    def spread_weights(a: Array, b: Array, c: Array) -> tuple[Array, ...]:
+        two_thirds, scale = a.dtype.type(2 / 3), a.dtype.type(18 / 65)
+        near, far = _plus(fma, 3 / 2, a, two_thirds * c), _plus(fma, 3 / 2, c, two_thirds * a)
+        return a, (near + b) * -scale, (near - b) * -scale, (far + b) * scale, (far - b) * scale, c
+
+    def collect(a: Array, b: Array, c: Array, d: Array, e: Array, f: Array) -> tuple[Array, ...]:
+        near, far = b + c, d + e
+        third = _plus(fma, 3 / 2, far, near.dtype.type(2 / 3) * near)
+        last = _plus(fma, 9 / 4, d - e, _plus(fma, 4 / 9, b - c, f))
+        return _plus(fma, 2 / 3, far, _plus(fma, 3 / 2, near, a)), (b - c) + (d - e), third, last
+
+    return Form(4, 6, 4, spread_inputs, spread_weights, collect)
+
+
+def _plus(fma: Fma, factor: float, x: Array, y: Array) -> Array:
+    """factor x + y, the factor rounded to their dtype."""
+    return fma(x.dtype.type(factor), x, y)
+
+
 # Of maps and of elements' sums.
 _WEIGHT_TRANSFORMS: dict[int, tuple[Callable[..., tuple], Callable[..., tuple]]] = {
     1: (

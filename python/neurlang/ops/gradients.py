@@ -378,7 +378,7 @@ def conv2d(F: Any, g: Any, x: Any, w: Any, *geometry: int) -> tuple:
 
 
 def conv2d_input(F: Any, gx: Any, g: Any, w: Any, *geometry: int) -> tuple:
-    windows = geometry[:7]
+    windows = geometry[:8]
     return (
         F._conv2d(gx, w, *windows) if wanted(g) else None,
         F._conv2d_weight(gx, g, *windows, *w.shape[2:]) if wanted(w) else None,
@@ -386,7 +386,7 @@ def conv2d_input(F: Any, gx: Any, g: Any, w: Any, *geometry: int) -> tuple:
 
 
 def conv2d_weight(F: Any, gw: Any, x: Any, g: Any, *geometry: int) -> tuple:
-    windows = geometry[:7]
+    windows = geometry[:8]
     return (
         F._conv2d_input(g, gw, *windows, *x.shape[2:]) if wanted(x) else None,
         F._conv2d(x, gw, *windows) if wanted(g) else None,

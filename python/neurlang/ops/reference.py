@@ -139,7 +139,9 @@ def _conv_extent(n: int, k: int, stride: int, pad: int, dilation: int) -> int:
     return (n + 2 * pad - dilation * (k - 1) - 1) // stride + 1
 
 
-def conv2d(np: Any, x: Array, w: Array, sh: int, sw: int, ph: int, pw: int, dh: int, dw: int, groups: int) -> Array:
+def conv2d(
+    np: Any, x: Array, w: Array, sh: int, sw: int, ph: int, pw: int, dh: int, dw: int, groups: int, _tile: int
+) -> Array:
     (n, _, h, width), (o, c, kh, kw) = x.shape, w.shape
     size = _conv_extent(h, kh, sh, ph, dh), _conv_extent(width, kw, sw, pw, dw)
     padded = _padded(np, x, ph, pw)
@@ -151,7 +153,8 @@ def conv2d(np: Any, x: Array, w: Array, sh: int, sw: int, ph: int, pw: int, dh: 
 
 
 def conv2d_input(
-    np: Any, g: Array, w: Array, sh: int, sw: int, ph: int, pw: int, dh: int, dw: int, groups: int, h: int, width: int
+    np: Any, g: Array, w: Array, sh: int, sw: int, ph: int, pw: int, dh: int, dw: int, groups: int, _tile: int,
+    h: int, width: int,
 ) -> Array:
     (n, o, *size), (_, c, kh, kw) = g.shape, w.shape
     padded = np.zeros((n, groups * c, h + 2 * ph, width + 2 * pw), g.dtype)
@@ -163,7 +166,8 @@ def conv2d_input(
 
 
 def conv2d_weight(
-    np: Any, x: Array, g: Array, sh: int, sw: int, ph: int, pw: int, dh: int, dw: int, groups: int, kh: int, kw: int
+    np: Any, x: Array, g: Array, sh: int, sw: int, ph: int, pw: int, dh: int, dw: int, groups: int, _tile: int,
+    kh: int, kw: int,
 ) -> Array:
     (n, channels, _, _), (_, o, *size) = x.shape, g.shape
     padded = _padded(np, x, ph, pw)

@@ -323,8 +323,8 @@ def _check_gradient(op: str, g: Shape, expected: Shape, shapes: str) -> None:
 
 
 def has_winograd_tiles(height: int, width: int, kernel: Sequence[int], attr: Sequence[int]) -> bool:
-    """Whether a convolution has Winograd's transforms and its results fill their tiles: csrc/base/numerics.hpp."""
-    if not 1 <= attr[0] <= 2:
+    """Whether a convolution has and may have Winograd's transforms, and fills their tiles: csrc/base/numerics.hpp."""
+    if not 1 <= attr[0] <= 2 or attr[7] < 2:
         return False
     if any(kernel[i] != 3 or attr[i] != attr[0] or attr[2 + i] > 2 or attr[4 + i] != 1 for i in range(2)):
         return False
@@ -332,31 +332,41 @@ def has_winograd_tiles(height: int, width: int, kernel: Sequence[int], attr: Seq
     return tiles >= 16 and 9 * height * width * 4 >= products * tiles * 5
 
 
-def is_winograd(
+def has_large_winograd_tiles(height: int, width: int, attr: Sequence[int]) -> bool:
+    """Whether it is to have tiles of 4x4 results, and fills them: csrc/base/numerics.hpp."""
+    tiles, small = ((height + 3) // 4) * ((width + 3) // 4), ((height + 1) // 2) * ((width + 1) // 2)
+    return attr[7] >= 4 and attr[0] == 1 and tiles >= 9 and 36 * tiles * 4 <= 16 * small * 3
+
+
+def winograd_tile(
     dtype: str, channels: int, outputs: int, height: int, width: int, kernel: Sequence[int], attr: Sequence[int]
-) -> bool:
-    """Whether a convolution is in the numerics class of Winograd's transforms: csrc/base/numerics.hpp."""
+) -> int:
+    """The results a way of a convolution's Winograd tiles, 1 where it has none: csrc/base/numerics.hpp."""
     fits = dtype == "float32" and channels >= 32 and outputs >= 32
-    return fits and has_winograd_tiles(height, width, kernel, attr)
+    if not fits or not has_winograd_tiles(height, width, kernel, attr):
+        return 1
+    return 4 if has_large_winograd_tiles(height, width, attr) else 2
 
 
-def is_winograd_input(
+def winograd_tile_input(
     dtype: str, outputs: int, channels: int, height: int, width: int, kernel: Sequence[int], attr: Sequence[int]
-) -> bool:
-    """Whether an input gradient of height x width is: csrc/base/numerics.hpp."""
+) -> int:
+    """Those of an input gradient of height x width: csrc/base/numerics.hpp."""
     halves = attr[0] == 2 and attr[2] == 1 and attr[3] == 1
     if attr[0] == 2:
         height, width = (height + 1) // 2, (width + 1) // 2
-    return (attr[0] == 1 or halves) and is_winograd(dtype, outputs, channels, height, width, kernel, attr)
+    if attr[0] != 1 and not halves:
+        return 1
+    return winograd_tile(dtype, outputs, channels, height, width, kernel, attr)
 
 
-def is_winograd_weight(
+def winograd_tile_weight(
     dtype: str, channels: int, outputs: int, height: int, width: int, kernel: Sequence[int], attr: Sequence[int]
-) -> bool:
-    """Whether a weight gradient is, for maps of height x width: csrc/base/numerics.hpp."""
+) -> int:
+    """Those of a weight gradient's maps, of height x width: csrc/base/numerics.hpp."""
     fewest = 16 if attr[0] == 1 else 32
     fits = dtype == "float32" and channels >= fewest and outputs >= fewest
-    return fits and has_winograd_tiles(height, width, kernel, attr)
+    return 2 if fits and has_winograd_tiles(height, width, kernel, attr) else 1
 
 
 def conv2d(op: str, x: Shape, w: Shape, attr: Sequence[int]) -> Shape:
@@ -372,7 +382,7 @@ def conv2d_input(op: str, g: Shape, w: Shape, attr: Sequence[int]) -> Shape:
     channels = w[1] * attr[6]
     if _overflows(channels):
         _fail(op, f"groups={attr[6]} are too many for {shapes}")
-    result = checked(op, (g[0], channels, attr[7], attr[8]))
+    result = checked(op, (g[0], channels, *attr[8:10]))
     _check_gradient(op, g, _conv_result(op, result, w, attr, shapes), shapes)
     return result
 
@@ -383,7 +393,7 @@ def conv2d_weight(op: str, x: Shape, g: Shape, attr: Sequence[int]) -> Shape:
     shapes = f"input {_text(x)} and gradient {_text(g)}"
     if attr[6] <= 0:
         _fail(op, f"groups={attr[6]} must be positive")
-    result = checked(op, (g[1], x[1] // attr[6], attr[7], attr[8]))
+    result = checked(op, (g[1], x[1] // attr[6], *attr[8:10]))
     _check_gradient(op, g, _conv_result(op, x, result, attr, shapes), shapes)
     return result
 

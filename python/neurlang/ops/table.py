@@ -238,7 +238,8 @@ def _kernel(name: str, kind: str, types: str, doc: str, ins: str, attrs: str, **
     )
 
 
-CONV = "stride_h stride_w pad_h pad_w dilation_h dilation_w groups"
+# `tile`: results a way of the largest Winograd tile that is allowed, 1 (sums of products only), 2 or 4.
+CONV = "stride_h stride_w pad_h pad_w dilation_h dilation_w groups tile"
 MAX_POOL = "kernel_h kernel_w stride_h stride_w pad_h pad_w dilation_h dilation_w ceil_mode"
 AVG_POOL = "kernel_h kernel_w stride_h stride_w pad_h pad_w ceil_mode count_include_pad divisor_override"
 
@@ -594,7 +595,7 @@ TABLE: tuple[Row, ...] = (
             stablehlo="dot_general"),
     _kernel("int_mm", "contract", "i8,i8->i32", "Σₖ a[m, k] b[k, n] of int8, exactly in int32", "input mat2", "",
             shape="matmul", direct=True, numpy=lambda np, a, b: np.matmul(a.astype(np.int32), b.astype(np.int32))),
-    # Of the numerics classes that `shapes.is_winograd…` name, infinities and NaN spread over the tiles that see them.
+    # Of the numerics classes that `shapes.winograd_tile…` name, infinities and NaN spread over the tiles that see them.
     _kernel("conv2d", "contract", "T,T->T", "Σ x[n, c, i s - p + u d, …] w[o, c, u, v]", "input weight", CONV,
             over="float", shape="conv2d", grad=d.conv2d, numpy=ref.conv2d, stablehlo="convolution"),
     _kernel("conv2d_input", "contract", "T,T->T", "conv2d's gradient by its input; also the transposed convolution",
