@@ -18,10 +18,13 @@ inline int64_t place_of(const int64_t* checked, int64_t extent) {
   return valid(index, extent) ? from_start(index, extent) : 0;
 }
 
+bool is_empty(const View& v) { return walk_without({&v}, -1).total == 0; }
+
 // Calls fn(i, offset) for the elements of a view, in row-major order.
 template <class F>
 void for_each(const View& v, const F& fn) {
   Walk<1> rows = walk_without({&v}, -1);
+  if (rows.total == 0) return;
   int64_t n = 1, step = 0;
   if (rows.rank > 0) {
     n = rows.shape[rows.rank - 1], step = rows.stride[0][rows.rank - 1];
@@ -145,6 +148,7 @@ constexpr int64_t kColumns = 256;  // columns that one thread takes at a time
 template <class Op>
 void along_axis(const View& there, const View& index, const View& here, int axis) {
   using T = typename Op::Element;
+  if (is_empty(index)) return;
   int last = axis == index.rank - 1 ? -1 : index.rank - 1;
   Walk<3> outer;
   for (int d = 0; d < index.rank; d++) {
@@ -282,6 +286,7 @@ void put_points(const Points& p, const View& x, const View& value) {
 
 Status get(const View& x, const Indices& indices, const View& out, int position, int64_t* fault) {
   if (Status status = check(x, indices, fault)) return status;
+  if (is_empty(out)) return kOk;  // there may be many points, each of which is nothing
   Points p = points_of(x, out, indices, position);
   by_size<Get>(x.dtype, [&](auto op) { get_points<typename decltype(op)::Type>(p, x, out); });
   return kOk;
@@ -289,6 +294,7 @@ Status get(const View& x, const Indices& indices, const View& out, int position,
 
 Status put(const View& x, const Indices& indices, const View& value, int position, bool accumulate, int64_t* fault) {
   if (Status status = check(x, indices, fault)) return status;
+  if (is_empty(value)) return kOk;
   Points p = points_of(x, value, indices, position);
   auto run = [&](auto op) { put_points<typename decltype(op)::Type>(p, x, value); };
   accumulate ? by_addition(x.dtype, run) : by_size<Put>(x.dtype, run);
@@ -344,7 +350,7 @@ int nonzero(const Call& call) {
   int64_t n = last < 0 ? 1 : mask.shape[last], step = last < 0 ? 0 : mask.strides[last], row = 0;
   Polls polls;
   auto c = rows.seek(0);
-  for (int64_t i = 0; i < rows.total; i++, rows.next(c)) {
+  for (int64_t i = 0; i < rows.total && row < out.shape[0]; i++, rows.next(c)) {
     for (int64_t j = 0; j < n && row < out.shape[0]; j++) {
       polls.after(1);
       if (!mask.data[c.at[0] + j * step]) continue;

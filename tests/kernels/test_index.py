@@ -169,6 +169,24 @@ def test_nonzero(rng: np.random.Generator, case: int) -> None:
     np.testing.assert_array_equal(nl.nonzero(tensor(mask)).numpy(), np.argwhere(mask))
 
 
+def test_of_no_elements_there_may_be_many() -> None:
+    """Nothing is done for each of them: every line would take minutes."""
+    many = 1 << 40
+    x, none = nl.zeros(many, 0), nl.zeros(many, 0, dtype=nl.int64)
+    assert nl.rand(3)[none].shape == (many, 0)
+    for dim in (0, 1):
+        assert nl.gather(x, dim, none).shape == (many, 0)
+        assert nl.scatter_add(x, dim, none, x).shape == (many, 0)
+    slices, two = nl.zeros(5, many, 0), nl.tensor([0, 1])
+    assert slices[two].shape == nl.index_select(slices, 0, two).shape == (2, many, 0)
+    assert slices.index_add(0, two, nl.zeros(2, many, 0)).shape == (5, many, 0)
+    slices[two] = 1.0
+    assert nl.nonzero(none).shape == (0, 2)
+    assert x[none != 0].shape == (0,)
+    with pytest.raises(IndexError):
+        nl.index_select(slices, 0, nl.tensor([5]))
+
+
 BAD = [3, -4, 2**62, -(2**63)]
 
 

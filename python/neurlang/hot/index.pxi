@@ -233,7 +233,7 @@ def nonzero(input, *, bint as_tuple=False):
     set_current_tape(NULL)
     try:
         mask = cast(t.detach(), B8)
-        count = int(reduce1(OP["sum"], mask, None, False).item())
+        count = 0 if 0 in t.shape else int(reduce1(OP["sum"], mask, None, False).item())
         shape = dims_from((count, t.d.rank), "nonzero")
         set_shape(&d, &shape, I64)
         operand(&ins[0], mask, B8)
