@@ -157,12 +157,13 @@ struct Arg {
       Key largest = TreeRow<Largest>::block(source(i, count, buffer), count)[0];
       if (i == 0 || largest > best.key) best = {largest, i};
     }
-    best.at += first + place_of(source(best.at, min_of(kBlock, n - best.at), buffer), best.key);
+    const int64_t count = min_of(kBlock, n - best.at);
+    best.at += first + min_of(place_of(source(best.at, count, buffer), count, best.key), count - 1);
     return best;
   }
 
-  // The first element with this key; there is one.
-  static int64_t place_of(const T* p, Key largest) {
+  // The first of `count` elements with this key. There is one, unless somebody who shares the memory has written it.
+  static int64_t place_of(const T* p, int64_t count, Key largest) {
     int64_t i = 0;
     if constexpr (sizeof(V) == NL_VEC_BYTES) {
       using Lane = Mask<Key>;
@@ -170,13 +171,13 @@ struct Arg {
       using Least = TreeRow<Min<Lane>>;
       Lanes lane, equal;
       for (int l = 0; l < kWidth; l++) lane[l] = Lane(l);
-      for (;; i += kWidth) {
+      for (; i < count; i += kWidth) {
         equal = key(load<V>(p + i)) == splat<typename Simd<Key>::V>(largest);
         if (ANY(equal))
           return i + Least::fold(Least::template narrow<16>(equal ? lane : splat<Lanes>(Lane(kWidth))))[0];
       }
     }
-    while (one(p[i], 0).key != largest) i++;
+    while (i < count && one(p[i], 0).key != largest) i++;
     return i;
   }
 };

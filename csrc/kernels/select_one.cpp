@@ -83,7 +83,9 @@ struct KthOfRow {
     return total;
   }
 
-  void collect(const Part& part, int64_t first, int64_t n, Range range, Key* to_keys, int64_t* to_places) const {
+  // Takes as many as were counted: somebody who shares the memory may have written it since.
+  void collect(const Part& part, int64_t first, int64_t n, Range range, int64_t counted, Key* to_keys,
+               int64_t* to_places) const {
     alignas(64) Key buffer[512];
     int64_t found = 0;
     for (int64_t end = first + n; first < end; first += 512) {
@@ -91,9 +93,11 @@ struct KthOfRow {
       const Key* keys = keys_in(part, first, size, buffer);
       for (int64_t i = 0; i < size; i++) {
         if (!range.has(keys[i])) continue;
+        if (found == counted) return;
         to_keys[found] = keys[i], to_places[found++] = place_at(part, first + i);
       }
     }
+    for (; found < counted; found++) to_keys[found] = range.low, to_places[found] = 0;
   }
 
   // The part within a range that holds rank k; what lies below it is taken off k. The range becomes another one where
@@ -116,7 +120,8 @@ struct KthOfRow {
     int64_t* places = (int64_t*)nl_scratch(slot, total.inside * int64_t(sizeof(int64_t) + sizeof(Key)));
     Key* keys = (Key*)(places + total.inside);
     over_stretches(part, [=](int64_t s, int64_t first, int64_t n) {
-      collect(part, first, n, range, keys + counts[s].inside, places + counts[s].inside);
+      const int64_t at = counts[s].inside, stop = s + 1 < stretches ? counts[s + 1].inside : total.inside;
+      collect(part, first, n, range, stop - at, keys + at, places + at);
     });
     return {keys, places, total.inside};
   }
@@ -149,7 +154,7 @@ struct KthOfRow {
     }
     const Found found = select(part, k);
     int64_t before = k - found.below;
-    return find_key(part, 0, part.n, found.key, before);
+    return max_of(0, find_key(part, 0, part.n, found.key, before));  // the row may be another one by now
   }
 
   // The place of the first NaN among n elements, or -1.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -288,6 +290,28 @@ def test_a_nan_anywhere_is_the_median(rng: np.random.Generator, n: int) -> None:
             np.testing.assert_array_equal(values.numpy(), best[:, 0])
             np.testing.assert_array_equal(places.numpy(), at[:, 0])
             x[0, :] = rng.standard_normal(n)
+
+
+@pytest.mark.parametrize("n", [3_000, 400_000])
+def test_places_lie_in_a_row_that_is_written_meanwhile(rng: np.random.Generator, n: int) -> None:
+    memory, others = np.zeros(n), [rng.standard_normal(n), rng.standard_normal(n) + 5.0]
+    x, done = tensor(memory), threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            for other in others:
+                memory[:] = other
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            for place in (nl.kthvalue(x, n // 2)[1], nl.median(x, 0)[1], nl.argmax(x)):
+                assert 0 <= place.item() < n
+    finally:
+        done.set()
+        writer.join()
 
 
 def test_0d_and_bad_arguments() -> None:
