@@ -22,7 +22,8 @@ struct View {
 
 // Called on a rectangle of a contraction's output that is complete and still in cache:
 // batch `b`, rows [i0, i1), columns [j0, j1) of the last two output axes (for a convolution: i = output channel,
-// j = flattened pixel). Several threads call it at once on disjoint rectangles.
+// j = flattened pixel, or the other way round where channels lie last). Several threads call it at once on disjoint
+// rectangles.
 struct Epilogue {
   void (*fn)(void* ctx, int64_t b, int64_t i0, int64_t i1, int64_t j0, int64_t j1);
   void* ctx;

@@ -1,13 +1,14 @@
 // conv.cpp: the rows conv2d and conv2d_input: which kernel takes a shape, and the implicit matrix products.
 //
-// Forward: weights [outputs, channels] times pixels [channels, pixels] for one tap; several, and one on small maps, are
-// in conv_direct.cpp. The gradient for the input is gathered: the positions of one residue modulo the stride see the
-// same taps, so each residue is a product of its own, of those taps only, and nothing is computed for taps that fall
-// between strides.
+// Forward: weights [outputs, channels] times pixels [channels, pixels] for one tap, or pixels times weights where the
+// result has its channels last; several taps, and one on small maps, are in conv_direct.cpp. The gradient for the input
+// is gathered: the positions of one residue modulo the stride see the same taps, so each residue is a product of its
+// own, of those taps only, and nothing is computed for taps that fall between strides.
 #include "../base/numerics.hpp"
 #include "conv_depthwise.hpp"
 #include "conv_direct.hpp"
 #include "conv_packed.hpp"
+#include "conv_pixels.hpp"
 #include "conv_window.hpp"
 #include "conv_winograd.hpp"
 
@@ -18,23 +19,65 @@ namespace {
 template <class T>
 struct PixelProduct {
   const Epilogue* epilogue;                          // on finished rectangles
+  const View& result;                                // pixels are the rows of the product where its channels lie last
   int64_t first_image, groups, group_lines, pixels;  // pixels of an image
 
   // By image and channel.
-  static void finish(const void* owner, int64_t group, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
-    const PixelProduct& p = *(const PixelProduct*)owner;
-    int64_t row = group * p.group_lines;
-    for (int64_t j = j0; j < j1;) {
-      int64_t image = j / p.pixels, begin = image * p.pixels, stop = min_of(j1, begin + p.pixels);
-      p.epilogue->fn(p.epilogue->ctx, p.first_image + image, row + i0, row + i1, j - begin, stop - begin);
-      j = stop;
+  void finish(int64_t group, int64_t first_line, int64_t stop_line, int64_t first, int64_t stop) const {
+    const int64_t line = group * group_lines;
+    for (int64_t j = first; j < stop;) {
+      const int64_t image = j / pixels, begin = image * pixels, end = min_of(stop, begin + pixels);
+      finish_tile(epilogue, result, first_image + image, line + first_line, line + stop_line, j - begin, end - begin);
+      j = end;
     }
   }
 
-  // `out` has a row for each line of a group; `count` pixels in all.
+  // `out` has a row for each line of a group, or for each of the `count` pixels.
   void run(Operand<T> weights, Operand<T> windows, int64_t count, int64_t depth, const Output<T>& out) const {
-    auto hook = epilogue ? finish : nullptr;
-    contract({groups, group_lines, count, 0, depth, false, weights, windows, out, hook, this});
+    auto by_lines = [](const void* owner, int64_t group, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+      ((const PixelProduct*)owner)->finish(group, i0, i1, j0, j1);
+    };
+    auto by_pixels = [](const void* owner, int64_t group, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+      ((const PixelProduct*)owner)->finish(group, j0, j1, i0, i1);
+    };
+    Contraction<T> job = {groups, group_lines, count, 0, depth, false, weights, windows, out, by_lines, this};
+    if (channels_last(result)) {
+      job = {groups, count, group_lines, 0, depth, false, windows, weights, out, by_pixels, this};
+    }
+    if (!epilogue) job.finish = nullptr;
+    contract(job);
+  }
+};
+
+// Pixels of images with channels last, as the lines of an operand.
+template <class T>
+struct PixelLines {
+  static constexpr int64_t kFewestPacked = 256;  // lines of weights from which on packing pixels costs less
+  const T* data;
+  Grid grid;         // of all images
+  int64_t channels;  // of a group
+  bool in_place;     // never as columns, which have to be adjacent
+
+  PixelLines(const View& v, const Geometry& g, bool rows)
+      : data((const T*)v.data),
+        grid{g.y.output, g.x.output, v.strides[0], v.strides[2] * g.y.stride, v.strides[3] * g.x.stride},
+        channels(g.group_channels()),
+        in_place(rows && is_even() && grid.x_stride * int64_t(sizeof(T)) % 4096 != 0 &&
+                 g.group_outputs() < kFewestPacked) {}
+
+  bool is_even() const {
+    return grid.y_stride == grid.xs * grid.x_stride && grid.plane_stride == grid.ys * grid.y_stride;
+  }
+
+  static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
+    const PixelLines& p = *(const PixelLines*)source;
+    const T* from = p.data + slice.batch * p.channels + slice.k;
+    int64_t offset[max_of(kTileRows, kTileColumns<T>)];
+    offsets_of(p.grid, slice.line, slice.count, offset);
+    if (p.in_place) return {from + offset[0], p.grid.x_stride, 1};
+    auto line = [&](int64_t i) { return from + offset[i]; };
+    pack_lines_of(line, slice.depth, slice, buffer, [](int k) { return k; });
+    return {buffer, 1, slice.pitch};
   }
 };
 
@@ -45,6 +88,7 @@ template <class T>
 struct Forward {
   const Call& call;
   Geometry g;
+  bool adjacent;  // the channels of a pixel, which is read where it lies
   Stage<T> stage;
   PackedWeights<T> weights;
   int64_t* offset;  // of each channel in the stage
@@ -52,8 +96,10 @@ struct Forward {
   explicit Forward(const Call& c)
       : call(c),
         g(geometry(c.in[0], c.in[1], c.out[0], c.attr)),
+        adjacent(channels_last(c.in[0]) && g.y.pad == 0 && g.x.pad == 0),
         stage(c.in[0], g.y, g.x, 1),
-        weights{g.group_outputs(), g.group_channels(), false, call.kept != nullptr} {
+        weights{g.group_outputs(), g.group_channels(), channels_last(c.out[0]), call.kept != nullptr} {
+    if (adjacent) stage.skip();
     offset = (int64_t*)nl_scratch(2, stage.size() * sizeof(T) + weights.depth * sizeof(int64_t));
     stage.copies = (T*)(offset + weights.depth);
     for (int64_t k = 0; k < weights.depth; k++) offset[k] = k * stage.channel_stride;
@@ -72,16 +118,21 @@ struct Forward {
 
   void run() {
     for (int64_t first = 0; first < g.images; first += stage.chunk) {
-      int64_t count = min_of(stage.chunk, g.images - first);
+      const int64_t count = min_of(stage.chunk, g.images - first);
       stage.fill(first, count);
-      auto windows = stage.windows(first, g.y.output, g.x.output, g.group_channels(), offset);
-      Grid columns = {1, g.pixels(), g.outputs * g.pixels(), 0, 1};
-      T* data = (T*)call.out[0].data + first * g.outputs * g.pixels();
-      Output<T> out = {data, g.group_outputs() * g.pixels(), g.pixels(), columns};
-      PixelProduct<T> product = {call.epilogue, first, g.groups, weights.lines, g.pixels()};
-      const Operand<T> pixels = {windows.fetch, &windows, nullptr, windows.lying};
-      product.run(weights.operand(), pixels, count * g.pixels(), weights.depth, out);
+      const auto windows = stage.windows(first, g.y.output, g.x.output, g.group_channels(), offset);
+      const PixelLines<T> lines(call.in[0], g, channels_last(call.out[0]));
+      Operand<T> pixels = {windows.fetch, &windows, nullptr, windows.lying};
+      if (adjacent) pixels = {lines.fetch, &lines};
+      const PixelProduct<T> product = {call.epilogue, call.out[0], first, g.groups, weights.lines, g.pixels()};
+      product.run(weights.operand(), pixels, count * g.pixels(), weights.depth, output(first));
     }
+  }
+
+  Output<T> output(int64_t first) const {
+    T* data = (T*)call.out[0].data + first * g.outputs * g.pixels();
+    if (channels_last(call.out[0])) return {data, g.group_outputs(), g.outputs, {1, g.group_outputs(), 0, 0, 1}};
+    return {data, g.group_outputs() * g.pixels(), g.pixels(), {1, g.pixels(), g.outputs * g.pixels(), 0, 1}};
   }
 };
 
@@ -167,7 +218,7 @@ struct InputGradient {
   void finish_images(int64_t first, int64_t count) const {
     parallel_for(count, grain_of(g.channels * g.y.input * g.x.input), [&](int64_t begin, int64_t end) {
       for (int64_t i = first + begin; i < first + end; i++) {
-        call.epilogue->fn(call.epilogue->ctx, i, 0, g.channels, 0, g.y.input * g.x.input);
+        finish_tile(call.epilogue, call.out[0], i, 0, g.channels, 0, g.y.input * g.x.input);
       }
     });
   }
@@ -181,7 +232,7 @@ struct InputGradient {
     if (whole()) columns = {1, plane, g.channels * plane, 0, 1};
     T* data = (T*)call.out[0].data + first * g.channels * plane + y.begin * g.x.input + x.begin;
     Output<T> out = {data, g.group_channels() * plane, plane, columns};
-    PixelProduct<T> product = {whole() ? call.epilogue : nullptr, first, g.groups, weights.lines, plane};
+    PixelProduct<T> product = {whole() ? call.epilogue : nullptr, call.out[0], first, g.groups, weights.lines, plane};
     product.run(weights.operand(), {windows.fetch, &windows}, count * y.count * x.count, depth, out);
     return depth;
   }
@@ -195,8 +246,8 @@ bool sums_of_nothing(const Call& call) {
   const int64_t size = elements(out), plane = out.shape[2] * out.shape[3];
   if (size > 0 && elements(call.in[1]) > 0) return false;
   __builtin_memset(out.data, 0, size * itemsize(out.dtype));
-  for (int64_t i = 0; call.epilogue && size > 0 && i < out.shape[0]; i++) {
-    call.epilogue->fn(call.epilogue->ctx, i, 0, out.shape[1], 0, plane);
+  for (int64_t i = 0; size > 0 && i < out.shape[0]; i++) {
+    finish_tile(call.epilogue, out, i, 0, out.shape[1], 0, plane);
   }
   return true;
 }
@@ -211,7 +262,7 @@ int conv2d(const Call& call) {
                                  weight.shape + 2, call.attr);
   if (tile > 1) {
     conv2d_winograd(call, tile);
-  } else if (!conv2d_direct(call)) {
+  } else if (!conv2d_pixels(call) && !conv2d_direct(call)) {
     out.dtype == DType::f32 ? Forward<float>(call).run() : Forward<double>(call).run();
   }
   return kOk;

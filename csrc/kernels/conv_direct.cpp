@@ -31,6 +31,9 @@ struct Direct {
   }
   int64_t pixels() const { return y.output * x.output; }
 
+  // Whether channels are adjacent, whole vectors of them.
+  bool by_pixels() const { return channels_last(images) && channels % kWidth<T> == 0; }
+
   bool reads(const T* vector) const { return !in_place || vector + kWidth<T> <= Memory<T>(images).end; }
 
   // ---- the staged rows of a unit: [channel][row][phase of x][x] ----
@@ -80,9 +83,12 @@ struct Direct {
     }
 
     void run() const {
-      const int64_t work = conv.rows_seen(end - begin) * conv.row_pitch();
-      parallel_for(conv.in_place ? 0 : conv.channels, grain_of(work), [=](int64_t first, int64_t stop) {
-        for (int64_t c = first; c < stop; c++) stage(c, (T*)staged + c * channel_pitch);
+      const int64_t work = conv.rows_seen(end - begin) * conv.row_pitch(), each = conv.by_pixels() ? kWidth<T> : 1;
+      parallel_for(conv.in_place ? 0 : conv.channels / each, grain_of(work * each), [=](int64_t first, int64_t stop) {
+        for (int64_t c = first * each; c < stop * each; c += each) {
+          T* rows = (T*)staged + c * channel_pitch;
+          conv.by_pixels() ? stage_pixels(c, rows) : stage(c, rows);
+        }
       });
       if (!conv.weights.turned) {
         parallel_for(conv.weights.panels(), 1, [=](int64_t first, int64_t stop) { multiply(first, stop); });
@@ -93,8 +99,12 @@ struct Direct {
       });
       parallel_for(conv.weights.panels() * parts, 1, [=](int64_t first, int64_t stop) {
         for (int64_t i = first; i < stop; i++) multiply_turned(i / parts, i % parts);
+        if (finishes_rows()) finish(conv.weights.begin(first), conv.weights.begin(stop), 0, pixels());
       });
     }
+
+    // Whether the epilogue waits for all panels of a thread: with channels last it then has longer runs.
+    bool finishes_rows() const { return parts == 1 && channels_last(conv.result); }
 
     void stage(int64_t c, T* rows) const {
       const View& v = conv.images;
@@ -108,6 +118,42 @@ struct Direct {
           const bool inside = row >= 0 && row < y.input;
           inside ? padded.copy(channel + row * v.strides[2], v.strides[3], to) : padded.clear(to);
         }
+      }
+    }
+
+    // A vector of channels that are adjacent, from `c` on: row by row apart first.
+    void stage_pixels(int64_t c, T* rows) const {
+      const View& v = conv.images;
+      const Axis &y = conv.y, &x = conv.x;
+      constexpr int W = kWidth<T>;
+      const int64_t pitch = ceil_div(x.input, W) * W;
+      T* apart = (T*)nl_scratch(1, W * pitch * int64_t(sizeof(T)));
+      for (int64_t i = 0; i < conv.rows_seen(end - begin); i++, rows += conv.row_pitch()) {
+        const int64_t row = begin * y.stride - y.pad + i;
+        const bool inside = row >= 0 && row < y.input;
+        if (inside) put_apart(conv.first_channel(image, group) + c + row * v.strides[2], apart, pitch);
+        for (int64_t px = 0; px < x.phases(); px++) {
+          const PaddedRow<T> padded(x.input, x.phase_begin(px), x.stride, x.phase_size());
+          T* to = rows + px * conv.phase_pitch();
+          for (int64_t l = 0; l < W; l++, to += channel_pitch) {
+            inside ? padded.copy(apart + l * pitch, 1, to) : padded.clear(to);
+          }
+        }
+      }
+    }
+
+    // A row of pixels, W channels of each, as W rows of pixels.
+    void put_apart(const T* pixels, T* to, int64_t pitch) const {
+      using V = typename Simd<T>::V;
+      constexpr int W = kWidth<T>;
+      const int64_t width = conv.x.input, stride = conv.images.strides[3];
+      for (int64_t j = 0; j < width; j += W) {
+        V square[W];
+#pragma GCC unroll 16
+        for (int r = 0; r < W; r++) square[r] = load<V>(pixels + min_of(j + r, width - 1) * stride);
+        transpose(square);
+#pragma GCC unroll 16
+        for (int r = 0; r < W; r++) store(to + r * pitch + j, square[r]);
       }
     }
 
@@ -159,12 +205,6 @@ struct Direct {
       }
     }
 
-    static void copy_line(const T* from, int64_t count, T* to) {
-      int64_t i = 0;
-      for (; i + kWidth<T> <= count; i += kWidth<T>) store(to + i, load<typename Simd<T>::V>(from + i));
-      copy_few(from + i, count - i, to + i);
-    }
-
     Panel<T> panel(int64_t p) const {
       const int64_t number = group * conv.weights.panels() + p;
       return {conv.weights.data + number * conv.weights.panel_size(), 1, conv.weights.pitch()};
@@ -210,8 +250,8 @@ struct Direct {
           kernel(min_of(kDepth, depth - k), a, b, to, kTileColumns<T>, k > 0 ? to : nullptr, kTileColumns<T>);
         }
       }
-      put_turned(sums, p, begin, count);
-      finish(conv.weights.begin(p), conv.weights.begin(p + 1), begin, begin + count);
+      channels_last(conv.result) ? put_pixels(sums, p, begin, count) : put_turned(sums, p, begin, count);
+      if (!finishes_rows()) finish(conv.weights.begin(p), conv.weights.begin(p + 1), begin, begin + count);
     }
 
     // Sums of [pixel][line] to the result's pixels from `begin` on.
@@ -233,11 +273,19 @@ struct Direct {
       }
     }
 
+    // The same where the result's channels lie last.
+    void put_pixels(const T* sums, int64_t p, int64_t first, int64_t count) const {
+      const int64_t channels = conv.result.shape[1], line = group * conv.weights.lines + conv.weights.begin(p);
+      const int64_t lines = conv.weights.begin(p + 1) - conv.weights.begin(p);
+      const int64_t pixel = image * conv.pixels() + begin * conv.x.output + first;
+      T* to = (T*)conv.result.data + pixel * channels + line;
+      for (int64_t j = 0; j < count; j++) copy_line(sums + j * kTileColumns<T>, lines, to + j * channels);
+    }
+
     // The epilogue of lines [l0, l1) and of the unit's pixels [j0, j1).
     void finish(int64_t l0, int64_t l1, int64_t j0, int64_t j1) const {
-      if (!conv.epilogue) return;
       const int64_t line = group * conv.weights.lines, pixel = begin * conv.x.output;
-      conv.epilogue->fn(conv.epilogue->ctx, image, line + l0, line + l1, pixel + j0, pixel + j1);
+      finish_tile(conv.epilogue, conv.result, image, line + l0, line + l1, pixel + j0, pixel + j1);
     }
   };
 
@@ -289,7 +337,8 @@ bool convolve(const Call& call, Axis y, Axis x, int64_t channels, int64_t lines,
   const bool in_place = one_tap && images.strides[3] == 1 && images.strides[2] == x.input && images.strides[1] >= 0;
   if (in_place) x = {y.input * x.input, 1, y.output * x.output, 1, 0, 1}, y = {1, 1, 1, 1, 0, 1};
   const int64_t depth = y.kernel * x.kernel * channels;
-  const bool turned = is_turned<T>(lines, depth, one_tap ? y.output * x.output : x.output);
+  const bool turned =
+      channels_last(call.out[0]) || is_turned<T>(lines, depth, one_tap ? y.output * x.output : x.output);
   if (y.kernel * x.kernel == 1 && !(one_tap && turned)) return false;
   Direct<T> direct = {images, call.out[0], call.epilogue, channels, y, x, in_place, {lines, depth, turned, true}};
   direct.run(call, flipped, [&] { pack(direct.weights); });
@@ -300,6 +349,7 @@ template <class T>
 bool forward(const Call& call) {
   const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
   const int64_t taps = g.taps(), channels = g.group_channels(), lines = g.group_outputs(), depth = taps * channels;
+  if (taps == 1 && (channels_last(call.in[0]) || channels_last(call.out[0]))) return false;
   return convolve<T>(call, g.y, g.x, channels, lines, false, [&](const PackedWeights<T>& weights) {
     const T* w = contiguous<T>(call.in[1]);
     weights.fill(g.groups, [=](T* to, const Slice& slice) {

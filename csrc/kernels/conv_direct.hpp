@@ -5,7 +5,8 @@
 
 namespace nl::NL_ISA {
 
-// False, and nothing done, for the other shapes: one tap on maps that fill vectors, and the gradient of strides.
+// False, and nothing done, for the other shapes: one tap on maps that fill vectors or with channels last, and the
+// gradient of strides.
 bool conv2d_direct(const Call& call);
 bool conv2d_direct_input(const Call& call);
 

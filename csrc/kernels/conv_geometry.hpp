@@ -127,6 +127,21 @@ inline void skip_strides(View& images, Axis& y, Axis& x) {
   y = {y.output, 1, y.output, 1, 0, 1}, x = {x.output, 1, x.output, 1, 0, 1};
 }
 
+// Whether the channels of a pixel are adjacent, in images of several pixels.
+inline bool channels_last(const View& v) { return v.strides[1] == 1 && v.shape[2] * v.shape[3] > 1; }
+
+// Runs the epilogue, if there is one, on some channels and pixels of an image of the result. What is adjacent are the
+// columns of the rectangle.
+inline void finish_tile(const Epilogue* epilogue, const View& result, int64_t image, int64_t first_channel,
+                        int64_t stop_channel, int64_t first_pixel, int64_t stop_pixel) {
+  if (!epilogue) return;
+  if (channels_last(result)) {
+    epilogue->fn(epilogue->ctx, image, first_pixel, stop_pixel, first_channel, stop_channel);
+  } else {
+    epilogue->fn(epilogue->ctx, image, first_channel, stop_channel, first_pixel, stop_pixel);
+  }
+}
+
 // A strided image: `channel`, `y` and `x` strides.
 template <class T>
 struct Image {
@@ -157,6 +172,14 @@ void copy_few(const T* from, int64_t n, T* to) {
     if (n >= 2) return ends(typename VecOf<T, 2 * sizeof(T)>::V());
   }
   if (n == 1) *to = *from;
+}
+
+// Copies elements in whole vectors, and what is left.
+template <class T>
+void copy_line(const T* from, int64_t count, T* to) {
+  int64_t i = 0;
+  for (; i + kWidth<T> <= count; i += kWidth<T>) store(to + i, load<typename Simd<T>::V>(from + i));
+  copy_few(from + i, count - i, to + i);
 }
 
 // Stores the first `count` elements of a vector.

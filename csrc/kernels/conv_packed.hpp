@@ -38,7 +38,7 @@ struct PackedWeights {
   }
 
   Operand<T> operand() {
-    if (packs) return {fetch, this};
+    if (packs) return {fetch, this, nullptr, turned ? lying : nullptr};
     matrix.batches = &groups;
     return {matrix.fetch, &matrix};
   }
@@ -48,6 +48,8 @@ struct PackedWeights {
     T* panel = w.data + (slice.batch * w.panels() + slice.index) * w.panel_size();
     return {panel + (w.first_k + slice.k) * w.pitch(), 1, w.pitch()};
   }
+
+  static Panel<T> lying(const void* source, const Slice& slice) { return fetch(source, slice, nullptr); }
 
   // Panels written by pack(to, group, slice) on all threads; the slice says which lines.
   template <class Pack>

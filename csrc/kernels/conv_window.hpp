@@ -146,6 +146,9 @@ struct Stage {
     if (!in_place) chunk = max_of(1, min_of(chunk, kStageBytes / max_of(1, image_stride * int64_t(sizeof(T)))));
   }
 
+  // For images that are read some other way.
+  void skip() { in_place = true, chunk = max_of(1, from.shape[0]); }
+
   static bool sees_all(const Axis& a) { return a.stride == 1 && a.pad == 0 && a.input == a.output; }
 
   int64_t plane_size() const { return y.phase_size() * x.phase_size(); }

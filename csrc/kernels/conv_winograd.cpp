@@ -84,6 +84,12 @@ struct Convolution {
   int64_t tile_columns() const { return ceil_div(result.shape[3], F::kResults); }
   int64_t tiles() const { return images.shape[0] * tile_rows() * tile_columns(); }
 
+  // Whether inputs come as vectors of channels; their tiles then lie in V as rows of channels.
+  bool by_pixels() const { return channels_last(images) && weights.channels % W == 0; }
+  int64_t panel_size() const {
+    return by_pixels() ? kTileRows * (weights.channels + W) : (weights.channels + 1) * kLines;
+  }
+
   void run() const;
 };
 
@@ -95,18 +101,25 @@ struct Block {
   const Convolution<F>& conv;
   int64_t group;
   int64_t first, stop, panels;  // tiles, and the panels that they make
-  float* v;                     // [element][panel][channel][tile]; a store may run into the next channel's tiles
+  float* v;  // [element][panel][channel][tile], where a store may run into the next channel's tiles, or by pixels
+             // [element][panel][tile][channel], where a vector more spreads tiles over the sets of L1
 
   int64_t channels() const { return conv.weights.channels; }
-  int64_t panel_size() const { return (channels() + 1) * kLines; }
-  int64_t element_size() const { return panels * panel_size(); }
+  int64_t element_size() const { return panels * conv.panel_size() + W; }
   int64_t panel_begin(int64_t p) const { return p * (stop - first) / panels; }  // counted from `first`
 
   // Of M, [element][tile][output]; a vector more keeps elements from falling on each other's lines of L1.
   int64_t product_size() const { return (stop - first) * kOutputs + W; }
 
   static int64_t bytes(const Convolution<F>& conv, int64_t panels) {
-    return kElements * panels * (conv.weights.channels + 1) * kLines * int64_t(sizeof(float));
+    return kElements * (panels * conv.panel_size() + W) * int64_t(sizeof(float));
+  }
+
+  // Panel p of an element of V from channel k on.
+  Panel<float> tiles(int e, int64_t p, int64_t k) const {
+    const float* panel = v + e * element_size() + p * conv.panel_size();
+    if (conv.by_pixels()) return {panel + k, channels() + W, 1};
+    return {panel + k * kLines, 1, kLines};
   }
 
   // body(row of tiles, numbered through all images; tiles [begin, end) of it) for the tiles from `first` to `stop`.
@@ -120,22 +133,82 @@ struct Block {
 
   void run() const {
     const int64_t work = kElements * kLines * channels();
-    parallel_for(panels, grain_of(work), [=](int64_t begin, int64_t end) { transform_inputs(begin, end); });
+    parallel_for(panels, grain_of(work), [=](int64_t begin, int64_t end) {
+      conv.by_pixels() ? transform_pixels(begin, end) : transform_inputs(begin, end);
+    });
     parallel_for(conv.weights.panels(), 1, [=](int64_t begin, int64_t end) {
       float* m = (float*)nl_scratch(1, kElements * product_size() * sizeof(float));
       for (int64_t q = begin; q < end; q++) {
         multiply(q, m);
-        put_results(q, m);
-        finish(q);
+        channels_last(conv.result) ? put_pixels(q, m) : put_results(q, m);
+        if (!channels_last(conv.result)) finish(q, q + 1);
       }
+      if (channels_last(conv.result)) finish(begin, end);  // long runs of channels
     });
   }
 
   void transform_inputs(int64_t begin, int64_t end) const;  // of panels [begin, end)
 
+  // The same from pixels whose channels are adjacent.
+  void transform_pixels(int64_t begin, int64_t end) const {
+    float* zeros = (float*)nl_scratch(1, channels() * int64_t(sizeof(float)));
+    __builtin_memset(zeros, 0, channels() * sizeof(float));
+    for (int64_t p = begin; p < end; p++) {
+      float* to = v + p * conv.panel_size();
+      for (int64_t t = panel_begin(p); t < panel_begin(p + 1); t++, to += channels() + W) {
+        const float* pixels[F::kInputs][F::kInputs];
+        find_pixels(first + t, zeros, pixels);
+        for (int64_t c = 0; c < channels(); c += W) transform_vector(pixels, c, to + c);
+      }
+    }
+  }
+
+  // The first of the group's channels in each pixel that a tile sees, or zeros.
+  void find_pixels(int64_t tile, const float* zeros, const float* (&pixels)[F::kInputs][F::kInputs]) const {
+    const View& from = conv.images;
+    const int64_t row = tile / conv.tile_columns(), image = row / conv.tile_rows();
+    const int64_t top = row % conv.tile_rows() * F::kStep - conv.pad_y;
+    const int64_t left = tile % conv.tile_columns() * F::kStep - conv.pad_x;
+    const float* data = (const float*)from.data + image * from.strides[0] + group * channels();
+    for (int64_t i = 0; i < F::kInputs; i++) {
+      for (int64_t j = 0; j < F::kInputs; j++) {
+        const int64_t y = top + i, x = left + j;
+        const bool inside = y >= 0 && y < from.shape[2] && x >= 0 && x < from.shape[3];
+        pixels[i][j] = inside ? data + y * from.strides[2] + x * from.strides[3] : zeros;
+      }
+    }
+  }
+
+  void transform_vector(const float* const (&pixels)[F::kInputs][F::kInputs], int64_t c, float* to) const {
+    V along[F::kInputs][F::kSide];
+#pragma GCC unroll 6
+    for (int i = 0; i < F::kInputs; i++) {
+      V x[F::kInputs];
+#pragma GCC unroll 6
+      for (int j = 0; j < F::kInputs; j++) x[j] = load<V>(pixels[i][j] + c);
+      F::spread(x, along[i]);
+    }
+    spread_down(along, to);
+  }
+
+  // Ends the transform of a vector of tiles, or of channels, whose rows have been spread.
+  __attribute__((always_inline)) void spread_down(const V (&along)[F::kInputs][F::kSide], float* to) const {
+    const int64_t size = element_size();
+#pragma GCC unroll 6
+    for (int j = 0; j < F::kSide; j++) {
+      V x[F::kInputs], down[F::kSide];
+#pragma GCC unroll 6
+      for (int i = 0; i < F::kInputs; i++) x[i] = along[i][j];
+      F::spread(x, down);
+#pragma GCC unroll 6
+      for (int i = 0; i < F::kSide; i++) store(to + (F::kSide * i + j) * size, down[i]);
+    }
+  }
+
   void multiply(int64_t q, float* m) const {
     const float* u = conv.weights.panel(group, q);
     const int vecs = int(ceil_div(min_of(kOutputs, conv.weights.outputs - q * kOutputs), W));
+    const PanelKind kind = conv.by_pixels() ? PanelKind::strided_with_next : PanelKind::with_next;
     for (int64_t k = 0; k < channels(); k += kDepth) {
       const int64_t depth = min_of(kDepth, channels() - k);
       for (int e = 0; e < kElements; e++) {
@@ -143,12 +216,11 @@ struct Block {
         const bool last = e == kElements - 1 && k + kDepth < channels();
         const float* next = last ? u + (k + kDepth) * kOutputs : b.data + conv.weights.element_size();
         for (int64_t p = 0; p < panels; p++) {
-          const Panel<float> a = {v + e * element_size() + p * panel_size() + k * kLines, 1, kLines};
+          const Panel<float> a = tiles(e, p, k);
           float* to = m + e * product_size() + panel_begin(p) * kOutputs;
           b.fetch_next(next, depth, p, panels);
           const int rows = int(panel_begin(p + 1) - panel_begin(p));
-          micro_kernel(float(), rows, vecs, PanelKind::with_next)(depth, a, b, to, kOutputs, k > 0 ? to : nullptr,
-                                                                  kOutputs);
+          micro_kernel(float(), rows, vecs, kind)(depth, a, b, to, kOutputs, k > 0 ? to : nullptr, kOutputs);
         }
       }
     }
@@ -178,23 +250,12 @@ struct Block {
     V rows[kResults][W];
 #pragma GCC unroll 8
     for (int t = 0; t < W / kResults; t++) {
-      const float* from = m + min_of(t, tiles - 1) * kOutputs;
-      V along[kResults][F::kSide];
-#pragma GCC unroll 6
-      for (int i = 0; i < F::kSide; i++) {
-        V row[F::kSide], results[kResults];
-#pragma GCC unroll 6
-        for (int j = 0; j < F::kSide; j++) row[j] = load<V>(from + (F::kSide * i + j) * product_size());
-        F::collect(row, results);
+      V results[kResults][kResults];
+      collect(m + min_of(t, tiles - 1) * kOutputs, results);
 #pragma GCC unroll 4
-        for (int j = 0; j < kResults; j++) along[j][i] = results[j];
-      }
+      for (int i = 0; i < kResults; i++) {
 #pragma GCC unroll 4
-      for (int j = 0; j < kResults; j++) {
-        V results[kResults];
-        F::collect(along[j], results);
-#pragma GCC unroll 4
-        for (int i = 0; i < kResults; i++) rows[i][kResults * t + j] = results[i];
+        for (int j = 0; j < kResults; j++) rows[i][kResults * t + j] = results[i][j];
       }
     }
     for (int y = 0; y < height; y++, to += pitch) {
@@ -203,15 +264,61 @@ struct Block {
     }
   }
 
-  // The epilogue of a panel of outputs, on as long runs of pixels as there are.
-  void finish(int64_t q) const {
+  // The results of a tile for a vector of outputs, from its elements.
+  __attribute__((always_inline)) void collect(const float* from, V (&results)[kResults][kResults]) const {
+    V along[kResults][F::kSide];
+#pragma GCC unroll 6
+    for (int i = 0; i < F::kSide; i++) {
+      V row[F::kSide], sums[kResults];
+#pragma GCC unroll 6
+      for (int j = 0; j < F::kSide; j++) row[j] = load<V>(from + (F::kSide * i + j) * product_size());
+      F::collect(row, sums);
+#pragma GCC unroll 4
+      for (int j = 0; j < kResults; j++) along[j][i] = sums[j];
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < kResults; j++) {
+      V sums[kResults];
+      F::collect(along[j], sums);
+#pragma GCC unroll 4
+      for (int i = 0; i < kResults; i++) results[i][j] = sums[i];
+    }
+  }
+
+  // Results of a panel of outputs where these lie last.
+  void put_pixels(int64_t q, const float* m) const {
+    const View& out = conv.result;
+    const int64_t line = q * kOutputs, count = min_of(kOutputs, conv.weights.outputs - line);
+    const int64_t height = out.shape[2], width = out.shape[3], outputs = out.shape[1];
+    each_row(first, stop, [&](int64_t r, int64_t begin, int64_t end) {
+      const int64_t image = r / conv.tile_rows(), y = r % conv.tile_rows() * kResults;
+      for (int64_t t = begin; t < end; t++) {
+        const float* from = m + (r * conv.tile_columns() + t - first) * kOutputs;
+        const int64_t x = t * kResults, rows = min_of(kResults, height - y), columns = min_of(kResults, width - x);
+        float* pixel =
+            (float*)out.data + ((image * height + y) * width + x) * outputs + group * conv.weights.outputs + line;
+        for (int64_t o = 0; o < count; o += W) {
+          V results[kResults][kResults];
+          collect(from + o, results);
+          for (int64_t i = 0; i < rows; i++) {
+            for (int64_t j = 0; j < columns; j++) {
+              store_few(results[i][j], min_of(W, count - o), pixel + (i * width + j) * outputs + o);
+            }
+          }
+        }
+      }
+    });
+  }
+
+  // The epilogue of some panels of outputs, on as long runs of pixels as there are.
+  void finish(int64_t q, int64_t q_end) const {
     if (!conv.epilogue) return;
     const int64_t line = group * conv.weights.outputs + q * kOutputs;
-    const int64_t end_line = min_of(line + kOutputs, (group + 1) * conv.weights.outputs);
+    const int64_t end_line = group * conv.weights.outputs + min_of(q_end * kOutputs, conv.weights.outputs);
     const int64_t width = conv.result.shape[3], height = conv.result.shape[2];
     each_row(first, stop, [&](int64_t r, int64_t begin, int64_t end) {
       auto finish = [&](int64_t from, int64_t to) {
-        conv.epilogue->fn(conv.epilogue->ctx, r / conv.tile_rows(), line, end_line, from, to);
+        finish_tile(conv.epilogue, conv.result, r / conv.tile_rows(), line, end_line, from, to);
       };
       const int64_t y = r % conv.tile_rows() * kResults, y_end = min_of(y + kResults, height);
       const int64_t x = min_of(kResults * end, width);
@@ -281,7 +388,7 @@ class Inputs {
       int64_t p = tile * block.panels / (block.stop - block.first);
       while (block.panel_begin(p + 1) <= tile) p++;
       next = min_of(stop, x + block.panel_begin(p + 1) - tile);
-      float* to = block.v + p * block.panel_size() + tile - block.panel_begin(p);
+      float* to = block.v + p * block.conv.panel_size() + tile - block.panel_begin(p);
       runs[run_count++] = {lines + (line_count - F::kInputs) * pitch + F::kStep * (x - begin), next - x, to};
     }
   }
@@ -297,7 +404,7 @@ class Inputs {
   }
 
   void transform(const float* from, int64_t count, float* to) const {
-    const int64_t size = block.element_size(), step = pitch;
+    const int64_t step = pitch;
     for (int64_t t = 0; t < count; t += W, from += F::kStep * W, to += W) {
       V along[F::kInputs][F::kSide];
 #pragma GCC unroll 6
@@ -306,15 +413,7 @@ class Inputs {
         F::columns(from + i * step, x);
         F::spread(x, along[i]);
       }
-#pragma GCC unroll 6
-      for (int j = 0; j < F::kSide; j++) {
-        V x[F::kInputs], down[F::kSide];
-#pragma GCC unroll 6
-        for (int i = 0; i < F::kInputs; i++) x[i] = along[i][j];
-        F::spread(x, down);
-#pragma GCC unroll 6
-        for (int i = 0; i < F::kSide; i++) store(to + (F::kSide * i + j) * size, down[i]);
-      }
+      block.spread_down(along, to);
     }
   }
 };

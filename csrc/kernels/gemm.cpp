@@ -209,7 +209,7 @@ struct Tile {
     const bool to_block = aside && !(c.direct && last), from_block = aside && !(c.direct && first);
     const T* before = first && !job.add ? nullptr : from_block ? in_block : in_c;
     PanelKind kind = kind_of(a);
-    if (b.next && kind == PanelKind::packed) kind = PanelKind::with_next;
+    if (b.next) kind = kind == PanelKind::packed ? PanelKind::with_next : PanelKind::strided_with_next;
     auto kernel = micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs(), kind);
     kernel(depth, a, b, to_block ? in_block : in_c, to_block ? kTileColumns<T> : job.c.row_stride, before,
            from_block ? kTileColumns<T> : job.c.row_stride);

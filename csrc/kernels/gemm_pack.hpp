@@ -7,22 +7,21 @@
 namespace nl::NL_ISA {
 namespace {
 
-// Packs lines that are contiguous in k, element k into row row_of(k) of the buffer. Lanes past the last line repeat it.
-// `readable` is how many elements may be read from the beginning of each line, depth at least.
-template <class T, class RowOf>
-void pack_transposed(const T* from, int64_t line_stride, int64_t readable, const Slice& slice, T* buffer,
-                     const RowOf& row_of) {
+// Packs lines that are contiguous in k and begin at line_of(i), element k into row row_of(k) of the buffer. Lanes past
+// the last line repeat it. `readable` is how many elements may be read from the beginning of each line, depth at least.
+template <class T, class LineOf, class RowOf>
+void pack_lines_of(const LineOf& line_of, int64_t readable, const Slice& slice, T* buffer, const RowOf& row_of) {
   using V = typename Simd<T>::V;
   constexpr int W = kWidth<T>;
   if (readable < W) {
     for (int k = 0; k < slice.depth; k++) {
-      for (int i = 0; i < slice.count; i++) buffer[row_of(k) * slice.pitch + i] = from[i * line_stride + k];
+      for (int i = 0; i < slice.count; i++) buffer[row_of(k) * slice.pitch + i] = line_of(i)[k];
     }
     return;
   }
   for (int group = 0; group < slice.count; group += W) {
     const T* line[W];
-    for (int r = 0; r < W; r++) line[r] = from + min_of(group + r, slice.count - 1) * line_stride;
+    for (int r = 0; r < W; r++) line[r] = line_of(min_of(group + r, slice.count - 1));
     for (int at = 0; at < slice.depth; at += W) {
       int k = int(min_of(at, max_of(0, slice.depth - W)));  // the last square overlaps the one before
       V square[W];
@@ -35,6 +34,13 @@ void pack_transposed(const T* from, int64_t line_stride, int64_t readable, const
       }
     }
   }
+}
+
+// Of lines that lie evenly apart.
+template <class T, class RowOf>
+void pack_transposed(const T* from, int64_t line_stride, int64_t readable, const Slice& slice, T* buffer,
+                     const RowOf& row_of) {
+  pack_lines_of([=](int64_t i) { return from + i * line_stride; }, readable, slice, buffer, row_of);
 }
 
 // The same in the order of k.

@@ -11,11 +11,13 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, c
   using V = typename Simd<T>::V;
   V sum[kRows][kVecs] = {};
   const bool accumulate = before != nullptr;
-  const int64_t a_line = kKind == PanelKind::strided ? a.line_stride : 1;
+  constexpr bool kHasNext = kKind == PanelKind::with_next || kKind == PanelKind::strided_with_next;
+  constexpr bool kStrided = kKind == PanelKind::strided || kKind == PanelKind::strided_with_next;
+  const int64_t a_line = kStrided ? a.line_stride : 1;
   auto run = [&](int64_t steps) __attribute__((always_inline)) {
     for (int64_t k = 0; k < steps; k++) {
       const T* right = kKind == PanelKind::listed ? b.data + b.at[k] : b.data;
-      if (kKind == PanelKind::with_next) __builtin_prefetch(b.next, 0, 2), b.next += b.next_step;
+      if (kHasNext) __builtin_prefetch(b.next, 0, 2), b.next += b.next_step;
       V column[kVecs];
 #pragma GCC unroll 4
       for (int v = 0; v < kVecs; v++) column[v] = load<V>(right + v * kWidth<T>);
@@ -40,7 +42,7 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, c
   }
   // Stores to memory wait for the lines that they overwrite (4-20 % of a 1x1 convolution of 16 images), but where those
   // are in a cache asking for them costs 2-5 %.
-  constexpr bool kMayBeFar = kKind == PanelKind::with_next || kKind == PanelKind::listed;
+  constexpr bool kMayBeFar = kHasNext || kKind == PanelKind::listed;
   if (kMayBeFar && b.far && !accumulate) {
     const T* to = c;
     for (int i = 0; i < kRows; i++, to += c_row) {
@@ -83,7 +85,8 @@ MicroKernel<T> by_kind(int rows, int vecs, PanelKind kind) {
     case PanelKind::strided: return by_vecs<T, PanelKind::strided>(rows, vecs);
     case PanelKind::packed: return by_vecs<T, PanelKind::packed>(rows, vecs);
     case PanelKind::listed: return by_vecs<T, PanelKind::listed>(rows, vecs);
-    default: return by_vecs<T, PanelKind::with_next>(rows, vecs);
+    case PanelKind::with_next: return by_vecs<T, PanelKind::with_next>(rows, vecs);
+    default: return by_vecs<T, PanelKind::strided_with_next>(rows, vecs);
   }
 }
 

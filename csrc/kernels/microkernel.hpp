@@ -49,9 +49,9 @@ struct Panel {
   }
 };
 
-// What the kernel knows of its panels: with all but `strided` the rows of A are adjacent, which spares their addresses,
-// three instructions in a hundred.
-enum class PanelKind { strided, packed, listed, with_next };
+// What the kernel knows of its panels: with all but the strided ones the rows of A are adjacent, which spares their
+// addresses, three instructions in a hundred.
+enum class PanelKind { strided, packed, listed, with_next, strided_with_next };
 
 template <class T>
 PanelKind kind_of(const Panel<T>& a) {

@@ -156,12 +156,25 @@ Vectors<T> fill(T* panel, const Planes<const T>& x, Group<const T> group, const 
   return filled;
 }
 
+// Results whose lanes are adjacent where they belong, from `pixel` on.
+template <class T>
+void finish_pixels(const Planes<T>& y, T* pixel, const Tile& t, const T* results) {
+  for (int64_t i = t.top; i < t.bottom; i++, pixel += y.row_stride) {
+    for (int64_t j = 0; j < t.right - t.left; j++, results += Simd<T>::kWidth) {
+      store(pixel + j * y.column_stride, load<typename Simd<T>::V>(results));
+    }
+  }
+}
+
 // Hands the results of a tile, a vector for every output, to the planes of a group.
 template <class T, class To>
 void finish(const Planes<To>& y, int64_t first, const Tile& t, const T* results) {
   Group<To, Simd<T>::kWidth> group(y, first);
   const int64_t width = t.right - t.left;
   group.shift(t.top * y.row_stride + t.left * y.column_stride);
+  if constexpr (__is_same(T, To)) {
+    if (y.channel_stride == 1 && group.count == Simd<T>::kWidth) return finish_pixels(y, group.lanes[0], t, results);
+  }
   if (width == y.width && y.contiguous()) {
     return deinterleave(results, Simd<T>::kWidth, (t.bottom - t.top) * width, group.lanes, group.count, 1);
   }

@@ -343,6 +343,15 @@ def test_common_geometry(rng: np.random.Generator, name: str) -> None:
     check(GEOMETRIES[name], rng, np.float32)
 
 
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_images_with_channels_last(rng: np.random.Generator, name: str) -> None:
+    g = GEOMETRIES[name]
+    x, w = tensor(normal(rng, g.images, np.float32)), tensor(normal(rng, g.weight, np.float32))
+    last = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    expected = _tensor._conv2d(x, w, *g.attributes).numpy()
+    assert_same_bits(_tensor._conv2d(last, w, *g.attributes).numpy(), expected)
+
+
 @pytest.mark.parametrize("name", [name for name in GEOMETRIES if "Winograd" in name])
 def test_the_interpreter_agrees(rng: np.random.Generator, name: str) -> None:
     g = GEOMETRIES[name]

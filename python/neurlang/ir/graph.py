@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,6 +50,28 @@ class Access:
     def contiguous(self) -> bool:
         return self.strides == contiguous_strides(self.shape) or self.numel == 0
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether it is images of several pixels whose channels are adjacent, as in csrc/kernels/conv_geometry.hpp."""
+        return len(self.shape) == 4 and self.strides[1] == 1 and self.shape[2] * self.shape[3] > 1
+
+    def turned(self, rows: int, columns: int) -> Access | None:
+        """The same elements of matrices that lie transposed; None where it is no walk over their rows and columns."""
+        if self.offset >= 0:
+            return None
+        strides, down, across = [], 0, 0
+        for extent, stride in zip(self.shape, self.strides, strict=True):
+            if extent == 1 or stride % (rows * columns) == 0:
+                strides.append(stride)
+            elif stride % columns == 0:
+                down += stride // columns * (extent - 1)
+                strides.append(stride // columns)
+            else:
+                across += stride * (extent - 1)
+                strides.append(stride * rows)
+        fits = min(self.strides, default=0) >= 0 and down < rows and across < columns
+        return replace(self, strides=tuple(strides)) if fits else None
+
     def whole(self, storage: Storage) -> bool:
         """Whether the access covers its storage exactly, in row-major order."""
         return self.offset < 0 and self.contiguous and nbytes(self.dtype, self.numel) == storage.nbytes
@@ -96,6 +118,11 @@ class Node:
     def reads(self) -> Iterator[Access]:
         """The tensor operands."""
         return (x for x in self.ins if isinstance(x, Access))
+
+    def map_accesses(self, change: Callable[[Access], Access]) -> Node:
+        """The node with every access changed."""
+        ins = tuple(change(x) if isinstance(x, Access) else x for x in self.ins)
+        return replace(self, ins=ins, outs=tuple(map(change, self.outs)))
 
     @property
     def may_fail(self) -> bool:

@@ -10,13 +10,14 @@ from .dce import dce
 from .expand import expand
 from .fold import fold
 from .fuse import fuse
+from .layout import layout
 from .orient import orient
 from .plan import plan
 from .reuse import reuse
 
 Pass = Callable[[Any], Any]
 
-PIPELINE: tuple[Pass, ...] = (expand, fold, cse, dce, orient, fuse, reuse, plan)
+PIPELINE: tuple[Pass, ...] = (expand, fold, cse, dce, orient, layout, fuse, reuse, plan)
 
 
 def run(

@@ -36,6 +36,7 @@ from ..ir.kernel import (
     linear_form,
     strides_over,
 )
+from ..ir.nesting import ordered_axes, reduced_across, turned
 from ..ir.types import DTYPES, row_exprs
 from ..ops import scalar as s
 from . import prologue
@@ -189,7 +190,7 @@ class _Fusion:
         """Merges the maps over a contraction's result into it, to run on tiles that are still in cache."""
         native = self.of[number]
         out = self.graph.nodes[number].outs[0]
-        if len(native.nodes) > 1 or not out.contiguous:
+        if len(native.nodes) > 1 or not (out.contiguous or out.channels_last):
             return
         for reader in self.users[out.storage][1]:
             group = self.of.get(reader)
@@ -241,6 +242,8 @@ class _Fusion:
         if group.prologues or maps:
             prologues = tuple(_Builder(self.graph, p, self.users).step(p.nodes) for p in group.prologues)
             epilogue = _Builder(self.graph, group, self.users).step(maps) if maps else None
+            if epilogue is not None and nodes[native].outs[0].channels_last:
+                epilogue = turned(epilogue)  # pixels are the rows of its rectangles
             yield NativeStep(nodes[native], epilogue, prologues)
         elif nodes[native].op != "empty" and any(x.numel for x in nodes[native].outs):
             yield NativeStep(nodes[native])
@@ -474,6 +477,8 @@ class _Builder:
         kernel = Kernel("k", axes, tuple(self.params.values()), tuple(self.body), reduce)
         if reduce < 0 and not self.group.fixed:
             kernel = ordered_axes(kernel, self.group.index)
+        if reduce == len(axes) - 1 and kernel.last_sweep == 0:
+            kernel = reduced_across(kernel)
         return KernelStep(kernel, tuple(self.operands.values()), tuple(nodes), self._tile())
 
     def _reduced_axis(self) -> int:
@@ -541,34 +546,3 @@ class _Builder:
 def _is_seen(graph: Graph, users: list[tuple[list[int], list[int]]], storage: int, inside: Iterable[int]) -> bool:
     """Whether anything but these nodes, an epilogue's with its contraction, looks at a storage."""
     return graph.storages[storage].outside or not set(inside).issuperset(users[storage][1])
-
-
-def ordered_axes(kernel: Kernel, row_major: bool) -> Kernel:
-    """The kernel with its axes in the order that walks through memory best, merged where every operand allows it."""
-    memory = [p for p in kernel.params if p.kind != "scalar"]
-    order = list(range(len(kernel.axes)))
-    if len(order) > 1 and not row_major:
-        inner = max(order, key=lambda axis: (_run_score(memory, axis), axis))
-        order.remove(inner)
-        leader = next((p for p in memory if p.kind != "in"), memory[0])
-        order.sort(key=lambda axis: -abs(leader.strides[axis]))
-        order.append(inner)
-    axes: list[int] = []
-    columns: list[tuple[int, ...]] = []
-    for axis in order:
-        extent, strides = kernel.axes[axis].extent, tuple(p.strides[axis] for p in memory)
-        if axes and all(outer == inner * extent for outer, inner in zip(columns[-1], strides, strict=True)):
-            axes[-1] *= extent
-            columns[-1] = strides
-        else:
-            axes.append(extent)
-            columns.append(strides)
-    by_name = {p.name: tuple(c[k] for c in columns) for k, p in enumerate(memory)}
-    params = tuple(Param(p.name, p.kind, p.dtype, by_name.get(p.name, ()), p.stream) for p in kernel.params)
-    return Kernel(kernel.name, tuple(Axis(f"i{k}", n) for k, n in enumerate(axes)), params, kernel.body)
-
-
-def _run_score(memory: list[Param], axis: int) -> float:
-    """How much of the memory traffic runs along the axis: contiguous operands count most, outputs twice."""
-    worth = {0: 0.75, 1: 1.0}
-    return sum(worth.get(p.strides[axis], 0.0) * (1 if p.kind == "in" else 2) for p in memory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir.graph import Access, Graph, Node, Operand, Versions, contiguous_strides
+from ..ir.graph import Access, Graph, Node, Versions, contiguous_strides
 
 
 def orient(graph: Graph) -> Graph:
@@ -47,32 +47,11 @@ def _swapped(x: Access) -> Access:
 
 def _turned_reader(node: Node, out: Access) -> Node | None:
     """The reader with its accesses of the result rewritten, or None when one of them gains nothing."""
-    ins: list[Operand] = []
-    for x in node.ins:
-        if isinstance(x, Access) and x.storage == out.storage:
-            turned = _turned_access(x, out.shape[-2], out.shape[-1])
-            if turned is None:
-                return None
-            ins.append(turned)
-        else:
-            ins.append(x)
-    return replace(node, ins=tuple(ins))
-
-
-def _turned_access(x: Access, rows: int, columns: int) -> Access | None:
-    """`x` over the transposed matrix, strides of rows and columns swapped; None unless it then ends in runs."""
-    if x.offset >= 0:
+    found = {x: x.turned(*out.shape[-2:]) for x in node.reads() if x.storage == out.storage}
+    if not all(x is not None and _ends_in_runs(x) for x in found.values()):
         return None
-    strides, down, across = [], 0, 0
-    for extent, stride in zip(x.shape, x.strides, strict=True):
-        if extent == 1 or stride % (rows * columns) == 0:
-            strides.append(stride)
-        elif stride % columns == 0:
-            down += stride // columns * (extent - 1)
-            strides.append(stride // columns)
-        else:
-            across += stride * (extent - 1)
-            strides.append(stride * rows)
-    inner = next((s for n, s in zip(reversed(x.shape), reversed(strides), strict=True) if n > 1), 0)
-    fits = min(x.strides, default=0) >= 0 and down < rows and across < columns
-    return replace(x, strides=tuple(strides)) if fits and inner == 1 else None
+    return node.map_accesses(lambda x: found.get(x) or x)
+
+
+def _ends_in_runs(x: Access) -> bool:
+    return next((s for n, s in zip(reversed(x.shape), reversed(x.strides), strict=True) if n > 1), 0) == 1

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ...ir.kernel import BLOCK, LANES, Arg, Kernel, Map, Param, Reduce, Store, Tile
@@ -12,7 +11,6 @@ from ...ir.loops import (
     GROUP,
     SEGMENT_BLOCK,
     chunk,
-    is_wide,
     kept_between_sweeps,
     row_capacity,
     row_group,
@@ -23,8 +21,10 @@ from ...ir.types import expressions
 from ...ops import scalar as s
 from ...ops import to_c
 from ...ops.scalar import E
-from .prelude import C_TYPES, lanes_of
+from .operands import Operands
 from .reducers import NEUTRAL, reducer_name
+
+TILE_ROWS = 16  # of an epilogue or a prologue, that go through its columns together
 
 
 def structure(kernel: Kernel, tile: Tile | None) -> tuple:
@@ -34,7 +34,9 @@ def structure(kernel: Kernel, tile: Tile | None) -> tuple:
     params = tuple((p.name, p.kind, p.dtype, run_mode(p, inner), kernel.at_points(p), p.stream) for p in kernel.params)
     along_rows = row_capacity(kernel), extent <= BLOCK
     sizes = along_rows if kernel.reduce == inner else (extent > chunk(kernel),)
-    return (len(kernel.axes), kernel.reduce, params, kernel.body, sizes, tile)
+    runs = tile is not None and tile.rows == tile.columns == 1
+    shared = tuple(p.strides[inner - 1] == 0 for p in kernel.params if runs and p.kind != "scalar")
+    return (len(kernel.axes), kernel.reduce, params, kernel.body, sizes, tile, shared)
 
 
 def integers(kernel: Kernel) -> list[int]:
@@ -64,22 +66,11 @@ class _Sweep:
         return list(dict.fromkeys([x.value for x in self.stores] + [r.arg for r in self.reduces] + self.keeps))
 
 
-class _Function:
-    """Writes one function.
-
-    Names in C: p… is an operand's pointer, b… and o… its buffers, row_… a kept value's; each_… has a value of each row.
-    """
+class _Function(Operands):
+    """Writes one function."""
 
     def __init__(self, kernel: Kernel, name: str, tile: Tile | None, vector_bytes: int) -> None:
-        self.kernel, self.name, self.tile = kernel, name, tile
-        self.wide = is_wide(kernel)
-        self.lanes = to_c.lanes(self.wide)
-        self.turns = LANES // lanes_of(self.wide, vector_bytes)  # vectors that make up 32 lanes
-        self.rank = len(kernel.axes)
-        self.inner = self.rank - 1
-        self.memory = [p for p in kernel.params if p.kind != "scalar"]
-        self.made = self.memory[-1] if tile is not None and tile.made else None
-        self.params = {p.name: p for p in kernel.params}
+        super().__init__(kernel, name, tile, vector_bytes)
         self.maps = {name: m for m in kernel.body if isinstance(m, Map) for name in m.names}
         self.reduces = [r for r in kernel.body if isinstance(r, Reduce)]
         self.stores = [x for x in kernel.body if isinstance(x, Store)]
@@ -88,22 +79,9 @@ class _Function:
         self.kept = [name for keeps in self.segments for name in keeps] or kept_in_rows
         self.known = set(self.params)  # names that have a variable, or are loaded where they are needed
         self.each: list[str] = []  # of them, values of rows that a sweep has made
-        self.lines: list[str] = []
-        self.depth = 0
         self.prefix = 0
 
     # -- text
-
-    def line(self, text: str) -> None:
-        self.lines.append("  " * self.depth + text)
-
-    @contextmanager
-    def block(self, head: str) -> Iterator[None]:
-        self.line(head + " {")
-        self.depth += 1
-        yield
-        self.depth -= 1
-        self.line("}")
 
     def text(self) -> str:
         tail = "i64 b, i64 i0, i64 i1, i64 j0, i64 j1" if self.tile is not None else "i64 begin, i64 end"
@@ -124,49 +102,6 @@ class _Function:
                 self.line("STREAM_END();")
         return "\n".join(self.lines) + "\n"
 
-    # -- operands
-
-    def vector(self, name: str) -> str:
-        return to_c.vector_type(self.kernel.dtypes[name], self.wide)
-
-    def scalar(self, name: str) -> str:
-        return C_TYPES[self.kernel.dtypes[name]]
-
-    def pointer(self, p: Param) -> str:
-        """The C type of an operand's pointer."""
-        return f"{'const ' if p.kind == 'in' else ''}{self.scalar(p.name)}*"
-
-    def number(self, p: Param) -> int:
-        return self.kernel.params.index(p)
-
-    def stride(self, p: Param, axis: int) -> str:
-        """The run-time integer that holds a stride (see `integers`)."""
-        position = self.rank + sum(len(q.strides) for q in self.kernel.params[: self.number(p)]) + axis
-        return f"n[{position}]"
-
-    def _is_one(self, p: Param) -> bool:
-        return run_mode(p, self.inner) == "one"
-
-    def _is_run(self, p: Param) -> bool:
-        return run_mode(p, self.inner) == "run"
-
-    def _at_points(self, x: Store) -> bool:
-        return self.kernel.at_points(self.params[x.param])
-
-    def _scalars(self) -> None:
-        for p in self.kernel.params:
-            if p.kind == "scalar":
-                self._splat(p, f"*(const {self.scalar(p.name)}*)ptr[{self.number(p)}]")
-
-    def _splats(self, params: Iterable[Param]) -> None:
-        """Operands that have one value along the run."""
-        for p in params:
-            if p.kind in ("in", "inout"):
-                self._splat(p, f"*p{p.name}")
-
-    def _splat(self, p: Param, value: str) -> None:
-        self.line(f"const {self.vector(p.name)} {p.name} = SPLAT({self.vector(p.name)}, {value});")
-
     def _buffers(self) -> None:
         """Where the elements of an incomplete vector, or of one whose elements lie apart, are put together."""
         for p in self.memory:
@@ -177,36 +112,6 @@ class _Function:
         size = row_capacity(self.kernel) * row_group(self.kernel) if self.kernel.reduce >= 0 else SEGMENT_BLOCK
         for name in self.kept:
             self.line(f"{self.scalar(name)} row_{name}[{size}] __attribute__((aligned(64)));")
-
-    def _indices(self, of: str, axes: Sequence[int], parts: str = "") -> dict[int, str]:
-        """Splits the number `of` into indices of `axes`, the last running fastest, behind the `parts` of a run."""
-        if len(axes) == 1 and not parts:
-            return {axes[0]: of}
-        self.line(f"i64 q = {of};")
-        if parts:
-            self.line(f"const i64 part = q % {parts};")
-            self.line(f"q /= {parts};")
-        for axis in reversed(axes[1:]):
-            self.line(f"const i64 x{axis} = q % n[{axis}];")
-            self.line(f"q /= n[{axis}];")
-        if axes:
-            self.line(f"const i64 x{axes[0]} = q;")
-        return {axis: f"x{axis}" for axis in axes}
-
-    def _pointers(self, indices: dict[int, str]) -> None:
-        """Every operand's pointer at these indices."""
-        for p in self.memory:
-            if p is self.made:
-                continue
-            offset = "".join(f" + {index} * {self.stride(p, axis)}" for axis, index in indices.items())
-            self.line(f"{self.pointer(p)} p{p.name} = ({self.pointer(p)})ptr[{self.number(p)}]{offset};")
-
-    def _streams(self, start: str) -> None:
-        """Streaming stores need aligned addresses, which is known per run."""
-        for p in self.memory:
-            if p.stream:
-                aligned = f"(__UINTPTR_TYPE__)(p{p.name} + {start}) % NL_VEC_BYTES == 0"
-                self.line(f"const int s{p.name} = {aligned if self._is_run(p) else 0};")
 
     # -- maps
 
@@ -230,10 +135,7 @@ class _Function:
         if tile.rows == tile.columns == 1:
             self._pointers(indices | {rows: "i0"})
             self._made("i0", "j0")
-            steps = [f"p{p.name} += {'pitch' if p is self.made else self.stride(p, rows)}" for p in self.memory]
-            with self.block(f"for (i64 i = i0; i < i1; ++i, {', '.join(steps)})"):
-                self._one_run("j0", "j1")
-            return
+            return self._tile_of_runs(rows)
         with self.block("for (i64 i = i0; i < i1; ++i)"):
             indices |= self._indices("i", axes[rows:columns])
             with self.block("for (i64 at = j0, run; at < j1; at += run)"):
@@ -248,6 +150,43 @@ class _Function:
         if self.made is not None:
             p = self.made
             self.line(f"{self.pointer(p)} p{p.name} = ({self.pointer(p)})to + ({row} - i0) * pitch - ({first});")
+
+    def _tile_of_runs(self, row: int) -> None:
+        """The rows of a rectangle, whose columns are one run of each."""
+        for p in self.memory:  # in variables of their own: what the stores may change is read again in every row
+            self.line(f"const i64 d{p.name} = {'pitch' if p is self.made else self.stride(p, row)};")
+        self.shared = self._shared_by_rows(row)
+        each = TILE_ROWS if self.shared else 1
+        steps = "".join(f", p{p.name} += {each} * d{p.name}" for p in self.memory)
+        with self.block(f"for (i64 i = i0; i < i1; i += {each}{steps})"):
+            if self.shared:
+                self._some_rows()
+            else:
+                self._one_run("j0", "j1")
+
+    def _shared_by_rows(self, row: int) -> list[Param]:
+        """Vectors that all rows of a tile read, unless other operands have one value a row."""
+        ins = [p for p in self.memory if p.kind == "in"]
+        if self.segments or any(self._is_one(p) and p.strides[row] != 0 for p in ins):
+            return []
+        return [p for p in ins if self._is_run(p) and p.strides[row] == 0]
+
+    def _some_rows(self) -> None:
+        """Some rows of a tile, a vector of columns at a time: what they share is loaded once."""
+        self._splats(p for p in self.memory if self._is_one(p))
+        self.line(f"const i64 rows = MIN(i1 - i, {TILE_ROWS});")
+        moving = [p for p in self.memory if p not in self.shared]
+        with self.block(f"for (i64 j = j0; j < j1; j += {self.lanes})"):
+            self.line("const i64 rest = j1 - j;")
+            self._vector_pointers(self.shared, [])
+            for p in self.shared:
+                self.line(f"const {self.vector(p.name)} {p.name} = LOAD({self.vector(p.name)}, x{p.name});")
+            for p in moving:
+                self.line(f"{self.pointer(p)} q{p.name} = p{p.name};")
+            with self.block("for (i64 r = 0; r < rows; ++r)"):
+                for p in moving:
+                    self.line(f"{self.pointer(p)} p{p.name} = q{p.name} + r * d{p.name};")
+                self._vector_body(_Sweep(self.stores), "j1")
 
     def _one_run(self, start: str, stop: str, index: str = "") -> None:
         """All stores of a map along one run: in one loop, or in several over blocks when the body is long."""
@@ -500,7 +439,7 @@ class _Function:
     def _vector_body(self, sweep: _Sweep, stop: str) -> None:
         """Loads, computes and stores the vector at j, of which `rest` elements exist."""
         needed = self._needed(sweep.wanted)
-        ins = [self.params[name] for name in needed if name in self.params and not self._is_one(self.params[name])]
+        ins = [self.params[name] for name in needed if name in self.params and not self._is_loaded(self.params[name])]
         outs = [self.params[x.param] for x in sweep.stores]
         self.line(f"const i64 rest = {stop} - j;")
         self._vector_pointers(ins, outs)

@@ -1,0 +1,158 @@
+// conv_pixels.cpp: convolutions of one tap from pixels to pixels, where images and result have their channels last.
+//
+// A product of matrices as they lie: pixels, rows of channels, times panels of weights. A unit is some panels of pixels
+// that meet all weights, or a part of these where there are few pixels. Weights that stay in L2 meet four panels at a
+// time (at 96 % of the peak, which they reach with one panel too): what a unit reads and writes is adjacent then, and
+// the pixels of the next one come into L2 meanwhile. Others come from memory while those before meet all pixels.
+#include "conv_pixels.hpp"
+
+#include "conv_packed.hpp"
+
+namespace nl::NL_ISA {
+namespace {
+
+constexpr int64_t kNearBytes = 512 << 10;  // of weights: half of a 1 MiB L2
+constexpr int64_t kNearPanels = 4, kFarPanels = 16;
+constexpr int64_t kFinished = 4;  // panels of weights behind which the epilogue runs
+
+template <class T>
+struct Pixels {
+  const View &images, &result;
+  const Epilogue* epilogue;
+  Grid grid;  // of the pixels of all images
+  PackedWeights<T> weights;
+
+  int64_t depth() const { return weights.depth; }
+  int64_t image_pixels() const { return grid.ys * grid.xs; }
+  int64_t count() const { return images.shape[0] * image_pixels(); }
+  int64_t row_panels() const { return NL_ISA::row_panels(count()); }
+  int64_t row(int64_t p) const { return row_panel_begin(count(), p); }
+  bool is_near() const { return weights.size(1) * int64_t(sizeof(T)) <= kNearBytes; }
+
+  // Whether pixels are evenly spaced; else they are copied, a unit at a time.
+  bool is_even() const {
+    return grid.y_stride == grid.xs * grid.x_stride &&
+           (images.shape[0] == 1 || grid.plane_stride == grid.ys * grid.y_stride);
+  }
+  int64_t copy_pitch() const { return depth() + kWidth<T>; }  // spreads pixels over the sets of L1
+
+  // Row panels [p0, p1) and panels [q0, q1) of the weights.
+  struct Unit {
+    const Pixels& conv;
+    int64_t p0, p1, q0, q1;
+    bool goes_on;  // the next unit follows on this thread
+    const T* data;
+    int64_t pitch;  // of pixels
+    const T* ahead = nullptr;
+    int64_t ahead_step = 0;
+
+    void run() {
+      if (conv.is_near() && conv.is_even() && goes_on) look_ahead();
+      for (int64_t q = q0; q < q1; q += kFinished) {
+        const int64_t stop = min_of(q + kFinished, q1);
+        for (int64_t i = q; i < stop; i++) {
+          for (int64_t k = 0; k < conv.depth(); k += kDepth) multiply(i, k);
+        }
+        finish(conv.weights.begin(q), conv.weights.begin(stop));
+      }
+    }
+
+    // The next unit's pixels lie behind this one's.
+    void look_ahead() {
+      ahead = data + (conv.row(p1) - conv.row(p0)) * pitch;
+      ahead_step = ceil_div((conv.row(p1) - conv.row(p0)) * pitch, (q1 - q0) * conv.depth() * (p1 - p0));
+    }
+
+    void multiply(int64_t q, int64_t k) {
+      const PackedWeights<T>& w = conv.weights;
+      const int64_t steps = min_of(kDepth, conv.depth() - k), outputs = conv.result.shape[1];
+      const int64_t line = w.begin(q), lines = w.begin(q + 1) - line;
+      Panel<T> b = {w.data + q * w.panel_size() + k * w.pitch(), 1, w.pitch()};
+      b.far = conv.count() * outputs * int64_t(sizeof(T)) >= kFarBytes;
+      for (int64_t p = p0; p < p1; p++) {
+        const int64_t first = conv.row(p), rows = conv.row(p + 1) - first;
+        const Panel<T> a = {data + (first - conv.row(p0)) * pitch + k, pitch, 1};
+        if (ahead) {
+          b.next = ahead, b.next_step = ahead_step, ahead += steps * ahead_step;
+        } else {
+          b.fetch_next(b.data + steps * b.step, steps, p - p0, p1 - p0);
+        }
+        sum(steps, rows, lines, a, b, k > 0, (T*)conv.result.data + first * outputs + line, outputs);
+      }
+    }
+
+    static void sum(int64_t steps, int64_t rows, int64_t lines, const Panel<T>& a, const Panel<T>& b, bool add, T* to,
+                    int64_t pitch) {
+      const auto kernel = micro_kernel(T(), int(rows), int(ceil_div(lines, kWidth<T>)), PanelKind::strided_with_next);
+      if (lines % kWidth<T> == 0) return kernel(steps, a, b, to, pitch, add ? to : nullptr, pitch);
+      T part[kTileRows * kTileColumns<T>];
+      for (int64_t i = 0; add && i < rows; i++) copy_line(to + i * pitch, lines, part + i * kTileColumns<T>);
+      kernel(steps, a, b, part, kTileColumns<T>, add ? part : nullptr, kTileColumns<T>);
+      for (int64_t i = 0; i < rows; i++) copy_line(part + i * kTileColumns<T>, lines, to + i * pitch);
+    }
+
+    void finish(int64_t first_line, int64_t stop_line) const {
+      const int64_t pixels = conv.image_pixels(), stop = conv.row(p1);
+      for (int64_t i = conv.row(p0), end; i < stop; i = end) {
+        const int64_t image = i / pixels, begin = image * pixels;
+        end = min_of(stop, begin + pixels);
+        finish_tile(conv.epilogue, conv.result, image, first_line, stop_line, i - begin, end - begin);
+      }
+    }
+  };
+
+  void copy(int64_t begin, int64_t stop, T* to) const {
+    for (int64_t i = begin; i < stop; i++, to += copy_pitch()) {
+      int64_t offset[1];
+      offsets_of(grid, i, 1, offset);
+      copy_line((const T*)images.data + *offset, depth(), to);
+    }
+  }
+
+  // Blocks of pixels for all threads; where they are fewer, threads share the weights too.
+  void run() const {
+    const int64_t threads = nl_num_threads(), all = row_panels(), lines = weights.panels();
+    int64_t blocks = ceil_div(all, is_near() ? kNearPanels : kFarPanels);
+    if (blocks > 1) blocks = min_of(all, ceil_div(blocks, threads) * threads);
+    const int64_t parts = blocks >= threads ? 1 : min_of(lines, threads / gcd(threads, blocks));
+    const int64_t most = ceil_div(all, blocks) * kTileRows;
+    parallel_for(blocks * parts, 1, [&](int64_t begin, int64_t end) {
+      T* copies = is_even() ? nullptr : (T*)nl_scratch(0, most * copy_pitch() * int64_t(sizeof(T)));
+      for (int64_t u = begin; u < end; u++) {
+        const int64_t b = u / parts, part = u % parts, p0 = b * all / blocks, p1 = (b + 1) * all / blocks;
+        const int64_t pitch = is_even() ? grid.x_stride : copy_pitch();
+        const T* data = is_even() ? (const T*)images.data + row(p0) * pitch : copies;
+        if (!is_even()) copy(row(p0), row(p1), copies);
+        Unit{*this, p0, p1, part * lines / parts, (part + 1) * lines / parts, u + 1 < end, data, pitch}.run();
+      }
+    });
+  }
+};
+
+template <class T>
+void forward(const Call& call, const Geometry& g) {
+  const View& v = call.in[0];
+  const Grid grid = {g.y.output, g.x.output, v.strides[0], v.strides[2] * g.y.stride, v.strides[3] * g.x.stride};
+  PackedWeights<T> weights = {g.outputs, g.channels, true, true};
+  const int64_t bytes = weights.size(1) * int64_t(sizeof(T));
+  weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : nl_scratch(2, bytes));
+  make_once(call.kept, [&] {
+    const T* w = contiguous<T>(call.in[1]);
+    weights.fill(1, [&](T* to, const Slice& slice) {
+      pack_transposed(w + slice.line * weights.depth, weights.depth, slice, to);
+    });
+  });
+  Pixels<T>{v, call.out[0], call.epilogue, grid, weights}.run();
+}
+
+}  // namespace
+
+bool conv2d_pixels(const Call& call) {
+  const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
+  if (g.taps() > 1 || g.groups > 1 || g.y.pad > 0 || g.x.pad > 0) return false;
+  if (!channels_last(call.in[0]) || !channels_last(call.out[0])) return false;
+  call.out[0].dtype == DType::f32 ? forward<float>(call, g) : forward<double>(call, g);
+  return true;
+}
+
+}  // namespace nl::NL_ISA

@@ -1,0 +1,10 @@
+// conv_pixels.hpp: conv2d of one tap where images and result have their channels last.
+#pragma once
+#include "../base/view.hpp"
+
+namespace nl::NL_ISA {
+
+// False, and nothing done, for the others.
+bool conv2d_pixels(const Call& call);
+
+}  // namespace nl::NL_ISA

@@ -1,0 +1,101 @@
+"""Layouts: images between convolutions lie with their channels last where all that touch them gain. Bits are the same.
+
+Convolutions of one tap are then products of matrices as they lie, and Winograd's transforms go through vectors of
+channels: no copies of rows between zeros, no transposes, no vectors that maps of 7 x 7 or 14 x 14 do not fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..ir.graph import Access, Graph, Node, count
+
+LANES = 16  # channels come in vectors, of as many lanes as the widest have
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Storages that maps read or write together, all of them images of so many channels and pixels."""
+
+    storages: frozenset[int]
+    numel: int
+    channels: int
+    pixels: int
+
+    def turned(self, x: Access) -> Access | None:
+        """`x`, if it is one of the images, with their channels last; None where it cannot be."""
+        return x.turned(self.channels, self.pixels) if x.storage in self.storages else x
+
+    def turned_in(self, node: Node) -> Node:
+        """The node with its accesses of the images turned."""
+        return node.map_accesses(lambda x: self.turned(x) or x)
+
+
+def layout(graph: Graph) -> Graph:
+    """Turns the images [N, C, H, W] inside of the graph, family by family: what maps join lies alike."""
+    touching: dict[int, list[int]] = {}
+    for number, node in enumerate(graph.nodes):
+        for storage in {x.storage for x in _accesses(node)}:
+            touching.setdefault(storage, []).append(number)
+    nodes = list(graph.nodes)
+    for storages in _joined(graph, touching):
+        numbers = sorted({n for s in storages for n in touching[s]})
+        family = _family(storages, [graph.nodes[n] for n in numbers])
+        if family is not None and all(_fits(nodes[n], family) for n in numbers):
+            for n in numbers:
+                nodes[n] = family.turned_in(nodes[n])
+    return graph.with_nodes(nodes)
+
+
+def _accesses(node: Node) -> Iterator[Access]:
+    yield from node.reads()
+    yield from node.outs
+
+
+def _joined(graph: Graph, touching: dict[int, list[int]]) -> list[list[int]]:
+    """Storages that nobody outside sees and that are made whole, those that maps join in one list."""
+    of = {storage: [storage] for storage, numbers in touching.items() if _is_private(graph, storage, numbers[0])}
+    for node in graph.nodes:
+        joined = [x.storage for x in _accesses(node) if x.storage in of and x.numel == node.outs[0].numel]
+        if node.kind == "map":
+            for storage in joined[1:]:
+                family, other = of[joined[0]], of[storage]
+                if other is not family:
+                    family.extend(other)
+                    of.update(dict.fromkeys(other, family))
+    return list({id(family): family for family in of.values()}.values())
+
+
+def _is_private(graph: Graph, storage: int, first: int) -> bool:
+    place = graph.storages[storage]
+    return not place.outside and any(x.storage == storage and x.whole(place) for x in graph.nodes[first].outs)
+
+
+def _family(storages: list[int], nodes: list[Node]) -> Family | None:
+    """The storages as images, of the shape that a convolution sees; None where none does, or channels are few."""
+    images = (x for node in nodes if node.op == "conv2d" for x in (next(node.reads()), *node.outs))
+    x = next((x for x in images if x.storage in storages), None)
+    if x is None or x.shape[1] % LANES != 0 or x.numel == 0 or count(x.shape[2:]) == 1:
+        return None
+    return Family(frozenset(storages), x.numel, x.shape[1], count(x.shape[2:]))
+
+
+def _fits(node: Node, family: Family) -> bool:
+    """Whether the node's kernel is at its best with the family's channels last, and its accesses can be turned."""
+    images = [x for x in _accesses(node) if x.storage in family.storages]
+    if any(x.numel != family.numel or family.turned(x) is None for x in images):
+        return False
+    reads = any(x.storage in family.storages for x in node.reads())
+    writes = any(x.storage in family.storages for x in node.outs)
+    if node.kind == "map":
+        return all(x.storage in family.storages for x in _accesses(node) if x.numel == family.numel)
+    if node.op == "conv2d":
+        return node.attrs[6] == 1 and (not reads or _reads_pixels(node, family))
+    return node.op == "max_pool2d_values" or (node.kind == "reduce" and not writes)
+
+
+def _reads_pixels(node: Node, family: Family) -> bool:
+    """Whether a convolution's images, and not its weights, are in the family, and are worth to be turned for it."""
+    _, w = node.reads()
+    return w.storage not in family.storages and (w.shape[2:] != (1, 1) or node.attrs[2:4] == (0, 0))

@@ -1,0 +1,214 @@
+"""Images between convolutions with their channels last: which ones, and the bits of what is computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from ir.programs import Tape, View, reshape
+
+import neurlang as nl
+from neurlang.ir.graph import Access, Graph
+from neurlang.passes.layout import layout
+
+# ---- which images ---------------------------------------------------------------------------------------------------
+
+
+def conv(t: Tape, x: View, outputs: int, kernel: int = 1, padding: int = 0, groups: int = 1) -> View:
+    w = t.leaf("f32", (outputs, x.shape[1] // groups, kernel, kernel))
+    size = [n + 2 * padding - kernel + 1 for n in x.shape[2:]]
+    out = t.fresh("f32", (x.shape[0], outputs, *size))
+    t.write("conv2d", [x, w], [out], (1, 1, padding, padding, 1, 1, groups))
+    return out
+
+
+def last(graph: Graph) -> set[int]:
+    """The storages that lie with their channels last, wherever they are touched."""
+    found: dict[int, set[bool]] = {}
+    for node in layout(graph).nodes:
+        for x in (*node.reads(), *node.outs):
+            found.setdefault(x.storage, set()).add(lies_last(x))
+    assert all(len(kinds) == 1 for kinds in found.values())
+    return {storage for storage, kinds in found.items() if kinds == {True}}
+
+
+def lies_last(x: Access) -> bool:
+    return x.channels_last if len(x.shape) == 4 else x.strides[-1] == x.shape[1] > 1 and len(x.shape) == 3
+
+
+def test_images_between_convolutions_turn_and_what_leaves_does_not() -> None:
+    t = Tape()
+    x = t.leaf("f32", (2, 32, 9, 7))
+    a = t.map("relu", conv(t, x, 48))
+    b = conv(t, a, 48, 3, 1)
+    c = t.map("add", b, a)
+    d = conv(t, c, 32, 5)
+    t.keep(d)
+    assert last(t.graph()) == {y.slot for y in (a, b, c)} | {a.slot - 1}
+
+
+def test_maps_over_flattened_pixels_belong_to_the_family() -> None:
+    t = Tape()
+    y = conv(t, t.leaf("f32", (2, 32, 5, 5)), 32)
+    z = t.map("mul", reshape(y, (2, 32, 25)), t.leaf("f32", (32, 1)))
+    t.keep(conv(t, reshape(z, (2, 32, 5, 5)), 16))
+    assert last(t.graph()) == {y.slot, z.slot}
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda t, y: t.matmul(reshape(y, (2, 32 * 25)), t.leaf("f32", (32 * 25, 3))),
+        lambda t, y: conv(t, y, 32, 3, groups=32),
+        lambda t, y: t.map("mul", y, t.leaf("f32", (2, 32, 5, 5))),
+        lambda t, y: t.map("exp", View(y.slot, "f32", (2, 16, 5, 5), y.strides, 400)),
+        lambda t, y: conv(t, View(y.slot, "f32", (2, 16, 5, 5), y.strides), 16),
+        lambda t, y: conv(t, t.leaf("f32", (1, 32, 9, 9)), 3) if t.keep(y) is None else None,
+    ],
+    ids=["flattened", "depthwise", "beside an image outside", "cut", "cut from 0", "seen outside"],
+)
+def test_images_that_others_read_stay(read: Callable[[Tape, View], View]) -> None:
+    t = Tape()
+    y = conv(t, t.leaf("f32", (2, 32, 5, 5)), 32)
+    t.keep(conv(t, y, 16))
+    t.keep(read(t, y))
+    assert last(t.graph()) == set()
+
+
+@pytest.mark.parametrize(("channels", "size"), [(24, 5), (32, 1)])
+def test_few_channels_and_single_pixels_stay(channels: int, size: int) -> None:
+    t = Tape()
+    t.keep(conv(t, conv(t, t.leaf("f32", (2, 32, size, size)), channels), 16))
+    assert last(t.graph()) == set()
+
+
+def test_weights_that_are_computed_stay() -> None:
+    t = Tape()
+    x, w = t.leaf("f32", (1, 16, 8, 8)), t.map("neg", t.leaf("f32", (32, 16, 3, 3)))
+    out = t.fresh("f32", (1, 32, 6, 6), live=True)
+    t.write("conv2d", [x, w], [out], (1, 1, 0, 0, 1, 1, 1))
+    assert last(t.graph()) == set()
+
+
+# ---- bits -----------------------------------------------------------------------------------------------------------
+
+
+class Network:
+    """A random network of images; `run` is a pure function of an image and the weights."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.dtype = np.float64 if seed % 4 == 3 else np.float32
+        self.weights: list[Any] = []
+        self.steps: list[tuple[Callable[..., Any], tuple[int, ...]]] = []
+        size = (int(self.rng.integers(6, 17)), int(self.rng.integers(6, 17)))
+        self.shape = (int(self.rng.integers(1, 4)), int(self.rng.choice([3, 16, 32, 33])), *size)
+        self.shapes = [self.shape]
+        while len(self.steps) < 10:
+            self.grow()
+
+    def weight(self, *shape: int) -> int:
+        spread = np.prod(shape[1:]) ** -0.5
+        self.weights.append(nl.tensor((spread * self.rng.standard_normal(shape)).astype(self.dtype)))
+        return len(self.weights) - 1
+
+    def add(self, shape: tuple[int, ...], step: Callable[..., Any], *ins: int) -> None:
+        self.steps.append((step, ins))
+        self.shapes.append(shape)
+
+    def grow(self) -> None:
+        i = int(self.rng.integers(max(0, len(self.shapes) - 3), len(self.shapes)))
+        kind = self.rng.choice(["conv"] * 6 + ["norm", "relu", "relu", "pool", "average", "cat", "group"])
+        getattr(self, kind)(i, self.shapes[i])
+
+    def conv(self, i: int, shape: tuple[int, ...]) -> None:
+        n, c, *size = shape
+        kernel, stride = int(self.rng.choice([1, 1, 3, 3, 5])), int(self.rng.choice([1, 1, 2]))
+        padding = int(self.rng.choice([0, kernel // 2, 1]))
+        outputs = int(self.rng.choice([16, 32, 32, 48, 50, 80]))
+        made = [(s + 2 * padding - kernel) // stride + 1 for s in size]
+        if min(made) < 2:
+            return
+        w = self.weight(outputs, c, kernel, kernel)
+        self.add((n, outputs, *made), lambda x, ws: nl.conv2d(x, ws[w], None, stride, padding), i)
+
+    def norm(self, i: int, shape: tuple[int, ...]) -> None:
+        mean, scale, shift = (self.weight(shape[1]) for _ in range(3))
+        var = len(self.weights)
+        self.weights.append(nl.tensor((self.rng.random(shape[1]) + 0.5).astype(self.dtype)))
+        f = nl.nn.functional.batch_norm
+        self.add(shape, lambda x, ws: f(x, ws[mean], ws[var], ws[scale], ws[shift]), i)
+
+    def relu(self, i: int, shape: tuple[int, ...]) -> None:
+        self.add(shape, lambda x, ws: nl.relu(x), i)
+
+    def pool(self, i: int, shape: tuple[int, ...]) -> None:
+        if min(shape[2:]) >= 4:
+            made = tuple((s + 2 - 3) // 2 + 1 for s in shape[2:])
+            self.add((*shape[:2], *made), lambda x, ws: nl.nn.functional.max_pool2d(x, 3, 2, 1), i)
+
+    def average(self, i: int, shape: tuple[int, ...]) -> None:
+        self.add(shape, lambda x, ws: x * x.mean((2, 3), keepdim=True), i)
+
+    def cat(self, i: int, shape: tuple[int, ...]) -> None:
+        self.add((shape[0], 2 * shape[1], *shape[2:]), lambda x, ws: nl.cat([x, nl.relu(x)], 1), i)
+
+    def group(self, i: int, shape: tuple[int, ...]) -> None:
+        if shape[1] % 4 == 0:
+            self.add(shape, lambda x, ws: nl.nn.functional.group_norm(x, 4), i)
+
+    def run(self, x: Any, *weights: Any) -> tuple[Any, ...]:
+        images = [x]
+        for step, ins in self.steps:
+            images.append(step(*(images[i] for i in ins), weights))
+        return images[-1], images[len(images) // 2], images[-2].mean((2, 3))
+
+    def loss(self, x: Any, *weights: Any) -> tuple[Any, ...]:
+        made = self.run(x, *weights)
+        found = nl.grad((made[0] * made[0]).sum() + made[2].sum(), weights, allow_unused=True)
+        return tuple(g for g in found if g is not None)
+
+
+def residual_network(seed: int) -> Network:
+    """With sums of images of one shape, which random steps seldom meet."""
+    net = Network(seed)
+    for _ in range(2):
+        i = len(net.shapes) - 1
+        n, c, *size = net.shapes[i]
+        w = [net.weight(64, c, 1, 1), net.weight(64, 64, 3, 3), net.weight(c, 64, 1, 1)]
+        net.add((n, 64, *size), lambda x, ws, w=w: nl.relu(nl.conv2d(x, ws[w[0]])), i)
+        net.add((n, 64, *size), lambda x, ws, w=w: nl.relu(nl.conv2d(x, ws[w[1]], None, 1, 1)), i + 1)
+        net.add((n, c, *size), lambda x, ws, w=w: nl.conv2d(x, ws[w[2]]), i + 2)
+        net.add((n, c, *size), lambda x, y, ws: nl.relu(x + y), i, i + 3)
+    return net
+
+
+def bits(tensors: Any) -> list[bytes]:
+    return [t.numpy().tobytes() for t in tensors]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_traced_is_eager(seed: int) -> None:
+    net = residual_network(seed)
+    x = nl.tensor(net.rng.standard_normal(net.shape).astype(net.dtype))
+    frozen, traced = nl.trace(lambda x: net.run(x, *net.weights)).freeze(x), nl.trace(net.run)
+    before = nl.get_num_threads()
+    try:
+        expected = bits(net.run(x, *net.weights))
+        for threads in (1, 2, 3, 8):
+            nl.set_num_threads(threads)
+            assert bits(frozen(x)) == expected
+            assert bits(traced(x, *net.weights)) == expected
+    finally:
+        nl.set_num_threads(before)
+    assert all(t.stride() == nl.tensor(t.numpy()).stride() for t in frozen(x))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradients_traced_are_eager(seed: int) -> None:
+    net = residual_network(100 + seed)
+    x = nl.tensor(net.rng.standard_normal(net.shape).astype(net.dtype))
+    weights = [w.requires_grad_() for w in net.weights]
+    assert bits(nl.trace(net.loss)(x, *weights)) == bits(net.loss(x, *weights))
