@@ -35,10 +35,34 @@ def cases() -> Iterator[Case]:
     a, b = (rng.integers(-128, 128, (1024, 1024)).astype(np.int8) for _ in range(2))
     calls = contenders(product, "int8", [a, b])
     yield Case("int8 1024 x 1024 x 1024 to int32", calls, rtol=0, atol=0, work=2.0 * 1024**3, rate_unit="Gop/s")
+    for rows in (1, 8, 64, 256):
+        for weights in ("int8", "float16"):
+            yield Case(f"{rows} rows by {weights} weights of 4096 x 4096", by_weights(rng, rows, weights), atol=1e-2)
 
 
 def product(lib: Any, a: Any, b: Any) -> Any:
     return lib.int_mm(a, b) if lib is nl else lib._int_mm(a, b)
+
+
+def quantised(lib: Any, x: Any, w: Any, zero: Any, scale: Any) -> Any:
+    return x @ ((w.float() - zero) * scale).T
+
+
+def cast(lib: Any, x: Any, w: Any) -> Any:
+    return x @ w.float().T
+
+
+def by_weights(rng: np.random.Generator, rows: int, dtype: str) -> dict[str, peers.Call]:
+    """A layer whose weights are narrow, one row an output; frozen programs keep what they make of them."""
+    x = rng.standard_normal((rows, 4096)).astype(np.float32)
+    if dtype == "int8":
+        w = rng.integers(-128, 128, (4096, 4096)).astype(np.int8)
+        form, arrays = quantised, [w, *(rng.standard_normal((2, 4096, 1)) / 100).astype(np.float32)]
+    else:
+        form, arrays = cast, [rng.standard_normal((4096, 4096)).astype(dtype)]
+    mine, weights = nl.tensor(x), [nl.tensor(a) for a in arrays]
+    frozen = nl.trace(lambda x: form(nl, x, *weights)).freeze(mine)
+    return peers.contenders(form, x, *arrays) | {"neurlang frozen": lambda: frozen(mine)}
 
 
 def contenders(form: Callable[..., Any], dtype: str, arrays: list[np.ndarray]) -> dict[str, peers.Call]:
