@@ -30,10 +30,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for us and for every peer")
     parser.add_argument("--without", action="append", default=[], metavar="PEER", help="leave a peer out (repeatable)")
     parser.add_argument("--only", type=re.compile, default="", metavar="REGEX", help="only cases whose name matches")
-    parser.add_argument("--rounds", type=int, help="blocks of every contender; each case's own number by default")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="blocks of every contender; by default a case's own number"
+    )
     options = parser.parse_args()
     if unknown := set(options.names) - set(workloads()):
         parser.error(f"no such workload: {', '.join(sorted(unknown))}; there are {', '.join(workloads())}")
+    if options.rounds is not None and options.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {options.rounds}")
     return options
 
 

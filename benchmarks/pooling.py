@@ -27,6 +27,7 @@ POOLS: tuple[tuple[str, tuple[int, ...], Form, tuple[int, int, int] | None, str]
     ("global average", HEAD, lambda F, x: F.adaptive_avg_pool2d(x, 1), (7, 1, 0), "AveragePool"),
     ("global average", (16, 64, 56, 56), lambda F, x: F.adaptive_avg_pool2d(x, 1), (56, 1, 0), "AveragePool"),
     ("global maximum", HEAD, lambda F, x: F.adaptive_max_pool2d(x, 1), (7, 1, 0), "MaxPool"),
+    ("global maximum", STEM, lambda F, x: F.adaptive_max_pool2d(x, 1), (112, 1, 0), "MaxPool"),
     ("adaptive average to 7x7", (16, 256, 32, 32), lambda F, x: F.adaptive_avg_pool2d(x, 7), None, ""),
     ("adaptive maximum to 7x7", (16, 256, 32, 32), lambda F, x: F.adaptive_max_pool2d(x, 7), None, ""),
 )

@@ -30,6 +30,7 @@ def chain(k: int) -> float:
 # name -> error bound in units of u for a reduction length n, against the caller's scale.
 BOUNDS: dict[str, Callable[[int], float]] = {
     "elementwise": lambda n: 8.0,  # a handful of operations, or one transcendental
+    "normal numbers": lambda n: 12.0,  # relative: a root, a logarithm and a sine of some ULP each
     "chain of ops": lambda n: 8.0 * n,  # n such operations one after another, scale = the largest value on the way
     "sum": tree,  # scale: sum(abs(x))
     "window": lambda n: 2.0 + n,  # the mean of n elements one after another, scale: the largest abs(x)

@@ -23,7 +23,7 @@ from math import isfinite as math_isfinite
 import numpy as np
 
 from .errors import AliasError, DTypeError, ShapeError, TraceError
-from .ops import composite, dtypes, fingerprint, order, places, statistics, table
+from .ops import composite, convolutions, dtypes, fingerprint, order, places, statistics, table
 
 cnp.import_array()
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 # The hash of a tape only finds candidates, so any mask gives the same results.
 TAPE_HASH_MASK = (1 << int(os.environ.get("NL_TAPE_HASH_BITS", "64"))) - 1
+# What `trace(backend=…)` takes: folders of backends/, and the slow reference of ir/interpret.py.
+BACKENDS = ("cpu", "null", "interpret")
 # Compiled programs of the process, constants and machine code included; the least recently used go first.
 PROGRAM_CACHE_BYTES = 256 << 20
 

@@ -55,6 +55,18 @@ def test_same_padding_of_odd_and_even_kernels(rng: np.random.Generator, torch: A
         assert_close(got.numpy(), want.numpy(), "dot", scale=np.abs(want.numpy()).max() + 1)
 
 
+@pytest.mark.parametrize("case", [(1, 5, 1, 2, 1), (2, 7, 1, 3, 1), (1, 3, 1, 2, 4), (2, 4, 2, 2, 1), (3, 2, 3, 1, 2)])
+def test_taps_that_padding_crops_altogether(rng: np.random.Generator, torch: Any, case: tuple[int, ...]) -> None:
+    extent, kernel, stride, padding, dilation = case
+    for axes in (1, 2, 3):
+        x, w = rng.standard_normal((2, 3) + (extent,) * axes), rng.standard_normal((3, 2) + (kernel,) * axes)
+        options = {"stride": stride, "padding": padding, "dilation": dilation}
+        theirs, ours = (getattr(lib, f"conv_transpose{axes}d") for lib in (torch.nn.functional, nl.functional))
+        want = theirs(torch.tensor(x), torch.tensor(w), **options).numpy()
+        got = ours(nl.tensor(x), nl.tensor(w), **options).numpy()
+        assert_close(got, want, "dot", scale=np.abs(want).max() + 1)
+
+
 @pytest.mark.parametrize("form", ["conv{}d", "conv_transpose{}d"])
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_no_images(torch: Any, axes: int, form: str) -> None:
@@ -87,11 +99,31 @@ def test_traced_is_eager(rng: np.random.Generator, name: str) -> None:
         lambda F: F.conv3d(nl.ones(1, 2, 5, 5, 5), nl.ones(1, 2, 2, 2, 2), padding="same", stride=2),
         lambda F: F.conv_transpose3d(nl.ones(1, 2, 1, 1, 1), nl.ones(2, 1, 1, 1, 1), padding=1),
         lambda F: F.conv_transpose3d(nl.ones(1, 2, 3, 3, 3), nl.ones(2, 1, 1, 1, 1), output_padding=1),
+        lambda F: F.conv3d(nl.ones(1, 1, 4, 4, 4), nl.ones(1, 1, 2, 2, 2), padding=(-1, 0, 0)),
+        lambda F: F.conv3d(nl.ones(1, 1, 4, 4, 4), nl.ones(1, 1, 0, 2, 2)),
+        lambda F: F.conv_transpose3d(nl.ones(1, 1, 4, 4, 4), nl.ones(1, 1, 0, 2, 2)),
+        lambda F: F.conv_transpose1d(nl.ones(1, 1, 2), nl.ones(1, 1, 3), padding=2),
+        lambda F: F.conv_transpose2d(nl.ones(1, 1, 2, 2), nl.ones(1, 1, 3, 3), padding=2),
+        lambda F: F.conv2d(nl.ones(1, 1, 4, 4), nl.ones(1, 1, 0, 2), padding="same"),
+        lambda F: nl.nn.Conv2d(1, 1, 2, stride=2, padding="same"),
     ],
 )
 def test_what_does_not_fit_is_named(call: Any) -> None:
-    with pytest.raises(nl.ShapeError, match="conv"):
+    with pytest.raises(nl.ShapeError, match=r"[Cc]onv"):
         call(nl.functional)
+
+
+def test_padding_by_name_is_checked_of_what_was_given() -> None:
+    with pytest.raises(nl.ShapeError, match=r"\[1, 1, 4, 4\]"):
+        nl.conv2d(nl.ones(1, 1, 4, 4), nl.ones(1, 2, 2, 2), padding="same")
+    with pytest.raises(nl.ShapeError, match=r"conv3d: padding='same' needs stride 1, got \(1, 2, 1\)"):
+        nl.conv3d(nl.ones(1, 1, 4, 4, 4), nl.ones(1, 1, 2, 2, 2), padding="same", stride=(1, 2, 1))
+    for axes in (1, 2, 3):
+        x = nl.ones(1, 1, *(4,) * axes)
+        with pytest.raises(ValueError, match=f"conv{axes}d: padding must be .* 'some'"):
+            getattr(nl, f"conv{axes}d")(x, x, padding="some")
+        with pytest.raises(ValueError, match=f"Conv{axes}d: padding must be .* 'some'"):
+            getattr(nl.nn, f"Conv{axes}d")(1, 1, 2, padding="some")
 
 
 def test_conv_transpose3d_refuses_a_bias_of_another_length() -> None:

@@ -348,6 +348,12 @@ def test_interpret_backend_gives_the_same_bits() -> None:
     same(scenario, step=nl.trace(backend="interpret"), compiled=1, replayed=3, cut=0)
 
 
+def test_a_backend_that_there_is_not_is_refused_at_once() -> None:
+    for name in ("foo", "cstyle", "CPU"):
+        with pytest.raises(ValueError, match="use one of cpu"):
+            nl.trace(backend=name)
+
+
 def test_the_same_decorated_object_as_block_and_decorator() -> None:
     def scenario(step: Any) -> Any:
         f = step(lambda x: x * 2.0)

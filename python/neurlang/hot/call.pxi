@@ -93,6 +93,11 @@ cdef int axis_of(str op, object dim, int rank) except -1:
     return normalize_axis(PyUnicode_AsUTF8(op), integer(op, dim), rank)
 
 
+def _integer(str op, x):
+    """`integer` for the composites of ops/."""
+    return integer(op, x)
+
+
 def _axis(str op, Tensor x, dim):
     """`axis_of` for the composites of ops/."""
     return axis_of(op, dim, x.d.rank)

@@ -197,8 +197,9 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """2-D cross-correlation of input [N, C, H, W] with weight [O, C/groups, kh, kw]; `padding="same"` or "valid" too.
 
     The result is [N, O, H', W'] with H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1; each element is
-    a `dot` over the window (see ARCHITECTURE.md, section 3). A single image [C, H, W] gives [O, H', W']. ShapeError
-    where channels, groups and bias do not fit, DTypeError where the operands do not share one float dtype.
+    a `dot` over the window (see ARCHITECTURE.md, section 3). "same" is for stride 1 and keeps the extents, an odd zero
+    lying behind; "valid" is 0. A single image [C, H, W] gives [O, H', W']. ShapeError where channels, groups and bias
+    do not fit, DTypeError where the operands do not share one float dtype.
 
     >>> neurlang.conv2d(neurlang.ones(1, 1, 3, 3), neurlang.ones(1, 1, 2, 2), stride=1, padding=1)[0, 0].tolist()
     [[1.0, 2.0, 2.0, 1.0], [2.0, 4.0, 4.0, 2.0], [2.0, 4.0, 4.0, 2.0], [1.0, 2.0, 2.0, 1.0]]
@@ -208,7 +209,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     if x.d.rank == 3:
         return conv2d(x.unsqueeze(0), w, bias, stride, padding, dilation, groups).squeeze(0)
     if isinstance(padding, str):
-        x, padding = named_padding(padding, x, w, pair(stride, "stride"), pair(dilation, "dilation"))
+        x, padding = named_padding(padding, x, w, stride, dilation, groups)
     out = correlation(x, w, conv_attrs(stride, padding, dilation, groups))
     return out if bias is None else map2(ADD_OP, out, channel_bias("conv2d", bias, w.d.shape[0]))
 
@@ -222,18 +223,16 @@ cdef Tensor correlation(Tensor x, Tensor w, tuple attrs):
     return call(OP["conv2d"], (x, w), shape, dtype_id(x.d.dtype), attrs, MUCH_WORK)
 
 
-cdef tuple named_padding(str padding, Tensor x, Tensor w, tuple stride, tuple dilation):
-    """x and the padding that a name means. Where an odd number of zeros is left, x has the last of them already."""
-    if padding == "valid":
-        return x, (0, 0)
-    if padding != "same" or stride != (1, 1):
-        raise ShapeError(f"conv2d: padding={padding!r} with stride {stride}; 'same' needs stride 1, else give numbers")
-    if x.d.rank != 4 or w.d.rank != 4:
-        return x, (0, 0)  # what is wrong with them is said with their shapes
-    spans = [dilation[i] * (w.d.shape[2 + i] - 1) for i in range(2)]
-    if spans[0] % 2 or spans[1] % 2:
-        x = places.pad(F, x, (0, spans[1] % 2, 0, spans[0] % 2))
-    return x, (spans[0] // 2, spans[1] // 2)
+cdef tuple named_padding(str padding, Tensor x, Tensor w, object stride, object dilation, object groups):
+    """x and the padding that a name means (see `padded`). What does not fit is said of x as it was given."""
+    cdef int64_t attr[MAX_ATTRS]
+    strides, dilations = pair(stride, "stride"), pair(dilation, "dilation")
+    convolutions.check_padding(F, "conv2d", padding, strides)
+    kernel = shape_tuple(&w.d)[2:] if w.d.rank == 4 else (1, 1)
+    enough = tuple(d * k for d, k in zip(dilations, kernel)) if padding == "same" else (0, 0)
+    attributes(conv_attrs(strides, enough, dilations, groups), attr)
+    shape_conv2d("conv2d", dims_of(&x.d), dims_of(&w.d), attr)
+    return convolutions.padded(F, "conv2d", x, padding, strides, dilations, kernel)
 
 
 cdef Tensor channel_bias(str op, object bias, int64_t channels):
@@ -270,6 +269,9 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
         extra = extra[0] - over[0] * s[0], extra[1] - over[1] * s[1]
         x = places.pad(F, x, (0, over[1], 0, over[0]))
     size = [(x.d.shape[2 + i] - 1) * s[i] - 2 * p[i] + d[i] * (w.d.shape[2 + i] - 1) + extra[i] + 1 for i in range(2)]
+    if size[0] < 1 or size[1] < 1:
+        raise ShapeError(f"conv_transpose2d: input {describe(x)}, weight {describe(w)}, stride {s}, padding {p} and "
+                         f"dilation {d} leave no output")
     out = _conv2d_input(x, w, *conv_attrs(stride, padding, dilation, groups), size[0], size[1])
     return out if bias is None else map2(ADD_OP, out, channel_bias("conv_transpose2d", bias, out.d.shape[1]))
 

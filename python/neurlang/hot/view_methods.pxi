@@ -2,13 +2,19 @@
 
 # ---- views ----
 
-def reshape(self, shape=(), second=ABSENT, *more):
-    """The same elements in row-major order in another shape; one size may be -1."""
+def reshape(self, shape=(), second=ABSENT, /, *more):
+    """The same elements in row-major order in another shape, given as sizes or as a tuple of them; one may be -1.
+
+    A view where the strides allow one, else a copy. ShapeError where the numbers of elements differ.
+
+    >>> neurlang.arange(6).reshape(2, -1).tolist()
+    [[0, 1, 2], [3, 4, 5]]
+    """
     cdef int64_t wanted[MAX_RANK]
     cdef int n = sizes_given(shape, second, more, "reshape", wanted)
     return reshaped(self, wanted, n, "reshape")
 
-def view(self, shape=(), second=ABSENT, *more):
+def view(self, shape=(), second=ABSENT, /, *more):
     """`reshape` that never copies.
 
     ShapeError where the strides do not allow a view.

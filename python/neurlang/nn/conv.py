@@ -7,7 +7,7 @@ from typing import Any
 from .. import _tensor
 from .. import functional as F
 from .._tensor import Tensor, dtype, empty
-from ..ops.convolutions import Size, sizes_of
+from ..ops.convolutions import Size, check_padding, sizes_of
 from . import init
 from .module import Module
 from .parameter import Parameter
@@ -78,6 +78,7 @@ class _Forward(_Conv):
             raise ValueError(f"padding_mode {padding_mode!r} is not supported; use 'zeros'")
         super().__init__(in_channels, out_channels, kernel_size, groups, bias, False, device=device, dtype=dtype)
         self.stride = self._sizes("stride", stride)
+        check_padding(_tensor, type(self).__name__, padding, self.stride)
         self.padding = padding if isinstance(padding, str) else self._sizes("padding", padding)
         self.dilation = self._sizes("dilation", dilation)
 

@@ -315,14 +315,19 @@ def outer(F: Any, input: Tensor, vec2: Tensor) -> Tensor:
 def addmm(F: Any, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta input + alpha (mat1 @ mat2); with beta 0 the values of input, NaN too, do not count.
 
+    [M, K] and [K, N] give [M, N], to which input must broadcast: ShapeError otherwise. DTypeError where integers meet
+    a beta or alpha that is none.
+
     >>> neurlang.addmm(neurlang.ones(2), neurlang.ones(3, 4), neurlang.ones(4, 2))[0]
     tensor([5., 5.])
     """
     product = F.mm(mat1, mat2)
     if tuple(F.broadcast_tensors(input, product)[0].shape) != tuple(product.shape):
         raise F.ShapeError(f"addmm: shape {list(input.shape)} does not broadcast to the product {list(product.shape)}")
+    if not (product.dtype.is_floating_point or (float(beta).is_integer() and float(alpha).is_integer())):
+        raise F.DTypeError(f"addmm: matrices of {product.dtype} take integers for beta and alpha, got {beta}, {alpha}")
     if beta == 0:
-        return product if alpha == 1 else product * alpha
+        return F.where(F.zeros((), dtype=F.bool_), input, product if alpha == 1 else product * alpha)
     return F.add(input if beta == 1 else input * beta, product, alpha=alpha)
 
 

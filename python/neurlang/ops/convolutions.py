@@ -31,8 +31,8 @@ def conv1d(
     """
     _check(F, "conv1d", input, weight, 1)
     (s,), (d,) = sizes_of(F, "conv1d", "stride", stride, 1), sizes_of(F, "conv1d", "dilation", dilation, 1)
-    around = padding if isinstance(padding, str) else (0, *sizes_of(F, "conv1d", "padding", padding, 1))
-    y = F.conv2d(input.unsqueeze(-2), weight.unsqueeze(-2), bias, (1, s), around, (1, d), groups)
+    x, (p,) = padded(F, "conv1d", input, padding, (s,), (d,), weight.shape[2:])
+    y = F.conv2d(x.unsqueeze(-2), weight.unsqueeze(-2), bias, (1, s), (0, p), (1, d), groups)
     return y.squeeze(-2)
 
 
@@ -86,19 +86,13 @@ def conv3d(
         return conv3d(F, input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     _check(F, "conv3d", input, weight, 3)
     strides, dilations = sizes_of(F, "conv3d", "stride", stride, 3), sizes_of(F, "conv3d", "dilation", dilation, 3)
+    x, (around, *plane) = padded(F, "conv3d", input, padding, strides, dilations, weight.shape[2:])
     kernel = weight.shape[2]
     span = dilations[0] * (kernel - 1)
-    plane: Size | str
-    if isinstance(padding, str):
-        if padding == "same" and strides[0] != 1:
-            raise F.ShapeError("conv3d: padding='same' needs stride 1")
-        around = span if padding == "same" else 0
-        before, after, plane = around // 2, around - around // 2, padding
-    else:
-        before, *plane = sizes_of(F, "conv3d", "padding", padding, 3)
-        after = before
-    x = pad(F, input, (0, 0, 0, 0, before, after)) if before or after else input
-    if strides[0] < 1 or dilations[0] < 1 or x.shape[2] <= span:
+    if around < 0:
+        raise F.ShapeError(f"conv3d: padding {padding} must not be negative")
+    x = pad(F, x, (0, 0, 0, 0, around, around)) if around else x
+    if strides[0] < 1 or dilations[0] < 1 or kernel < 1 or x.shape[2] <= span:
         raise F.ShapeError(f"conv3d: a depth of {x.shape[2]} with padding, kernel {kernel}, stride {strides[0]} and "
                            f"dilation {dilations[0]} leave no output")
     rows = (x.shape[2] - span - 1) // strides[0] + 1
@@ -143,7 +137,7 @@ def conv_transpose3d(
         raise F.ShapeError(f"{name}: output_padding {extra} must be smaller than stride {s} or dilation {d}")
     rows, kernel = input.shape[2], weight.shape[2]
     total = (rows - 1) * s[0] + d[0] * (kernel - 1) + 1 + extra[0]
-    if s[0] < 1 or d[0] < 1 or p[0] < 0 or total <= 2 * p[0]:
+    if s[0] < 1 or d[0] < 1 or p[0] < 0 or kernel < 1 or total <= 2 * p[0]:
         raise F.ShapeError(f"{name}: a depth of {rows}, kernel {kernel}, stride {s[0]}, padding {p[0]} and dilation "
                            f"{d[0]} leave no output")
     images = F.transpose(input, 1, 2).reshape(input.shape[0] * rows, input.shape[1], *input.shape[3:])
@@ -164,11 +158,40 @@ def _added_along_depth(F: Any, parts: Tensor, stride: int, dilation: int, paddin
         part = F.transpose(parts[:, :, :, u], 1, 2).unsqueeze(3)
         rows = part.shape[2] * stride
         part = pad(F, part, (0, 0, 0, 0, 0, stride - 1)).reshape(*part.shape[:2], rows, *part.shape[4:])
-        before = u * dilation - padding
-        part = pad(F, part, (0, 0, 0, 0, before, total - 2 * padding - before - rows))
+        part = pad(F, part, (0, 0, 0, 0, u * dilation, total - u * dilation - rows))
         out = part if out is None else out + part
     assert out is not None
-    return out
+    return out[:, :, padding : total - padding].contiguous()
+
+
+def padded(
+    F: Any,
+    op: str,
+    input: Tensor,
+    padding: Size | str,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    kernel: Sequence[int],
+) -> tuple[Tensor, tuple[Any, ...]]:
+    """The input and its padding in numbers; of an odd number of zeros that a name means the input has the last."""
+    axes = len(kernel)
+    if not isinstance(padding, str):
+        return input, sizes_of(F, op, "padding", padding, axes)
+    check_padding(F, op, padding, stride)
+    if padding == "valid":
+        return input, (0,) * axes
+    spans = [max(d * (k - 1), 0) for d, k in zip(dilation, kernel, strict=True)]
+    if any(span % 2 for span in spans):
+        input = pad(F, input, [zeros for span in reversed(spans) for zeros in (0, span % 2)])
+    return input, tuple(span // 2 for span in spans)
+
+
+def check_padding(F: Any, op: str, padding: Any, stride: Sequence[int]) -> None:
+    """Whether a padding given by name can be had."""
+    if isinstance(padding, str) and padding not in ("same", "valid"):
+        raise ValueError(f"{op}: padding must be numbers, 'same' or 'valid', got {padding!r}")
+    if padding == "same" and any(s != 1 for s in stride):
+        raise F.ShapeError(f"{op}: padding='same' needs stride 1, got {tuple(stride)}; give the padding in numbers")
 
 
 def _flat(weight: Tensor) -> Tensor:

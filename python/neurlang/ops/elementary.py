@@ -627,7 +627,7 @@ _SIN_PI = {
 
 
 def sin_pi(x: E) -> E:
-    """sin(πx) for |x| <= 1/2, some ULP off."""
+    """sin(πx) for |x| <= 1/2, up to 2.6 ULP off in float32 and 2.0 in float64."""
     return x * _poly(x * x, _SIN_PI[x.dtype])
 
 

@@ -155,6 +155,7 @@ def nll_loss(
     2.5
     """
     axis, target = _classes(F, "nll_loss", input, target, weight)
+    ignore_index = F._integer("nll_loss: ignore_index", ignore_index)
     ignored = F.eq(target, ignore_index)
     # A negative class must not count from the end: it is sent out of range, where gather refuses it.
     place = F.where(ignored, 0, F.where(F.lt(target, 0), input.shape[axis], target))
@@ -186,6 +187,7 @@ def cross_entropy(
     if target.dtype.is_floating_point:
         return _probability_loss(F, input, target, weight, reduction, label_smoothing)
     axis, target = _classes(F, "cross_entropy", input, target, weight)
+    ignore_index = F._integer("cross_entropy: ignore_index", ignore_index)
     losses = F._cross_entropy(input, target, axis, ignore_index)[0]
     smoothed = (label_smoothing, F.log_softmax(input, axis)) if label_smoothing else None
     return _class_loss(F, losses, target, axis, weight, ignore_index, reduction, smoothed)

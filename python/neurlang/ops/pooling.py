@@ -224,7 +224,8 @@ def _adaptive(F: Any, op: str, x: Tensor, output_size: Sizes, axes: int) -> tupl
     """The sizes wanted; a None keeps the input's."""
     _check(F, op, x, axes)
     given = sizes_of(F, op, "output_size", output_size, axes)
-    return tuple(n if size is None else size for size, n in zip(given, x.shape[-axes:], strict=True))
+    sizes = (n if size is None else F._integer(op, size) for size, n in zip(given, x.shape[-axes:], strict=True))
+    return tuple(sizes)
 
 
 def _batched(x: Tensor, axes: int) -> Tensor:

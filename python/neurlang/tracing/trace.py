@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
-from .. import _tensor
+from .. import _tensor, config
 from ..errors import TraceError
 from ..lines import line_text
 from .frozen import TracedFunction
@@ -48,7 +48,7 @@ class trace:
     tensor work is deferred to the end of the block, or to the point where a value is read (a *cut*).
 
     strict: a cut is a `TraceError` instead. check: notice foreign writes to inputs that NumPy also sees.
-    backend: "cpu" compiles C, "interpret" runs the slow reference.
+    backend: "cpu" compiles C, "interpret" runs the slow reference, "null" runs op by op; ValueError for other names.
 
     >>> step = neurlang.trace()
     >>> x = neurlang.arange(4.0)
@@ -67,6 +67,8 @@ class trace:
         return self(fn)
 
     def __init__(self, fn: None = None, *, strict: bool = False, check: bool = False, backend: str = "cpu") -> None:
+        if backend not in config.BACKENDS:
+            raise ValueError(f"trace: there is no backend {backend!r}; use one of {', '.join(config.BACKENDS)}")
         self.strict = strict
         self.check = check
         self.backend = backend
