@@ -228,6 +228,7 @@ struct LaneWeights {
       offsets_of(grid, 0, int(each * g.x.output), pixel);
       for (int64_t i = 0; i < 2 * g.taps() * W; i++) total[i] = 0;
       int64_t k = 0;
+      Polls polls;
       for (int64_t image = 0; image < g.images; image++) {
         const LaneGroup<T> seen(conv.call.in[0], image, group), grads(conv.call.in[1], image, group);
         for (int64_t first = 0; first < g.y.output; first += each) {
@@ -236,6 +237,7 @@ struct LaneWeights {
           grads.read(first, stop, [to = maps](int64_t pixel) { return to + pixel * W; });
           add(k, (stop - first) * g.x.output);
           k += (stop - first) * g.x.output;
+          polls.after((stop - first) * g.x.output * g.taps());
         }
       }
       if (k % kDepth != 0) end_block(k);

@@ -106,12 +106,11 @@ struct Gradient {
     alignas(64) T buffer[kBlock];
     Lanes lane;
     for (int l = 0; l < Simd<T>::kWidth; l++) lane[l] = Lane(l);
-    for (int64_t i = 0; i < n; i += kBlock) {
-      const int64_t count = min_of(kBlock, n - i);
+    for_blocks(n, [&](int64_t i, int64_t count) {
       const Lanes at = splat<Lanes>(Lane(place >= i && place < i + count ? place - i : -1));
       map_block(x(i, count, buffer), i, count, out,
                 [=](V v, int64_t k) { return of(v, max, log_sum, factor, lane + splat<Lanes>(Lane(k)) == at); });
-    }
+    });
   }
 
   // Columns lie along axis `d` of the walk, in tiles.
@@ -128,7 +127,9 @@ struct Gradient {
       }
       const T* from = (const T*)views[kX]->data + offset(kX, 0);
       T* to = (T*)views[kOut]->data + offset(kOut, 0);
+      Polls polls;
       for (int64_t r = 0; r < n; r++) {
+        polls.after(width);
         for_vectors<T>(width, [&](int k) {
           const Lanes here = load<Lanes>(place + k) == splat<Lanes>(Lane(r));
           store(to + r * step[1] + k,

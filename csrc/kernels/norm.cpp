@@ -30,7 +30,8 @@ struct Norm {
 
   void row(const Strided<T>& x, RowOut<T> y) const {
     const T mean = kCentred ? Tree::run(x, n) / T(n) : T(0);
-    scaled(x, mean, square_root(Tree::run(x, n, squares(mean)) / T(n) + eps), y);
+    const T deviation = square_root(Tree::run(x, n, squares(mean)) / T(n) + eps);
+    for_blocks(n, [&](int64_t i, int64_t count) { scaled(x, i, count, mean, deviation, y); });
   }
 
   // A group of short rows at once.
@@ -40,22 +41,19 @@ struct Norm {
     const auto row_at = Tree::asking_ahead([&](int r) { return x[r].data; }, n);
     if (kCentred) store(means, Tree::several(row_at, n) / splat<V>(T(n)));
     store(variances, Tree::several(row_at, n, [&](int r) { return squares(means[r]); }) / splat<V>(T(n)));
-    for (int r = 0; r < W; r++) scaled(x[r], means[r], square_root(variances[r] + eps), y[r]);
+    for (int r = 0; r < W; r++) scaled(x[r], 0, n, means[r], square_root(variances[r] + eps), y[r]);
   }
 
-  // y = (x - mean) / deviation * weight + bias
-  void scaled(const Strided<T>& x, T mean, T deviation, RowOut<T> y) const {
+  // y = (x - mean) / deviation * weight + bias in a block.
+  void scaled(const Strided<T>& x, int64_t i, int64_t count, T mean, T deviation, RowOut<T> y) const {
     alignas(64) T buffer[3][kBlock];
     const V m = splat<V>(mean), d = splat<V>(deviation);
-    for (int64_t i = 0; i < n; i += kBlock) {
-      int64_t count = min_of(kBlock, n - i);
-      const T* w = weight.vectors(i, count, buffer[1]);
-      const T* b = kCentred ? bias.vectors(i, count, buffer[2]) : nullptr;
-      map_block(x.vectors(i, count, buffer[0]), i, count, y, [=](V v, int64_t k) {
-        V scaled = centred(v, m) / d * load<V>(w + k);
-        return kCentred ? scaled + load<V>(b + k) : scaled;
-      });
-    }
+    const T* w = weight.vectors(i, count, buffer[1]);
+    const T* b = kCentred ? bias.vectors(i, count, buffer[2]) : nullptr;
+    map_block(x.vectors(i, count, buffer[0]), i, count, y, [=](V v, int64_t k) {
+      V scaled = centred(v, m) / d * load<V>(w + k);
+      return kCentred ? scaled + load<V>(b + k) : scaled;
+    });
   }
 };
 

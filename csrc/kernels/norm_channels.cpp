@@ -91,20 +91,25 @@ bool in_place(const Pieces<T>& from, const Pieces<T>& to, int64_t size, bool str
 }
 
 // to[p][i] = f(from[p][i], i) for all pieces; f is what result_at(piece, i, count) gives for a block from element i on,
-// or for all of a piece where they are `plain`.
+// or for as much as 2 kGrain where they are `plain`.
 template <class T, class ResultAt>
 void map_pieces(const Pieces<T>& from, const Pieces<T>& to, int64_t pieces, int64_t size, bool plain, bool stream,
                 const ResultAt& result_at) {
   alignas(64) T buffer[kBlock];
+  Polls polls;
   for (int64_t p = 0; p < pieces; p++) {
     if (plain) {
-      map_vectors(from.data + p * from.stride, size, to.data + p * to.stride, result_at(p, 0, size));
+      for (int64_t i = 0, count; i < size; i += count) {
+        count = size - i < 2 * kGrain ? size - i : kGrain;
+        map_vectors(from.data + p * from.stride + i, count, to.data + p * to.stride + i, result_at(p, i, count));
+        polls.after(count);
+      }
       continue;
     }
-    for (int64_t i = 0; i < size; i += kBlock) {
-      const int64_t count = min_of(kBlock, size - i);
+    for_blocks(size, [&](int64_t i, int64_t count) {
       map_block(from.in(p)(i, count, buffer), i, count, to.out(p, stream), result_at(p, i, count));
-    }
+    });
+    polls.after(size);
   }
 }
 
@@ -115,12 +120,14 @@ template <class T, class F, class TermAt>
 T sum_of(int64_t pieces, int64_t size, const F& source, const TermAt& term_at, T* sums, T* memory) {
   constexpr int W = Simd<T>::kWidth, kHalf = max_of(W / 2, 16 / (int)sizeof(T));
   int64_t p = 0;
+  Polls polls;
   auto together = [&](auto count) {
     constexpr int R = decltype(count)::kRows;
     auto row_at = [&](int r) { return source(p + r < pieces ? p + r : p, 0, size, memory + r * whole_steps(size)); };
     auto term_of_row = [&](int r) { return term_at(p + r < pieces ? p + r : p); };
     store(sums + p, TreeRow<Sum<T>>::template several<R>(row_at, size, term_of_row));
     p += R;
+    polls.after(R * size);
   };
   if (is_short<T>(size)) {
     while (p + W <= pieces) together(Together<W>());
@@ -129,6 +136,7 @@ T sum_of(int64_t pieces, int64_t size, const F& source, const TermAt& term_at, T
   for (; p < pieces; p++) {
     auto piece = [&](int64_t i, int64_t n, T* buffer) { return source(p, i, n, buffer); };
     sums[p] = TreeRow<Sum<T>>::run(piece, size, term_at(p));
+    polls.after(size);
   }
   return TreeRow<Sum<T>>::run(Strided<T>{sums, 1, sums + whole_steps(pieces)}, pieces);
 }

@@ -177,7 +177,7 @@ void column_sums(int64_t first, int64_t n, int columns, const F& term, T* buffer
     }
     return Tree::run(buffer, {columns, 1, columns}, n, result);
   }
-  const int64_t left = left_part(n);
+  const int64_t left = left_part(n, columns);
   alignas(64) T other[Tree::kTile];
   column_sums(first, left, columns, term, buffer, result);
   column_sums(first + left, n - left, columns, term, buffer, other);

@@ -65,15 +65,14 @@ void row(const Strided<T>& x, RowOut<T> y, int64_t n, T* exps) {
   alignas(64) T buffer[kBlock];
   T max = Max<T>::finish(TreeRow<Max<T>>::run(x, n));
   V total = K::total(splat<V>(TreeRow<Sum<T>>::run(x, n, exponentials(max, n, exps))));
-  for (int64_t i = 0; i < n; i += kBlock) {
-    int64_t count = min_of(kBlock, n - i);
+  for_blocks(n, [&](int64_t i, int64_t count) {
     if (exps) {
       map_block(exps + i, i, count, y, [=](V e, int64_t) { return K::of_exp(e, total); });
     } else {
       auto result = [=](V v, int64_t) { return K::of_difference(v - splat<V>(max), total); };
       map_block(x(i, count, buffer), i, count, y, result);
     }
-  }
+  });
 }
 
 // A group of short rows at once; `exps` has room for their exponentials.
@@ -130,7 +129,9 @@ void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int colum
     V total = load<V>(totals + c);
     return K::kOfExp ? K::of_exp(load<V>(exps + i * step + c), total) : K::of_difference(difference(i, c), total);
   };
+  Polls polls;
   for (int64_t i = 0; i < n; i++) {
+    polls.after(columns);
     V last = result(i, columns - Simd<T>::kWidth);  // overlaps the one before, whose exponentials it would overwrite
     for (int c = 0; c + Simd<T>::kWidth < columns; c += Simd<T>::kWidth) store(y + i * y_step + c, result(i, c));
     store(y + i * y_step + columns - Simd<T>::kWidth, last);

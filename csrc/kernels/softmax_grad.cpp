@@ -43,12 +43,11 @@ void row(const Strided<T>& g, const Strided<T>& y, RowOut<T> out, int64_t n) {
     return (const T*)to;
   };
   V sum = splat<V>(TreeRow<Sum<T>>::run(terms, n));
-  for (int64_t i = 0; i < n; i += kBlock) {
-    int64_t count = min_of(kBlock, n - i);
+  for_blocks(n, [&](int64_t i, int64_t count) {
     const T* b = y(i, count, buffer[1]);
     auto result = [=](V v, int64_t k) { return K::result(v, load<V>(b + k), sum); };
     map_block(g(i, count, buffer[0]), i, count, out, result);
-  }
+  });
 }
 
 // A group of short rows at once; `terms` has room for theirs.
@@ -106,7 +105,9 @@ void tile(const T* g, int64_t g_step, const T* y, int64_t y_step, T* out, int64_
   alignas(64) T sums[TreeColumns<Sum<T>>::kTile];
   auto term = [&](int64_t i, int c) { return K::term(load<V>(g + i * g_step + c), load<V>(y + i * y_step + c)); };
   column_sums(0, n, columns, term, buffer, sums);
+  Polls polls;
   for (int64_t i = 0; i < n; i++) {
+    polls.after(columns);
     for_vectors<T>(columns, [&](int c) {
       V v = K::result(load<V>(g + i * g_step + c), load<V>(y + i * y_step + c), load<V>(sums + c));
       store(out + i * out_step + c, v);

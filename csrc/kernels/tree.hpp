@@ -15,11 +15,22 @@ namespace {
 
 constexpr int kBlock = 512;
 
-// Where T(n) divides n elements in two: the largest power of two of blocks below n.
-inline int64_t left_part(int64_t n) {
+// Where T(n) divides n elements in two, in each of some columns: the largest power of two of blocks below n. Who goes
+// through long parts lets signals be seen.
+inline int64_t left_part(int64_t n, int64_t columns = 1) {
   int64_t size = kBlock;
   while (2 * size < n) size *= 2;
+  if (size * columns >= kGrain) nl_check_interrupt();
   return size;
+}
+
+// body(i, count) for the blocks of n elements, from the i-th on.
+template <class F>
+void for_blocks(int64_t n, const F& body) {
+  for (int64_t i = 0; i < n; i += kBlock) {
+    if (i % kGrain == kGrain - kBlock) nl_check_interrupt();
+    body(i, min_of(kBlock, n - i));
+  }
 }
 
 constexpr int64_t whole_steps(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
@@ -219,7 +230,7 @@ struct TreeRow {
   static auto long_ones(const In* const (&row)[R], int64_t begin, int64_t n, const TermAt& term_at)
       -> decltype(halve_several<R>(*(V (*)[R]) nullptr)) {
     if (n > kBlock) {
-      const int64_t left = left_part(n);
+      const int64_t left = left_part(n, R);
       const auto first = long_ones<R>(row, begin, left, term_at);
       return M::combine(first, long_ones<R>(row, begin + left, n - left, term_at));
     }
@@ -346,7 +357,7 @@ struct TreeColumns {
   __attribute__((noinline)) static void run(const In* p, Shape s, int64_t n, Lane* result) {
     if (!s.adjacent()) return of_terms(p, s, n, result, Element());
     if (n <= kBlock) return group(p, s.columns, int(n), result);
-    int64_t left = left_part(n);
+    int64_t left = left_part(n, s.columns);
     alignas(64) Lane other[kTile];
     run(p, s, left, result);
     run(p + left * s.step, s, n - left, other);
@@ -356,7 +367,7 @@ struct TreeColumns {
   template <class Term>
   static void of_terms(const In* p, Shape s, int64_t n, Lane* result, const Term& term) {
     if (n <= kBlock) return halve(p, s, 0, 1, int(n), result, term);
-    int64_t left = left_part(n);
+    int64_t left = left_part(n, s.columns);
     alignas(64) Lane other[kTile];
     of_terms(p, s, left, result, term);
     of_terms(p + left * s.step, s, n - left, other, term);
