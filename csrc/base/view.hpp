@@ -23,10 +23,14 @@ struct View {
 // Called on a rectangle of a contraction's output that is complete and still in cache:
 // batch `b`, rows [i0, i1), columns [j0, j1) of the last two output axes (for a convolution: i = output channel,
 // j = flattened pixel, or the other way round where channels lie last). Several threads call it at once on disjoint
-// rectangles.
+// rectangles, which cover the output.
 struct Epilogue {
   void (*fn)(void* ctx, int64_t b, int64_t i0, int64_t i1, int64_t j0, int64_t j1);
   void* ctx;
+  // For epilogues that need whole rows, numbered through all batches: null, or takes rows [i0, i1) that lie at `rows`,
+  // as they would in the output, which nobody else reads.
+  void (*take)(void* ctx, int64_t i0, int64_t i1, const void* rows);
+  bool of_rows;  // it needs them: rectangles had better span all columns
 };
 
 // Makes part of an operand that does not lie in memory, as it would lie there: of matrix `b`, rows [i0, i1) and columns

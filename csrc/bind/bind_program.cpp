@@ -81,6 +81,13 @@ MadeInput parse_made(const py::dict& d) {
           d["ints"].cast<std::vector<int64_t>>()};
 }
 
+// (matrices, rows, columns, units, grain, result)
+RowLoop parse_rows(const py::handle& object) {
+  const auto n = object.cast<std::vector<int64_t>>();
+  if (n.size() != 6) throw std::invalid_argument("Program: the rows of an epilogue are six numbers");
+  return {n[0], n[1], n[2], n[3], n[4], n[5]};
+}
+
 NativeStep parse_native(const py::dict& d) {
   NativeStep s{};
   s.fn = function_at<NativeFn>(d["address"]);
@@ -91,7 +98,12 @@ NativeStep parse_native(const py::dict& d) {
   s.attrs = d["attrs"].cast<std::vector<int64_t>>();
   if (d.contains("epilogue") && !d["epilogue"].is_none()) {
     const auto e = d["epilogue"].cast<py::dict>();
-    s.epilogue = function_at<EpilogueFn>(e["address"]);
+    if (e.contains("rows")) {
+      s.on_rows = function_at<GeneratedFn>(e["address"]);
+      s.rows = parse_rows(e["rows"]);
+    } else {
+      s.on_tiles = function_at<EpilogueFn>(e["address"]);
+    }
     s.epilogue_refs = parse_refs(e["refs"]);
     s.epilogue_ints = e["ints"].cast<std::vector<int64_t>>();
   }
@@ -133,8 +145,9 @@ void bind_program(py::module_& m) {
 A reference is (kind, index, byte_offset, offset_class, itemsize) with kind "slot", "arena", "scalar" or "const".
 steps: dictionaries, either
   kind="generated", address, refs, ints, range, grain, or
-  kind="native", address, op, ins, outs, attrs, epilogue (None or a dictionary of address, refs, ints), prologues (of
-  inputs that do not lie in memory: dictionaries of input, address, refs, ints),
+  kind="native", address, op, ins, outs, attrs, epilogue (None or a dictionary of address, refs, ints and, if it runs
+  on rows, rows=(matrices, rows, columns, units, grain, result)), prologues (of inputs that do not lie in memory:
+  dictionaries of input, address, refs, ints),
 where ins and outs hold (reference, shape, strides, dtype), and either may give `record`, the tape record it stems from.)")
       .def(py::init(&make_program), py::arg("n_slots"), py::arg("arena_bytes"), py::arg("constants"), py::arg("steps"))
       .def_property_readonly("arena_bytes", &BoundProgram::arena_bytes)

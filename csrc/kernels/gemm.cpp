@@ -12,15 +12,31 @@ namespace nl::NL_ISA {
 namespace {
 
 constexpr int64_t kPanelBytesOfA = 256 << 10;  // half of a 1 MiB L2
-constexpr int64_t kMaxColumns = 1024;
+constexpr int64_t kMaxColumns = 1024, kMaxWholeRow = 4096;
 constexpr int64_t kMaxRowBlocks = 16;        // of kMaxRowPanels, that share a packed B
+constexpr int64_t kHotBytes = 256 << 10;     // of C that are finished together, while they are in L2
 constexpr int64_t kGrainProducts = 1 << 19;  // fewer products than these (about 4 us) are not worth another thread
 
 template <class T>
 constexpr int64_t kMaxRowPanels = kPanelBytesOfA / (kDepth * kPackedRows<T> * int64_t(sizeof(T)));
 
 template <class T>
-constexpr int64_t kMaxColumnPanels = kMaxColumns / kTileColumns<T>;
+constexpr int64_t kMaxColumnPanels = kMaxWholeRow / kTileColumns<T>;
+
+// Row panels that are finished together.
+template <class T>
+int64_t hot_row_panels(int64_t columns) {
+  const int64_t panels = kHotBytes / (kTileRows * columns * int64_t(sizeof(T)));
+  return max_of(1, min_of(panels, kMaxRowPanels<T>));
+}
+
+// Elements of the rows that a tile of so many row panels keeps outside of C.
+template <class T>
+int64_t own_elements(const Contraction<T>& job, int64_t row_panels) {
+  const int64_t depth = job.k_end - job.k_begin;
+  const int64_t kept = 0 < depth && depth <= kDepth ? min_of(row_panels, hot_row_panels<T>(job.n)) : row_panels;
+  return min_of(job.m, kept * kTileRows) * job.n;
+}
 
 // How C is cut: `rows` x `columns` tiles of whole panels.
 struct Tiles {
@@ -39,10 +55,11 @@ int64_t threads_for(const Contraction<T>& job) {
 // the number of tiles that the busiest thread computes. Tried are cuts into a few tiles for each thread.
 template <class T>
 Tiles plan(const Contraction<T>& job, int64_t threads) {
-  constexpr int64_t kPacking = 8, kTilesEach = 4;
+  constexpr int64_t kPacking = 8, kTilesEach = 4, kReadAgain = 16;
+  const int64_t depth = max_of(1, job.k_end - job.k_begin);
   int64_t rows = row_panels(job.m), columns = ceil_div(job.n, kTileColumns<T>);
   int64_t fewest_rows = ceil_div(rows, kMaxRowBlocks * kMaxRowPanels<T>);
-  int64_t fewest_columns = ceil_div(columns, kMaxColumnPanels<T>);
+  int64_t fewest_columns = job.of_rows && job.n <= kMaxWholeRow ? 1 : ceil_div(job.n, kMaxColumns);
   Tiles best = {rows, columns, fewest_rows, fewest_columns};
   if (threads == 1) return best;
   int64_t least = INT64_MAX;
@@ -51,6 +68,7 @@ Tiles plan(const Contraction<T>& job, int64_t threads) {
       int64_t c = min_of(columns, max_of(fewest_columns, ceil_div(threads * each, job.batch * r)));
       int64_t height = min_of(job.m, ceil_div(rows, r) * kTileRows), width = ceil_div(columns, c) * kTileColumns<T>;
       int64_t cost = ceil_div(job.batch * r * c, threads) * (height + kPacking) * (width + kPacking);
+      if (job.of_rows && c > 1) cost += cost * kReadAgain / depth;
       if (cost < least) least = cost, best.rows = r, best.columns = c;
     }
   }
@@ -97,13 +115,18 @@ struct Tile {
   T* packed_b;
   T* blocks;            // sums of columns that are not direct, or until the last k of those that crowd L2
   Columns<T>* columns;  // of each column panel
+  T* own;               // instead of C, of rows from `own_row` on that are taken there, in L2
+  int64_t own_row;
 
   static constexpr int64_t kPanelA = kDepth * kPackedRows<T>;
   static constexpr int64_t kPanelB = kDepth * kTileColumns<T>;
 
   int64_t row(int64_t p) const { return row_panel_begin(job.m, p); }
   int64_t column(int64_t q) const { return min_of(q * kTileColumns<T>, job.n); }
-  T* row_of_c(int64_t i) const { return job.c.data + batch * job.c.batch_stride + i * job.c.row_stride; }
+  T* row_of_c(int64_t i) const {
+    return own ? own + (i - own_row) * job.c.row_stride
+               : job.c.data + batch * job.c.batch_stride + i * job.c.row_stride;
+  }
   T* row_of_block(int64_t q, int64_t i) const {
     return blocks + ((q - q0) * (row(p1) - row(p0)) + i - row(p0)) * kTileColumns<T>;
   }
@@ -113,24 +136,31 @@ struct Tile {
     return min_of(row_panels, kMaxRowPanels<T>) * kPanelA + column_panels * (kPanelB + rows * kTileColumns<T>);
   }
 
-  void run() const {
+  void run() {
+    own_row = row(p0);
     for (int64_t q = q0; q < q1; q++) columns[q - q0].find(job.c.columns, column(q), int(column(q + 1) - column(q)));
     if (job.k_begin == job.k_end && !job.add) clear();
-    if (job.add) each_block([](const Columns<T>& c, T* row, T* block) { c.get(row, block); });
+    if (job.add) each_block(p0, p1, [](const Columns<T>& c, T* row, T* block) { c.get(row, block); });
     for (int64_t k = job.k_begin; k < job.k_end; k += kDepth) {
       if (k > job.k_begin) nl_check_interrupt();
       add_block(k, int(min_of(kDepth, job.k_end - k)));
     }
-    each_block([](const Columns<T>& c, T* row, T* block) { c.put(block, row); });
-    if (job.finish) job.finish(job.owner, batch, row(p0), row(p1), column(q0), column(q1));
+    if (job.k_begin == job.k_end) finish(p0, p1);
   }
 
-  // move(columns, row of C, row of the block) for every row of every panel that is not direct.
+  // Row panels [begin, end) have met all of k.
+  void finish(int64_t begin, int64_t end) const {
+    each_block(begin, end, [](const Columns<T>& c, T* row, T* block) { c.put(block, row); });
+    if (own) return job.take(job.owner, batch * job.m + row(begin), batch * job.m + row(end), row_of_c(row(begin)));
+    if (job.finish) job.finish(job.owner, batch, row(begin), row(end), column(q0), column(q1));
+  }
+
+  // move(columns, row of C, row of the block) for every row of these row panels in every panel that is not direct.
   template <class Move>
-  void each_block(const Move& move) const {
+  void each_block(int64_t begin, int64_t end, const Move& move) const {
     for (int64_t q = q0; q < q1; q++) {
       const Columns<T>& c = columns[q - q0];
-      for (int64_t i = row(p0); !c.direct && i < row(p1); i++) move(c, row_of_c(i), row_of_block(q, i));
+      for (int64_t i = row(begin); !c.direct && i < row(end); i++) move(c, row_of_c(i), row_of_block(q, i));
     }
   }
 
@@ -145,10 +175,13 @@ struct Tile {
     }
   }
 
-  void add_block(int64_t k, int depth) const {
+  void add_block(int64_t k, int depth) {
     Panel<T> rows[kMaxRowPanels<T>], panel[kMaxColumnPanels<T>];
-    for (int64_t p = p0; p < p1; p += kMaxRowPanels<T>) {
-      int64_t stop = min_of(p + kMaxRowPanels<T>, p1);
+    const bool last = k + depth == job.k_end;
+    const int64_t most = last && job.of_rows ? hot_row_panels<T>(column(q1) - column(q0)) : kMaxRowPanels<T>;
+    for (int64_t p = p0, stop; p < p1; p = stop) {
+      stop = min_of(p + most, p1);
+      if (k == job.k_begin && last) own_row = row(p);
       if (p > p0) nl_check_interrupt();
       for (int64_t i = p; i < stop; i++) rows[i - p] = fetch_rows(i, k, depth, packed_a + (i - p) * kPanelA);
       for (int64_t q = q0; q < q1; q++) {
@@ -160,6 +193,7 @@ struct Tile {
           multiply(i, rows[i - p], q, b, k, depth);
         }
       }
+      if (last) finish(p, stop);
     }
   }
 
@@ -223,8 +257,11 @@ void run_tiles(const Contraction<T>& job, int64_t threads) {
   int64_t products = ceil_div(job.m * job.n * (job.k_end - job.k_begin), per_batch);
   int64_t row_panels = ceil_div(tiles.row_panels, tiles.rows);
   int64_t column_panels = ceil_div(tiles.column_panels, tiles.columns);
+  const bool takes = job.take && tiles.columns == 1;
+  const int64_t shared = Tile<T>::scratch_elements(job.m, row_panels, column_panels),
+                own = takes ? own_elements(job, row_panels) : 0;
   auto range = [&](int64_t begin, int64_t end) {
-    T* packed_a = (T*)nl_scratch(1, Tile<T>::scratch_elements(job.m, row_panels, column_panels) * sizeof(T));
+    T* packed_a = (T*)nl_scratch(1, (shared + own) * sizeof(T));
     T* packed_b = packed_a + min_of(row_panels, kMaxRowPanels<T>) * Tile<T>::kPanelA;
     T* blocks = packed_b + column_panels * Tile<T>::kPanelB;
     Columns<T> columns[kMaxColumnPanels<T>];
@@ -232,7 +269,8 @@ void run_tiles(const Contraction<T>& job, int64_t threads) {
       int64_t r = t % per_batch / tiles.columns, c = t % tiles.columns;
       int64_t p0 = r * tiles.row_panels / tiles.rows, p1 = (r + 1) * tiles.row_panels / tiles.rows;
       int64_t q0 = c * tiles.column_panels / tiles.columns, q1 = (c + 1) * tiles.column_panels / tiles.columns;
-      Tile<T>{job, t / per_batch, p0, p1, q0, q1, packed_a, packed_b, blocks, columns}.run();
+      T* const taken = takes ? packed_a + shared : nullptr;
+      Tile<T>{job, t / per_batch, p0, p1, q0, q1, packed_a, packed_b, blocks, columns, taken, 0}.run();
     }
   };
   parallel_for(job.batch * per_batch, max_of(1, kGrainProducts / max_of(products, 1)), range);

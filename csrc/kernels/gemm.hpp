@@ -72,6 +72,9 @@ struct Contraction {
   // The epilogue hook: called on each rectangle of C as soon as it is complete; null for none.
   void (*finish)(const void* owner, int64_t batch, int64_t i0, int64_t i1, int64_t j0, int64_t j1);
   const void* owner;
+  // It wants rectangles that span all columns; `take`, if not null, gets them where they were computed, and C is left.
+  bool of_rows = false;
+  void (*take)(const void* owner, int64_t i0, int64_t i1, const void* rows) = nullptr;
 };
 
 void contract(const Contraction<float>& job);

@@ -233,13 +233,19 @@ struct Mapping {
   static void finish(const void* owner, int64_t batch, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
     const Mapping& map = *(const Mapping*)owner;
     if (map.swapped) return finish_rectangle(map.p, batch, j0, j1, i0, i1);
-    if (!map.stacked) return finish_rectangle(map.p, batch, i0, i1, j0, j1);
+    // Rows that are needed whole are numbered through all batches.
+    if (!map.stacked || map.p.call.epilogue->of_rows) return finish_rectangle(map.p, batch, i0, i1, j0, j1);
     int64_t m = map.p.m;
     for (int64_t i = i0; i < i1;) {
       int64_t b = i / m, stop = min_of(i1, (b + 1) * m);
       finish_rectangle(map.p, b, i - b * m, stop - b * m, j0, j1);
       i = stop;
     }
+  }
+
+  static void take(const void* owner, int64_t i0, int64_t i1, const void* rows) {
+    const Epilogue& epilogue = *((const Mapping*)owner)->p.call.epilogue;
+    epilogue.take(epilogue.ctx, i0, i1, rows);
   }
 };
 
@@ -366,9 +372,11 @@ void multiply_matrices(const Product& p) {
     for (int64_t i = 0; p.call.epilogue && i < batch; i++) map.finish(&map, i, 0, a.lines, 0, b.lines);
     return;
   }
-  if (batch == 1 && !p.makes() && !p.call.epilogue && is_small(a.lines, b.lines, p.k)) {
+  if (batch == 1 && !p.makes() && is_small(a.lines, b.lines, p.k)) {
     b.in_place = b.line_stride == 1;
-    return SmallProduct<T>{a, b, c, p.k}.run();
+    SmallProduct<T>{a, b, c, p.k}.run();
+    if (p.call.epilogue) map.finish(&map, 0, 0, a.lines, 0, b.lines);
+    return;
   }
   if (!p.makes() && streams(a, b, p.k)) return stream(a, b, c, batch, map);
   if (!p.makes() && streams_lines(a, b, p.k)) return stream_lines(a, b, c, batch, map);
@@ -377,6 +385,8 @@ void multiply_matrices(const Product& p) {
   Operand<T> rows = {a.fetch, &a}, columns = {b.fetch, &b, b.expect};
   auto finish = p.call.epilogue ? map.finish : nullptr;
   Contraction<T> job = {batch, a.lines, b.lines, 0, p.k, false, rows, columns, c, finish, &map};
+  job.of_rows = p.call.epilogue && p.call.epilogue->of_rows && !map.swapped;
+  if (job.of_rows && p.call.epilogue->take) job.take = map.take;
   if (p.call.kept && batch == 1 && !map.swapped && !b.in_place) {
     const KeptPanels<T> kept(b, p.k, p.call.kept);
     job.b = kept.operand();

@@ -14,7 +14,8 @@
 namespace nl {
 namespace {
 
-constexpr int kPollEvery = 64;  // steps; those that take long look for signals themselves
+constexpr int64_t kMaxTaken = 128;  // operands of an epilogue that gets rows elsewhere than in the result
+constexpr int kPollEvery = 64;      // steps; those that take long look for signals themselves
 
 thread_local int64_t failed_record = -1, failed_step_number = -1;
 
@@ -24,6 +25,11 @@ size_t count_refs(const Step& step) {
   size_t n = s.epilogue_refs.size();
   for (const MadeInput& m : s.made) n += m.refs.size();
   return n;
+}
+
+int64_t count_rows(const Step& step) {
+  const auto* s = std::get_if<NativeStep>(&step.what);
+  return s != nullptr && s->on_rows != nullptr ? s->rows.matrices * s->rows.rows : 0;
 }
 
 char* aligned_copy(const std::string& bytes) {
@@ -62,6 +68,62 @@ void call_prologue(void* ctx, int64_t batch, int64_t i0, int64_t i1, int64_t j0,
   b->fn(b->ptr, b->ints, batch, i0, i1, j0, j1, to, pitch);
 }
 
+// Runs a generated kernel on the rows of a contraction's result: at once where a rectangle has them whole, while they
+// are in cache, and on all threads behind the contraction where they come in pieces.
+class FinishedRows {
+ public:
+  // `done`: a byte for each row.
+  FinishedRows(const NativeStep& step, void* const* ptr, uint8_t* done)
+      : step_(step), ptr_(ptr), total_(step.rows.matrices * step.rows.rows), done_(done) {
+    std::memset(done, 0, size_t(total_));
+  }
+
+  Epilogue epilogue() { return {rectangle, this, step_.rows.result >= 0 ? take : nullptr, true}; }
+
+  void run_rest() {
+    if (std::memchr(done_, 0, size_t(total_)) != nullptr) nl_parallel_for(total_, step_.rows.grain, run_left, this);
+  }
+
+ private:
+  const NativeStep& step_;
+  void* const* const ptr_;
+  const int64_t total_;
+  uint8_t* const done_;
+
+  static void rectangle(void* ctx, int64_t matrix, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+    const auto& self = *static_cast<const FinishedRows*>(ctx);
+    const RowLoop& loop = self.step_.rows;
+    const int64_t first = matrix * loop.rows;
+    if (j0 == 0 && j1 == loop.columns) self.run(self.ptr_, first + i0, first + i1);
+  }
+
+  // The kernel finds the rows where they would lie if all of the result began there.
+  static void take(void* ctx, int64_t i0, int64_t i1, const void* rows) {
+    const auto& self = *static_cast<const FinishedRows*>(ctx);
+    const RowLoop& loop = self.step_.rows;
+    void* ptr[kMaxTaken];
+    std::copy_n(self.ptr_, self.step_.epilogue_refs.size(), ptr);
+    const int64_t row_bytes = loop.columns * self.step_.epilogue_refs[loop.result].itemsize;
+    ptr[loop.result] = reinterpret_cast<void*>(reinterpret_cast<intptr_t>(rows) - i0 * row_bytes);
+    self.run(ptr, i0, i1);
+  }
+
+  void run(void* const* ptr, int64_t begin, int64_t end) const {
+    step_.on_rows(ptr, step_.epilogue_ints.data(), begin * step_.rows.units, end * step_.rows.units);
+    std::memset(done_ + begin, 1, size_t(end - begin));
+  }
+
+  static void run_left(void* ctx, int64_t begin, int64_t end) {
+    const auto& self = *static_cast<const FinishedRows*>(ctx);
+    const uint8_t *at = self.done_ + begin, *stop = self.done_ + end;
+    while ((at = std::find(at, stop, 0)) != stop) {
+      const uint8_t* next = std::find(at, stop, 1);
+      self.run(self.ptr_, at - self.done_, next - self.done_);
+      at = next;
+    }
+  }
+};
+
 }  // namespace
 
 extern "C" void* nl_keep(Kept* kept, int64_t bytes) {
@@ -99,6 +161,7 @@ struct Program::Frame {
   char* arena;
   char* const* constants;
   void** pointers;
+  uint8_t* finished;
   bool keeps;
 
   char* base(const Ref& r) const {
@@ -127,14 +190,25 @@ struct Program::Frame {
   }
 
   void run(const NativeStep& s) const {
+    void* const* ptr = resolve(s.epilogue_refs, pointers);
+    if (s.on_rows != nullptr) {
+      FinishedRows rows(s, ptr, finished);
+      const Epilogue epilogue = rows.epilogue();
+      call(s, &epilogue);
+      rows.run_rest();
+    } else {
+      Bound<EpilogueFn> bound{s.on_tiles, ptr, s.epilogue_ints.data()};
+      const Epilogue epilogue{call_epilogue, &bound, nullptr, false};
+      call(s, s.on_tiles != nullptr ? &epilogue : nullptr);
+    }
+  }
+
+  void call(const NativeStep& s, const Epilogue* epilogue) const {
     View views[kMaxOperands];
     for (size_t i = 0; i < s.views.size(); ++i) {
       views[i] = s.views[i];
       views[i].data = resolve(s.refs[i]);
     }
-    Bound<EpilogueFn> bound{s.epilogue, nullptr, s.epilogue_ints.data()};
-    const Epilogue epilogue{call_epilogue, &bound};
-    if (s.epilogue != nullptr) bound.ptr = resolve(s.epilogue_refs, pointers);
     Bound<PrologueFn> makers[kMaxOperands];
     Prologue prologues[kMaxOperands];
     if (!s.made.empty()) bind(s, makers, prologues);
@@ -143,7 +217,7 @@ struct Program::Frame {
                     views + s.n_in,
                     s.attrs.data(),
                     fault,
-                    s.epilogue != nullptr ? &epilogue : nullptr,
+                    epilogue,
                     s.op,
                     uint8_t(s.n_in),
                     uint8_t(int(s.views.size()) - s.n_in),
@@ -168,9 +242,15 @@ struct Program::Frame {
 void Program::run(char* const* slots, const int64_t* offsets, const uint64_t* scalars, uint64_t version) const {
   const Keeping keeping(*this, version);
   const DefaultFloatMode mode;
-  char* arena = static_cast<char*>(nl_arena(arena_bytes_ + frame_bytes_));
-  const Frame frame{slots,         offsets,           scalars,
-                    arena,         constants_.data(), reinterpret_cast<void**>(arena + arena_bytes_),
+  char* arena = static_cast<char*>(nl_arena(arena_bytes_ + pointer_bytes_ + row_bytes_));
+  char* const pointers = arena + arena_bytes_;
+  const Frame frame{slots,
+                    offsets,
+                    scalars,
+                    arena,
+                    constants_.data(),
+                    reinterpret_cast<void**>(pointers),
+                    reinterpret_cast<uint8_t*>(pointers + pointer_bytes_),
                     keeping.active};
   failed_record = failed_step_number = -1;
   for (const Step& step : steps_) {
@@ -198,9 +278,10 @@ std::vector<char*>& Program::slot_pointers() {
 Program::Program(uint32_t n_slots, int64_t arena_bytes, const std::vector<std::string>& constants,
                  std::vector<Step> steps)
     : arena_bytes_(rounded(arena_bytes)), steps_(std::move(steps)) {
-  size_t refs = 0;
-  for (const Step& step : steps_) refs = std::max(refs, count_refs(step));
-  frame_bytes_ = int64_t(refs * sizeof(void*));
+  for (const Step& step : steps_) {
+    pointer_bytes_ = std::max(pointer_bytes_, int64_t(count_refs(step) * sizeof(void*)));
+    row_bytes_ = std::max(row_bytes_, count_rows(step));
+  }
   for (const std::string& c : constants) constant_bytes_.push_back(int64_t(c.size()));
   for (const Step& step : steps_) check(step, n_slots);
   for (const std::string& c : constants) constants_.push_back(aligned_copy(c));
@@ -254,6 +335,19 @@ void Program::check(const Step& step, uint32_t n_slots) const {
     if (m.fn == nullptr || m.input < 0 || m.input >= s.n_in) refuse("a prologue makes no input");
     for (const Ref& r : m.refs) check(r, n_slots);
   }
+  if (s.on_rows != nullptr) check(s);
+}
+
+// The matrices are the result.
+void Program::check(const NativeStep& s) {
+  const RowLoop& r = s.rows;
+  const View* out = s.views.size() > size_t(s.n_in) ? &s.views[s.n_in] : nullptr;
+  int64_t elements = 1;
+  for (int d = 0; out != nullptr && d < out->rank; ++d) elements *= out->shape[d];
+  if (out == nullptr || r.matrices < 0 || r.rows < 1 || r.columns < 1 || r.units < 1 || r.grain < 1 ||
+      r.result >= std::min(int64_t(s.epilogue_refs.size()), kMaxTaken) || elements / r.rows / r.columns != r.matrices ||
+      elements % (r.rows * r.columns) != 0)
+    refuse("the rows of an epilogue are not those of the result");
 }
 
 }  // namespace nl

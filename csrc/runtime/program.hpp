@@ -41,6 +41,12 @@ struct MadeInput {
   std::vector<int64_t> ints;
 };
 
+// Rows that end a contraction: those of matrices of `rows` x `columns` in turn. Each is `units` of the loop's index.
+// `result` is the number of the operand that is the contraction's result if nobody else reads that, or -1.
+struct RowLoop {
+  int64_t matrices, rows, columns, units, grain, result;
+};
+
 // A row of the table run by its eager kernel.
 struct NativeStep {
   NativeFn fn;
@@ -49,7 +55,9 @@ struct NativeStep {
   std::vector<Ref> refs;    // inputs, then outputs
   std::vector<View> views;  // the same, with shape, strides and dtype
   std::vector<int64_t> attrs;
-  EpilogueFn epilogue;  // null, or what runs on finished tiles
+  EpilogueFn on_tiles;  // null, or what runs on finished tiles
+  GeneratedFn on_rows;  // null, or what runs on finished rows
+  RowLoop rows;         // then, how
   std::vector<Ref> epilogue_refs;
   std::vector<int64_t> epilogue_ints;
   std::vector<MadeInput> made;
@@ -93,7 +101,8 @@ class Program {
   struct Frame;
   struct Keeping;
   int64_t arena_bytes_;
-  int64_t frame_bytes_;  // behind the arena: the pointers of the step that runs
+  int64_t pointer_bytes_ = 0;  // behind the arena: the pointers of the step that runs
+  int64_t row_bytes_ = 0;      // behind those: which rows are finished
   std::vector<Step> steps_;
   std::vector<char*> constants_;
   std::vector<int64_t> constant_bytes_;
@@ -102,6 +111,7 @@ class Program {
 
   void check(const Ref& ref, uint32_t n_slots) const;
   void check(const Step& step, uint32_t n_slots) const;
+  static void check(const NativeStep& step);
 };
 
 }  // namespace nl

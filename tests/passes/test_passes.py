@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from ir.programs import Tape, expand, narrow, permute, reshape
+from ir.programs import Tape, View, expand, narrow, permute, reshape
 
 from neurlang import passes
 from neurlang.ir.graph import Access, Const, Graph, Node, Storage
@@ -165,10 +165,17 @@ def test_composites_expand_beside_each_other_and_beside_reductions() -> None:
 
 def test_composites_of_what_is_no_loop_keep_their_kernel() -> None:
     t = Tape()
-    a, b, weight = t.leaf("f32", (4, 6)), t.leaf("f32", (6, 6)), t.map("neg", t.leaf("f32", (6,)))
+    a, b, weight = t.leaf("f32", (4, 600)), t.leaf("f32", (600, 6)), t.map("neg", t.leaf("f32", (6,)))
     y = t.composite("rms_norm", [t.matmul(a, b), weight], [0])
-    t.keep(t.matmul(y, b))
+    t.keep(t.matmul(y, t.leaf("f32", (6, 6))))
     assert ops(expand_composites(t.graph())) == ["neg", "matmul", "rms_norm", "matmul"]
+
+
+def test_composites_expand_behind_large_shallow_products() -> None:
+    for rows, made in ((4, ["softmax"]), (1000, ["amax", "sub", "exp", "sum", "div"])):
+        t = Tape()
+        t.keep(t.composite("softmax", [t.matmul(t.leaf("f32", (rows, 64)), t.leaf("f32", (64, 80)))], [1]))
+        assert ops(expand_composites(t.graph())) == ["matmul", *made]
 
 
 def test_products_read_transposed_are_computed_transposed() -> None:
@@ -232,6 +239,48 @@ def test_long_single_sums_stay_native() -> None:
     assert fused(fuse(t.graph())) == [["square"], ["sum"]]
 
 
+def softmax_of(t: Tape, y: View, axis: int = -1) -> None:
+    y = t.map("exp", t.map("sub", y, t.reduce("amax", y, axis % len(y.shape))))
+    t.keep(t.map("div", y, t.reduce("sum", y, axis % len(y.shape))))
+
+
+SOFTMAX = ["amax", "sub", "exp", "sum", "div"]
+
+
+@pytest.mark.parametrize("depth", [64, 1000])
+def test_a_reduction_of_rows_ends_a_product(depth: int) -> None:
+    t = Tape()
+    bias, residual = t.leaf("f32", (32,)), t.leaf("f32", (3, 20, 32))
+    y = t.matmul(t.leaf("f32", (3, 20, depth)), t.leaf("f32", (3, depth, 32)))
+    softmax_of(t, t.map("add", t.map("add", y, bias), residual))
+    assert fused(fuse(t.graph())) == [["matmul", "add", "add", *SOFTMAX]]
+
+
+def test_rows_of_the_loop_may_be_parts_of_the_rows_of_the_product() -> None:
+    t = Tape()
+    y = t.matmul(t.leaf("f32", (20, 8)), t.leaf("f32", (8, 32)))
+    softmax_of(t, reshape(y, (20, 4, 8)))
+    assert fused(fuse(t.graph())) == [["matmul", *SOFTMAX]]
+
+
+def test_reductions_that_are_not_of_rows_stay_apart() -> None:
+    t = Tape()
+    softmax_of(t, t.matmul(t.leaf("f32", (20, 8)), t.leaf("f32", (8, 32))), 0)
+    assert all(isinstance(s, KernelStep) or s.epilogue is None for s in fuse(t.graph()).steps)
+    t = Tape()
+    y = t.matmul(t.leaf("f32", (4, 8, 8)), t.leaf("f32", (4, 8, 32)))
+    softmax_of(t, reshape(y, (4, 256)))
+    assert fused(fuse(t.graph())) == [["matmul"], SOFTMAX]
+
+
+def test_a_reduction_alone_ends_only_large_shallow_products() -> None:
+    for rows, depth, together in ((2048, 64, True), (20, 64, False), (2048, 1000, False)):
+        t = Tape()
+        t.keep(t.reduce("amax", t.matmul(t.leaf("f32", (rows, depth)), t.leaf("f32", (depth, 32))), 1))
+        made = [["matmul", "amax"]] if together else [["matmul"], ["amax"]]
+        assert fused(fuse(t.graph())) == made
+
+
 def test_an_epilogue_does_not_overwrite_the_operands() -> None:
     t = Tape()
     x, w = t.leaf("f32", (8, 8)), t.leaf("f32", (8, 8))
@@ -269,6 +318,32 @@ def test_a_result_takes_over_a_dying_operand() -> None:
     assert fused(schedule) == [["matmul", "exp"], ["matmul"]]
     assert schedule.home == {z.slot: y.slot}
     assert passes.run(t.graph()).memory.peak_bytes == 64 * 64 * 4
+
+
+def test_a_contraction_runs_in_the_memory_of_the_result_made_on_its_tiles() -> None:
+    t = Tape()
+    a, b = t.leaf("f32", (64, 64)), t.leaf("f32", (64, 64))
+    y = t.matmul(a, b)
+    z = t.map("exp", y)
+    t.keep(z)
+    assert reuse(fuse(t.graph())).home == {y.slot: z.slot}
+    assert passes.run(t.graph()).memory.peak_bytes == 0
+
+
+@pytest.mark.parametrize("other", ["live", "read later", "of another type", "a leaf"])
+def test_a_contraction_keeps_its_memory_where(other: str) -> None:
+    t = Tape()
+    a, b = t.leaf("f32", (64, 64)), t.leaf("f32", (64, 64))
+    y = t.matmul(a, b)
+    if other == "a leaf":
+        t.write("exp", [y], [t.leaf("f32", (64, 64))])
+    else:
+        t.keep(t.map("lt", y, y) if other == "of another type" else t.map("exp", y))
+    if other == "live":
+        t.keep(y)
+    if other == "read later":
+        t.keep(t.matmul(y, a))
+    assert reuse(fuse(t.graph())).home == {}
 
 
 def test_a_transposed_operand_is_not_taken_over() -> None:

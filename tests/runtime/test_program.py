@@ -58,6 +58,33 @@ def test_native_steps_and_epilogues() -> None:
     assert np.array_equal(y, 3 * x + 100)
 
 
+def row_step(rows: tuple[int, ...]) -> dict[str, Any]:
+    """Scales four rows of three; their sums are added to slot 2."""
+    library = native.library()
+    refs = [native.slot(1, itemsize=8), native.slot(2, itemsize=8)]
+    epilogue = {"address": library.symbol("add_rows"), "refs": refs, "ints": [3], "rows": rows}
+    x, y = ((native.slot(n), (4, 3), (3, 1), "i64") for n in (0, 1))
+    return native_step(3, epilogue) | {"address": library.symbol("scale_rows"), "ins": [x], "outs": [y]}
+
+
+@pytest.mark.parametrize(("result", "elsewhere"), [(-1, 0), (0, 3000)])
+@pytest.mark.parametrize("grain", [1, 100])
+def test_epilogues_of_rows_see_each_row_once(result: int, elsewhere: int, grain: int) -> None:
+    x, y, sums = np.arange(12).reshape(4, 3), np.zeros((4, 3), np.int64), np.full(4, 7)
+    native.program([row_step((1, 4, 3, 1, grain, result))], 3).run([a.ctypes.data for a in (x, y, sums)], [], [])
+    assert np.array_equal(sums, (3 * x).sum(1) + 7 + [0, 0, elsewhere, elsewhere])
+    assert np.array_equal(y, 3 * x * [[1], [1], [result < 0], [result < 0]])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [(1, 4, 3), (1, 3, 3, 1, 1, -1), (2, 4, 3, 1, 1, -1), (1, 4, 3, 0, 1, -1), (1, 4, 0, 1, 1, -1), (1, 4, 3, 1, 1, 2)],
+)
+def test_epilogues_of_other_rows_are_refused(rows: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="Program"):
+        native.program([row_step(rows)], 3)
+
+
 def test_a_failed_check_is_an_index_error_and_stops_the_run() -> None:
     x, y = np.ones(6, np.int64), np.zeros(6, np.int64)
     after = native.loop("add_cells", [native.slot(1), native.slot(0)], 1, 1, (1,))

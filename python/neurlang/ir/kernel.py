@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
-from .graph import Access, Const, Node, Operand, Storage
+from .graph import Access, Const, Node, Operand, Storage, count
 from .types import row_dtypes
 
 Form = tuple[
@@ -17,6 +17,7 @@ Form = tuple[
 REDUCERS = {"sum": "sum", "prod": "prod", "amax": "max", "amin": "min"}  # reduce row -> reducer in the text
 LANES = 32  # of T(n), the defined order of sums
 BLOCK = 512
+SHALLOW, LARGE = 256, 1 << 16  # terms in each sum of a product, and elements
 
 
 # ---- accesses over one linear index space -----------------------------------------------------------------------
@@ -276,7 +277,7 @@ class KernelStep:
 
 @dataclass(frozen=True)
 class NativeStep:
-    """One op run by the prebuilt kernel of its row, with a generated kernel on its finished tiles.
+    """One op run by the prebuilt kernel of its row, with a generated kernel on its finished tiles or rows.
 
     Prologues make operands that do not lie in memory, part by part, where the native kernel packs them.
     """
@@ -294,6 +295,11 @@ class NativeStep:
         (made,) = (x.value for x, write in touched(prologue) if write)
         return next(k for k, x in enumerate(self.node.ins) if isinstance(x, Access) and x.value == made)
 
+    @property
+    def ends_in_tiles(self) -> bool:
+        """Whether the epilogue is a map, for any rectangle of the result; one with a reduction takes whole rows."""
+        return self.epilogue is not None and self.epilogue.tile is not None
+
     def __str__(self) -> str:
         from .text import print_node
 
@@ -302,6 +308,20 @@ class NativeStep:
 
 
 Step = KernelStep | NativeStep
+
+
+def is_shallow(node: Node) -> bool:
+    """Whether a node is a product so large, and so soon done, that where the next loop finds its rows shows."""
+    return node.op == "matmul" and next(node.reads()).shape[-1] <= SHALLOW and node.outs[0].numel >= LARGE
+
+
+def finished_matrix(node: Node) -> tuple[int, int]:
+    """Rows and columns of the matrices in which a contraction finishes (`Epilogue` in csrc/base/view.hpp)."""
+    shape = node.outs[0].shape
+    if node.op == "conv2d_weight":
+        return shape[0], count(shape[1:])
+    lead = 1 if node.op.startswith("conv2d") else len(shape) - 2
+    return count(shape[lead : lead + 1]), count(shape[lead + 1 :])
 
 
 @dataclass(frozen=True)

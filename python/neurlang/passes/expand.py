@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..ir.graph import Access, Const, Graph, Node, Operand, Storage, contiguous_strides, count, renumber
+from ..ir.kernel import is_shallow
 from ..ir.types import DTYPES, nbytes, row_dtypes, to_bits
 from ..ops.dtypes import wide
 from ..ops.table import ROWS
@@ -15,11 +16,13 @@ from ..ops.table import ROWS
 def expand(graph: Graph) -> Graph:
     """Replaces composites of one result, with reductions along the innermost axis, beside loops over their elements.
 
+    So it does behind products that are soon done, whose rows the loop then takes from L2.
+
     Others keep their kernel: alone it is as fast as a generated one, and nobody waits for a compiler.
     """
     storages = list(graph.storages)
     loops = [node for node in graph.nodes if node.kind in ("map", "reduce") or _expands(node)]
-    made = {x.storage for node in loops for x in node.outs}
+    made = {x.storage for node in (*loops, *filter(is_shallow, graph.nodes)) for x in node.outs}
     used = {x.storage for node in loops for x in node.reads()}
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -31,8 +34,9 @@ def expand(graph: Graph) -> Graph:
 
 
 def _elements(node: Node) -> list[Access]:
-    """The operands of as many elements as the result."""
-    return [x for x in node.reads() if x.numel == node.outs[0].numel]
+    """The operands of as many elements as the first, whose rows it takes."""
+    first = next(node.reads())
+    return [x for x in node.reads() if x.numel == first.numel]
 
 
 def _expands(node: Node) -> bool:

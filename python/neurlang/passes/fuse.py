@@ -31,7 +31,9 @@ from ..ir.kernel import (
     Tile,
     cuts,
     extents,
+    finished_matrix,
     is_chain,
+    is_shallow,
     lift,
     linear_form,
     strides_over,
@@ -187,17 +189,24 @@ class _Fusion:
                 g.after |= merged.mask | merged.after
 
     def _attach_epilogue(self, number: int) -> None:
-        """Merges the maps over a contraction's result into it, to run on tiles that are still in cache."""
+        """Merges a loop over a contraction's result into it, to run on tiles or rows that are still in cache."""
         native = self.of[number]
         out = self.graph.nodes[number].outs[0]
         if len(native.nodes) > 1 or not (out.contiguous or out.channels_last):
             return
         for reader in self.users[out.storage][1]:
             group = self.of.get(reader)
-            if group is None or group.native or group.reduce is not None or reader < number:
+            if group is None or group.native or reader < number:
+                continue
+            if group.reduce is not None and not self._gives_rows(number, group):
                 continue
             if self._try_merge(native, group):
                 return
+
+    def _gives_rows(self, number: int, loop: Group) -> bool:
+        """Whether a contraction finishes rows; a native reduction alone is as fast, and waits for no compiler."""
+        node = self.graph.nodes[number]
+        return node.op == "matmul" and node.outs[0].contiguous and (len(loop.nodes) > 1 or is_shallow(node))
 
     def _attach_prologues(self, number: int) -> None:
         """Merges the maps that make a product's operands into it, to run where they are packed."""
@@ -323,18 +332,10 @@ def _over(number: int, node: Node, shape: tuple[int, ...], reduce: tuple[int, in
     return Group([number], touches, count(shape), _all_cuts(touches, reduce), reduce, index=_reads_index(node))
 
 
-def _matrix(op: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of the matrices in which a contraction finishes (`Epilogue` in csrc/base/view.hpp)."""
-    if op == "conv2d_weight":
-        return shape[0], count(shape[1:])
-    lead = 1 if op.startswith("conv2d") else len(shape) - 2
-    return count(shape[lead : lead + 1]), count(shape[lead + 1 :])
-
-
 def _native(number: int, node: Node) -> Group:
     out = node.outs[0]
     touches = [Touch(number, x, linear_form(x.shape, x), write, False) for x, write in _accesses(node)]
-    rows, inner = _matrix(node.op, out.shape)
+    rows, inner = finished_matrix(node)
     in_tiles = node.kind == "contract" and not DTYPES[out.dtype].wide  # a narrow result is rounded behind its tiles
     fixed = frozenset({inner, inner * rows}) if in_tiles else frozenset()
     return Group([number], touches, out.numel, frozenset(), native=True, fixed=fixed)
@@ -400,22 +401,34 @@ def _reduction_fits(g: Group) -> bool:
     return not any(t.access.storage in kept_writes for t in g.touches if not t.kept)
 
 
-def _fit_epilogue(native: Group, maps: Group) -> Group | None:
-    """A contraction with maps over its result, when they touch its operands in no other way."""
-    if not native.fixed or maps.native or maps.reduce is not None or maps.index or maps.numel != native.numel:
+def _fit_epilogue(native: Group, loop: Group) -> Group | None:
+    """A contraction with a loop over its result, when that touches its operands in no other way."""
+    if not native.fixed or loop.native or loop.index or loop.numel != native.numel:
         return None
-    if any(c not in native.fixed and c % max(native.fixed) for c in maps.cuts) or not is_chain(
-        maps.cuts | native.fixed
-    ):
+    if not (_runs_on_tiles(native, loop) if loop.reduce is None else _runs_on_rows(native, loop)):
         return None
     operands = {t.access.storage for t in native.touches if not t.write}
-    if operands & maps.written:
+    if operands & loop.written:
         return None
     result = next(t for t in native.touches if t.write)
     place = {(result.form, result.access.offset, result.access.dtype)}
-    if maps.places.get(result.access.storage, place) != place:
+    if loop.places.get(result.access.storage, place) != place:
         return None
-    return Group([], native.touches + maps.touches, native.numel, maps.cuts, native=True, fixed=native.fixed)
+    touches = native.touches + loop.touches
+    return Group([], touches, native.numel, loop.cuts, loop.reduce, native=True, fixed=native.fixed)
+
+
+def _runs_on_tiles(native: Group, maps: Group) -> bool:
+    """Whether rectangles of the contraction's matrices are rectangles of the maps."""
+    tile = max(native.fixed)
+    return all(c in native.fixed or c % tile == 0 for c in maps.cuts) and is_chain(maps.cuts | native.fixed)
+
+
+def _runs_on_rows(native: Group, loop: Group) -> bool:
+    """Whether a row of the contraction's matrices is one or several rows along which the loop reduces."""
+    assert loop.reduce is not None
+    extent, behind = loop.reduce
+    return behind == 1 and min(native.fixed) % extent == 0
 
 
 def _fit_prologue(native: Group, maps: Group, x: Access) -> Group | None:
@@ -449,12 +462,16 @@ class _Builder:
         self.body: list[Statement] = []
         self.forms = {(t.node, t.access, t.write): t.form for t in group.touches}
 
+    @property
+    def _in_tiles(self) -> bool:
+        return bool(self.group.fixed) and self.group.reduce is None
+
     def _axes(self) -> tuple[int, ...]:
         return tuple(itertools.chain.from_iterable(self._parts()))
 
     def _parts(self) -> list[tuple[int, ...]]:
         """The axes that number matrices, their rows and their columns, where it runs in rectangles of matrices."""
-        if not self.group.fixed:
+        if not self._in_tiles:
             return [extents(self.group.numel, self.group.cuts)]
         bounds = [1, min(self.group.fixed), max(self.group.fixed), self.group.numel]
         inside = [{c // low for c in self.group.cuts if low < c < high} for low, high in itertools.pairwise(bounds)]
@@ -462,7 +479,7 @@ class _Builder:
         return [extents(n, c) for n, c in zip(sizes, inside, strict=True)][::-1]
 
     def _tile(self) -> Tile | None:
-        if not self.group.fixed:
+        if not self._in_tiles:
             return None
         _, rows, columns = self._parts()
         return Tile(len(rows), len(columns), made=not self.group.native)
@@ -477,7 +494,7 @@ class _Builder:
         kernel = Kernel("k", axes, tuple(self.params.values()), tuple(self.body), reduce)
         if reduce < 0 and not self.group.fixed:
             kernel = ordered_axes(kernel, self.group.index)
-        if reduce == len(axes) - 1 and kernel.last_sweep == 0:
+        if reduce == len(axes) - 1 and kernel.last_sweep == 0 and not self.group.fixed:
             kernel = reduced_across(kernel)
         return KernelStep(kernel, tuple(self.operands.values()), tuple(nodes), self._tile())
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ..ir.graph import Access, Operand
-from ..ir.kernel import Kernel, KernelStep, Memory, Param, Schedule, touched
+from ..ir.kernel import KernelStep, Memory, Param, Schedule, touched
 
 ALIGNMENT = 64
 MANY = 2000  # buffers: beyond, orders that compare all with all take too long
@@ -124,13 +124,15 @@ def _streamed(schedule: Schedule) -> Schedule:
     steps = []
     for step in reversed(schedule.steps):
         if isinstance(step, KernelStep):
-            step = replace(step, kernel=_stream_outputs(step, schedule, read_later))
+            step = _stream_outputs(step, schedule, read_later)
+        elif step.epilogue is not None and not step.ends_in_tiles:
+            step = replace(step, epilogue=_stream_outputs(step.epilogue, schedule, read_later))
         steps.append(step)
         read_later.update(schedule.home.get(x.storage, x.storage) for x, write in touched(step) if not write)
     return replace(schedule, steps=tuple(reversed(steps)))
 
 
-def _stream_outputs(step: KernelStep, schedule: Schedule, read_later: set[int]) -> Kernel:
+def _stream_outputs(step: KernelStep, schedule: Schedule, read_later: set[int]) -> KernelStep:
     def is_streamed(p: Param, x: Operand) -> bool:
         if p.kind != "out" or not isinstance(x, Access):
             return False
@@ -139,4 +141,4 @@ def _stream_outputs(step: KernelStep, schedule: Schedule, read_later: set[int]) 
 
     pairs = zip(step.kernel.params, step.operands, strict=True)
     params = tuple(replace(p, stream=is_streamed(p, x)) for p, x in pairs)
-    return replace(step.kernel, params=params) if params != step.kernel.params else step.kernel
+    return replace(step, kernel=replace(step.kernel, params=params)) if params != step.kernel.params else step

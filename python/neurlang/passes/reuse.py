@@ -1,4 +1,7 @@
-"""In-place reuse: a kernel's result takes over the memory of an operand that dies there."""
+"""In-place reuse: a kernel's result takes over the memory of an operand that dies there.
+
+A result that outlives the program and is made on tiles of a contraction gives its memory to the contraction instead.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +22,27 @@ def reuse(schedule: Schedule) -> Schedule:
     begun, done = _by_step(schedule, first_use), _by_step(schedule, last_use)
     home: dict[int, int] = {}
     for number, step in enumerate(schedule.steps):
-        dying = {i for i in done.get(number, ()) if first_use[i] < number or i in _tiles(step)}
+        dying = {i for i in done.get(number, ()) if first_use[i] < number or i in _finished(step)}
+        dying = {i for i in dying if not schedule.storages[i].outside}
         for result, operand in _takeovers(schedule, step, begun.get(number, set()), dying):
-            home[result] = home.get(operand, operand)
+            if schedule.storages[result].outside:
+                home[operand] = result
+            else:
+                home[result] = home.get(operand, operand)
     return replace(schedule, home=home)
 
 
 def _by_step(schedule: Schedule, use: dict[int, int]) -> dict[int, set[int]]:
-    """For every step the intermediates that have their (first or last) use there."""
+    """For every step the fresh storages that have their (first or last) use there."""
     found: dict[int, set[int]] = {}
     for storage, number in use.items():
-        if not schedule.storages[storage].outside:
+        if schedule.storages[storage].kind == "fresh":
             found.setdefault(number, set()).add(storage)
     return found
 
 
-def _tiles(step: Step) -> set[int]:
-    """The contraction's result under an epilogue: it is finished, tile by tile, before the epilogue overwrites it."""
+def _finished(step: Step) -> set[int]:
+    """The contraction's result under an epilogue: it is finished, part by part, before the epilogue overwrites it."""
     if isinstance(step, NativeStep) and step.epilogue is not None:
         return {x.storage for x in step.node.outs}
     return set()
@@ -62,6 +69,8 @@ def _takeovers(schedule: Schedule, step: Step, fresh: set[int], dying: set[int])
         for p, operand in params:
             if not isinstance(operand, Access) or operand.storage not in dying - taken or p.kind != "in":
                 continue
+            if schedule.storages[result.storage].outside and not _gives(step, operand):
+                continue
             if _same_elements(schedule, kernel_step.kernel, (out, result), (p, operand)) and _is_only_use(
                 step, operand
             ):
@@ -69,6 +78,11 @@ def _takeovers(schedule: Schedule, step: Step, fresh: set[int], dying: set[int])
                 taken.add(operand.storage)
                 break
     return found
+
+
+def _gives(step: Step, operand: Access) -> bool:
+    """Whether a result may have the contraction use its memory. Whole rows come from a buffer, so as to stay in L2."""
+    return operand.storage in _finished(step) and isinstance(step, NativeStep) and step.ends_in_tiles
 
 
 def _is_only_use(step: Step, operand: Access) -> bool:

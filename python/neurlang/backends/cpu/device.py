@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 from ...ir import loops
 from ...ir.graph import Access, Const, Node, Operand, Scalar
-from ...ir.kernel import Kernel, KernelStep, Schedule, Step
+from ...ir.kernel import Kernel, KernelStep, NativeStep, Schedule, Step, finished_matrix
 from ...ir.types import DTYPES
 from .. import cstyle
 from .compile import compile_files
 from .render import Source, render
 
 VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64, "neon": 16, "generic": 16}
+MAX_TAKEN = 128  # operands of an epilogue that gets rows elsewhere than in the result: `kMaxTaken` of program.cpp
 GRAIN_NANOSECONDS = 8_000  # of work that a thread takes at least: below, waking it costs more than it brings
 
 
@@ -102,9 +103,30 @@ class _Binder:
             "outs": [self._view(x) for x in node.outs],
             "attrs": list(node.attrs),
             "record": node.record,
-            "epilogue": None if step.epilogue is None else self._call(step.epilogue),
+            "epilogue": None if step.epilogue is None else self._epilogue(step, step.epilogue),
             "prologues": [{"input": step.input_of(p)} | self._call(p) for p in step.prologues],
         }
+
+    def _epilogue(self, step: NativeStep, epilogue: KernelStep) -> dict[str, Any]:
+        call = self._call(epilogue)
+        if epilogue.tile is not None:
+            return call
+        rows, columns = finished_matrix(step.node)
+        units, size = loops.work(epilogue.kernel, self._lanes(epilogue.kernel))
+        matrices = step.node.outs[0].numel // (rows * columns)
+        each = units // (matrices * rows)
+        grain = max(1, self._grain(epilogue.kernel, size) // each)
+        return call | {"rows": (matrices, rows, columns, each, grain, self._taken(step, epilogue))}
+
+    def _taken(self, step: NativeStep, epilogue: KernelStep) -> int:
+        """The epilogue's operand that is the contraction's result, where nobody else looks at that; else -1."""
+        memory, result = self.schedule.memory, step.node.outs[0].storage
+        shared = result in self.schedule.home or result in self.schedule.home.values()
+        if memory is None or shared or len(epilogue.operands) > MAX_TAKEN or result not in memory.lifetimes:
+            return -1
+        first, last = memory.lifetimes[result]
+        found = [n for n, x in enumerate(epilogue.operands) if isinstance(x, Access) and x.storage == result]
+        return found[0] if first == last and len(found) == 1 and epilogue.kernel.params[found[0]].kind == "in" else -1
 
     def _call(self, step: KernelStep) -> dict[str, Any]:
         file, symbol = self.source.find(step)
