@@ -2,8 +2,8 @@
 //
 // A product of matrices as they lie: pixels, rows of channels, times panels of weights. A unit is some panels of pixels
 // that meet all weights, or a part of these where there are few pixels. Weights that stay in L2 meet four panels at a
-// time (at 96 % of the peak, which they reach with one panel too): what a unit reads and writes is adjacent then, and
-// the pixels of the next one come into L2 meanwhile. Others come from memory while those before meet all pixels.
+// time (97 % of the peak; with one panel 95 %): what a unit reads and writes is adjacent then, and the pixels of the
+// next one come into L2 meanwhile. Others come from memory while those before them meet all pixels.
 #include "conv_pixels.hpp"
 
 #include "conv_packed.hpp"
@@ -49,6 +49,7 @@ struct Pixels {
     void run() {
       if (conv.is_near() && conv.is_even() && goes_on) look_ahead();
       for (int64_t q = q0; q < q1; q += kFinished) {
+        if (q > q0) nl_check_interrupt();
         const int64_t stop = min_of(q + kFinished, q1);
         for (int64_t i = q; i < stop; i++) {
           for (int64_t k = 0; k < conv.depth(); k += kDepth) multiply(i, k);
