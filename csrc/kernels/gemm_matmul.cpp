@@ -5,6 +5,7 @@
 #include "gemm_small.hpp"
 #include "gemm_stream.hpp"
 #include "gemm_vector.hpp"
+#include "gemm_widen.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -407,6 +408,21 @@ void multiply_floats(const Product& p) {
   VectorProduct<T>(p).run();
 }
 
+// Of 16-bit floats, which are widened as they are packed.
+void multiply_widened(const Call& call) {
+  Widened operands[2];
+  View in[2];
+  Prologue prologues[2];
+  for (int i = 0; i < 2; i++) {
+    operands[i].see(call.in[i]);
+    in[i] = operands[i].view, prologues[i] = operands[i].prologue;
+  }
+  Call wide = call;
+  wide.in = in;
+  wide.prologues = prologues;
+  multiply_floats<float>(Product(wide));
+}
+
 }  // namespace
 
 int matmul(const Call& call) {
@@ -415,9 +431,15 @@ int matmul(const Call& call) {
     case DType::u8: IntegerProduct<uint8_t>{p}.run(); break;
     case DType::i32: IntegerProduct<uint32_t>{p}.run(); break;
     case DType::i64: IntegerProduct<uint64_t>{p}.run(); break;
-    case DType::f32: multiply_floats<float>(p); break;
+    case DType::f32:
+      if (p.m > 1 && p.n > 1 && (is_narrow(call.in[0].dtype) || is_narrow(call.in[1].dtype))) {
+        multiply_widened(call);
+      } else {
+        multiply_floats<float>(p);
+      }
+      break;
     case DType::f64: multiply_floats<double>(p); break;
-    default: break;  // promotion leaves no bool product, narrow dtypes come widened (but for matrices of 16-bit floats)
+    default: break;  // promotion leaves no bool product, narrow integers come widened
   }
   return kOk;
 }

@@ -146,6 +146,37 @@ def test_vectors_times_matrices_of_16_bits(rng: np.random.Generator, dtype: nl.d
         assert_same_bits((a @ b).float().numpy(), want.float().numpy())
 
 
+@pytest.mark.parametrize("dtype", [nl.float16, nl.bfloat16])
+@pytest.mark.parametrize("shape", [(70, 300, 90), (66, 520, 65), (130, 129, 131), (300, 5, 300)])
+@pytest.mark.parametrize("batches", [((), ()), ((3,), (3,)), ((2, 3), (3,)), ((3,), ())])
+def test_matrices_of_16_bits_are_widened_as_they_are_packed(
+    rng: np.random.Generator, dtype: nl.dtype, shape: tuple[int, ...], batches: tuple[tuple[int, ...], ...]
+) -> None:
+    if nl.get_gemm() != OWN:
+        pytest.skip("a library's sums depend on how we cut the product")
+    m, k, n = shape
+    a, b = normal(rng, (*batches[0], m, k), np.float32), normal(rng, (*batches[1], k, n), np.float32)
+    for _ in range(3):
+        x, y = (laid_out(rng, tensor(z).to(dtype)) for z in (a, b))
+        want = (x.float() @ y.float()).to(dtype)
+        assert_same_bits((x @ y).float().numpy(), want.float().numpy())
+    frozen = nl.trace(lambda x: x @ y).freeze(x)
+    assert_same_bits(frozen(x).float().numpy(), want.float().numpy())
+    assert_same_bits(frozen(x).float().numpy(), want.float().numpy())
+
+
+def laid_out(rng: np.random.Generator, x: nl.Tensor) -> nl.Tensor:
+    """The same elements as they are, transposed in memory, every second of a larger matrix, or backwards."""
+    ways = (
+        lambda: x,
+        lambda: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+        lambda: nl.stack([x, x], -1).flatten(-2)[..., ::2],
+        lambda: nl.cat([x, x], -2)[..., : x.shape[-2], :],
+        lambda: x.flip(-1).contiguous()[..., ::-1],
+    )
+    return ways[rng.integers(len(ways))]()
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
 def test_integers_wrap_exactly(rng: np.random.Generator, dtype: type) -> None:
     limits = np.iinfo(dtype)
