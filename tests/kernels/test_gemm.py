@@ -195,6 +195,8 @@ def test_empty_sums_are_plus_zero(shape: tuple[int, int, int], dtype: type) -> N
     m, k, n = shape
     got = nl.matmul(nl.from_numpy(np.ones((2, m, k), dtype)), nl.from_numpy(np.ones((2, k, n), dtype))).numpy()
     assert got.shape == (2, m, n) and not got.any() and not np.signbit(got).any()
+    one = nl.matmul(nl.from_numpy(np.ones((2, m, k), dtype)), nl.from_numpy(np.ones((k, n), dtype))).numpy()
+    assert one.shape == (2, m, n) and not one.any()
 
 
 EPILOGUES = [

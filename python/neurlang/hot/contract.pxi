@@ -43,6 +43,8 @@ def matmul(input, other):
     """
     cdef Tensor x, y, out
     cdef Dims shape
+    cdef int64_t rows = 1
+    cdef int i
     if are_matrices(input, other):
         return product(input, other, shape_matmul("matmul", dims_of(&(<Tensor>input).d), dims_of(&(<Tensor>other).d)))
     x, y = one_dtype("matmul", (input, other), OVER_NUMBER)
@@ -57,7 +59,9 @@ def matmul(input, other):
     shape = shape_matmul("matmul", dims_of(&x.d), dims_of(&y.d))
     if y.d.rank == 2 and x.d.rank > 2:
         # One wide product: the leading axes of x are more rows of it.
-        out = matmul(view_reshape(x, (-1 if numel(x.d) else 0, x.d.shape[x.d.rank - 1]), "reshape"), y)
+        for i in range(x.d.rank - 1):
+            rows *= x.d.shape[i]
+        out = matmul(view_reshape(x, (rows, x.d.shape[x.d.rank - 1]), "reshape"), y)
         return view_reshape(out, dims_tuple(&shape), "reshape")
     batch = dims_tuple(&shape)[:-2]
     x = view_expand(x, batch + shape_tuple(&x.d)[x.d.rank - 2:])
