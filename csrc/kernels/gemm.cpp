@@ -53,13 +53,15 @@ int64_t threads_for(const Contraction<T>& job) {
 
 // The cut of least cost: the products of the largest tile, its share of packing counted as kPacking lines more, times
 // the number of tiles that the busiest thread computes. Tried are cuts into a few tiles for each thread.
+// An epilogue that finds rows in pieces reads them again: kReadAgain products an element.
 template <class T>
 Tiles plan(const Contraction<T>& job, int64_t threads) {
   constexpr int64_t kPacking = 8, kTilesEach = 4, kReadAgain = 16;
   const int64_t depth = max_of(1, job.k_end - job.k_begin);
   int64_t rows = row_panels(job.m), columns = ceil_div(job.n, kTileColumns<T>);
   int64_t fewest_rows = ceil_div(rows, kMaxRowBlocks * kMaxRowPanels<T>);
-  int64_t fewest_columns = job.of_rows && job.n <= kMaxWholeRow ? 1 : ceil_div(job.n, kMaxColumns);
+  const bool long_rows = job.of_rows && depth <= kDepth && job.n <= kMaxWholeRow;
+  int64_t fewest_columns = long_rows ? 1 : ceil_div(job.n, kMaxColumns);
   Tiles best = {rows, columns, fewest_rows, fewest_columns};
   if (threads == 1) return best;
   int64_t least = INT64_MAX;
