@@ -272,9 +272,33 @@ AdaptiveWindows<T> adaptive(const View& input, const View& output) {
   return {{input.shape[2], output.shape[2]}, {input.shape[3], output.shape[3]}};
 }
 
+// Window by window: each is one chain of additions, of which few planes would fill few lanes.
+template <class T>
+void means_of_windows(const Planes<const T>& x, const AdaptiveWindows<T>& w, const Planes<T>& y) {
+  const int64_t outputs = y.size();
+  parallel_for(x.count * outputs, grain_of(2 * x.size() / outputs), [=](int64_t begin, int64_t stop) {
+    Polls polls;
+    for (int64_t n = begin; n < stop; n++) {
+      const int64_t oh = n % outputs / y.width, ow = n % y.width;
+      const Taps rows = w.rows.taps(oh), columns = w.columns.taps(ow);
+      const T* row = x.plane(n / outputs) + rows.begin * x.row_stride;
+      T sum = 0;
+      for (int64_t i = rows.begin; i < rows.end; i++, row += x.row_stride) {
+        for (int64_t j = columns.begin; j < columns.end; j++) sum += row[j * x.column_stride];
+        polls.after(columns.count());
+      }
+      y.plane(n / outputs)[oh * y.row_stride + ow * y.column_stride] = sum / w.divisor(oh, ow);
+    }
+  });
+}
+
 template <class T>
 void forward_adaptive(const Call& call) {
-  forward_across<T>(call, adaptive<T>(call.in[0], call.out[0]));
+  const Planes<const T> x(call.in[0]);
+  const Planes<T> y(call.out[0]);
+  const AdaptiveWindows<T> windows = adaptive<T>(call.in[0], call.out[0]);
+  const bool few = y.size() > 0 && x.count < Simd<T>::kWidth / 2 && !channels_last(x);
+  few ? means_of_windows(x, windows, y) : forward_across<T>(call, windows);
 }
 
 template <class T>

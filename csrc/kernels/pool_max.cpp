@@ -225,37 +225,165 @@ void across(const Call& call, const A& rows, const A& columns) {
   pool_planes<T>(x, rows, columns, IndicesAcross<T>{values, Planes<int64_t>(call.out[1]), x.width});
 }
 
-// The largest element of every plane, as a maximum in any order; but of zeros it is the first that wins.
+// ---- vectors along one window's rows: whole planes, and windows wider than a vector ----
+//
+// The largest element is a maximum in any order. Its place is looked for afterwards: the first that equals it, or the
+// first NaN. Of zeros the first is the result, whatever its sign.
+
 template <class T>
-void of_planes(const Planes<const T>& x, const T* end, const Planes<T>& y) {
-  using Tree = TreeRow<Max<T>>;
-  constexpr int W = Simd<T>::kWidth;
-  const int64_t n = x.size();
-  auto finish = [&](int64_t p, typename Max<T>::Lane found) {
-    T largest = Max<T>::finish(found);
-    if (largest == 0) {
-      const T* zero = x.plane(p);
-      while (*zero != 0) zero++;
-      largest = *zero;
-    }
-    *y.plane(p) = largest;
-  };
-  parallel_for(x.count, grain_of(n), [&](int64_t begin, int64_t stop) {
-    int64_t p = begin;
-    auto plane_at = [&](int r) { return x.plane(p + r); };
-    auto readable = [&] {
-      bool inside = is_short<T>(n);
-      for (int r = 0; r < W; r++) inside = inside && end - plane_at(r) >= whole_steps(n);
-      return inside;
-    };
-    for (; p + W <= stop && readable(); p += W) {
-      typename Max<T>::Lane found[W];
-      store(found, Tree::several(Tree::asking_ahead(plane_at, n), n));
-      for (int r = 0; r < W; r++) finish(p + r, found[r]);
-    }
-    for (; p < stop; p++) finish(p, Tree::tree(Strided<T>{x.plane(p), 1, end}, 0, n)[0]);
-  });
+bool beats(T a, T b) {
+  return (a > b || a != a) && b == b;
 }
+
+// The place of the largest of n elements side by side; n if somebody who shares the memory has written it since.
+template <class T>
+int64_t place_of(const T* p, int64_t n, T largest) {
+  using V = typename Simd<T>::V;
+  const V wanted = splat<V>(largest);
+  const bool nan = largest != largest;
+  int64_t i = 0;
+  for (; i + Simd<T>::kWidth <= n; i += Simd<T>::kWidth) {
+    const V v = load<V>(p + i);
+    if (any_lane(nan ? v != v : v == wanted)) break;
+  }
+  while (i < n && !(nan ? p[i] != p[i] : p[i] == largest)) i++;
+  return i;
+}
+
+// Where results go.
+template <class T>
+struct Results {
+  Planes<T> values;
+  const View* indices;  // null: none
+
+  explicit Results(const Call& call) : values(call.out[0]), indices(call.n_out > 1 ? &call.out[1] : nullptr) {}
+  bool needs_place(T largest) const { return indices || largest == 0; }
+  void put(int64_t p, int64_t oh, int64_t ow, T value, int64_t index) const {
+    values.plane(p)[oh * values.row_stride + ow * values.column_stride] = value;
+    if (!indices) return;
+    const Planes<int64_t> to(*indices);
+    to.plane(p)[oh * to.row_stride + ow * to.column_stride] = index;
+  }
+};
+
+// The largest element of every plane, each contiguous.
+template <class T>
+struct WholePlanes {
+  using Tree = TreeRow<Max<T>>;
+  static constexpr int W = Simd<T>::kWidth;
+  const Planes<const T>& x;
+  const T* end;
+  Results<T> results;
+
+  void run() const {
+    const int64_t n = x.size(), threads = nl_num_threads(), parts = min_of(n / kGrain, 4 * threads);
+    if (x.count < 2 * threads && parts > 1) return in_parts(parts);
+    parallel_for(x.count, grain_of(n), [=](int64_t begin, int64_t stop) {
+      int64_t p = begin;
+      auto plane_at = [&](int r) { return x.plane(p + r); };
+      auto readable = [&] {
+        bool inside = is_short<T>(n);
+        for (int r = 0; r < W; r++) inside = inside && end - plane_at(r) >= whole_steps(n);
+        return inside;
+      };
+      for (; p + W <= stop && readable(); p += W) {
+        typename Max<T>::Lane found[W];
+        store(found, Tree::several(Tree::asking_ahead(plane_at, n), n));
+        for (int r = 0; r < W; r++) finish(p + r, 0, n, Max<T>::finish(found[r]));
+      }
+      for (; p < stop; p++) finish(p, 0, n, largest(x.plane(p), n));
+    });
+  }
+
+  // Of few large planes threads share the parts.
+  void in_parts(int64_t parts) const {
+    const int64_t n = x.size(), size = ceil_div(n, parts);
+    T* found = (T*)nl_scratch(0, x.count * parts * sizeof(T));
+    parallel_for(x.count * parts, 1, [=](int64_t begin, int64_t stop) {
+      for (int64_t i = begin; i < stop; i++) {
+        const int64_t first = i % parts * size;
+        found[i] = largest(x.plane(i / parts) + first, min_of(size, n - first));
+      }
+    });
+    for (int64_t p = 0; p < x.count; p++, found += parts) {
+      int64_t best = 0;
+      for (int64_t i = 1; i < parts; i++) best = beats(found[i], found[best]) ? i : best;
+      finish(p, best * size, min_of(size, n - best * size), found[best]);
+    }
+  }
+
+  T largest(const T* p, int64_t n) const { return Max<T>::finish(Tree::tree(Strided<T>{p, 1, end}, 0, n)[0]); }
+
+  // The largest of a plane is in the n elements from `first` on.
+  void finish(int64_t p, int64_t first, int64_t n, T value) const {
+    int64_t place = first;
+    if (results.needs_place(value)) {
+      const T* plane = x.plane(p);
+      place += min_of(place_of(plane + first, n, value), n - 1);
+      if (value == 0) value = plane[place];
+    }
+    results.put(p, 0, 0, value, place);
+  }
+};
+
+// Adaptive windows of a vector's width at least; where planes fill the lanes, of three: of one they take twice as long.
+template <class T>
+struct WideWindows {
+  using V = typename Simd<T>::V;
+  static constexpr int W = Simd<T>::kWidth;
+  const Planes<const T>& x;
+  AdaptiveAxis rows, columns;
+  Results<T> results;
+
+  bool fit() const {
+    const int64_t least = x.count < W / 2 ? W : 3 * W;
+    return x.column_stride == 1 && columns.size >= least * columns.outputs;
+  }
+
+  void run() const {
+    const int64_t outputs = rows.outputs * columns.outputs;
+    if (outputs == 0) return;
+    parallel_for(x.count * outputs, grain_of(x.size() / outputs), [=](int64_t begin, int64_t stop) {
+      for (int64_t i = begin; i < stop; i++) {
+        const int64_t oh = i % outputs / columns.outputs, ow = i % columns.outputs;
+        window(i / outputs, oh, ow, rows.taps(oh), columns.taps(ow));
+      }
+    });
+  }
+
+  void window(int64_t p, int64_t oh, int64_t ow, Taps of_rows, Taps of_columns) const {
+    const T* corner = x.plane(p) + of_rows.begin * x.row_stride + of_columns.begin;
+    const int64_t height = of_rows.count(), width = of_columns.count();
+    T value = largest(corner, height, width);
+    int64_t place = 0, i = 0;
+    if (results.needs_place(value)) {
+      while ((place = place_of(corner + i * x.row_stride, width, value)) == width && i + 1 < height) i++;
+      place = min_of(place, width - 1);
+      if (value == 0) value = corner[i * x.row_stride + place];
+    }
+    results.put(p, oh, ow, value, (of_rows.begin + i) * x.width + of_columns.begin + place);
+  }
+
+  T largest(const T* row, int64_t height, int64_t width) const {
+    constexpr int kSide = 4;  // vectors side by side: a comparison waits for the one before
+    Largest<T, V> found[kSide];
+    Polls polls;
+    for (int64_t i = 0; i < height; i++, row += x.row_stride) {
+      int64_t j = 0;
+      for (; j + kSide * W <= width; j += kSide * W) {
+#pragma GCC unroll 4
+        for (int k = 0; k < kSide; k++) found[k].take(load<V>(row + j + k * W));
+      }
+      for (; j < width; j += W) found[0].take(load<V>(row + min_of(j, width - W)));
+      polls.after(width);
+    }
+    for (int k = 1; k < kSide; k++) found[0].take(found[k].value());
+    const V lanes = found[0].value();
+    T best = lanes[0];
+    for (int l = 1; l < W; l++) best = beats(T(lanes[l]), best) ? T(lanes[l]) : best;
+    return best;
+  }
+};
 
 template <class T>
 void forward(const Call& call) {
@@ -269,7 +397,7 @@ void forward(const Call& call) {
   const Planes<const T> planes(x);
   const Planes<T> values(out);
   const bool whole = rows.kernel == rows.size && columns.kernel == columns.size && rows.pad == 0 && columns.pad == 0;
-  if (call.n_out == 1 && whole && planes.contiguous()) return of_planes(planes, end_of<T>(x), values);
+  if (whole && planes.contiguous()) return WholePlanes<T>{planes, end_of<T>(x), Results<T>(call)}.run();
   if (call.n_out == 1 && is_quads(planes, values, rows, columns)) {
     return pool_quads<T>(x, values, [](auto a, auto b, auto c, auto d) {
       Largest<T, decltype(a)> largest;
@@ -287,7 +415,14 @@ void forward(const Call& call) {
 template <class T>
 void forward_adaptive(const Call& call) {
   const View &x = call.in[0], &out = call.out[0];
-  across<T>(call, AdaptiveAxis{x.shape[2], out.shape[2]}, AdaptiveAxis{x.shape[3], out.shape[3]});
+  const AdaptiveAxis rows{x.shape[2], out.shape[2]}, columns{x.shape[3], out.shape[3]};
+  const Planes<const T> planes(x);
+  const Results<T> results(call);
+  const WideWindows<T> wide{planes, rows, columns, results};
+  if (rows.outputs == 1 && columns.outputs == 1 && planes.contiguous()) {
+    return WholePlanes<T>{planes, end_of<T>(x), results}.run();
+  }
+  wide.fit() ? wide.run() : across<T>(call, rows, columns);
 }
 
 // ---- the way back ----

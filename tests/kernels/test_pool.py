@@ -357,6 +357,29 @@ def test_pytorch_agrees(rng: np.random.Generator, torch: Any, case: int) -> None
     assert_close(ours.numpy(), theirs.numpy(), "window", n=x[0, 0].size, scale=abs(x).max())
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_few_large_planes(rng: np.random.Generator, dtype: type) -> None:
+    # Threads share parts of a plane and windows; equals lie in several, of which the first wins, whatever its sign.
+    x = rng.integers(-9, 9, (1, 5, 300, 331)).astype(dtype)
+    x[0, 1] = rng.choice([0.0, -0.0, -1.0], x[0, 1].shape)
+    x[0, 2] = -np.inf
+    x[0, 3, 200:, ::7] = np.nan
+    for size in ((1, 1), (2, 2), (3, 7)):
+        want, index = ROWS["adaptive_max_pool2d"].numpy(np, x, *size)
+        means = ROWS["adaptive_avg_pool2d"].numpy(np, x, *size)
+        for got in on_all_threads(lambda size=size: F.adaptive_max_pool2d(tensor(x), size)):
+            assert_same_bits(got, want)
+        got = F.adaptive_max_pool2d(tensor(x), size, True)
+        assert_same_bits(got[0].numpy(), want)
+        np.testing.assert_array_equal(got[1].numpy(), index)
+        for mean in on_all_threads(lambda size=size: _tensor._adaptive_avg_pool2d(tensor(x), *size)):
+            assert_same_bits(mean, means)
+    for planes in (x, x[:, ::2], x[..., :200, :]):
+        want, index = ROWS["adaptive_max_pool2d"].numpy(np, planes, 1, 1)
+        for place in on_all_threads(lambda x=planes: F.max_pool2d(tensor(x), x.shape[2:], return_indices=True)[1]):
+            np.testing.assert_array_equal(place, index)
+
+
 def test_large_planes_go_in_bands(rng: np.random.Generator) -> None:
     # A plane larger than a band is pooled in several; their seams must not show.
     rows, columns = Axis(211, 3, 2, 1), Axis(400, 3, 2, 1)

@@ -74,13 +74,16 @@ WORK = {
         "q = nl.rand(1, 1, 3000, 64, requires_grad=True)\n"
         "work = lambda: nl.scaled_dot_product_attention(q, q, q).sum().backward()"
     ),
-    "norm of one group": "x = nl.rand(1, 4, 1 << 24)\nwork = lambda: nl.group_norm(x, 1)",
-    "softmax down columns": "x = nl.rand(1 << 21, 32)\nwork = lambda: nl.softmax(x, 0)",
-    "logsumexp down columns": "x = nl.rand(1 << 21, 32)\nwork = lambda: nl.logsumexp(x, 0)",
+    "norm of one group": "x = nl.rand(1 << 13, 1 << 12).T[None]\nwork = lambda: nl.group_norm(x, 1)",
+    "softmax down columns": "x = nl.rand(3 << 20, 32)\nwork = lambda: nl.softmax(x, 0)",
+    "logsumexp down columns": "x = nl.rand(3 << 21, 32)\nwork = lambda: nl.logsumexp(x, 0)",
     "depthwise weights": (
         "x = nl.rand(1, 16, 1500, 2000)\nw = nl.rand(16, 1, 15, 15, requires_grad=True)\n"
         "y = nl.conv2d(x, w, padding=7, groups=16)\n"
         "work = lambda: y.backward(y.detach(), retain_graph=True)"
+    ),
+    "max_pool2d of a plane": (
+        "x = nl.rand(1, 1, 1 << 13, 1 << 13)\nwork = lambda: nl.max_pool2d(x, 1 << 13, return_indices=True)"
     ),
     "normal numbers": "work = lambda: nl.randn(1 << 24)",
     "backward": "x = nl.rand(1500, 1500, requires_grad=True)\nwork = lambda: (x @ x).sum().backward()",
