@@ -1,6 +1,6 @@
 // cross_entropy.cpp: -log softmax(x) at the target class over one axis, log sum exp(x - max) - (x[target] - max), and
-// its gradient, exp((x - max) - log sum) g, less g at the target. Where the target is `ignored` the loss is
-// zero, and so is what its gradient is multiplied by.
+// its gradient, exp((x - max) - log sum) g, less g at the target. Where the target is `ignored` the loss is zero, and
+// so is g.
 //
 // Every operation is rounded as in the definition and the sum is T(n). Max and log sum of a row are results too, so
 // that the gradient reads x once.

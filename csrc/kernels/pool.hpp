@@ -1,4 +1,5 @@
-// pool.hpp: how the pooling kernels go over planes: bands of output rows, padded where they must be, in vectors.
+// pool.hpp: planes, windows along an axis, and pooling with vectors along rows: in bands of output rows, padded where
+// they must be, or by windows of 2 x 2.
 #pragma once
 #include "loops.hpp"
 #include "shuffle.hpp"
