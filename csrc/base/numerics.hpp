@@ -19,11 +19,14 @@ constexpr bool has_winograd_tiles(int64_t height, int64_t width, const int64_t* 
   return tiles >= 16 && 9 * height * width * 4 >= products * tiles * 5;
 }
 
-// Of those for tiles of 4x4 at stride 1, with 36 products, where they are asked for: whether they leave at most three
-// quarters of the products of tiles of 2x2. Fewer than 9 tiles are slower (7x7 maps: 1.2 times and more).
-constexpr bool has_large_winograd_tiles(int64_t height, int64_t width, const int64_t* attr) {
+// Of those for tiles of 4x4 at stride 1, with 36 products, where they are asked for: whether they leave at most two
+// thirds of the products of tiles of 2x2, with many channels three quarters. Fewer than 9 tiles are slower (7x7 maps:
+// 1.2 times and more), and so are few channels on 14x14.
+constexpr bool has_large_winograd_tiles(int64_t channels, int64_t outputs, int64_t height, int64_t width,
+                                        const int64_t* attr) {
+  const int64_t parts = channels >= 128 && outputs >= 128 ? 4 : 3;
   const int64_t tiles = ((height + 3) / 4) * ((width + 3) / 4), small = ((height + 1) / 2) * ((width + 1) / 2);
-  return attr[7] >= 4 && attr[0] == 1 && tiles >= 9 && 36 * tiles * 4 <= 16 * small * 3;
+  return attr[7] >= 4 && attr[0] == 1 && tiles >= 9 && 36 * tiles * parts <= 16 * small * (parts - 1);
 }
 
 // The results a way of the tiles in which a convolution of `channels` to `outputs` (of one group), with results of
@@ -32,7 +35,7 @@ constexpr int winograd_tile(DType dtype, int64_t channels, int64_t outputs, int6
                             const int64_t* kernel, const int64_t* attr) {
   const bool fits = dtype == DType::f32 && channels >= 32 && outputs >= 32;
   if (!fits || !has_winograd_tiles(height, width, kernel, attr)) return 1;
-  return has_large_winograd_tiles(height, width, attr) ? 4 : 2;
+  return has_large_winograd_tiles(channels, outputs, height, width, attr) ? 4 : 2;
 }
 
 // Those of conv2d_input, from `outputs` to `channels` of height x width: at stride 1 as of the convolution that it is,

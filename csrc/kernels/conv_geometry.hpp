@@ -205,12 +205,16 @@ struct PaddedRow {
 
   void copy(const T* row, int64_t stride, T* to) const {
     for (int64_t i = 0; i < first; i++) to[i] = 0;
+    copy_existing(row, stride, to);
+    for (int64_t i = stop; i < count; i++) to[i] = 0;
+  }
+
+  void copy_existing(const T* row, int64_t stride, T* to) const {
     row += from * stride;
     int64_t distance = step * stride, n = stop - first;
     distance == 1   ? copy_adjacent(row, n, to + first)
     : distance == 2 ? copy_even(row, n, to + first)
                     : gather_row(row, distance, n, to + first);
-    for (int64_t i = stop; i < count; i++) to[i] = 0;
   }
 
   static void copy_adjacent(const T* row, int64_t n, T* to) {

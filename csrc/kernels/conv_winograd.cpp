@@ -348,8 +348,15 @@ class Inputs {
     const View& from = block.conv.images;
     const float* data = (const float*)from.data + (block.group * block.channels() + c) * from.strides[1];
     const PaddedRow<float> padded = row_of_inputs();
-    for (int i = 0; i < row_count; i++) padded.copy(data + rows[i].from, from.strides[3], rows[i].to);
-    for (int i = 0; i < run_count; i++) transform(runs[i].lines, runs[i].count, runs[i].to + c * kLines);
+    for (int i = 0; i < row_count; i++) padded.copy_existing(data + rows[i].from, from.strides[3], rows[i].to);
+    constexpr bool kJoins = F::kSide > 5;  // smaller tiles' vectors cost less than the copies
+    for (int i = 0, next; i < run_count; i = next) {
+      next = i + 1;
+      while (kJoins && next < run_count && !runs[next].begins) next++;
+      float* to = runs[i].to + c * kLines;
+      next == i + 1 ? transform(runs[i].lines, runs[i].lines + F::kStep, pitch, runs[i].count, to)
+                    : transform_joined(runs + i, next - i, to);
+    }
   }
 
  private:
@@ -360,6 +367,7 @@ class Inputs {
   struct Run {
     const float* lines;  // the first input of its first tile
     int64_t count;       // of tiles, all in one panel
+    bool begins;         // the panel
     float* to;           // in V, for element 0 and channel 0
   };
   static constexpr int kShared = F::kInputs - F::kStep;  // inputs of two tiles side by side
@@ -389,28 +397,45 @@ class Inputs {
       while (block.panel_begin(p + 1) <= tile) p++;
       next = min_of(stop, x + block.panel_begin(p + 1) - tile);
       float* to = block.v + p * block.conv.panel_size() + tile - block.panel_begin(p);
-      runs[run_count++] = {lines + (line_count - F::kInputs) * pitch + F::kStep * (x - begin), next - x, to};
+      const float* from = lines + (line_count - F::kInputs) * pitch + F::kStep * (x - begin);
+      runs[run_count++] = {from, next - x, tile == block.panel_begin(p), to};
     }
   }
 
   void add_line(int64_t image, int64_t y) {
     const View& from = block.conv.images;
     float* to = lines + line_count++ * pitch;
-    if (y >= 0 && y < from.shape[2]) {
-      rows[row_count++] = {image * from.strides[0] + y * from.strides[2], to};
-    } else {
-      row_of_inputs().clear(to);
-    }
+    row_of_inputs().clear(to);
+    if (y >= 0 && y < from.shape[2]) rows[row_count++] = {image * from.strides[0] + y * from.strides[2], to};
   }
 
-  void transform(const float* from, int64_t count, float* to) const {
-    const int64_t step = pitch;
-    for (int64_t t = 0; t < count; t += W, from += F::kStep * W, to += W) {
+  // A panel of several runs: their inputs side by side, and those of the tiles that follow. What lies behind the last
+  // of them is of no use to anybody.
+  void transform_joined(const Run* runs, int n, float* to) const {
+    constexpr int kPitch = F::kStep * kLines + W;
+    alignas(64) float own[F::kInputs * kPitch], next[F::kInputs * kPitch];
+    int64_t tiles = 0;
+    for (int r = 0; r < n; tiles += runs[r++].count) {
+      for (int i = 0; i < F::kInputs; i++) {
+        const float* from = runs[r].lines + i * pitch;
+        const int64_t at = i * kPitch + F::kStep * tiles;
+        for (int64_t k = 0; k < F::kStep * runs[r].count; k += W) {
+          store(own + at + k, load<V>(from + k));
+          store(next + at + k, load<V>(from + F::kStep + k));
+        }
+      }
+    }
+    transform(own, next, kPitch, tiles, to);
+  }
+
+  // `next`: the inputs of the tiles that follow.
+  void transform(const float* from, const float* next, int64_t step, int64_t count, float* to) const {
+    for (int64_t t = 0; t < count; t += W, from += F::kStep * W, next += F::kStep * W, to += W) {
       V along[F::kInputs][F::kSide];
 #pragma GCC unroll 6
       for (int i = 0; i < F::kInputs; i++) {
         V x[F::kInputs];
-        F::columns(from + i * step, x);
+        F::columns(from + i * step, next + i * step, x);
         F::spread(x, along[i]);
       }
       block.spread_down(along, to);
@@ -424,18 +449,21 @@ void Block<F>::transform_inputs(int64_t begin, int64_t end) const {
   for (int64_t c = 0; c < channels(); c++) inputs.transform(c);
 }
 
-// Blocks of as many panels as the cache takes, each on one thread; where they are too few for all threads, threads
-// share the work of a block.
+// Blocks of as many panels as the cache takes, each on one thread; where that would keep some threads waiting for
+// others, all threads share the work of each block.
 template <class F>
 void Convolution<F>::run() const {
   const int64_t total = tiles(), all = row_panels(total), threads = nl_num_threads();
   if (total == 0) return;
   const int64_t fitting = kBlockBytes / Block<F>::bytes(*this, 1);
   const int64_t most = max_of(Block<F>::kFewestPanels, min_of(fitting, kMostPanels));
-  int64_t blocks = ceil_div(all, most);
-  if (blocks > 1) blocks = min_of(all, ceil_div(blocks, threads) * threads);
+  const int64_t fewest = ceil_div(all, most), even = min_of(all, ceil_div(fewest, threads) * threads);
+  const int64_t apart = ceil_div(weights.groups * even, threads) * ceil_div(all, even) * weights.panels();
+  const int64_t together = weights.groups * all * ceil_div(weights.panels(), threads);
+  const bool shares = weights.groups * fewest > 1 ? apart * 8 > together * 9 : apart >= together;
+  const int64_t blocks = shares ? fewest : even;
   const int64_t count = weights.groups * blocks, size = Block<F>::bytes(*this, ceil_div(all, blocks));
-  parallel_for(count, count >= threads ? 1 : count, [&](int64_t begin, int64_t end) {
+  parallel_for(count, shares ? count : 1, [&](int64_t begin, int64_t end) {
     float* v = (float*)nl_scratch(0, size + W * int64_t(sizeof(float)));
     for (int64_t i = begin; i < end; i++) {
       const int64_t b = i % blocks, p = b * all / blocks, p_end = (b + 1) * all / blocks;

@@ -56,8 +56,8 @@ struct Stride1 : Transforms {
   }
 
   // Vector j of what W tiles side by side see: their inputs j.
-  __attribute__((always_inline)) static void columns(const float* row, V (&x)[kInputs]) {
-    const V a = load<V>(row), b = load<V>(row + W), c = load<V>(row + 2), d = load<V>(row + 2 + W);
+  __attribute__((always_inline)) static void columns(const float* row, const float* next, V (&x)[kInputs]) {
+    const V a = load<V>(row), b = load<V>(row + W), c = load<V>(next), d = load<V>(next + W);
     x[0] = even(a, b), x[1] = odd(a, b), x[2] = even(c, d), x[3] = odd(c, d);
   }
 };
@@ -85,9 +85,10 @@ struct Stride2 : Transforms {
     to[0] = m[0] + m[1], to[1] = m[3] + m[4], to[2] = m[1] - m[2];
   }
 
-  __attribute__((always_inline)) static void columns(const float* row, V (&x)[kInputs]) {
-    columns_of_4(row, x);
-    x[4] = next_lanes(x[0], splat<V>(row[4 * W]));  // what the next tile sees first
+  __attribute__((always_inline)) static void columns(const float* row, const float* next, V (&x)[kInputs]) {
+    V others[4];
+    columns_of_4(row, x), columns_of_4(next, others);
+    x[4] = others[0];
   }
 };
 
@@ -106,8 +107,8 @@ struct Gradient2 : Transforms {
     to[0] = m[3], to[1] = m[0] + m[1], to[2] = m[4], to[3] = m[1] + m[2];
   }
 
-  __attribute__((always_inline)) static void columns(const float* row, V (&x)[kInputs]) {
-    const V a = load<V>(row), b = load<V>(row + W), c = load<V>(row + 2), d = load<V>(row + 2 + W);
+  __attribute__((always_inline)) static void columns(const float* row, const float* next, V (&x)[kInputs]) {
+    const V a = load<V>(row), b = load<V>(row + W), c = load<V>(next), d = load<V>(next + W);
     x[0] = even(a, b), x[1] = odd(a, b), x[2] = even(c, d);
   }
 };
@@ -144,9 +145,10 @@ struct LargeTiles : Transforms {
     to[3] = fma(9.0f / 4, far_difference, fma(4.0f / 9, difference, m[5]));
   }
 
-  __attribute__((always_inline)) static void columns(const float* row, V (&x)[kInputs]) {
-    columns_of_4(row, x);
-    x[4] = next_lanes(x[0], splat<V>(row[4 * W])), x[5] = next_lanes(x[1], splat<V>(row[4 * W + 1]));
+  __attribute__((always_inline)) static void columns(const float* row, const float* next, V (&x)[kInputs]) {
+    V others[4];
+    columns_of_4(row, x), columns_of_4(next, others);
+    x[4] = others[0], x[5] = others[1];
   }
 };
 

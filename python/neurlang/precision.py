@@ -13,9 +13,9 @@ class set_conv_precision(Switch):
     """How exactly convolutions of float32 that this thread calls are computed: from now on, or for a `with` block.
 
     "highest" is sums of products only. "high" (the default) also takes Winograd's transforms of 2x2 results at a time,
-    as exact for random numbers. "medium" also takes those of 4x4 results, for 3x3 kernels of stride 1: up to 1.8 times
-    as fast, with errors some 3 times as large, 3e-6 of the largest result. Where a shape does not gain by the one asked
-    for, the next more exact one is taken, a function of the shape without the batch (ARCHITECTURE.md, section 3).
+    nearly as exact. "medium" also takes those of 4x4 results, for 3x3 kernels of stride 1: up to 1.8 times as fast,
+    with errors some 3 times as large, 3e-6 of the largest result. Where a shape does not gain by the one asked for,
+    the next more exact one is taken, a function of the shape without the batch (ARCHITECTURE.md, section 3).
 
     A call keeps what held when it was made: its gradients follow (those by weights have "high" at most), traces are
     recorded anew, and a frozen program stays as it was frozen. Convolutions of 1 and 3 axes, transposed ones and 16-bit

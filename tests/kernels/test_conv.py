@@ -332,7 +332,7 @@ GEOMETRIES = {
     "Winograd, large tiles, odd maps": Geometry((5, 33, 15, 13), 47, (3, 3), padding=(1, 1), tile=4),
     "Winograd, large tiles, several blocks of k": Geometry((2, 270, 11, 12), 34, (3, 3), padding=(1, 1), tile=4),
     "Winograd, large tiles, a long row": Geometry((1, 32, 4, 290), 32, (3, 3), padding=(1, 2), tile=4),
-    "Winograd, large tiles in groups": Geometry((2, 96, 12, 15), 128, (3, 3), padding=(2, 0), groups=2, tile=4),
+    "Winograd, large tiles in groups": Geometry((2, 96, 12, 18), 128, (3, 3), padding=(2, 0), groups=2, tile=4),
     "sums of products": Geometry((1, 64, 12, 14), 96, (3, 3), padding=(1, 1), tile=1),
     "padding beyond the image": Geometry((1, 3, 3, 2), 4, (2, 3), (1, 2), (6, 7)),
 }

@@ -332,10 +332,11 @@ def has_winograd_tiles(height: int, width: int, kernel: Sequence[int], attr: Seq
     return tiles >= 16 and 9 * height * width * 4 >= products * tiles * 5
 
 
-def has_large_winograd_tiles(height: int, width: int, attr: Sequence[int]) -> bool:
+def has_large_winograd_tiles(channels: int, outputs: int, height: int, width: int, attr: Sequence[int]) -> bool:
     """Whether it is to have tiles of 4x4 results, and fills them: csrc/base/numerics.hpp."""
+    parts = 4 if channels >= 128 and outputs >= 128 else 3
     tiles, small = ((height + 3) // 4) * ((width + 3) // 4), ((height + 1) // 2) * ((width + 1) // 2)
-    return attr[7] >= 4 and attr[0] == 1 and tiles >= 9 and 36 * tiles * 4 <= 16 * small * 3
+    return attr[7] >= 4 and attr[0] == 1 and tiles >= 9 and 36 * tiles * parts <= 16 * small * (parts - 1)
 
 
 def winograd_tile(
@@ -345,7 +346,7 @@ def winograd_tile(
     fits = dtype == "float32" and channels >= 32 and outputs >= 32
     if not fits or not has_winograd_tiles(height, width, kernel, attr):
         return 1
-    return 4 if has_large_winograd_tiles(height, width, attr) else 2
+    return 4 if has_large_winograd_tiles(channels, outputs, height, width, attr) else 2
 
 
 def winograd_tile_input(
