@@ -94,7 +94,7 @@ def test_rows(rows: int, n: int, dtype: str, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
-@pytest.mark.parametrize("columns", [1, 5, 16, 33, 64, 130])
+@pytest.mark.parametrize("columns", [1, 5, 16, 33, 64, 130, 1100])
 @pytest.mark.parametrize("n", [2, 31, 33, 512, 513, 1200])
 def test_columns(n: int, columns: int, dtype: str, rng: np.random.Generator) -> None:
     """A reduction over an outer axis with its producers, its points stored, and maps of its results."""

@@ -16,7 +16,7 @@ from .types import row_exprs
 CHUNK = 4096  # elements of a long run that are one unit of work
 SEGMENT = 80  # operations of one loop body: a processor then overlaps several vectors, where one long chain would wait
 SEGMENT_BLOCK = 512  # elements that go from one segment to the next through L1
-COLUMNS = 4  # vectors of columns that one unit of work reduces together: their 32 lanes stay in L1
+LEAST_COLUMNS, MOST_COLUMNS = 64, 512  # that one unit of work reduces together: in long runs, with lanes in L2
 GROUP, GROUP_ELEMENTS = 16, 2048  # rows that go through a sweep together: in L1 they stay until the next one
 ROW_BUFFER_BYTES = 64 << 10  # of values kept between sweeps over a row
 CHEAP = 4  # a value of at most so many operations is computed again rather than kept
@@ -67,7 +67,15 @@ def chunk(kernel: Kernel) -> int:
     return CHUNK if kernel_weight(kernel) < SEGMENT else CHUNK // 4
 
 
-def work(kernel: Kernel, lanes: int) -> tuple[int, int]:
+def columns(kernel: Kernel) -> int:
+    """How many columns a reduction down columns takes at a time: an eighth of a row, so that there is some to share."""
+    size = LEAST_COLUMNS
+    while size < MOST_COLUMNS and 8 * size < kernel.axes[-1].extent:
+        size *= 2
+    return size
+
+
+def work(kernel: Kernel) -> tuple[int, int]:
     """How many units of work a kernel has and how many elements are in one."""
     extents = list(kernel.extents)
     inner = extents.pop()
@@ -75,8 +83,8 @@ def work(kernel: Kernel, lanes: int) -> tuple[int, int]:
         return prod(extents), inner
     if kernel.reduce >= 0:
         depth = extents.pop(kernel.reduce)
-        columns = COLUMNS * lanes
-        return prod(extents) * -(-inner // columns), depth * min(columns, inner)
+        size = columns(kernel)
+        return prod(extents) * -(-inner // size), depth * min(size, inner)
     size = chunk(kernel)
     return prod(extents) * -(-inner // size), min(inner, size)
 

@@ -60,7 +60,7 @@ def _joined(graph: Graph, touching: dict[int, list[int]]) -> list[list[int]]:
         joined = [x.storage for x in _accesses(node) if x.storage in of and x.numel == node.outs[0].numel]
         if node.kind == "map":
             for storage in joined[1:]:
-                family, other = of[joined[0]], of[storage]
+                other, family = sorted((of[joined[0]], of[storage]), key=len)  # the shorter list moves
                 if other is not family:
                     family.extend(other)
                     of.update(dict.fromkeys(other, family))
@@ -91,7 +91,9 @@ def _fits(node: Node, family: Family) -> bool:
     if node.kind == "map":
         return all(x.storage in family.storages for x in _accesses(node) if x.numel == family.numel)
     if node.op == "conv2d":
-        return node.attrs[6] == 1 and (not reads or _reads_pixels(node, family))
+        (out,) = node.outs
+        whole = not writes or out.shape[1] == family.channels  # it writes pixels that follow each other, no others
+        return node.attrs[6] == 1 and whole and (not reads or _reads_pixels(node, family))
     return node.op == "max_pool2d_values" or (node.kind == "reduce" and not writes)
 
 

@@ -86,7 +86,7 @@ class _Binder:
 
     def step(self, step: Step) -> dict[str, Any]:
         if isinstance(step, KernelStep):
-            units, size = loops.work(step.kernel, self._lanes(step.kernel))
+            units, size = loops.work(step.kernel)
             made = {
                 "kind": "generated",
                 "range": units,

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from ...ir.kernel import BLOCK, LANES, Arg, Kernel, Map, Param, Reduce, Store, Tile
 from ...ir.loops import (
-    COLUMNS,
     GROUP,
+    LEAST_COLUMNS,
     SEGMENT_BLOCK,
     chunk,
+    columns,
     kept_between_sweeps,
     row_capacity,
     row_group,
@@ -32,8 +33,10 @@ def structure(kernel: Kernel, tile: Tile | None) -> tuple:
     inner = len(kernel.axes) - 1
     extent = kernel.axes[inner].extent
     params = tuple((p.name, p.kind, p.dtype, run_mode(p, inner), kernel.at_points(p), p.stream) for p in kernel.params)
-    along_rows = row_capacity(kernel), extent <= BLOCK
-    sizes = along_rows if kernel.reduce == inner else (extent > chunk(kernel),)
+    if kernel.reduce < 0:
+        sizes: tuple = (extent > chunk(kernel),)
+    else:
+        sizes = (row_capacity(kernel), extent <= BLOCK) if kernel.reduce == inner else (columns(kernel),)
     runs = tile is not None and tile.rows == tile.columns == 1
     shared = tuple(p.strides[inner - 1] == 0 for p in kernel.params if runs and p.kind != "scalar")
     return (len(kernel.axes), kernel.reduce, params, kernel.body, sizes, tile, shared)
@@ -363,13 +366,13 @@ class _Function(Operands):
     # -- reductions down columns
 
     def _columns(self) -> None:
-        """A reduction along an outer axis: a few vectors of columns at a time, their 32 lanes in L1."""
-        width = f"{COLUMNS} * {self.lanes}"
+        """A reduction along an outer axis: a tile of columns at a time, with its 32 lanes."""
+        width = columns(self.kernel)
         for r in self.reduces:
             self.line(f"{self.scalar(r.name)} {r.name}_lanes[{LANES}][{width}] __attribute__((aligned(64)));")
             self.line(f"{self.scalar(r.name)} {r.name}_stack[40][{width}] __attribute__((aligned(64)));")
         self.line(f"const i64 count = n[{self.kernel.reduce}];")
-        self.line(f"const i64 parts = (n[{self.inner}] + {width} - 1) / ({width});")
+        self.line(f"const i64 parts = (n[{self.inner}] + {width - 1}) / {width};")
         with self.block("for (i64 r = begin; r < end; ++r)"):
             self._pointers(self._indices("r", [a for a in range(self.inner) if a != self.kernel.reduce], "parts"))
             self.line(f"const i64 start = part * {width}, stop = MIN(n[{self.inner}], start + {width});")
@@ -380,41 +383,74 @@ class _Function(Operands):
 
     def _column_block(self) -> None:
         """512 rows: each goes into its lane, then the lanes are halved and the block meets its neighbours."""
-        for r in self.reduces:
-            with self.block(f"for (int l = 0; l < {LANES} * {COLUMNS} * {self.lanes}; l += {self.lanes})"):
-                self.line(f"STORE({self.vector(r.name)}, {r.name}_lanes[0] + l, {self._neutral(r)});")
-        with self.block(f"for (i64 i = block; i < MIN(count, block + {BLOCK}); ++i)"):
-            for p in self.memory:
-                if self.kernel.at_points(p):
-                    self.line(f"{self.pointer(p)} q{p.name} = p{p.name};")
-                    self.line(f"{self.pointer(p)} p{p.name} = q{p.name} + i * {self.stride(p, self.kernel.reduce)};")
-            self._splats(p for p in self.memory if self._is_one(p))
-            self._sweep("start", "stop", _Sweep([x for x in self.stores if self._at_points(x)], self.reduces))
+        self._splats(p for p in self.memory if self._is_one(p) and not self.kernel.at_points(p))
+        self._lane_by_lane() if self._is_wide_tile() else self._row_by_row()
         for r in self.reduces:
             self._fold_columns(r)
         self.line(f"for (i64 k = block / {BLOCK}; k & 1; k >>= 1) --depth;")
         self.line("++depth;")
 
+    def _is_wide_tile(self) -> bool:
+        """Whether rows of a tile are long enough to be read as streams, side by side."""
+        return columns(self.kernel) > LEAST_COLUMNS
+
+    def _lane_by_lane(self) -> None:
+        """The 16 rows of a lane side by side: as many streams as hardware prefetches; 0.4-0.6 of the time of rows."""
+        with (
+            self.block(f"for (i64 l = 0; l < {LANES}; ++l)"),
+            self.block(f"for (i64 j = start; j < stop; j += {self.lanes})"),
+        ):
+            for r in self.reduces:
+                self.line(f"{self.vector(r.name)} {r.name}_lane = {self._neutral(r)};")
+            with self.block(f"for (i64 i = block + l; i < MIN(count, block + {BLOCK}); i += {LANES})"):
+                self._row_pointers("j")
+                self._vector_body(self._points(), "stop")
+            for r in self.reduces:
+                self.line(f"STORE({self.vector(r.name)}, {r.name}_lanes[l] + (j - start), {r.name}_lane);")
+
+    def _row_by_row(self) -> None:
+        for r in self.reduces:
+            with self.block(f"for (int l = 0; l < {LANES * columns(self.kernel)}; l += {self.lanes})"):
+                self.line(f"STORE({self.vector(r.name)}, {r.name}_lanes[0] + l, {self._neutral(r)});")
+        with self.block(f"for (i64 i = block; i < MIN(count, block + {BLOCK}); ++i)"):
+            self._row_pointers("start")
+            self._sweep("start", "stop", self._points())
+
+    def _points(self) -> _Sweep:
+        return _Sweep([x for x in self.stores if self._at_points(x)], self.reduces)
+
+    def _row_pointers(self, first: str) -> None:
+        """The operands' pointers at row i, and what is known of them from column `first` on."""
+        points = [p for p in self.memory if self.kernel.at_points(p)]
+        for p in points:
+            self.line(f"{self.pointer(p)} q{p.name} = p{p.name};")
+            self.line(f"{self.pointer(p)} p{p.name} = q{p.name} + i * {self.stride(p, self.kernel.reduce)};")
+        self._streams(first)
+        self._splats(p for p in points if self._is_one(p))
+
     def _combine_columns(self, r: Reduce, value: str) -> None:
         """One vector of a row into the row's lane."""
-        place = f"{r.name}_lanes[(i - block) % {LANES}] + (j - start)"
-        vector = self.vector(r.name)
-        self.line(f"STORE({vector}, {place}, {self._reducer(r)}(LOAD({vector}, {place}), {value}));")
+        f, place, vector = self._reducer(r), f"{r.name}_lanes[(i - block) % {LANES}] + (j - start)", self.vector(r.name)
+        if self._is_wide_tile():
+            self.line(f"{r.name}_lane = {f}({r.name}_lane, {value});")
+        else:
+            self.line(f"STORE({vector}, {place}, {f}(LOAD({vector}, {place}), {value}));")
 
     def _fold_columns(self, r: Reduce) -> None:
-        f, vector, width = self._reducer(r), self.vector(r.name), f"{COLUMNS} * {self.lanes}"
+        f, vector, each = self._reducer(r), self.vector(r.name), f"for (i64 c = 0; c < stop - start; c += {self.lanes})"
         with (
             self.block(f"for (int h = {LANES // 2}; h > 0; h /= 2)"),
-            self.block(f"for (int l = 0; l < h * {width}; l += {self.lanes})"),
+            self.block("for (int l = 0; l < h; ++l)"),
+            self.block(each),
         ):
-            self.line(f"{self.scalar(r.name)}* x = {r.name}_lanes[0] + l;")
-            self.line(f"STORE({vector}, x, {f}(LOAD({vector}, x), LOAD({vector}, x + h * {width})));")
-        with self.block(f"for (int l = 0; l < {width}; l += {self.lanes})"):
-            self.line(f"{vector} x = LOAD({vector}, {r.name}_lanes[0] + l);")
+            lower, upper = (f"LOAD({vector}, {r.name}_lanes[{lane}] + c)" for lane in ("l", "l + h"))
+            self.line(f"STORE({vector}, {r.name}_lanes[l] + c, {f}({lower}, {upper}));")
+        with self.block(each):
+            self.line(f"{vector} x = LOAD({vector}, {r.name}_lanes[0] + c);")
             self.line("int d = depth;")
-            pushed = f"{f}(LOAD({vector}, {r.name}_stack[--d] + l), x)"
+            pushed = f"{f}(LOAD({vector}, {r.name}_stack[--d] + c), x)"
             self.line(f"for (i64 k = block / {BLOCK}; k & 1; k >>= 1) x = {pushed};")
-            self.line(f"STORE({vector}, {r.name}_stack[d] + l, x);")
+            self.line(f"STORE({vector}, {r.name}_stack[d] + c, x);")
 
     def _column_results(self) -> None:
         """The whole tree of every column, and what is computed from it."""
