@@ -48,6 +48,17 @@ def test_each_name_has_its_bits(images: nl.Tensor, weight: nl.Tensor) -> None:
     assert nl.get_conv_precision() == "high"
 
 
+def test_one_object_in_nested_and_later_blocks() -> None:
+    medium = nl.set_conv_precision("medium")
+    nl.set_conv_precision("highest")
+    with medium, medium:
+        assert nl.get_conv_precision() == "medium"
+    assert nl.get_conv_precision() == "high"
+    with medium:
+        assert nl.get_conv_precision() == "medium"
+    assert nl.get_conv_precision() == "high"
+
+
 def test_it_holds_until_it_is_changed() -> None:
     nl.set_conv_precision("medium")
     with nl.set_conv_precision("highest"), nl.set_conv_precision("high"):
@@ -59,7 +70,7 @@ def test_it_holds_until_it_is_changed() -> None:
     nl.set_conv_precision("high")
 
 
-@pytest.mark.parametrize("name", ["low", "Medium", 4, None, ""])
+@pytest.mark.parametrize("name", ["low", "Medium", 4, None, "", ["high"]])
 def test_other_names_are_refused(name: object) -> None:
     with pytest.raises(ValueError, match="'highest', 'high', 'medium'"):
         nl.set_conv_precision(name)  # type: ignore[arg-type]

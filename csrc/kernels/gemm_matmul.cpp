@@ -56,7 +56,7 @@ struct Product {
   template <class T>
   Maker<T> maker(int side, int64_t lines, bool along) const {
     if (!makes() || !call.prologues[side].fn) return {};
-    return {call.prologues + side, along ? lines : k, along ? k : lines};
+    return {call.prologues + side, along ? lines : k, along ? k : lines, along};
   }
 };
 
@@ -369,9 +369,9 @@ void multiply_matrices(const Product& p) {
     c.columns = {1, p.m, 0, 0, p.n};
   }
   if (!p.makes() && is_narrow(a, b, p.k)) {
-    multiply_narrow(a, b, c, batch, p.k);
-    for (int64_t i = 0; p.call.epilogue && i < batch; i++) map.finish(&map, i, 0, a.lines, 0, b.lines);
-    return;
+    return multiply_narrow(a, b, c, batch, p.k, [&](int64_t at, int64_t begin, int64_t end) {
+      if (p.call.epilogue) map.finish(&map, at, begin, end, 0, b.lines);
+    });
   }
   if (batch == 1 && !p.makes() && is_small(a.lines, b.lines, p.k)) {
     b.in_place = b.line_stride == 1;

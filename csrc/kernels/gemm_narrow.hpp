@@ -62,8 +62,9 @@ struct NarrowProduct {
   }
 };
 
-template <int N, class T>
-void multiply_narrow(const Matrix<T>& a, const Matrix<T>& b, const Output<T>& c, int64_t batches, int64_t k) {
+template <int N, class T, class Finish>
+void multiply_narrow(const Matrix<T>& a, const Matrix<T>& b, const Output<T>& c, int64_t batches, int64_t k,
+                     const Finish& finish) {
   constexpr int W = kWidth<T>;
   const int64_t groups = ceil_div(a.lines, W);
   parallel_for(batches * groups, grain_of(W * k), [&](int64_t begin, int64_t end) {
@@ -78,14 +79,21 @@ void multiply_narrow(const Matrix<T>& a, const Matrix<T>& b, const Output<T>& c,
         for (int64_t r = 0; r < count; r++) to[r * c.row_stride] = sum[n][r];
       }
     }
+    for (int64_t u = begin, stop; u < end; u = stop) {
+      const int64_t batch = u / groups;
+      stop = min_of(end, (batch + 1) * groups);
+      finish(batch, u % groups * W, min_of(a.lines, (stop - batch * groups) * W));
+    }
   });
 }
 
-template <class T>
-void multiply_narrow(const Matrix<T>& a, const Matrix<T>& b, const Output<T>& c, int64_t batches, int64_t k) {
-  if (b.lines == 2) return multiply_narrow<2>(a, b, c, batches, k);
-  if (b.lines == 3) return multiply_narrow<3>(a, b, c, batches, k);
-  multiply_narrow<4>(a, b, c, batches, k);
+// finish(batch, begin, end) is called on each part of A's lines that is complete.
+template <class T, class Finish>
+void multiply_narrow(const Matrix<T>& a, const Matrix<T>& b, const Output<T>& c, int64_t batches, int64_t k,
+                     const Finish& finish) {
+  if (b.lines == 2) return multiply_narrow<2>(a, b, c, batches, k, finish);
+  if (b.lines == 3) return multiply_narrow<3>(a, b, c, batches, k, finish);
+  multiply_narrow<4>(a, b, c, batches, k, finish);
 }
 
 }  // namespace

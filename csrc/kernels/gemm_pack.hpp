@@ -83,6 +83,7 @@ template <class T>
 struct Maker {
   const Prologue* prologue;  // null for what lies in memory
   int64_t rows, columns;
+  bool along;  // the product's lines are rows, not columns; strides do not tell where one of them has one element
 
   // The part that begins at an element of this number.
   void make(int64_t first, int64_t height, int64_t width, T* to, int64_t pitch) const {
@@ -116,7 +117,7 @@ struct Matrix {
   // `count` times depth + kWidth elements: lines of a power of two would share sets of L1.
   Panel<T> make(int64_t number, int64_t first, int64_t count, int64_t k, int64_t depth, T* buffer) const {
     const int64_t from = offset(number) + first * line_stride + k * step, pitch = depth + kWidth<T>;
-    if (line_stride == 1) {
+    if (!maker.along) {
       maker.make(from, depth, count, buffer, count);
       return {buffer, 1, count};
     }
@@ -126,7 +127,7 @@ struct Matrix {
 
   // A packed panel. Lines along k are made as many at a time as are transposed in registers: they stay in L1.
   Panel<T> make_panel(const Slice& slice, T* buffer) const {
-    if (line_stride == 1) {
+    if (!maker.along) {
       maker.make(offset(slice), slice.depth, slice.count, buffer, slice.pitch);
       return {buffer, 1, slice.pitch};
     }

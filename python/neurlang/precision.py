@@ -31,7 +31,7 @@ class set_conv_precision(Switch):
     _exchange = staticmethod(_tensor.set_conv_tile)
 
     def __init__(self, precision: str) -> None:
-        if precision not in _TILES:
+        if precision not in tuple(_TILES):
             raise ValueError(f"set_conv_precision: {precision!r} is none of {', '.join(map(repr, _TILES))}")
         super().__init__(_TILES[precision])
 

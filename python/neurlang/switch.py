@@ -14,10 +14,13 @@ class Switch:
     def __init__(self, value: Any) -> None:
         self.value = value
         self.before = [self._exchange(value)]
+        self.entered = False
 
     def __enter__(self) -> None:
-        if not self.before:
-            self.before.append(self._exchange(self.value))
+        before = self._exchange(self.value)
+        if self.entered:
+            self.before.append(before)
+        self.entered = True  # the first block brings back what held before it was made
 
     def __exit__(self, *error: object) -> None:
         self._exchange(self.before.pop())

@@ -36,6 +36,8 @@ SHAPES = [
     (100, 256, 40),
     (65, 7, 64),
     (1, 1100, 9),
+    (70, 1, 65),
+    (33, 1, 40),
 ]
 
 
@@ -94,6 +96,19 @@ def test_left_operands_and_both(rng: np.random.Generator, shape: tuple[int, ...]
     y = numbers(rng, (k, n), nl.float32)
     check(lambda x, y: nl.relu((x.float().T if turned else x.float()) @ y + 1), x, y)
     check(lambda x, w: (x.float().T if turned else x.float()) @ w.float(), x, w, made=2)
+
+
+def test_columns_of_one_element_by_what_all_share(rng: np.random.Generator) -> None:
+    """Both strides of such a matrix are 1: what makes it has to know which of its axes has one element."""
+    x, s = numbers(rng, (70, 1), nl.float32), numbers(rng, (1, 1), nl.float32)
+    w, v = numbers(rng, (1, 65), nl.float32), numbers(rng, (1, 1), nl.float32).expand(70, 1)
+    check(lambda x, s, w: (x * s) @ w, x, s, w)
+    check(lambda v, w: (v * 0.3) @ w, v, w)
+    check(lambda x, s, w: w.T @ (x * s).T, x, s, w)
+    halves = numbers(rng, (300, 3), nl.float16)
+    column, row = halves[:, 1:2], numbers(rng, (1, 64), nl.float16)
+    assert_same_bits((column @ row).numpy(), (column.float() @ row.float()).half().numpy())
+    assert_same_bits((row.T @ column.T).numpy(), (row.T.float() @ column.T.float()).half().numpy())
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ def conv(t: Tape, x: View, outputs: int, kernel: int = 1, padding: int = 0, grou
     w = t.leaf("f32", (outputs, x.shape[1] // groups, kernel, kernel))
     size = [n + 2 * padding - kernel + 1 for n in x.shape[2:]]
     out = t.fresh("f32", (x.shape[0], outputs, *size))
-    t.write("conv2d", [x, w], [out], (1, 1, padding, padding, 1, 1, groups))
+    t.write("conv2d", [x, w], [out], (1, 1, padding, padding, 1, 1, groups, 2))
     return out
 
 
@@ -44,7 +45,7 @@ def test_images_between_convolutions_turn_and_what_leaves_does_not() -> None:
     a = t.map("relu", conv(t, x, 48))
     b = conv(t, a, 48, 3, 1)
     c = t.map("add", b, a)
-    d = conv(t, c, 32, 5)
+    d = conv(t, c, 48, 5)
     t.keep(d)
     assert last(t.graph()) == {y.slot for y in (a, b, c)} | {a.slot - 1}
 
@@ -84,11 +85,19 @@ def test_few_channels_and_single_pixels_stay(channels: int, size: int) -> None:
     assert last(t.graph()) == set()
 
 
+@pytest.mark.parametrize(("outputs", "kernel", "turns"), [(16, 3, False), (32, 5, False), (48, 5, True), (16, 1, True)])
+def test_sums_over_several_taps_want_outputs_enough(outputs: int, kernel: int, turns: bool) -> None:
+    t = Tape()
+    y = conv(t, t.leaf("f32", (2, 32, 9, 9)), 64)
+    t.keep(conv(t, y, outputs, kernel))
+    assert last(t.graph()) == ({y.slot} if turns else set())
+
+
 def test_weights_that_are_computed_stay() -> None:
     t = Tape()
     x, w = t.leaf("f32", (1, 16, 8, 8)), t.map("neg", t.leaf("f32", (32, 16, 3, 3)))
     out = t.fresh("f32", (1, 32, 6, 6), live=True)
-    t.write("conv2d", [x, w], [out], (1, 1, 0, 0, 1, 1, 1))
+    t.write("conv2d", [x, w], [out], (1, 1, 0, 0, 1, 1, 1, 2))
     assert last(t.graph()) == set()
 
 
@@ -212,3 +221,32 @@ def test_gradients_traced_are_eager(seed: int) -> None:
     x = nl.tensor(net.rng.standard_normal(net.shape).astype(net.dtype))
     weights = [w.requires_grad_() for w in net.weights]
     assert bits(nl.trace(net.loss)(x, *weights)) == bits(net.loss(x, *weights))
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_images_of_another_batch_that_a_view_joins(rng: np.random.Generator, kernel: int) -> None:
+    """As many elements, but pixels that do not follow each other once their channels are half of another's."""
+    half = kernel // 2
+
+    def f(x: Any, y: Any, first: Any, second: Any, third: Any) -> Any:
+        joined = nl.conv2d(x, first, padding=half) + nl.conv2d(y, second, padding=half).reshape(1, 64, 9, 9)
+        return nl.conv2d(joined, third)
+
+    shapes = (1, 16, 9, 9), (2, 16, 9, 9), (64, 16, kernel, kernel), (32, 16, kernel, kernel), (16, 64, 1, 1)
+    tensors = [nl.tensor(rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
+    np.testing.assert_array_equal(nl.trace(f)(*tensors).numpy(), f(*tensors).numpy())
+
+
+def test_long_tapes_take_no_longer_for_each_node() -> None:
+    def seconds(n: int) -> float:
+        t = Tape()
+        x = conv(t, t.leaf("f32", (1, 32, 5, 5)), 32)
+        for _ in range(n):
+            x = t.map("add", t.map("sin", x), x)
+        t.keep(conv(t, x, 16))
+        graph = t.graph()
+        begin = time.perf_counter()
+        layout(graph)
+        return time.perf_counter() - begin
+
+    assert seconds(4000) < 16 * seconds(1000) + 0.1  # of the square 16, and what it was 30

@@ -215,7 +215,8 @@ class _Fusion:
             native, maps = self.of[number], self._maker(number, x)
             if maps is None or not self._may_join(native, maps):
                 continue
-            pays = prologue.pays(node, side, map(self.graph.nodes.__getitem__, maps.nodes))
+            run = min((c for c in maps.cuts if c > 1), default=maps.numel)
+            pays = prologue.pays(node, side, map(self.graph.nodes.__getitem__, maps.nodes), run)
             merged = _fit_prologue(native, maps, x) if pays else None
             if merged is not None:
                 self._replace(native, maps, merged)

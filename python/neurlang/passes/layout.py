@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..ir.graph import Access, Graph, Node, count
+from ..ir.types import DTYPES
+from ..ops.shapes import winograd_tile
 
-LANES = 16  # channels come in vectors, of as many lanes as the widest have
+CHANNEL_VECTOR = 16  # channels come in vectors, of as many lanes as the widest have
+FEW_OUTPUTS = 48  # fewer, of sums over several taps, take 1.1-1.5 times as long with their channels last
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Family:
 
 def layout(graph: Graph) -> Graph:
     """Turns the images [N, C, H, W] inside of the graph, family by family: what maps join lies alike."""
+    if all(node.op != "conv2d" for node in graph.nodes):
+        return graph
     touching: dict[int, list[int]] = {}
     for number, node in enumerate(graph.nodes):
         for storage in {x.storage for x in _accesses(node)}:
@@ -76,7 +81,7 @@ def _family(storages: list[int], nodes: list[Node]) -> Family | None:
     """The storages as images, of the shape that a convolution sees; None where none does, or channels are few."""
     images = (x for node in nodes if node.op == "conv2d" for x in (next(node.reads()), *node.outs))
     x = next((x for x in images if x.storage in storages), None)
-    if x is None or x.shape[1] % LANES != 0 or x.numel == 0 or count(x.shape[2:]) == 1:
+    if x is None or x.shape[1] % CHANNEL_VECTOR != 0 or x.numel == 0 or count(x.shape[2:]) == 1:
         return None
     return Family(frozenset(storages), x.numel, x.shape[1], count(x.shape[2:]))
 
@@ -93,8 +98,18 @@ def _fits(node: Node, family: Family) -> bool:
     if node.op == "conv2d":
         (out,) = node.outs
         whole = not writes or out.shape[1] == family.channels  # it writes pixels that follow each other, no others
-        return node.attrs[6] == 1 and whole and (not reads or _reads_pixels(node, family))
+        return node.attrs[6] == 1 and whole and _gains(node) and (not reads or _reads_pixels(node, family))
     return node.op == "max_pool2d_values" or (node.kind == "reduce" and not writes)
+
+
+def _gains(node: Node) -> bool:
+    """Whether a convolution is not slower so: sums over several taps want outputs enough for vectors of them."""
+    (x, w), (out,) = node.reads(), node.outs
+    outputs, channels, *kernel = w.shape
+    if kernel == [1, 1] or outputs >= FEW_OUTPUTS:
+        return True
+    dtype = DTYPES[x.dtype].name
+    return winograd_tile(dtype, channels, outputs, out.shape[2], out.shape[3], kernel, node.attrs) > 1
 
 
 def _reads_pixels(node: Node, family: Family) -> bool:

@@ -112,7 +112,7 @@ class _Binder:
         if epilogue.tile is not None:
             return call
         rows, columns = finished_matrix(step.node)
-        units, size = loops.work(epilogue.kernel, self._lanes(epilogue.kernel))
+        units, size = loops.work(epilogue.kernel)
         matrices = step.node.outs[0].numel // (rows * columns)
         each = units // (matrices * rows)
         grain = max(1, self._grain(epilogue.kernel, size) // each)
