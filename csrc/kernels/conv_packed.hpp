@@ -13,9 +13,9 @@ bool is_turned(int64_t lines, int64_t depth, int64_t pixels) {
   return ceil_div(lines, W) * pixels * (depth + kTranspose) < ceil_div(pixels, W) * lines * depth;
 }
 
-// The weights of all groups as an operand. Those of one tap are a matrix, fetched like any other. Those of several are
-// packed once: [group][panel][k][pitch]. Panels are of rows, or of columns where the product is turned; a product may
-// be of the k from `first_k` on.
+// The weights of all groups as an operand. Those of one tap that are used once are a matrix, fetched like any other;
+// others are packed first: [group][panel][k][pitch]. Panels are of rows, or of columns where the product is turned; a
+// product may be of the k from `first_k` on.
 template <class T>
 struct PackedWeights {
   int64_t lines, depth;  // of a group

@@ -34,7 +34,8 @@ def fused(schedule: Schedule) -> list[list[str]]:
         if isinstance(step, KernelStep):
             found.append([n.op for n in step.nodes])
         else:
-            found.append([step.node.op, *([n.op for n in step.epilogue.nodes] if step.epilogue else [])])
+            before = [n.op for p in step.prologues for n in p.nodes]
+            found.append([*before, step.node.op, *([n.op for n in step.epilogue.nodes] if step.epilogue else [])])
     return found
 
 

@@ -50,9 +50,9 @@ def text(tape: Tape) -> str:
     schedule = passes.run(graph, after=lambda _, made: graphs.append(made) if isinstance(made, Graph) else None)
     parts = [f"-- recorded\n{graph}", f"-- optimised\n{graphs[-1]}"]
     for number, step in enumerate(schedule.steps):
-        kernel = step if isinstance(step, KernelStep) else step.epilogue
         title = "generated" if isinstance(step, KernelStep) else f"native {step.node.op}"
-        parts.append(f"-- step {number}: {title}\n{kernel.kernel if kernel is not None else ''}")
+        kernels = [step] if isinstance(step, KernelStep) else step.kernels
+        parts.append(f"-- step {number}: {title}\n" + "\n".join(str(k.kernel) for k in kernels))
     memory = schedule.memory
     assert memory is not None
     parts.append(f"-- arena: {memory.peak_bytes} bytes, lower bound {memory.lower_bound}, places {memory.offsets}\n")

@@ -1,4 +1,4 @@
-"""Layouts: images between convolutions lie with their channels last where all that touch them gain. Bits are the same.
+"""Layouts: images between convolutions lie with their channels last where nothing that touches them objects.
 
 Convolutions of one tap are then products of matrices as they lie, and Winograd's transforms go through vectors of
 channels: no copies of rows between zeros, no transposes, no vectors that maps of 7 x 7 or 14 x 14 do not fill.

@@ -42,7 +42,9 @@ def _repeats(x: Access) -> list[bool]:
 def matrix(x: Access) -> tuple[int, int] | None:
     """Rows and columns of an operand's matrices as they lie in memory, when they are dense and of the wide floats."""
     (rows, columns), (down, across) = x.shape[-2:], x.strides[-2:]
-    if x.dtype not in ("f32", "f64") or x.offset >= 0 or any(stride % (rows * columns) for stride in x.strides[:-2]):
+    if x.numel == 0 or x.dtype not in ("f32", "f64") or x.offset >= 0:
+        return None
+    if any(stride % (rows * columns) for stride in x.strides[:-2]):
         return None
     if across == 1:
         return (rows, columns) if down == columns else None
