@@ -10,7 +10,7 @@ namespace nl {
 // a kernel, with these attributes of the table, has them and may have them, and results of height x width fill tiles so
 // well that at most four fifths of the products are left. Fewer tiles than 16, and fewer channels than each class asks
 // for, do not pay for the transforms (measured).
-constexpr bool has_winograd_tiles(int64_t height, int64_t width, const int64_t* kernel, const int64_t* attr) {
+static constexpr bool has_winograd_tiles(int64_t height, int64_t width, const int64_t* kernel, const int64_t* attr) {
   if (attr[0] < 1 || attr[0] > 2 || attr[7] < 2) return false;
   for (int i = 0; i < 2; i++) {
     if (kernel[i] != 3 || attr[i] != attr[0] || attr[2 + i] > 2 || attr[4 + i] != 1) return false;
@@ -22,8 +22,8 @@ constexpr bool has_winograd_tiles(int64_t height, int64_t width, const int64_t* 
 // Of those for tiles of 4x4 at stride 1, with 36 products, where they are asked for: whether they leave at most two
 // thirds of the products of tiles of 2x2, with many channels three quarters. Fewer than 9 tiles are slower (7x7 maps:
 // 1.2 times and more), and so are few channels on 14x14.
-constexpr bool has_large_winograd_tiles(int64_t channels, int64_t outputs, int64_t height, int64_t width,
-                                        const int64_t* attr) {
+static constexpr bool has_large_winograd_tiles(int64_t channels, int64_t outputs, int64_t height, int64_t width,
+                                               const int64_t* attr) {
   const int64_t parts = channels >= 128 && outputs >= 128 ? 4 : 3;
   const int64_t tiles = ((height + 3) / 4) * ((width + 3) / 4), small = ((height + 1) / 2) * ((width + 1) / 2);
   return attr[7] >= 4 && attr[0] == 1 && tiles >= 9 && 36 * tiles * parts <= 16 * small * (parts - 1);
@@ -31,8 +31,8 @@ constexpr bool has_large_winograd_tiles(int64_t channels, int64_t outputs, int64
 
 // The results a way of the tiles in which a convolution of `channels` to `outputs` (of one group), with results of
 // height x width, is computed by Winograd's transforms: 2 or 4; 1 where each result is a sum of products.
-constexpr int winograd_tile(DType dtype, int64_t channels, int64_t outputs, int64_t height, int64_t width,
-                            const int64_t* kernel, const int64_t* attr) {
+static constexpr int winograd_tile(DType dtype, int64_t channels, int64_t outputs, int64_t height, int64_t width,
+                                   const int64_t* kernel, const int64_t* attr) {
   const bool fits = dtype == DType::f32 && channels >= 32 && outputs >= 32;
   if (!fits || !has_winograd_tiles(height, width, kernel, attr)) return 1;
   return has_large_winograd_tiles(channels, outputs, height, width, attr) ? 4 : 2;
@@ -40,16 +40,16 @@ constexpr int winograd_tile(DType dtype, int64_t channels, int64_t outputs, int6
 
 // Those of conv2d_input, from `outputs` to `channels` of height x width: at stride 1 as of the convolution that it is,
 // at stride 2, with padding 1, 2 (tiles of 4x4 results and of 2x2 maps, 25 products instead of 36).
-constexpr int winograd_tile_input(DType dtype, int64_t outputs, int64_t channels, int64_t height, int64_t width,
-                                  const int64_t* kernel, const int64_t* attr) {
+static constexpr int winograd_tile_input(DType dtype, int64_t outputs, int64_t channels, int64_t height, int64_t width,
+                                         const int64_t* kernel, const int64_t* attr) {
   const bool halves = attr[0] == 2 && attr[2] == 1 && attr[3] == 1;
   if (attr[0] == 2) height = (height + 1) / 2, width = (width + 1) / 2;
   return attr[0] == 1 || halves ? winograd_tile(dtype, outputs, channels, height, width, kernel, attr) : 1;
 }
 
 // Those of the maps of conv2d_weight, of height x width.
-constexpr int winograd_tile_weight(DType dtype, int64_t channels, int64_t outputs, int64_t height, int64_t width,
-                                   const int64_t* kernel, const int64_t* attr) {
+static constexpr int winograd_tile_weight(DType dtype, int64_t channels, int64_t outputs, int64_t height, int64_t width,
+                                          const int64_t* kernel, const int64_t* attr) {
   const int64_t fewest = attr[0] == 1 ? 16 : 32;
   const bool fits = dtype == DType::f32 && channels >= fewest && outputs >= fewest;
   return fits && has_winograd_tiles(height, width, kernel, attr) ? 2 : 1;

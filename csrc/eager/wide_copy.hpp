@@ -54,7 +54,8 @@ class WideCopy {
     const Making making = {once, view_.data, prologue, v.shape[turned ? c : r], v.shape[turned ? r : c]};
     int64_t matrices = 1;
     for (int d = 0; d < r; ++d) matrices *= once.shape[d];
-    nl_parallel_for(matrices * making.rows, std::max<int64_t>(1, 4096 / std::max<int64_t>(making.columns, 1)), Making::run, (void*)&making);
+    nl_parallel_for(matrices * making.rows, std::max<int64_t>(1, 4096 / std::max<int64_t>(making.columns, 1)),
+                    Making::run, (void*)&making);
     return repeated(v);
   }
 

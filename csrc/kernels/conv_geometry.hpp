@@ -154,34 +154,6 @@ Image<T> image_of(const View& v, int64_t index) {
   return {(const T*)v.data + index * v.strides[0], v.strides[1], v.strides[2], v.strides[3]};
 }
 
-// Copies fewer elements than a vector has: pieces of equal size that overlap.
-template <class T>
-void copy_few(const T* from, int64_t n, T* to) {
-  auto ends = [=](auto piece) {
-    constexpr int kSize = sizeof(piece) / sizeof(T);
-    auto first = load<decltype(piece)>(from), last = load<decltype(piece)>(from + n - kSize);
-    store(to, first), store(to + n - kSize, last);
-  };
-  if constexpr (kWidth<T> > 8) {
-    if (n >= 8) return ends(typename VecOf<T, 8 * sizeof(T)>::V());
-  }
-  if constexpr (kWidth<T> > 4) {
-    if (n >= 4) return ends(typename VecOf<T, 4 * sizeof(T)>::V());
-  }
-  if constexpr (kWidth<T> > 2) {
-    if (n >= 2) return ends(typename VecOf<T, 2 * sizeof(T)>::V());
-  }
-  if (n == 1) *to = *from;
-}
-
-// Copies elements in whole vectors, and what is left.
-template <class T>
-void copy_line(const T* from, int64_t count, T* to) {
-  int64_t i = 0;
-  for (; i + kWidth<T> <= count; i += kWidth<T>) store(to + i, load<typename Simd<T>::V>(from + i));
-  copy_few(from + i, count - i, to + i);
-}
-
 // Stores the first `count` elements of a vector.
 template <class T>
 void store_few(typename Simd<T>::V v, int64_t count, T* to) {

@@ -44,8 +44,13 @@ struct LaneGroup {
     const bool adjacent = from.strides[1] == 1 && count == W;
     for (int64_t y = begin; y < stop; y++) {
       const Row pixels = row(y);
+      const int64_t number = (y - begin) * width;
+      if (from.strides[3] == 1) {
+        interleave(pixels.lane, width, [=](int64_t x) { return to(number + x); });
+        continue;
+      }
       for (int64_t x = 0; x < width; x++) {
-        T* vector = to((y - begin) * width + x);
+        T* vector = to(number + x);
         const int64_t at = x * from.strides[3];
         if (adjacent) {
           store(vector, load<typename Simd<T>::V>(pixels.lane[0] + at));

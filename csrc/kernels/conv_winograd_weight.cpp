@@ -81,12 +81,13 @@ struct Side {
     for (int64_t i = 0; i < place_count(); i++) place[i] = (i / width() * pitch() + left + i % width()) * W;
   }
 
-  // Stages the rows of tiles [r, end) of one image, vector `n`.
-  void stage(int64_t n, int64_t r, int64_t end) const {
+  // Stages the rows of tiles [r, end) of one image, vector `n`; what the last of them shares with the next row of tiles
+  // only if that is staged by nobody.
+  void stage(int64_t n, int64_t r, int64_t end, bool is_last) const {
     if (count(n) <= 0) return;
     const LaneGroup<float> lanes(from, r / tiles.rows, n / vectors_of_group() * lines + line(n), count(n));
     const int64_t height = from.shape[2], y = r % tiles.rows * step - top;
-    const int64_t number = (end - r) * step + seen - step;
+    const int64_t number = (end - r) * step + (is_last ? seen - step : 0);
     float* to = data + n * vector_size() + row(r) * pitch() * W;
     for (int64_t i = 0; i < number; i++) {
       const bool inside = y + i >= 0 && y + i < height;
@@ -273,8 +274,10 @@ struct WeightGradient {
     parallel_for(all * places, grain_of(kRows * images.step * images.pitch() * W), [=](int64_t from, int64_t to) {
       for (int64_t i = from; i < to; i++) {
         const int64_t n = i / places, at = (image + i % places / bands) * tiles.rows, band = i % bands * kRows;
-        const int64_t r = max_of(first, at + band), r_end = min_of(stop, at + min_of(tiles.rows, band + kRows));
-        if (r < r_end) n < of_images ? images.stage(n, r, r_end) : maps.stage(n - of_images, r, r_end);
+        const int64_t r = max_of(first, at + band), last = min_of(stop, at + tiles.rows);
+        const int64_t r_end = min_of(last, at + band + kRows);
+        if (r >= r_end) continue;
+        n < of_images ? images.stage(n, r, r_end, r_end == last) : maps.stage(n - of_images, r, r_end, r_end == last);
       }
     });
   }
@@ -289,7 +292,9 @@ struct WeightGradient {
     const int64_t total = tiles.total(), rows = tiles.images * tiles.rows;
     const int64_t seen =
         ceil_div(kDepth, tiles.columns) * (images.step * images.pitch() * g.channels + 2 * maps.pitch() * g.outputs);
-    const int64_t chunk = max_of(1, kStagedBytes / (seen * int64_t(sizeof(float)))) * kDepth;
+    // A row of tiles at least: what is staged is whole rows, which shorter chunks would stage again and again.
+    const int64_t least = ceil_div(tiles.columns, kDepth);
+    const int64_t chunk = max_of(least, kStagedBytes / (seen * int64_t(sizeof(float)))) * kDepth;
     reserve(min_of(rows, ceil_div(chunk, tiles.columns) + 1), g.groups * kElements * sum_size());
     for (int64_t k = 0; k < total; k += chunk) add(k, min_of(total, k + chunk));
     put();

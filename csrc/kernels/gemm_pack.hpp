@@ -49,13 +49,32 @@ void pack_transposed(const T* from, int64_t line_stride, const Slice& slice, T* 
   pack_transposed(from, line_stride, slice.depth, slice, buffer, [](int k) { return k; });
 }
 
-// Fewer elements than a vector has: in steps of 16 bytes, because a call of memcpy costs more.
+// Copies fewer elements than a vector has: pieces of equal size that overlap, because a call of memcpy costs more.
 template <class T>
-NL_FN void copy_short(const T* from, int count, T* to) {
-  constexpr int kStep = 16 / int(sizeof(T));
-  int i = 0;
-  for (; i + kStep <= count; i += kStep) __builtin_memcpy(to + i, from + i, 16);
-  for (; i < count; i++) to[i] = from[i];
+NL_FN void copy_few(const T* from, int64_t n, T* to) {
+  auto ends = [=](auto piece) {
+    constexpr int kSize = sizeof(piece) / sizeof(T);
+    auto first = load<decltype(piece)>(from), last = load<decltype(piece)>(from + n - kSize);
+    store(to, first), store(to + n - kSize, last);
+  };
+  if constexpr (kWidth<T> > 8) {
+    if (n >= 8) return ends(typename VecOf<T, 8 * sizeof(T)>::V());
+  }
+  if constexpr (kWidth<T> > 4) {
+    if (n >= 4) return ends(typename VecOf<T, 4 * sizeof(T)>::V());
+  }
+  if constexpr (kWidth<T> > 2) {
+    if (n >= 2) return ends(typename VecOf<T, 2 * sizeof(T)>::V());
+  }
+  if (n == 1) *to = *from;
+}
+
+// Copies elements in whole vectors, and what is left.
+template <class T>
+NL_FN void copy_line(const T* from, int64_t count, T* to) {
+  int64_t i = 0;
+  for (; i + kWidth<T> <= count; i += kWidth<T>) store(to + i, load<typename Simd<T>::V>(from + i));
+  copy_few(from + i, count - i, to + i);
 }
 
 // Packs adjacent lines. `readable` >= count lines exist from the first one on, so that whole vectors can be copied.
@@ -65,7 +84,7 @@ void pack_adjacent(const T* from, int64_t step, int64_t readable, const Slice& s
   for (int k = 0; k < slice.depth; k++) {
     int i = 0;
     for (; i < slice.count && i + kWidth<T> <= readable; i += kWidth<T>) store(buffer + i, load<V>(from + i));
-    copy_short(from + i, slice.count - i, buffer + i);
+    copy_few(from + i, slice.count - i, buffer + i);
     from += step;
     buffer += slice.pitch;
   }

@@ -37,7 +37,7 @@ struct SmallProduct {
     kernel(k, rows, columns, direct ? to : block, direct ? c.row_stride : width, nullptr, 0);
     for (const T* sums = block; !direct && i < end; i++, sums += width, to += c.row_stride) {
       if (c.columns.x_stride == 1) {
-        copy_short(sums, count, to);
+        copy_line(sums, count, to);
       } else {
         for (int l = 0; l < count; l++) to[l * c.columns.x_stride] = sums[l];
       }

@@ -450,6 +450,17 @@ def test_weight_gradients_of_many_tiles(rng: np.random.Generator) -> None:
         assert_same_bits(got, want)
 
 
+def test_weight_gradients_of_wide_maps(rng: np.random.Generator) -> None:
+    """Less memory than a row of tiles takes: chunks are rows nevertheless, in bands that end within an image."""
+    for g in (Geometry((1, 32, 5, 2600), 32, (3, 3), padding=(1, 1)), Geometry((2, 32, 80, 9), 32, (3, 3), padding=(1, 1))):
+        x, maps = (rng.standard_normal(shape).astype(np.float32) for shape in (g.images, g.maps))
+        want = definitions.conv2d_weight(x, maps, (*g.attributes, *g.kernel), fma)
+        for got in on_all_threads(
+            lambda x=x, maps=maps, g=g: _tensor._conv2d_weight(tensor(x), tensor(maps), *g.attributes, *g.kernel)
+        ):
+            assert_same_bits(got, want)
+
+
 def test_images_are_staged_in_several_rounds(rng: np.random.Generator) -> None:
     # 5 images of 2 MiB: more than are staged at a time, and no number of them ends where a block of 256 pixels does.
     g = Geometry((5, 16, 181, 183), 2, (2, 2), stride=(30, 31))
