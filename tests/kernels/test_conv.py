@@ -452,7 +452,8 @@ def test_weight_gradients_of_many_tiles(rng: np.random.Generator) -> None:
 
 def test_weight_gradients_of_wide_maps(rng: np.random.Generator) -> None:
     """Less memory than a row of tiles takes: chunks are rows nevertheless, in bands that end within an image."""
-    for g in (Geometry((1, 32, 5, 2600), 32, (3, 3), padding=(1, 1)), Geometry((2, 32, 80, 9), 32, (3, 3), padding=(1, 1))):
+    for images in ((1, 32, 5, 2600), (2, 32, 80, 9)):
+        g = Geometry(images, 32, (3, 3), padding=(1, 1))
         x, maps = (rng.standard_normal(shape).astype(np.float32) for shape in (g.images, g.maps))
         want = definitions.conv2d_weight(x, maps, (*g.attributes, *g.kernel), fma)
         for got in on_all_threads(
