@@ -1,17 +1,23 @@
-"""Arguments for rows, drawn from their domains, and what their references and bounds say."""
+"""Rows by kind, arguments for them drawn from their domains, and what their references and bounds say."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from neurlang import _tensor
 from neurlang.ops.dtypes import DTYPES, WIDE
-from neurlang.ops.table import Row
+from neurlang.ops.table import TABLE, Row
 
 NUMPY: dict[str, Any] = {text: np.dtype(info.numpy).type for text, info in DTYPES.items()}
 TEXT = {np.dtype(kind): text for text, kind in NUMPY.items()}
+
+MAPS = [row for row in TABLE if row.kind == "map" and row.numpy is not None and row.name != "to_bfloat16"]
+REDUCTIONS = [row for row in TABLE if row.kind == "reduce"]
+NUMBERS = {"weight", "min_val", "max_val", "nan", "posinf", "neginf"}  # operands that PyTorch takes as numbers only
 
 
 def wide_dtypes(row: Row) -> list[str]:
@@ -50,3 +56,16 @@ def tolerance(row: Row, dtype: Any, expected: np.ndarray) -> np.ndarray:
     info = np.finfo(dtype)
     bound = info.eps * (row.ulp * np.abs(expected) + row.slack) + info.smallest_subnormal
     return bound if dtype == np.float32 else 2 * bound + 2 * info.eps * np.abs(expected)
+
+
+def function(row: Row) -> Callable[..., Any]:
+    """The row's eager function (a hand-written one takes the place of the internal one)."""
+    return getattr(_tensor, row.function, None) or getattr(_tensor, row.name)
+
+
+def types_of(row: Row, dtype: str) -> list[str]:
+    return [dtype if t == "T" else t for t in row.in_types]
+
+
+def ids(value: Any) -> str | None:
+    return f"{value[0].name}-{value[1]}" if isinstance(value, tuple) else getattr(value, "name", None)

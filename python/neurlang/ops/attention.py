@@ -59,13 +59,16 @@ def scaled_dot_product_attention(
     v = _viewed(value, (*shared, keys, width), (batch, heads, keys, width))
     mask: Any = 0.0
     if attn_mask is not None:
-        if attn_mask.ndim > len(lead) + 2:
-            raise F.ShapeError(
-                f"{NAME}: a mask of shape {list(attn_mask.shape)} has more axes than the scores {[*lead, length, keys]}"
-            )
-        mask = F.where(attn_mask, 0.0, -math.inf).to(query.dtype) if attn_mask.dtype == F.bool_ else attn_mask
-        mask = _viewed(mask, (*lead, length, keys), (batch, heads, group, length, keys))
+        added = _added(F, attn_mask, query.dtype, (*lead, length, keys))
+        mask = _viewed(added, (*lead, length, keys), (batch, heads, group, length, keys))
     return _attended(F, q, k, v, mask, dropout_p, is_causal, factor).reshape(*lead, length, width)
+
+
+def _added(F: Any, mask: Tensor, dtype: Any, scores: tuple[int, ...]) -> Tensor:
+    """The mask as what is added to the scores."""
+    if mask.ndim > len(scores):
+        raise F.ShapeError(f"{NAME}: a mask of shape {list(mask.shape)} has more axes than the scores {list(scores)}")
+    return F.where(mask, 0.0, -math.inf).to(dtype) if mask.dtype == F.bool_ else mask
 
 
 def _attended(
