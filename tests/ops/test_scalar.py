@@ -20,6 +20,7 @@ import pytest
 from neurlang.ops import elementary as el
 from neurlang.ops import expressions, to_c, to_numpy
 from neurlang.ops import scalar as s
+from neurlang.ops import trigonometric as trig
 from neurlang.ops.table import ROWS
 
 from .compiled import LEVELS, NUMPY, ROOT, Kernel, Run, build, compile_kernels, fma_of, levels, same_bits
@@ -448,7 +449,8 @@ def steps(a: s.E, b: s.E, flag: s.E, dtype: str) -> list[Callable[[], s.E]]:
         lambda: s.convert(a, dtype), lambda: s.rare(flag, a + 1, a * b),
     ]  # fmt: skip
     if a.dtype in FLOATS:
-        return [*common, lambda: s.fma(a, b, a), lambda: a / b, lambda: s.rint(a), lambda: el.exp(a), lambda: el.sin(b)]
+        more = lambda: s.fma(a, b, a), lambda: a / b, lambda: s.rint(a), lambda: el.exp(a), lambda: trig.sin(b)
+        return [*common, *more]
     return [*common, lambda: a & b, lambda: a << b, lambda: a >> 2, lambda: s.idiv(a, b), lambda: s.remainder(a, b)]
 
 

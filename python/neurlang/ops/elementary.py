@@ -8,15 +8,25 @@ compute float32 in float64 and round once.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 
+from .exact import (
+    LINEAR,
+    hex_float,
+    hex_floats,
+    magic,
+    poly,
+    rint_small,
+    short,
+    two_product,
+    two_sum,
+    via_f64,
+    with_sign,
+)
 from .scalar import (
     INT_OF,
     MANTISSA,
-    SIZE,
     E,
     absolute,
     bitcast,
@@ -28,97 +38,27 @@ from .scalar import (
     isnan,
     larger,
     ldexp,
-    maximum,
-    mulhi,
-    ne,
-    negate_if,
-    rare,
     rint,
     select,
-    sign_bit,
     smaller,
     sqrt,
-    table,
 )
-
-_h = float.fromhex
-Coefficients = Sequence[float]
-
-
-def _hex(text: str) -> tuple[float, ...]:
-    return tuple(_h(word) for word in text.split())
-
-
-def _poly(x: E, coefficients: Coefficients) -> E:
-    """c0 + c1 x + c2 x² + …"""
-    value: E | float = coefficients[-1]
-    for c in reversed(coefficients[:-1]):
-        value = fma(value, x, c)
-    assert isinstance(value, E)
-    return value
-
-
-def _magic(x: E) -> float:
-    """Added to a float of moderate size it leaves the nearest integer in the lowest bits."""
-    return 1.5 * 2.0 ** MANTISSA[x.dtype]
-
-
-def _rint_small(x: E) -> E:
-    """The nearest integer of a float of moderate size."""
-    return (x + _magic(x)) - _magic(x)
-
-
-def _with_sign(size: E, x: E) -> E:
-    """`size`, which is not negative, with the sign of x."""
-    return negate_if(size, sign_bit(x))
-
-
-def _short(x: E) -> E:
-    """x with the lower half of its mantissa zero, so that the product with another such number is exact."""
-    low_bits = {"f32": 12, "f64": 27}[x.dtype]
-    return bitcast(bitcast(x, INT_OF[x.dtype]) & (-1 << low_bits), x.dtype)
-
-
-def _two_sum(a: E, b: E) -> tuple[E, E]:
-    """a + b and its rounding error, for any a and b."""
-    total = a + b
-    back = total - a
-    return total, (a - (total - back)) + (b - back)
-
-
-def _two_product(a: E, b: E) -> tuple[E, E]:
-    """a * b and its rounding error, exact without fma."""
-    product = a * b
-    a_high, b_high = _short(a), _short(b)
-    a_low, b_low = a - a_high, b - b_high
-    error = ((a_high * b_high - product) + (a_high * b_low + a_low * b_high)) + a_low * b_low
-    return product, error
-
-
-def _via_f64(function: Callable[..., E]) -> Callable[..., E]:
-    """float32 is computed in float64 and rounded once: half an ULP, at the price of half the lanes."""
-
-    @functools.wraps(function)
-    def wrapped(*args: E) -> E:
-        if args[0].dtype == "f64":
-            return function(*args)
-        return convert(function(*(convert(a, "f64") for a in args)), "f32")
-
-    return wrapped
-
 
 # ---- exponentials -----------------------------------------------------------------------------------------------
 
 _LN2 = math.log(2)
 _LN2_SHORT = {  # the upper part times an exponent is exact
-    "f32": (_h("0x1.62e4p-1"), _h("0x1.7f7d1cp-20")),
-    "f64": (_h("0x1.62e42fefa2p-1"), _h("0x1.9ef35793c7673p-41")),
+    "f32": (hex_float("0x1.62e4p-1"), hex_float("0x1.7f7d1cp-20")),
+    "f64": (hex_float("0x1.62e42fefa2p-1"), hex_float("0x1.9ef35793c7673p-41")),
 }
-_LN2_FULL = {"f32": (_h("0x1.62e43p-1"), _h("-0x1.05c61p-29")), "f64": (_LN2, _h("0x1.abc9e3b39803fp-56"))}
+_LN2_FULL = {
+    "f32": (hex_float("0x1.62e43p-1"), hex_float("-0x1.05c61p-29")),
+    "f64": (_LN2, hex_float("0x1.abc9e3b39803fp-56")),
+}
 # (eˣ - 1 - x) / x² for |x| <= ln 2 / 2
 _EXP = {
-    "f32": _hex("0x1.fffffap-2 0x1.55549p-3 0x1.555a22p-5 0x1.123b1p-7 0x1.69546ap-10"),
-    "f64": _hex(
+    "f32": hex_floats("0x1.fffffap-2 0x1.55549p-3 0x1.555a22p-5 0x1.123b1p-7 0x1.69546ap-10"),
+    "f64": hex_floats(
         "0x1p-1 0x1.5555555555559p-3 0x1.555555555554dp-5 0x1.111111110f62bp-7 0x1.6c16c16c1ab14p-10"
         " 0x1.a01a01b020824p-13 0x1.a01a018e133f4p-16 0x1.71ddf7acb2d08p-19 0x1.27e512fe0a153p-22"
         " 0x1.af5ffebed6641p-26 0x1.1f1afc382abb6p-29"
@@ -127,7 +67,6 @@ _EXP = {
 _EXP_RANGE = {"f32": (-104.0, 88.8), "f64": (-745.2, 709.9)}  # beyond lie 0 and infinity
 _EXP2_RANGE = {"f32": (-151.0, 128.5), "f64": (-1077.0, 1024.5)}
 _EXPM1_LOW = {"f32": -18.0, "f64": -38.0}  # below, it is -1
-_LINEAR = {"f32": 2.0**-26, "f64": 2.0**-55}  # below, f(x) rounds to x where f'(0) = 1
 
 
 def _clamp(x: E, low: float, high: float) -> E:
@@ -138,7 +77,7 @@ def _clamp(x: E, low: float, high: float) -> E:
 def _reduce_ln2(x: E, x_low: E | None = None) -> tuple[E, E, E]:
     """n, r, r_low with x + x_low = n ln 2 + r + r_low and |r| <= ln 2 / 2, where r is exact and may end in few bits."""
     high, low = _LN2_SHORT[x.dtype]
-    n = fma(x, 1 / _LN2, _magic(x)) - _magic(x)
+    n = fma(x, 1 / _LN2, magic(x)) - magic(x)
     return n, fma(n, -high, x), n * -low if x_low is None else fma(n, -low, x_low)
 
 
@@ -147,7 +86,7 @@ def _exp_reduced(r: E, r_low: E) -> E:
     whole = r + r_low
     top = 1 + r
     rest = ((1 - top) + r) + r_low
-    return top + fma(whole * whole, _poly(whole, _EXP[r.dtype]), rest)
+    return top + fma(whole * whole, poly(whole, _EXP[r.dtype]), rest)
 
 
 def exp_parts(x: E) -> tuple[E, E]:
@@ -163,7 +102,7 @@ def exp(x: E) -> E:
 def exp2(x: E) -> E:
     x = _clamp(x, *_EXP2_RANGE[x.dtype])
     high, low = _LN2_FULL[x.dtype]
-    n = _rint_small(x)
+    n = rint_small(x)
     part = x - n
     r = part * high
     return ldexp(_exp_reduced(r, fma(part, high, -r) + part * low), n)
@@ -174,11 +113,11 @@ def expm1(x: E) -> E:
     low, high = _EXPM1_LOW[x.dtype], _EXP_RANGE[x.dtype][1]
     n, first, tail = _reduce_ln2(larger(low, x))
     r = first + tail
-    q = fma(r * r, _poly(r, _EXP[x.dtype]), (first - r) + tail)
+    q = fma(r * r, poly(r, _EXP[x.dtype]), (first - r) + tail)
     power = ldexp(const(0.5, x.dtype), n)
     half = fma(power, q, fma(power, r, power - 0.5))
     y = select(x > high, math.inf, half + half)
-    return select(absolute(x) < _LINEAR[x.dtype], x, y)
+    return select(absolute(x) < LINEAR[x.dtype], x, y)
 
 
 def sigmoid(x: E) -> E:
@@ -194,8 +133,8 @@ def sigmoid(x: E) -> E:
 
 # tanh(x) / x - 1 in x², |x| <= 5/8
 _TANH = {
-    "f32": _hex("-0x1.555532p-2 0x1.1107p-3 -0x1.b837c4p-5 0x1.520a88p-6 -0x1.75699p-8"),
-    "f64": _hex(
+    "f32": hex_floats("-0x1.555532p-2 0x1.1107p-3 -0x1.b837c4p-5 0x1.520a88p-6 -0x1.75699p-8"),
+    "f64": hex_floats(
         "-0x1.5555555555552p-2 0x1.1111111110c4ep-3 -0x1.ba1ba1b9d136ep-5 0x1.664f4870a86bbp-6"
         " -0x1.226e32cbb455fp-7 0x1.d6d3598b9a58fp-9 -0x1.7d9c29940265dp-10 0x1.350b30c02abbep-11"
         " -0x1.f10f470cfc348p-13 0x1.800c947a1aabdp-14 -0x1.fa86601649034p-16 0x1.95918cd0f1bd8p-18"
@@ -208,12 +147,12 @@ def tanh(x: E) -> E:
     """A polynomial near 0, else 1 - 2 e / (1 + e) with e = e⁻²ˣ, whose errors shrink with e."""
     size = absolute(x)
     twice = smaller(_TANH_HIGH[x.dtype], size) * -2
-    n = fma(twice, 1 / _LN2, _magic(x)) - _magic(x)
+    n = fma(twice, 1 / _LN2, magic(x)) - magic(x)
     r = fma(n, -_LN2, twice)
-    e = ldexp(fma(fma(_poly(r, _EXP[x.dtype]), r, 1), r, 1), n)
+    e = ldexp(fma(fma(poly(r, _EXP[x.dtype]), r, 1), r, 1), n)
     z = size * size
-    near = fma(size * z, _poly(z, _TANH[x.dtype]), size)
-    return _with_sign(select(size < 0.625, near, fma(e / (1 + e), -2, 1)), x)
+    near = fma(size * z, poly(z, _TANH[x.dtype]), size)
+    return with_sign(select(size < 0.625, near, fma(e / (1 + e), -2, 1)), x)
 
 
 def _half_exp(x: E) -> E:
@@ -223,21 +162,21 @@ def _half_exp(x: E) -> E:
 
 
 # sinh(x) / x - 1 in x², |x| <= 1, float64
-_SINH = _hex(
+_SINH = hex_floats(
     "0x1.5555555555556p-3 0x1.111111111104p-7 0x1.a01a01a0318d8p-13 0x1.71de3a40565e2p-19 0x1.ae646b4d5f194p-26"
     " 0x1.6118df7177367p-33 0x1.b52ebddfb4fbp-41"
 )
 
 
-@_via_f64
+@via_f64
 def sinh(x: E) -> E:
     z = x * x
-    near = fma(x * z, _poly(z, _SINH), x)
+    near = fma(x * z, poly(z, _SINH), x)
     half = _half_exp(absolute(x))
-    return select(absolute(x) < 1, near, _with_sign(half - 0.25 / half, x))
+    return select(absolute(x) < 1, near, with_sign(half - 0.25 / half, x))
 
 
-@_via_f64
+@via_f64
 def cosh(x: E) -> E:
     half = _half_exp(absolute(x))
     return half + 0.25 / half
@@ -247,18 +186,24 @@ def cosh(x: E) -> E:
 
 # (2 atanh(s) / s - 2) / s² in s², |s| <= (√2 - 1) / (√2 + 1)
 _LOG = {
-    "f32": _hex("0x1.555556p-1 0x1.99986ep-2 0x1.24c108p-2 0x1.ce9982p-3"),
-    "f64": _hex(
+    "f32": hex_floats("0x1.555556p-1 0x1.99986ep-2 0x1.24c108p-2 0x1.ce9982p-3"),
+    "f64": hex_floats(
         "0x1.5555555555558p-1 0x1.99999999951f8p-2 0x1.2492492e16644p-2 0x1.c71c62b08202cp-3 0x1.7462c4925912cp-3"
         " 0x1.39fc40052809ep-3 0x1.2b730c8fca7bbp-3"
     ),
 }
 _LOG10_2 = {
-    "f32": (_h("0x1.344p-2"), _h("0x1.3509f8p-18")),
-    "f64": (_h("0x1.34413509f6p-2"), _h("0x1.9fef311f12b36p-42")),
+    "f32": (hex_float("0x1.344p-2"), hex_float("0x1.3509f8p-18")),
+    "f64": (hex_float("0x1.34413509f6p-2"), hex_float("0x1.9fef311f12b36p-42")),
 }
-_INV_LN2 = {"f32": (_h("0x1.714p0"), _h("0x1.47652cp-12")), "f64": (_h("0x1.71547p0"), _h("0x1.94ae0bf85ddf4p-22"))}
-_INV_LN10 = {"f32": (_h("0x1.bcap-2"), _h("0x1.7b1526p-14")), "f64": (_h("0x1.bcb7bp-2"), _h("0x1.526e50e32a6abp-26"))}
+_INV_LN2 = {
+    "f32": (hex_float("0x1.714p0"), hex_float("0x1.47652cp-12")),
+    "f64": (hex_float("0x1.71547p0"), hex_float("0x1.94ae0bf85ddf4p-22")),
+}
+_INV_LN10 = {
+    "f32": (hex_float("0x1.bcap-2"), hex_float("0x1.7b1526p-14")),
+    "f64": (hex_float("0x1.bcb7bp-2"), hex_float("0x1.526e50e32a6abp-26")),
+}
 _MIN_NORMAL = {"f32": 2.0**-126, "f64": 2.0**-1022}
 
 
@@ -283,7 +228,7 @@ def _log1p_parts(f: E) -> tuple[E, E]:
     s = f / (f + 2)
     z = s * s
     half_square = f * f * 0.5
-    return half_square, s * (half_square + z * _poly(z, _LOG[f.dtype]))
+    return half_square, s * (half_square + z * poly(z, _LOG[f.dtype]))
 
 
 def _log_edges(x: E, y: E) -> E:
@@ -316,14 +261,14 @@ def log1p(x: E) -> E:
     high, low = _LN2_SHORT[x.dtype]
     half_square, c = _log1p_parts(f)
     y = fma(e, high, f - (half_square - fma(e, low, c + lost / u)))
-    return select(absolute(x) < _LINEAR[x.dtype], x, _log_edges(u, y))
+    return select(absolute(x) < LINEAR[x.dtype], x, _log_edges(u, y))
 
 
 def _log_base(x: E, per_e: tuple[float, float], log_2: tuple[float, float]) -> E:
     """e log_2 + log(1 + f) per_e, every factor in two parts of which the upper is short."""
     e, f = _split(x)
     half_square, c = _log1p_parts(f)
-    high = _short(f - half_square)
+    high = short(f - half_square)
     low = ((f - high) - half_square) + c
     tail = fma(high + low, per_e[1], low * per_e[0])
     top, bottom = e * log_2[0], high * per_e[0]
@@ -342,16 +287,16 @@ def log10(x: E) -> E:
 _BIG = 2.0**28  # from here on x² swallows 1
 
 
-@_via_f64
+@via_f64
 def asinh(x: E) -> E:
     size = absolute(x)
     square = size * size
     big = size > _BIG
     y = log1p(select(big, size - 1, size + square / (1 + sqrt(1 + square))))
-    return _with_sign(select(big, y + _LN2, y), x)
+    return with_sign(select(big, y + _LN2, y), x)
 
 
-@_via_f64
+@via_f64
 def acosh(x: E) -> E:
     t = x - 1
     big = x > _BIG
@@ -359,10 +304,10 @@ def acosh(x: E) -> E:
     return select(x < 1, math.nan, select(big, y + _LN2, y))
 
 
-@_via_f64
+@via_f64
 def atanh(x: E) -> E:
     size = absolute(x)
-    return _with_sign(0.5 * log1p((size + size) / (1 - size)), x)
+    return with_sign(0.5 * log1p((size + size) / (1 - size)), x)
 
 
 # ---- powers -----------------------------------------------------------------------------------------------------
@@ -379,11 +324,11 @@ def rsqrt(x: E) -> E:
 
 
 # log2((1 + s) / (1 - s)) / s and 2ˣ, |x| <= 1/2, in float64 with float32's accuracy to spare
-_POW32_LOG2 = _hex(
+_POW32_LOG2 = hex_floats(
     "0x1.71547652b824dp1 0x1.ec709dc54492ep-1 0x1.2776c2891cd25p-1 0x1.a61a3762c8739p-2 0x1.4793df392dd4cp-2"
     " 0x1.21c6fe831103ep-2"
 )
-_POW32_EXP2 = _hex(
+_POW32_EXP2 = hex_floats(
     "0x1.000000026b15ep0 0x1.62e430ca7d065p-1 0x1.ebfbdaccf8e51p-3 0x1.c6aed1374c948p-5 0x1.3b2dc1f06c66ep-7"
     " 0x1.5f4730a969399p-10 0x1.41d1f6c17b994p-13"
 )
@@ -393,14 +338,14 @@ def _power_f32(x: E, y: E) -> E:
     """2^(y log2 x) in float64 for positive finite x, both float32 values."""
     e, f = _split(x)
     s = f / (f + 2)
-    exponent = _clamp(y * fma(s, _poly(s * s, _POW32_LOG2), e), *_EXP2_RANGE["f32"])
-    n = _rint_small(exponent)
-    return ldexp(_poly(exponent - n, _POW32_EXP2), n)
+    exponent = _clamp(y * fma(s, poly(s * s, _POW32_LOG2), e), *_EXP2_RANGE["f32"])
+    n = rint_small(exponent)
+    return ldexp(poly(exponent - n, _POW32_EXP2), n)
 
 
 # 2 atanh(s) / s = 2 + z (2/3 + z R(z)) with z = s²: 2/3 in two parts and R, float64
-_TWO_THIRDS = (2 / 3, _h("0x1.5555555555555p-55"))
-_POW64_LOG = _hex(
+_TWO_THIRDS = (2 / 3, hex_float("0x1.5555555555555p-55"))
+_POW64_LOG = hex_floats(
     "0x1.999999999999ap-2 0x1.24924924923p-2 0x1.c71c71c74ba2ap-3 0x1.745d173dc23d4p-3 0x1.3b13a964e954ep-3"
     " 0x1.11156893a97cdp-3 0x1.e01440d1f4bebp-4 0x1.daddfffad134ap-4"
 )
@@ -409,30 +354,30 @@ _POW64_LOG = _hex(
 def _quotient(a: E, b: E, b_low: E) -> tuple[E, E]:
     """a / (b + b_low) in two parts."""
     q = a / b
-    product, error = _two_product(q, b)
+    product, error = two_product(q, b)
     return q, (((a - product) - error) - q * b_low) / b
 
 
 def _log_two_parts(e: E, f: E) -> tuple[E, E]:
     """e ln 2 + log(1 + f) in two parts, good to about 2^-68."""
-    s, s_low = _quotient(f, *_two_sum(f, const(2, f.dtype)))
-    z, z_error = _two_product(s, s)
+    s, s_low = _quotient(f, *two_sum(f, const(2, f.dtype)))
+    z, z_error = two_product(s, s)
     z_low = fma(s * 2, s_low, z_error)
-    c, c_low = _two_sum(const(_TWO_THIRDS[0], f.dtype), z * _poly(z, _POW64_LOG))
-    zc, zc_error = _two_product(z, c)
+    c, c_low = two_sum(const(_TWO_THIRDS[0], f.dtype), z * poly(z, _POW64_LOG))
+    zc, zc_error = two_product(z, c)
     zc_low = zc_error + fma(z, c_low + _TWO_THIRDS[1], z_low * c)
-    szc, szc_error = _two_product(s, zc)
+    szc, szc_error = two_product(s, zc)
     szc_low = szc_error + fma(s, zc_low, s_low * zc)
-    series, series_error = _two_sum(s * 2, szc)
+    series, series_error = two_sum(s * 2, szc)
     low = series_error + (szc_low + s_low * 2)
-    high, error = _two_sum(e * _LN2_SHORT["f64"][0], series)  # the product is exact
+    high, error = two_sum(e * _LN2_SHORT["f64"][0], series)  # the product is exact
     return high, error + fma(e, _LN2_SHORT["f64"][1], low)
 
 
 def _power_f64(x: E, y: E) -> E:
     """exp(y log x) for positive finite x, with the logarithm in two parts; out of range it is 0 or infinity."""
     high, low = _log_two_parts(*_split(x))
-    product, error = _two_product(y, high)
+    product, error = two_product(y, high)
     inside = absolute(product) < 800
     clamped = _clamp(product, *_EXP_RANGE["f64"])
     n, r, r_low = _reduce_ln2(clamped, select(inside, fma(y, low, error), 0))
@@ -456,281 +401,19 @@ def _pow_edges(x: E, y: E, power: Callable[[E, E], E]) -> E:
     limit = select(grows, const(math.inf, x.dtype), 0)
     magnitude = select(regular & (absolute(y) < math.inf), magnitude, limit)
     magnitude = select(eq(size, 1), 1, magnitude)
-    signed = select(whole & ~even, _with_sign(magnitude, x), magnitude)
+    signed = select(whole & ~even, with_sign(magnitude, x), magnitude)
     invalid = isnan(x) | isnan(y) | ((x < 0) & ~whole & regular)
     return select(eq(x, 1) | eq(y, 0), 1, select(invalid, math.nan, signed))
-
-
-# ---- trigonometric functions ------------------------------------------------------------------------------------
-
-# sin(x) / x - 1 and cos(x) - 1 + x²/2 over x⁴, in x², |x| <= π/4
-_SIN = {
-    "f32": _hex("-0x1.555556p-3 0x1.111164p-7 -0x1.a0485p-13 0x1.77d726p-19"),
-    "f64": _hex(
-        "-0x1.5555555555548p-3 0x1.111111110f739p-7 -0x1.a01a019beaec6p-13 0x1.71de35571f757p-19"
-        " -0x1.ae5e4d47bbd49p-26 0x1.5d8be6842fa47p-33"
-    ),
-}
-_COS = {
-    "f32": _hex("0x1.55554ap-5 -0x1.6c0c26p-10 0x1.99e71cp-16"),
-    "f64": _hex(
-        "0x1.555555555554ap-5 -0x1.6c16c16c14e32p-10 0x1.a01a019c64875p-16 -0x1.27e4f7d50dac1p-22"
-        " 0x1.1ee9c98ca43d2p-29 -0x1.8f9d802420d28p-37"
-    ),
-}
-# π/2 in pieces: products of all but the last with n are exact while |x| is below the limit
-_HALF_PI = {
-    "f32": _hex("0x1.92p0 0x1.fbp-12 0x1.51p-22 0x1.0bp-34 0x1.184698p-44"),
-    "f64": _hex("0x1.921fb544p0 0x1.0b4611a6p-34 0x1.3198a2ep-69 0x1.b839a252049c1p-104"),
-}
-_TRIG_LIMIT = {"f32": 25600.0, "f64": 1.6e6}
-# the bits of 2/π, after two words of zeros
-_TWO_OVER_PI = (
-    0, 0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB, 0xDEBBC561, 0xB7246E3A,
-    0x424DD2E0, 0x06492EEA, 0x09D1921C, 0xFE1DEB1C, 0xB129A73E, 0xE88235F5, 0x2EBB4484, 0xE99C7026, 0xB45F7E41,
-    0x3991D639, 0x835339F4, 0x9C845F8B, 0xBDF9283B, 0x1FF897FF, 0xDE05980F, 0xEF2F118B, 0x5A0A6D1F, 0x6D367ECF,
-    0x27CB09B7, 0x4F463F66, 0x9E5FEA2D, 0x7527BAC7, 0xEBE5F17B, 0x3D0739F7, 0x8A5292EA, 0x6BFB5FB1, 0x1F8D5D08,
-    0x56033046,
-)  # fmt: skip
-Reduced = tuple[E, E, E]  # r, r_low, and the quadrant in the lowest two bits of an integer
-
-
-def _reduce_half_pi(x: E) -> Reduced:
-    """x = n π/2 + r + r_low with |r| <= π/4, for x of moderate size."""
-    shifted = fma(x, 2 / math.pi, _magic(x))
-    n = shifted - _magic(x)
-    *short, last = _HALF_PI[x.dtype]
-    exact = len(short) - 2  # so many differences are exact as well
-    rest = x
-    for piece in short[:exact]:
-        rest = fma(n, -piece, rest)
-    r = fma(n, -short[exact], rest)
-    r_low = fma(n, -short[exact], rest - r)
-    r_low = fma(n, -last, fma(n, -short[exact + 1], r_low))
-    total = r + r_low
-    return total, (r - total) + r_low, bitcast(shifted, INT_OF[x.dtype])
-
-
-def _reduce_huge_f32(x: E) -> Reduced:
-    """Payne and Hanek: the 24-bit significand times the 96 bits of 2/π that decide x modulo 2π."""
-    bits = bitcast(x, "u32")
-    significand = (bits & 0x7FFFFF) | 0x800000
-    at = ((bits >> 23) & 0xFF) - (150 + 2 - 32)  # the first bit of the window; the table begins with 32 zeros here
-    words = [table(_TWO_OVER_PI[1:9], (at >> 5) + k, "u32") for k in range(4)]
-    shift = at & 31
-    w0, w1, w2 = ((a << shift) | ((b >> 1) >> (31 - shift)) for a, b in pairwise(words))
-    product = significand * w1
-    middle = product + mulhi(significand, w2)
-    carry = bitcast(select(middle < product, const(1, "i32"), 0), "u32")
-    top = significand * w0 + mulhi(significand, w1) + carry
-    quadrant = (top + (1 << 29)) >> 30
-    return _scale_fraction(x, top - (quadrant << 30), middle, quadrant, _h("0x1.921fb6p-30"), _h("-0x1.777a5cp-55"))
-
-
-def _reduce_huge_f64(x: E) -> Reduced:
-    """Payne and Hanek: the 53-bit significand times the 192 bits of 2/π that decide x modulo 2π, in 32-bit limbs."""
-    mask = 0xFFFFFFFF
-    bits = bitcast(x, "u64")
-    significand = (bits & ((1 << 52) - 1)) | (1 << 52)
-    m0, m1 = significand & mask, significand >> 32
-    at = ((bits >> 52) & 0x7FF) - (1075 + 2 - 64)
-    words = [table(_TWO_OVER_PI, (at >> 5) + k, "u64") for k in range(7)]
-    shift = 32 - (at & 31)
-    limbs = [(((a << 32) | b) >> shift) & mask for a, b in pairwise(words)][::-1]
-    carry, columns = (m0 * limbs[0]) >> 32, []
-    for below, limb in pairwise(limbs):
-        a = m0 * limb + carry
-        b = m1 * below + (a & mask)
-        columns.append(b & mask)
-        carry = (a >> 32) + (b >> 32)
-    top, rest = (columns[4] << 32) | columns[3], (columns[2] << 32) | columns[1]
-    quadrant = (top + (1 << 61)) >> 62
-    unit, unit_low = _h("0x1.921fb54442d18p-62"), _h("0x1.1a62633145c07p-116")
-    return _scale_fraction(x, top - (quadrant << 62), rest, quadrant, unit, unit_low)
-
-
-def _scale_fraction(x: E, fraction: E, rest: E, quadrant: E, unit: float, unit_low: float) -> Reduced:
-    """The signed two-word number `fraction`.`rest` times the unit, with the sign of x, in two parts."""
-    dtype, integer = x.dtype, INT_OF[x.dtype]
-    negative = bitcast(fraction, integer) < 0
-    fraction, rest = select(negative, ~fraction, fraction), select(negative, ~rest, rest)
-    few = {"f32": 63, "f64": 1023}[dtype]  # the bits of the fraction that its float would not hold
-    high = convert(bitcast(fraction & ~few, integer), dtype)
-    low = convert(bitcast(fraction & few, integer), dtype) + convert(rest, dtype) * 2.0 ** -(8 * SIZE[dtype])
-    r, error = _two_product(high, const(unit, dtype))
-    r_low = error + fma(high, unit_low, fma(low, unit, low * unit_low))
-    total = r + r_low
-    sign = sign_bit(x)
-    flip = select(negative, ~sign, sign) & (1 << (8 * SIZE[dtype] - 1))
-    signed = bitcast(quadrant, integer)
-    return negate_if(total, flip), negate_if((r - total) + r_low, flip), select(ne(sign, 0), -signed, signed)
-
-
-Parts = tuple[E, E]  # a value as the unevaluated sum of a large and a small part
-
-
-def _sin_cos_parts(reduced: Reduced) -> tuple[Parts, Parts, E]:
-    """sin and cos of r + r_low, and the quadrant."""
-    r, r_low, quadrant = reduced
-    z = r * r
-    half = z * 0.5
-    near_one = 1 - half
-    sine = r, fma(r * z, _poly(z, _SIN[r.dtype]), r_low * near_one)
-    cosine = near_one, ((1 - near_one) - half) + fma(z * z, _poly(z, _COS[r.dtype]), -(r * r_low))
-    return sine, cosine, quadrant
-
-
-def _sin_in(reduced: Reduced, turn: int) -> E:
-    """The sine, `turn` quadrants further."""
-    sine, cosine, quadrant = _sin_cos_parts(reduced)
-    q = quadrant + turn if turn else quadrant
-    y = select(ne(q & 1, 0), cosine[0] + cosine[1], sine[0] + sine[1])
-    return negate_if(y, (q & 2) << (8 * SIZE[y.dtype] - 2))
-
-
-def _tan_in(reduced: Reduced) -> E:
-    """sin / cos, or -cos / sin, with the quotient corrected for what rounding the two lost."""
-    sine, cosine, quadrant = _sin_cos_parts(reduced)
-    odd = ne(quadrant & 1, 0)
-    over = [select(odd, -c, s) for s, c in zip(sine, cosine, strict=True)]
-    under = [select(odd, s, c) for s, c in zip(sine, cosine, strict=True)]
-    (a, a_low), (b, b_low) = ((x + low, (x - (x + low)) + low) for x, low in (over, under))
-    q = a / b
-    return q + (a_low - q * b_low) / b
-
-
-def _trigonometric(x: E, finish: Callable[[Reduced], E]) -> E:
-    huge = ~(absolute(x) < _TRIG_LIMIT[x.dtype])
-    fast = finish(_reduce_half_pi(x))
-    reduce_huge = {"f32": _reduce_huge_f32, "f64": _reduce_huge_f64}[x.dtype]
-    slow = select(absolute(x) < math.inf, finish(reduce_huge(x)), math.nan)
-    return rare(huge, fast, slow)
-
-
-def sin(x: E) -> E:
-    y = _trigonometric(x, lambda reduced: _sin_in(reduced, 0))
-    return select(absolute(x) < _LINEAR[x.dtype], x, y)
-
-
-def cos(x: E) -> E:
-    return _trigonometric(x, lambda reduced: _sin_in(reduced, 1))
-
-
-# sin(πx) / x in x², |x| <= 1/2
-_SIN_PI = {
-    "f32": _hex("0x1.921fb6p1 -0x1.4abbc4p2 0x1.4668fp1 -0x1.32531ep-1 0x1.3e142p-4"),
-    "f64": _hex(
-        "0x1.921fb54442d18p1 -0x1.4abbce625be52p2 0x1.466bc6775aa7dp1 -0x1.32d2cce627c86p-1 0x1.5078348551854p-4"
-        " -0x1.e3074dfaf87afp-8 0x1.e8f3675ee37ddp-12 -0x1.6f7acdb8f658p-16 0x1.9d462020fcc78p-21"
-    ),
-}
-
-
-def sin_pi(x: E) -> E:
-    """sin(πx) for |x| <= 1/2, up to 2.6 ULP off in float32 and 2.0 in float64."""
-    return x * _poly(x * x, _SIN_PI[x.dtype])
-
-
-@_via_f64
-def tan(x: E) -> E:
-    return select(absolute(x) < _LINEAR[x.dtype], x, _trigonometric(x, _tan_in))
-
-
-# ---- their inverses ---------------------------------------------------------------------------------------------
-
-# atan(x) / x - 1 in x², |x| <= 1/2
-_ATAN = {
-    "f32": _hex("-0x1.55555p-2 0x1.99968ep-3 -0x1.2444dp-3 0x1.bfcc86p-4 -0x1.45d978p-4 0x1.3a2a9ap-5"),
-    "f64": _hex(
-        "-0x1.5555555555555p-2 0x1.99999999998cp-3 -0x1.249249248be93p-3 0x1.c71c71c403c17p-4 -0x1.745d16d1eb099p-4"
-        " 0x1.3b13a62420a8fp-4 -0x1.11105606677fep-4 0x1.e1d05df3fa304p-5 -0x1.ae9071c5ccdd4p-5 0x1.8256073db37bap-5"
-        " -0x1.52d15d4d5b829p-5 0x1.0dcee06a77df3p-5 -0x1.4ccd5d5243e7bp-6 0x1.c19e6bc3247fdp-8"
-    ),
-}
-# asin(x) / x - 1 in x², |x| <= 1/2, float64
-_ASIN = _hex(
-    "0x1.5555555555577p-3 0x1.333333332e133p-4 0x1.6db6db721247bp-5 0x1.f1c71a95002fbp-6 0x1.6e8bdedebf9e1p-6"
-    " 0x1.1c49f077d5b5ap-6 0x1.ca1f8af1f1d9ap-7 0x1.75859dacf6aedp-7 0x1.613c1e6f4a2fp-7 0x1.e5fbe8857f6f5p-9"
-    " 0x1.639a895132223p-6 -0x1.57fad0e39eaf7p-6 0x1.0b45e9f8e6b15p-5"
-)
-_PI_PARTS = {
-    "f32": (_h("0x1.921fb4p1"), _h("0x1.4442d2p-23")),
-    "f64": (_h("0x1.921fb54442d18p1"), _h("0x1.1a62633145c07p-53")),
-}
-
-
-def _arc(y: E, x: E, left: E | None = None) -> E:
-    """The angle of (x, y), both not negative, measured from the negative axis where `left` holds.
-
-    It is a multiple of π/4 plus or minus the arc tangent of a ratio up to 1/2; so `small - large` is exact.
-    """
-    steep = y > x
-    small, large = select(steep, x, y), select(steep, y, x)
-    diagonal = small > large * 0.5
-    t = select(diagonal, small - large, small) / select(diagonal, small + large, large)
-    z = t * t
-    series = z * _poly(z, _ATAN[x.dtype])
-    high, low = _PI_PARTS[x.dtype]
-    eighths = select(steep, select(diagonal, const(0.25, x.dtype), 0.5), select(diagonal, const(0.25, x.dtype), 0))
-    falls = steep
-    if left is not None:
-        eighths = select(left, 1 - eighths, eighths)
-        falls = steep ^ left
-    t = select(falls, -t, t)
-    return eighths * high + (t + fma(t, series, eighths * low))
-
-
-def atan(x: E) -> E:
-    size = absolute(x)
-    return _with_sign(_arc(size, const(1, x.dtype)), x)
-
-
-@_via_f64
-def atan2(y: E, x: E) -> E:
-    a, b = absolute(y), absolute(x)
-    same = eq(a, b)  # 0/0 and inf/inf have a meaning here
-    scale = select(maximum(a, b) > 2.0**1020, const(0.25, x.dtype), 1)
-    a, b = (select(same, select(eq(a, 0), const(0, x.dtype), 1), v * scale) for v in (a, b))
-    b = select(same, 1, b)
-    left = ne(sign_bit(x), 0)
-    return select(isnan(x) | isnan(y), math.nan, _with_sign(_arc(a, b, left), y))
-
-
-def _asin_tail(size: E) -> tuple[E, E]:
-    """s, c with asin(1 - 2s²) = π/2 - 2 (s + c), and for sizes up to 1/2: s = size, asin(s) = s + c."""
-    half = size < 0.5
-    z = select(half, size * size, (1 - size) * 0.5)
-    s = select(half, size, sqrt(z))
-    return s, s * (z * _poly(z, _ASIN))
-
-
-@_via_f64
-def asin(x: E) -> E:
-    size = absolute(x)
-    s, c = _asin_tail(size)
-    high, low = (v * 0.5 for v in _PI_PARTS["f64"])
-    y = select(size < 0.5, s + c, (high - 2 * s) - (2 * c - low))
-    return _with_sign(y, x)
-
-
-@_via_f64
-def acos(x: E) -> E:
-    s, c = _asin_tail(absolute(x))
-    high, low = _PI_PARTS["f64"]
-    signed_s, signed_c = _with_sign(s, x), _with_sign(c, x)
-    centre = 0.5 * high - (signed_s + (signed_c - 0.5 * low))
-    side = select(x < 0, high - (2 * (s + c) - low), 2 * (s + c))
-    return select(absolute(x) < 0.5, centre, side)
 
 
 # ---- the error function -----------------------------------------------------------------------------------------
 
 # erf(x) / x - 1 in x², for |x| below the bound
 _ERF = {
-    "f32": _hex(
+    "f32": hex_floats(
         "0x1.06eba8p-3 -0x1.812742p-2 0x1.ce2deap-4 -0x1.b80c86p-6 0x1.54b6b8p-8 -0x1.a9b192p-11 0x1.5b13fep-14"
     ),
-    "f64": _hex(
+    "f64": hex_floats(
         "0x1.06eba8214db69p-3 -0x1.812746b0379fdp-2 0x1.ce2f21a04362dp-4 -0x1.b82ce312abf08p-6 0x1.565bcd12991cp-8"
         " -0x1.c02db49b09506p-11 0x1.f9a335388d2f5p-14 -0x1.f4d333884b5cap-17 0x1.b9ee95850f6f3p-20"
         " -0x1.5f9828c55d9fap-23 0x1.fc78cbccf59p-27 -0x1.46794feb13d2ep-30 0x1.2978304258b17p-34"
@@ -738,12 +421,12 @@ _ERF = {
 }
 _ERF_BOUND = {"f32": 0.9375, "f64": 1.0}
 # -log(erfc(x)) for 0.9 <= x <= 4, float32
-_LOG_ERFC = _hex(
+_LOG_ERFC = hex_floats(
     "-0x1.34cb9ap-12 0x1.21505ap0 0x1.4394b8p-1 0x1.c24222p-4 -0x1.af7dep-6 0x1.36046ep-8 -0x1.35ba0cp-11"
     " 0x1.7c8044p-15 -0x1.ae39b6p-20"
 )
 # (1 + 2x) exp(x²) erfc(x) in (x - 3) / (x + 3), 1/2 <= x <= 27.5, float64
-_ERFC = _hex(
+_ERFC = hex_floats(
     "0x1.40c522d7e4987p0 -0x1.15c084bb9e8fp-3 -0x1.85a15c58a9c45p-5 0x1.098366a5b44fp-3 -0x1.e88b803a5c18cp-4"
     " 0x1.17ca2877fc17fp-4 -0x1.8574c404855acp-6 0x1.4b884e24fdc1dp-9 0x1.ef1bd78ca5848p-10"
     " -0x1.98db4b11e2e28p-11 -0x1.b90fd93f757a3p-14 0x1.0659867d5f5dfp-13 0x1.4b6a1dbc9a1f2p-18"
@@ -752,7 +435,7 @@ _ERFC = _hex(
 )
 
 # erfinv(x) / x with w = -log(1 - x²): in w - 2.5 for w <= 5, in √w - 3 for √w <= 3.75, in √w - 4.875 beyond, float64
-_ERFINV_CENTRE = _hex(
+_ERFINV_CENTRE = hex_floats(
     "0x1.805c5cfcedef5p0 0x1.f91e8993f0d14p-3 -0x1.11c3c302dfe24p-8 -0x1.4863cdfb617c9p-10"
     " 0x1.c9b437ed29474p-13 -0x1.4f47fe72d1d77p-18 -0x1.ca9227c9f25b1p-19 0x1.01037e3612b23p-21"
     " 0x1.ccff72d0a455ap-27 -0x1.752fd9da3ac5dp-27 0x1.f2cbb436eed9fp-31 0x1.0704b36ae55dcp-33"
@@ -760,14 +443,14 @@ _ERFINV_CENTRE = _hex(
     " -0x1.a13ffcfd6f06bp-49 0x1.1178cf7af34d0p-49 -0x1.3704a895c5b86p-53 -0x1.f0161c66acb76p-56"
     " 0x1.616087a953a1dp-58 0x1.966f679d1cc5ep-63 -0x1.3475f9012270ap-64"
 )
-_ERFINV_SIDE = _hex(
+_ERFINV_SIDE = hex_floats(
     "0x1.6a9efbd66eae6p1 0x1.006dca7a9c226p0 0x1.3582c8114d20cp-7 -0x1.f4f1c6f09afa8p-8 0x1.7495888e2564fp-8"
     " -0x1.d2754fdd28526p-9 0x1.84f3ed9c6c2d7p-10 -0x1.384303f6dff36p-13 -0x1.28e0a973fb67dp-12"
     " 0x1.aeff731c6a239p-13 -0x1.85bb2d84b7708p-15 -0x1.7fab7a7af467dp-16 0x1.6feeae4081936p-16"
     " -0x1.903baf25a6403p-18 -0x1.b859438853e8ep-20 0x1.11403b275da50p-19 -0x1.65926b72ae7d4p-21"
     " -0x1.12c3fe8ed09afp-23 0x1.9b896cc69bdf9p-23 -0x1.e23391e9aad35p-26 -0x1.27206b733fd2dp-26"
 )
-_ERFINV_EDGE = _hex(
+_ERFINV_EDGE = hex_floats(
     "0x1.2e4fbe28e61acp2 0x1.02a49f7855b37p0 -0x1.a819f17786b96p-15 -0x1.0cbcfbbf8e1c0p-12"
     " 0x1.7717f02ed3298p-14 -0x1.891512230d89fp-16 0x1.71a2621d66de0p-18 -0x1.54770f3d74dd4p-20"
     " 0x1.63eb391a94ce6p-22 -0x1.03cd14c05edf0p-23 0x1.032e2bfb71c2dp-24 -0x1.15c8a95436c48p-25"
@@ -777,15 +460,15 @@ _ERFINV_EDGE = _hex(
 
 
 def _erf_near_zero(x: E) -> E:
-    return fma(x, _poly(x * x, _ERF[x.dtype]), x)
+    return fma(x, poly(x * x, _ERF[x.dtype]), x)
 
 
 def _erfc_tail(size: E) -> E:
     """erfc of a float64 from 1/2 on: exp(-x²) with the square in two exact parts, times a polynomial."""
     x = select(size > 27.5, 27.5, size)
-    high = _short(x)
+    high = short(x)
     n, r, r_low = _reduce_ln2(-(high * high), (high - x) * (high + x))
-    rest = _poly((x - 3) / (x + 3), _ERFC) / fma(x, 2, 1)
+    rest = poly((x - 3) / (x + 3), _ERFC) / fma(x, 2, 1)
     return ldexp(_exp_reduced(r, r_low) * rest, n)
 
 
@@ -793,24 +476,24 @@ def erf(x: E) -> E:
     size = absolute(x)
     if x.dtype == "f32":
         t = select(size > 4, 4, size)
-        tail = 1 - exp(-_poly(t, _LOG_ERFC))
+        tail = 1 - exp(-poly(t, _LOG_ERFC))
     else:
         tail = 1 - _erfc_tail(size)
-    return select(size < _ERF_BOUND[x.dtype], _erf_near_zero(x), _with_sign(tail, x))
+    return select(size < _ERF_BOUND[x.dtype], _erf_near_zero(x), with_sign(tail, x))
 
 
-@_via_f64
+@via_f64
 def erfc(x: E) -> E:
     size = absolute(x)
     tail = _erfc_tail(size)
     return select(size < 0.5, 1 - _erf_near_zero(x), select(x < 0, 2 - tail, tail))
 
 
-@_via_f64
+@via_f64
 def erfinv(x: E) -> E:
     size = absolute(x)
     w = -log((1 - size) * (1 + size))
     root = sqrt(w)
-    tail = select(root <= 3.75, _poly(root - 3, _ERFINV_SIDE), _poly(root - 4.875, _ERFINV_EDGE))
-    y = x * select(w <= 5, _poly(w - 2.5, _ERFINV_CENTRE), tail)
+    tail = select(root <= 3.75, poly(root - 3, _ERFINV_SIDE), poly(root - 4.875, _ERFINV_EDGE))
+    y = x * select(w <= 5, poly(w - 2.5, _ERFINV_CENTRE), tail)
     return select(size < 1, y, select(eq(size, 1), copysign(math.inf, x), math.nan))

@@ -7,6 +7,7 @@ from math import pi, sqrt
 
 from . import elementary as el
 from . import scalar as s
+from . import trigonometric as trig
 from .scalar import E
 
 SQRT_HALF = 0.5**0.5
@@ -220,7 +221,7 @@ def normal(seed: E, offset: E, mean: E, std: E) -> E:
     v = s.fma(_unit(c, dtype), s.const(2.0**-24, dtype), -0.5)
     if dtype == "f64":
         v = s.fma(_unit(d, dtype), s.const(2.0**-48, dtype), v)
-    return s.fma(s.sqrt(el.log_of_normal(u) * -2) * el.sin_pi(v), std, mean)
+    return s.fma(s.sqrt(el.log_of_normal(u) * -2) * trig.sin_pi(v), std, mean)
 
 
 def sgd(p: E, g: E, lr: E, weight_decay: E) -> E:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-SOURCES = ("dtypes.py", "elementary.py", "expressions.py", "scalar.py", "table.py", "to_c.py")
+SOURCES = (
+    "dtypes.py", "elementary.py", "exact.py", "expressions.py", "scalar.py", "table.py", "to_c.py", "trigonometric.py"
+)  # fmt: skip
 
 
 def fingerprint() -> str:
