@@ -95,7 +95,7 @@ def check_bits(kernel: Kernel, name: str, run: Run, level: str, arrays: list[Any
 
 def function_kernels() -> dict[str, Kernel]:
     cases = itertools.chain(((f, 1) for f in UNARY), ((f, 2) for f in BINARY))
-    return {f"{name}_{t}": Kernel([getattr(el, name)(*args((t,) * n))], (t,) * n)
+    return {f"{name}_{t}": Kernel([ROWS[name].expr(*args((t,) * n))], (t,) * n)
             for (name, n), t in itertools.product(cases, FLOATS)}
 
 
