@@ -145,11 +145,20 @@ def forward(layer: Layer, x: np.ndarray, w: np.ndarray, precision: str = "high")
     weight, image = nl.tensor(w), nl.tensor(x)
     with nl.set_conv_precision(precision):
         frozen = nl.trace(lambda x: form(nl, x, weight)).freeze(image)
+        lying_last = channels_last(lambda x: form(nl, x, weight), x)
     calls = peers.contenders(form, x, w) | {"neurlang frozen": lambda: frozen(image)}
+    calls["neurlang frozen channels last"] = lying_last
     if peers.torch is not None:
         calls["torch channels last"] = peers.without_gradients(peers.bound(form, *peers.channels_last(x, w)))
     onnx = peers.onnx_model("Conv", x, w, strides=[stride] * 2, pads=[padding] * 4, group=groups)
     return calls | peers.onnx_calls(onnx, x)
+
+
+def channels_last(form: Callable[[nl.Tensor], nl.Tensor], x: np.ndarray) -> peers.Call:
+    """Frozen, from images [N, H, W, C] to such images, as the peers of that name have them."""
+    image = nl.tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+    frozen = nl.trace(lambda x: form(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()).freeze(image)
+    return lambda: frozen(image).permute(0, 3, 1, 2)
 
 
 def medium(layer: Layer, x: np.ndarray, w: np.ndarray) -> dict[str, peers.Call]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ir.programs import Tape, View, reshape
+from ir.programs import Tape, View, permute, reshape
 
 import neurlang as nl
 from neurlang.ir.graph import Access, Graph
+from neurlang.passes.coalesce import coalesce
 from neurlang.passes.layout import layout
 
 # ---- which images ---------------------------------------------------------------------------------------------------
@@ -56,6 +57,15 @@ def test_maps_over_flattened_pixels_belong_to_the_family() -> None:
     z = t.map("mul", reshape(y, (2, 32, 25)), t.leaf("f32", (32, 1)))
     t.keep(conv(t, reshape(z, (2, 32, 5, 5)), 16))
     assert last(t.graph()) == {y.slot, z.slot}
+
+
+def test_images_that_come_and_go_with_channels_last_leave_those_between_so() -> None:
+    t = Tape()
+    x = permute(t.leaf("f32", (2, 9, 7, 32)), (0, 3, 1, 2))
+    y = conv(t, x, 48)
+    z = t.map("add", t.map("relu", y), permute(t.leaf("f32", (2, 9, 7, 48)), (0, 3, 1, 2)))
+    t.keep(t.map("copy", permute(z, (0, 2, 3, 1))))
+    assert [node.op for node in coalesce(layout(t.graph())).nodes] == ["conv2d", "relu", "add"]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +223,21 @@ def test_traced_is_eager(seed: int) -> None:
     finally:
         nl.set_num_threads(before)
     assert all(t.stride() == nl.tensor(t.numpy()).stride() for t in frozen(x))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_channels_last_in_and_out(seed: int) -> None:
+    net = residual_network(200 + seed)
+
+    def run(x: Any) -> Any:
+        made = net.run(x.permute(0, 3, 1, 2), *net.weights)
+        return *(image.permute(0, 2, 3, 1).contiguous() for image in made[:2]), made[2]
+
+    n, c, *size = net.shape
+    x = nl.tensor(net.rng.standard_normal((n, *size, c)).astype(net.dtype))
+    expected = bits(run(x))
+    assert bits(nl.trace(run)(x)) == expected
+    assert bits(nl.trace(run).freeze(x)(x)) == expected
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .coalesce import coalesce
 from .cse import cse
 from .dce import dce
 from .expand import expand
@@ -17,7 +18,7 @@ from .reuse import reuse
 
 Pass = Callable[[Any], Any]
 
-PIPELINE: tuple[Pass, ...] = (expand, fold, cse, dce, orient, layout, fuse, reuse, plan)
+PIPELINE: tuple[Pass, ...] = (expand, fold, cse, dce, orient, layout, coalesce, fuse, reuse, plan)
 
 
 def run(

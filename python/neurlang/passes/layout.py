@@ -1,4 +1,4 @@
-"""Layouts: images between convolutions lie with their channels last where nothing that touches them objects.
+"""Layouts: images behind convolutions lie with their channels last where nothing that touches them objects.
 
 Convolutions of one tap are then products of matrices as they lie, and Winograd's transforms go through vectors of
 channels: no copies of rows between zeros, no transposes, no vectors that maps of 7 x 7 or 14 x 14 do not fill.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..ir.graph import Access, Graph, Node, count
-from ..ir.types import DTYPES
+from ..ir.types import DTYPES, Dim
 from ..ops.shapes import winograd_tile
 
 CHANNEL_VECTOR = 16  # channels come in vectors, of as many lanes as the widest have
@@ -29,6 +29,11 @@ class Family:
     def turned(self, x: Access) -> Access | None:
         """`x`, if it is one of the images, with their channels last; None where it cannot be."""
         return x.turned(self.channels, self.pixels) if x.storage in self.storages else x
+
+    def suits(self, x: Access, node: Node) -> bool:
+        """Whether a map may go over `x` beside the images once they are turned: it is one, or lies as they do then."""
+        turned = (self.turned(y) for y in _accesses(node) if y.storage in self.storages)
+        return x.storage in self.storages or any(y is not None and _steps(x) == _steps(y) for y in turned)
 
     def turned_in(self, node: Node) -> Node:
         """The node with its accesses of the images turned."""
@@ -56,6 +61,11 @@ def layout(graph: Graph) -> Graph:
 def _accesses(node: Node) -> Iterator[Access]:
     yield from node.reads()
     yield from node.outs
+
+
+def _steps(x: Access) -> list[tuple[Dim, int]]:
+    """The axes along which an access goes on, with their strides."""
+    return [(extent, stride) for extent, stride in zip(x.shape, x.strides, strict=True) if extent > 1]
 
 
 def _joined(graph: Graph, touching: dict[int, list[int]]) -> list[list[int]]:
@@ -94,7 +104,7 @@ def _fits(node: Node, family: Family) -> bool:
     reads = any(x.storage in family.storages for x in node.reads())
     writes = any(x.storage in family.storages for x in node.outs)
     if node.kind == "map":
-        return all(x.storage in family.storages for x in _accesses(node) if x.numel == family.numel)
+        return all(family.suits(x, node) for x in _accesses(node) if x.numel == family.numel)
     if node.op == "conv2d":
         (out,) = node.outs
         whole = not writes or out.shape[1] == family.channels  # it writes pixels that follow each other, no others
