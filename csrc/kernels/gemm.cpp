@@ -310,13 +310,9 @@ struct BlockSums {
   }
 
   void compute(int64_t block, T* to) const {
-    Contraction<T> part = job;
-    part.k_begin += block * kDepth;
-    part.k_end = min_of(part.k_begin + kDepth, job.k_end);
-    part.add = false;
-    part.finish = nullptr;
-    part.c = {to, 0, job.n, {1, job.n, 0, 0, 1}};
-    run_tiles(part, 1);
+    const int64_t begin = job.k_begin + block * kDepth, end = min_of(begin + kDepth, job.k_end);
+    const Output<T> out = {to, 0, job.n, {1, job.n, 0, 0, 1}};
+    run_tiles(Contraction<T>{1, job.m, job.n, begin, end, false, job.a, job.b, out, nullptr, nullptr}, 1);
   }
 
   // A vector of columns; what it reads behind the end of the last block is not used.

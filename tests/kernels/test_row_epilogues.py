@@ -49,7 +49,7 @@ LOOPS: dict[str, Loop] = {
 }
 
 # What cuts them: tiles, one block of k or several, rows stacked from batches, small, narrow and streamed products,
-# rows longer than a tile is wide, vectors, blocks of k shared between threads, sums of nothing.
+# rows longer than a tile is wide, vectors, blocks of k shared between threads (all at once, in turns), sums of nothing.
 SHAPES = [
     ((37, 65), (65, 50)),
     ((200, 64), (64, 130)),
@@ -67,6 +67,7 @@ SHAPES = [
     ((70, 40), (40, 1500)),
     ((40, 20), (20, 5000)),
     ((40, 3000), (3000, 30)),
+    ((40, 4500), (4500, 60)),
     ((20, 0), (0, 33)),
     ((300, 0), (0, 700)),
     ((150, 30), (30, 513)),
