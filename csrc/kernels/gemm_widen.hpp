@@ -19,7 +19,8 @@ class Widened {
     view.dtype = DType::f32;
     prologue = {v.dtype == DType::f16 ? make<Float16> : make<BFloat16>, this};
     const int r = v.rank - 2, c = v.rank - 1;
-    const bool turned = distance(v.strides[c]) > distance(v.strides[r]);
+    // A product over one k has matrices of one line, whose strides need not tell which way it lies.
+    const bool turned = v.shape[r] > 1 && v.shape[c] > 1 && distance(v.strides[c]) > distance(v.strides[r]);
     rows = turned ? c : r, columns = turned ? r : c;
     view.strides[columns] = 1;
     view.strides[rows] = v.shape[columns];

@@ -165,6 +165,16 @@ def test_matrices_of_16_bits_are_widened_as_they_are_packed(
     assert_same_bits(frozen(x).float().numpy(), want.float().numpy())
 
 
+@pytest.mark.parametrize("dtype", [nl.float16, nl.bfloat16])
+def test_lines_of_16_bits_in_any_stride(rng: np.random.Generator, dtype: nl.dtype) -> None:
+    """Over one k the strides of a matrix do not tell which way its line lies."""
+    a, b = (tensor(rng.standard_normal(shape, np.float32)).to(dtype) for shape in ((3, 5, 70), (20000, 2)))
+    for x in (a[0, :1].T, a.transpose(1, 2)[..., :1]):
+        for y in (b[:, :1].T, b.T.contiguous()[:1]):
+            want = (x.float() @ y.float()).to(dtype)
+            assert_same_bits((x @ y).float().numpy(), want.float().numpy())
+
+
 def laid_out(rng: np.random.Generator, x: nl.Tensor) -> nl.Tensor:
     """The same elements as they are, transposed in memory, every second of a larger matrix, or backwards."""
     ways = (
