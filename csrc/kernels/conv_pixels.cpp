@@ -1,9 +1,10 @@
 // conv_pixels.cpp: convolutions of one tap from pixels to pixels, where images and result have their channels last.
 //
 // A product of matrices as they lie: pixels, rows of channels, times panels of weights. A unit is some panels of pixels
-// that meet all weights, or a part of these where there are few pixels. Weights that stay in L2 meet four panels at a
-// time (97 % of the peak; with one panel 95 %): what a unit reads and writes is adjacent then, and the pixels of the
-// next one come into L2 meanwhile. Others come from memory while those before them meet all pixels.
+// that meet all weights, or a part of these where there are few pixels. Weights that stay in L2 meet two panels at a
+// time (four: up to a quarter slower with 16 to 24 channels, the same with more; one: 5 % slower): what a unit reads and
+// writes is adjacent then, and the pixels of the next one come into L2 meanwhile. Others come from memory while those
+// before them meet all pixels.
 #include "conv_pixels.hpp"
 
 #include "conv_packed.hpp"
@@ -12,7 +13,7 @@ namespace nl::NL_ISA {
 namespace {
 
 constexpr int64_t kNearBytes = 512 << 10;  // of weights: half of a 1 MiB L2
-constexpr int64_t kNearPanels = 4, kFarPanels = 16;
+constexpr int64_t kNearPanels = 2, kFarPanels = 16;
 constexpr int64_t kFinished = 4;  // panels of weights behind which the epilogue runs
 
 template <class T>
