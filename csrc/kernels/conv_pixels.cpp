@@ -2,9 +2,9 @@
 //
 // A product of matrices as they lie: pixels, rows of channels, times panels of weights. A unit is some panels of pixels
 // that meet all weights, or a part of these where there are few pixels. Weights that stay in L2 meet two panels at a
-// time (four: up to a quarter slower with 16 to 24 channels, the same with more; one: 5 % slower): what a unit reads and
-// writes is adjacent then, and the pixels of the next one come into L2 meanwhile. Others come from memory while those
-// before them meet all pixels.
+// time (four: up to a quarter slower with 16 to 24 channels, the same with more; one: 5 % slower): what a unit reads
+// and writes is adjacent then, and the pixels of the next one come into L2 meanwhile. Others come from memory while
+// those before them meet all pixels.
 #include "conv_pixels.hpp"
 
 #include "conv_packed.hpp"
