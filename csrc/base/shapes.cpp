@@ -284,11 +284,13 @@ int64_t window_places(const char* op, int axis, int64_t extent, const Window& w,
   const Checked reach = Checked(w.dilation) * (w.kernel - 1) + 1;
   const Checked padded = Checked(2) * w.padding + extent;
   const Checked room = padded - reach;
+  // With `ceil` a last, partial window counts if it starts inside the input or the padding before it, as in PyTorch.
+  const bool hangs = ceil && room.valid() && room.value() < 0 && -room.value() < w.stride && extent + w.padding > 0;
+  if (hangs && !padded.exceeds(kMaxElements)) return 1;
   if (padded.exceeds(kMaxElements) || !room.valid() || room.value() < 0)
     fail(op, "the window of " + (reach.valid() ? number(reach.value()) : "too many") + " elements does not fit into " +
                  (padded.valid() ? number(padded.value()) : "too many") + along());
   int64_t places = room.value() / w.stride + 1;
-  // A last, partial window counts only if it starts inside the input or the padding before it, as in PyTorch.
   if (ceil && room.value() % w.stride != 0 && places * w.stride < extent + w.padding) ++places;
   return places;
 }

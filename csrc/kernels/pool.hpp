@@ -78,10 +78,12 @@ struct Axis {
 };
 
 // The windows along axis `d` (0: rows, 1: columns) of planes [N, C, H, W]; attributes are pairs of kernel, stride and
-// padding. A stride beyond the padded input leaves one window, whatever it is: what is counted from it stays small.
+// padding. A stride beyond the padded input leaves one window, whatever it is, and the taps of one that hangs over read
+// nothing there: what is counted from them stays small.
 inline Axis windows_along(int d, const View& input, const View& output, const int64_t* attr, int64_t dilation) {
-  const int64_t size = input.shape[2 + d], pad = attr[4 + d];
-  return {size, output.shape[2 + d], attr[d], min_of(attr[2 + d], max_of(1, size + 2 * pad)), pad, dilation};
+  const int64_t size = input.shape[2 + d], pad = attr[4 + d], padded = max_of(1, size + 2 * pad);
+  const int64_t kernel = min_of(attr[d], (padded - 1) / dilation + 1);
+  return {size, output.shape[2 + d], kernel, min_of(attr[2 + d], padded), pad, dilation};
 }
 
 // The inputs of a band of output rows, padding included: `data` is the origin of the band's first window.

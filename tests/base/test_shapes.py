@@ -373,7 +373,7 @@ def places(extent: int, kernel: int, stride: int, padding: int, dilation: int, c
     for at in itertools.count(-padding, stride):
         whole = at + reach <= extent + padding
         started = at + reach - (extent + padding) < stride and at < extent  # the last, partial window
-        if not whole and not (ceil and started and count > 0):
+        if not whole and not (ceil and started):
             return count
         count += 1
     return count

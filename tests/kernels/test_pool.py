@@ -52,9 +52,12 @@ def geometry(rng: np.random.Generator, dilate: bool) -> tuple[Axis, Axis]:
     ceil = bool(rng.integers(2))
     axes = []
     for d, limit in zip(dilation, (20, 50), strict=True):
-        kernel = int(rng.integers(1, 5))
-        size = int(rng.integers(d * (kernel - 1) + 1, limit))
-        axes.append(Axis(size, kernel, int(rng.integers(1, 5)), int(rng.integers(0, kernel // 2 + 1)), d, ceil))
+        axis = Axis(0, 1, 1, 0)
+        while axis.outputs() < 1 or not all(axis.window(o) for o in range(axis.outputs())):
+            kernel, stride = (int(n) for n in rng.integers(1, 5, 2))
+            size = int(rng.integers(1, limit if rng.random() < 0.8 else 4))  # a window may hang over on both sides
+            axis = Axis(size, kernel, stride, int(rng.integers(0, kernel // 2 + 1)), d, ceil)
+        axes.append(axis)
     return axes[0], axes[1]
 
 
@@ -388,3 +391,18 @@ def test_large_planes_go_in_bands(rng: np.random.Generator) -> None:
     for got in on_all_threads(lambda: F.max_pool2d(tensor(x), 3, 2, 1)):
         assert_same_bits(got, want)
     np.testing.assert_array_equal(F.max_pool2d(tensor(x), 3, 2, 1, return_indices=True)[1].numpy(), index)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_window_may_hang_over_far(rng: np.random.Generator, dtype: type) -> None:
+    """What it reads and counts is bounded by the plane, whatever its size."""
+    x, far = rng.standard_normal((2, 3, 5, 7)).astype(dtype), 1 << 40
+    values, index = F.max_pool2d(tensor(x), far, far, ceil_mode=True, return_indices=True)
+    want, places = ROWS["adaptive_max_pool2d"].numpy(np, x, 1, 1)
+    assert_same_bits(values.numpy(), want)
+    np.testing.assert_array_equal(index.numpy(), places)
+    means = F.avg_pool2d(tensor(x), far, far, ceil_mode=True)
+    assert_close(means.numpy(), x.mean((2, 3), keepdims=True), "window", n=35, scale=abs(x).max())
+    for stride in (far - 5, (far, far - 7)):
+        with pytest.raises(nl.ShapeError, match="does not fit"):
+            F.max_pool2d(tensor(x), far, stride, ceil_mode=True)

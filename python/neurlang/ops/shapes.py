@@ -280,11 +280,14 @@ def _places(
         _fail(op, f"padding {padding}{along} must not be negative")
     reach, padded = dilation * (kernel - 1) + 1, 2 * padding + extent
     room = padded - reach
+    # With `ceil` a last, partial window counts if it starts inside the input or the padding before it, as in PyTorch.
+    hangs = ceil and isinstance(room, int) and -stride < room < 0 and extent + padding > 0
+    if hangs and padded <= MAX_ELEMENTS and not _overflows(reach):
+        return 1
     if (isinstance(padded, int) and padded > MAX_ELEMENTS) or _overflows(reach) or _negative(room):
         _fail(op, f"the window of {'too many' if _overflows(reach) else reach} elements does not fit into "
                   f"{'too many' if _overflows(padded) else padded}{along}")
     places = room // stride + 1
-    # A last, partial window counts only if it starts inside the input or the padding before it, as in PyTorch.
     return places + 1 if ceil and room % stride != 0 and places * stride < extent + padding else places
 
 
