@@ -123,6 +123,9 @@ KINKS: dict[str, Callable[[Any, Any], Any]] = {
     "minimum": lambda T, x: T.minimum(x, T.ones_like(x)),
     "pow": lambda T, x: T.pow(x, 3) + T.pow(x, 2.0) + T.pow(x, 1) + T.pow(x, 0),
     "norm": lambda T, x: T.norm(x * 0.0),
+    "norm 0": lambda T, x: T.norm(x, 0) + x.sum(),
+    "norm 1/2": lambda T, x: T.norm(x, 0.5) + T.norm(x * 0.0, 0.5),
+    "norm -1": lambda T, x: T.norm(x, -1) + T.norm(x[2:], -1) + T.norm(x * 0.0, -2),
     "sign": lambda T, x: T.sign(x),
     "max": lambda T, x: T.max(x, 0)[0],
 }

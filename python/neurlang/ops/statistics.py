@@ -170,23 +170,24 @@ def norm(F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = Fa
     (5.0, 7.0, 4.0)
     """
     if p in (2, "fro"):
-        return _root(F, _sum_squares(F, input, dim, keepdim), 2)
+        return _power(F, _sum_squares(F, input, dim, keepdim), 0.5)
     size = F.abs(input)
     if p == math.inf:
         return F.amax(size, dim, keepdim)
     if p == -math.inf:
         return F.amin(size, dim, keepdim)
     if p == 0:
-        return F.sum(F.ne(input, 0), dim, keepdim).to(input.dtype)
+        return F.sum(F.where(F.eq(input, 0), size, 1), dim, keepdim)
     if p == 1:
         return F.sum(size, dim, keepdim)
-    return _root(F, F.sum(F.pow(size, p), dim, keepdim), p)
+    powers = F.pow(size, p) if p > 1 else _power(F, size, p)
+    return _power(F, F.sum(powers, dim, keepdim), 1 / p)
 
 
-def _root(F: Any, x: Tensor, p: float) -> Tensor:
-    """x^(1/p) whose gradient at 0 is 0 instead of infinite."""
+def _power(F: Any, x: Tensor, p: float) -> Tensor:
+    """x^p whose gradient at 0 is 0 instead of infinite."""
     zero = F.eq(x, 0)
-    return F.where(zero, 0.0, F.pow(F.where(zero, 1.0, x), 1 / p))
+    return F.where(zero, 0.0 if p > 0 else math.inf, F.pow(F.where(zero, 1.0, x), p))
 
 
 @in_float32
