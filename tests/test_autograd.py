@@ -287,6 +287,14 @@ def test_switches_nest_and_decorate() -> None:
     assert not nl.is_grad_enabled()
     nl.set_grad_enabled(True)
 
+    @nl.set_grad_enabled(False)
+    def half(t: nl.Tensor) -> nl.Tensor:
+        """Halves."""
+        return t / 2
+
+    assert nl.is_grad_enabled() and half.__doc__ == "Halves."
+    assert not half(x).requires_grad and (x * 2).requires_grad
+
 
 def test_switches_belong_to_their_thread() -> None:
     seen = []

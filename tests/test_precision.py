@@ -59,6 +59,18 @@ def test_one_object_in_nested_and_later_blocks() -> None:
     assert nl.get_conv_precision() == "high"
 
 
+def test_functions_keep_what_they_were_made_with() -> None:
+    medium = nl.set_conv_precision("medium")
+    asked = medium(nl.get_conv_precision)
+    assert nl.get_conv_precision() == "high" and asked() == "medium"
+    with medium, nl.set_conv_precision("highest"):
+        assert medium(nl.get_conv_precision)() == asked() == "medium" and nl.get_conv_precision() == "highest"
+    assert nl.get_conv_precision() == "high"
+    with pytest.raises(TypeError):
+        medium(len)(3)
+    assert nl.get_conv_precision() == "high"
+
+
 def test_it_holds_until_it_is_changed() -> None:
     nl.set_conv_precision("medium")
     with nl.set_conv_precision("highest"), nl.set_conv_precision("high"):

@@ -23,7 +23,7 @@ Roots = list[tuple[Edge, int, Tensor]]  # edges, the number of the node's output
 
 
 class set_grad_enabled(Switch):
-    """Turns the recording of gradients on or off for this thread: from now on, or for a `with` block.
+    """Turns the recording of gradients on or off for this thread: from now on, for a `with` block or a function.
 
     >>> x = neurlang.ones(2, requires_grad=True)
     >>> with neurlang.set_grad_enabled(False):

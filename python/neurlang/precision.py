@@ -10,7 +10,7 @@ _TILES = {"highest": 1, "high": 2, "medium": 4}
 
 
 class set_conv_precision(Switch):
-    """How exactly convolutions of float32 that this thread calls are computed: from now on, or for a `with` block.
+    """How exactly this thread computes convolutions of float32: from now on, for a `with` block or a function.
 
     "highest" is sums of products only. "high" (the default) also takes Winograd's transforms of 2x2 results at a time,
     nearly as exact. "medium" also takes those of 4x4 results, for 3x3 kernels of stride 1: up to 1.8 times as fast,
