@@ -74,6 +74,7 @@ def test_operands_have_pytorchs_names() -> None:
     assert nl.where(x > 0.5, input=x, other=0.0).tolist() == x.where(x > 0.5, 0.0).tolist()
     assert nl.pow(input=x, exponent=3).tolist() == (x**3).tolist()
     assert nl.div(input=x, other=2).tolist() == (x / 2).tolist()
+    assert nl.reshape(input=x, shape=(2, -1)).tolist() == x.reshape(shape=(2, -1)).tolist() == x.reshape(2, 6).tolist()
 
 
 @pytest.mark.parametrize("function", [nl.mean, nl.var, nl.std, nl.sum])

@@ -126,6 +126,14 @@ def test_padding_by_name_is_checked_of_what_was_given() -> None:
             getattr(nl.nn, f"Conv{axes}d")(1, 1, 2, padding="some")
 
 
+@pytest.mark.parametrize("form", ["conv{}d", "conv_transpose{}d"])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_a_bias_of_another_dtype_is_refused(axes: int, form: str) -> None:
+    x = nl.ones(1, 1, *(2,) * axes)
+    with pytest.raises(nl.DTypeError, match=r"conv.*one float dtype"):
+        getattr(nl, form.format(axes))(x, x, nl.ones(1, dtype=nl.float64))
+
+
 def test_conv_transpose3d_refuses_a_bias_of_another_length() -> None:
     x, w = nl.ones(1, 2, 1, 1, 1), nl.ones(2, 3, 1, 1, 1)
     for bias in (nl.ones(1), nl.ones(4), nl.ones(3, 1)):

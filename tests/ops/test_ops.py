@@ -262,8 +262,6 @@ def test_promotion_follows_torch(torch: Any) -> None:
 # ---- reductions ----
 
 
-
-
 def reduced(row: Row, a: np.ndarray, dim: Any, keepdim: bool) -> Any:
     """NumPy's result over several axes."""
     names = {"sum": np.sum, "prod": np.prod, "amax": np.max, "amin": np.min, "any": np.any, "all": np.all,
@@ -505,6 +503,42 @@ def test_a_view_may_fill_its_storage_and_an_empty_one_lie_at_its_end() -> None:
 def test_what_is_no_tensor_is_refused(call: Callable[[nl.Tensor], Any]) -> None:
     with pytest.raises(nl.DTypeError, match="expected a Tensor"):
         call(nl.zeros(3))
+
+
+CONV = (1, 1, 1, 1, 1, 1, 1, 2)  # attributes of the rows
+AVG = (2, 2, 2, 2, 0, 0, 0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda F, x: F._conv2d(x, x, *CONV[:-1]),
+        lambda F, x: F._conv2d_input(x, x, *CONV),
+        lambda F, x: F._conv2d_weight(x, x, *CONV, 3, 3, 3),
+        lambda F, x: F._max_pool2d_grad(x, nl.zeros(1, dtype=nl.int64), 8, 8),
+        lambda F, x: F._max_pool2d_grad(x, x, 8, 8),
+        lambda F, x: F._avg_pool2d_grad(x, *AVG, 8),
+        lambda F, x: F._avg_pool2d_grad(x, *AVG, 9, 99),
+        lambda F, x: F._avg_pool2d_grad(x, 2, 2, 0, 2, *AVG[4:], 8, 8),
+        lambda F, x: F._adaptive_avg_pool2d_grad(x, 0, 4),
+        lambda F, x: F._index_get(x, nl.tensor([1]), 1, 4, 0),
+        lambda F, x: F._index_get(x, nl.tensor([1]), 1, 0, 4),
+        lambda F, x: F._index_get(x, nl.tensor([1]), nl.tensor([1, 2]), 2, 0, 1, 0),
+        lambda F, x: F._index_put(x, 0.0, 1, 0, 0, 1),
+        lambda F, x: F._layer_norm_grad(1, nl.ones(3, 3), 3, -1),
+        lambda F, x: F._channel_affine(None, 1, 0, 3),
+        lambda F, x: F._channel_norm_grad(x, x, x[0, :, :, :1], nl.ones(1), nl.ones(1), 0, 0),
+        lambda F, x: F._attention(1.0, x, x, 0.0, 0, 0, 0, 0),
+        lambda F, x: F._adam_(x, x, -1, -1, 7, 1, 1, 1, 1),
+        lambda F, x: F._kth(None, 0, 1, 0),
+        lambda F, x: F._to_bits(None),
+        lambda F, x: F._axis("op", None, 0),
+    ],
+)
+def test_what_gradient_rules_call_refuses_what_does_not_fit(call: Callable[..., Any]) -> None:
+    """They run kernels on what they are given: nothing may be read or written beyond it."""
+    with pytest.raises((TypeError, ValueError)):
+        call(_tensor, nl.ones(4, 4, 4, 4))
 
 
 @pytest.mark.parametrize("dtype", [nl.bool, nl.int16, nl.float32, nl.float64])

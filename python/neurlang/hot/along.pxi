@@ -178,7 +178,7 @@ def topk(input, k, dim=-1, largest=True, sorted=True):
 def _kth(input, int dim, k, nan_wins):
     """The element that is number k, from 0, in order along an axis, which stays with extent 1, and its place; where NaNs
     win, the first one if there is any."""
-    cdef Tensor x = input
+    cdef Tensor x = need_tensor(input, "kthvalue")
     cdef int axis = own_axis("kthvalue", x, dim)
     sortable("kthvalue", x, axis)
     if not 0 <= k < x.d.shape[axis]:

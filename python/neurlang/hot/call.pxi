@@ -98,9 +98,9 @@ def _integer(str op, x):
     return integer(op, x)
 
 
-def _axis(str op, Tensor x, dim):
+def _axis(str op, x, dim):
     """`axis_of` for the composites of ops/."""
-    return axis_of(op, dim, x.d.rank)
+    return axis_of(op, dim, need_tensor(x, op).d.rank)
 
 
 cdef tuple dims_tuple(const Dims* a):
@@ -395,6 +395,14 @@ cdef int attributes(tuple values, int64_t* attr) except -1:
     for i in range(n):
         attr[i] = values[i]
     return n
+
+
+cdef int attributes_of(str name, tuple values, int64_t* attr) except -1:
+    """`attributes` of a caller who names them all: as many as the row has."""
+    wanted = rows[OP[name]].attrs
+    if len(values) != len(wanted):
+        raise TypeError(f"{name} takes {len(wanted)} attributes ({', '.join(wanted)}), got {len(values)}")
+    return attributes(values, attr)
 
 
 cdef int operands_from(int op, tuple tensors, int t, Operand* ins) except -1:

@@ -148,14 +148,14 @@ cdef tuple norm_gradients(str op, tuple operands, int vectors, object eps_bits):
 
 
 def _channel_affine(input, mean, scale, bias):
-    check_letters("batch_norm", (input, mean, scale, bias), (b"NCS", b"CO", b"CO", b"CO"))
+    check_letters("batch_norm", (input, mean, scale, bias), (b"NCS", b"C1", b"C1", b"C1"))
     cdef Tensor x = input
     return call(OP["channel_affine"], (x, mean, scale, bias), dims_of(&x.d), dtype_id(x.d.dtype), (), numel(x.d))
 
 
 def _channel_norm(input, weight, bias, axis, eps_bits):
     """Rows of [N, G, D, S] normalised over S and N (axis 0) or D (axis 2), and the means and variances."""
-    check_letters("channel_norm", (input, weight, bias), (b"NGDS", b"GDO", b"GDO"))
+    check_letters("channel_norm", (input, weight, bias), (b"NGDS", b"GD1", b"GD1"))
     cdef Tensor x = input
     norm_axis("channel_norm", axis)
     shape = shape_tuple(&x.d)
@@ -171,9 +171,11 @@ cdef int norm_axis(str op, object axis) except -1:
 
 
 def _channel_norm_grad(grad, input, weight, mean, var, axis, eps_bits):
-    check_letters("channel_norm_grad", (grad, input, weight), (b"NGDS", b"NGDS", b"GDO"))
-    cdef Tensor x = input
     norm_axis("channel_norm_grad", axis)
+    cdef bytes statistics = b"1GD1" if axis == 0 else b"NG11"
+    check_letters("channel_norm_grad", (grad, input, weight, mean, var),
+                  (b"NGDS", b"NGDS", b"GD1", statistics, statistics))
+    cdef Tensor x = input
     shape = shape_tuple(&x.d)
     vector = (1,) + shape[1:3] + (1,)
     return call_several(OP["channel_norm_grad"], (grad, x, weight, mean, var), (shape, vector, vector),
@@ -184,21 +186,20 @@ def _channel_norm_grad(grad, input, weight, mean, var, axis, eps_bits):
 # draw: the seed and the number of the draw that dropout takes, or a number ----
 
 cdef int check_letters(str op, tuple operands, tuple shapes) except -1:
-    """Raises unless the tensors share a float dtype and equal letters of their shapes stand for equal sizes."""
+    """Raises unless all are tensors of one float dtype, and equal letters of their shapes stand for equal sizes."""
     cdef int64_t size[128]
     cdef Tensor x
     cdef int d, rank
     cdef const char* letters
-    same_float(op, tuple([y for y in operands if is_tensor(y)]))
+    same_float(op, operands)
     for d in range(128):
         size[d] = -1
+    size[<int>b"1"] = 1
     for i in range(len(operands)):
-        if not is_tensor(operands[i]):
-            continue
         x, rank, letters = operands[i], len(shapes[i]), shapes[i]
         for d in range(rank):
             if x.d.rank != rank or size[<int>letters[d]] not in (-1, x.d.shape[d]):
-                raise ShapeError(f"{op}: shapes do not fit: " + ", ".join([describe(y) for y in operands if is_tensor(y)]))
+                raise ShapeError(f"{op}: shapes do not fit: " + ", ".join([describe(y) for y in operands]))
             size[<int>letters[d]] = x.d.shape[d]
     return 0
 
@@ -211,7 +212,7 @@ cdef int check_draw(str op, object draw) except -1:
 
 def _attention(query, key, value, mask, draw, causal, scale_bits, dropout_bits):
     operands = (query, key, value, mask, draw)
-    check_letters("attention", operands[:4], (b"NHGLd", b"NHSd", b"NHSe", b"NHGLS"))
+    check_letters("attention", operands[:4 if is_tensor(mask) else 3], (b"NHGLd", b"NHSd", b"NHSe", b"NHGLS"))
     check_draw("attention", draw)
     cdef tuple shape = query.shape[:4]
     return call_several(OP["attention"], operands, (shape + (value.shape[3],), shape), dtype_id((<Tensor>query).d.dtype),
@@ -220,8 +221,8 @@ def _attention(query, key, value, mask, draw, causal, scale_bits, dropout_bits):
 
 def _attention_grad(grad, query, key, value, mask, draw, out, logsumexp, causal, scale_bits, dropout_bits):
     operands = (grad, query, key, value, mask, draw, out, logsumexp)
-    check_letters("attention_grad", operands[:5] + operands[6:],
-                  (b"NHGLe", b"NHGLd", b"NHSd", b"NHSe", b"NHGLS", b"NHGLe", b"NHGL"))
+    check_letters("attention_grad", (grad, query, key, value, out, logsumexp) + ((mask,) if is_tensor(mask) else ()),
+                  (b"NHGLe", b"NHGLd", b"NHSd", b"NHSe", b"NHGLe", b"NHGL", b"NHGLS"))
     check_draw("attention_grad", draw)
     return call_several(OP["attention_grad"], operands, (query.shape, key.shape, value.shape),
                         dtype_id((<Tensor>query).d.dtype), (causal, scale_bits, dropout_bits), MUCH_WORK)

@@ -215,7 +215,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     if isinstance(padding, str):
         x, padding = named_padding(padding, x, w, stride, dilation, groups)
     out = correlation(x, w, conv_attrs(stride, padding, dilation, groups))
-    return out if bias is None else map2(ADD_OP, out, channel_bias("conv2d", bias, w.d.shape[0]))
+    return out if bias is None else map2(ADD_OP, out, channel_bias("conv2d", bias, out))
 
 
 cdef Tensor correlation(Tensor x, Tensor w, tuple attrs):
@@ -239,11 +239,12 @@ cdef tuple named_padding(str padding, Tensor x, Tensor w, object stride, object 
     return convolutions.padded(F, "conv2d", x, padding, strides, dilations, kernel)
 
 
-cdef Tensor channel_bias(str op, object bias, int64_t channels):
+cdef Tensor channel_bias(str op, object bias, Tensor out):
     cdef Tensor b = need_tensor(bias, op)
-    if b.d.rank != 1 or b.d.shape[0] != channels:
-        raise ShapeError(f"{op}: the bias must have shape ({channels},), got {describe(b)}")
-    return view_reshape(b, (channels, 1, 1), "reshape")
+    if b.d.rank != 1 or b.d.shape[0] != out.d.shape[1]:
+        raise ShapeError(f"{op}: the bias must have shape ({out.d.shape[1]},), got {describe(b)}")
+    same_float(op, (out, b))
+    return view_reshape(b, (out.d.shape[1], 1, 1), "reshape")
 
 
 def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -277,13 +278,15 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
         raise ShapeError(f"conv_transpose2d: input {describe(x)}, weight {describe(w)}, stride {s}, padding {p} and "
                          f"dilation {d} leave no output")
     out = _conv2d_input(x, w, *conv_attrs(stride, padding, dilation, groups), size[0], size[1])
-    return out if bias is None else map2(ADD_OP, out, channel_bias("conv_transpose2d", bias, out.d.shape[1]))
+    return out if bias is None else map2(ADD_OP, out, channel_bias("conv_transpose2d", bias, out))
 
 
 # ---- rows by their own names, attributes flat: what gradient rules call ----
 
 def _conv2d(x, w, *attrs):
+    cdef int64_t attr[MAX_ATTRS]
     same_float("conv2d", (x, w))
+    attributes_of("conv2d", attrs, attr)
     return correlation(x, w, attrs)
 
 
@@ -292,7 +295,7 @@ def _conv2d_input(g, w, *attrs):
     cdef int64_t attr[MAX_ATTRS]
     cdef Dims shape
     same_float("conv2d_input", (g, w))
-    attributes(attrs, attr)
+    attributes_of("conv2d_input", attrs, attr)
     shape = shape_conv2d_input("conv2d_input", dims_of(&(<Tensor>g).d), dims_of(&(<Tensor>w).d), attr)
     return call(OP["conv2d_input"], (g, w), shape, dtype_id((<Tensor>g).d.dtype), attrs, MUCH_WORK)
 
@@ -302,6 +305,6 @@ def _conv2d_weight(x, g, *attrs):
     cdef int64_t attr[MAX_ATTRS]
     cdef Dims shape
     same_float("conv2d_weight", (x, g))
-    attributes(attrs, attr)
+    attributes_of("conv2d_weight", attrs, attr)
     shape = shape_conv2d_weight("conv2d_weight", dims_of(&(<Tensor>x).d), dims_of(&(<Tensor>g).d), attr)
     return call(OP["conv2d_weight"], (x, g), shape, dtype_id((<Tensor>x).d.dtype), attrs, MUCH_WORK)

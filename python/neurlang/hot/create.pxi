@@ -399,7 +399,7 @@ def _from_bits(array):
 
 def _to_bits(x):
     """A uint16 array over the memory of a bfloat16 tensor, which holds its bits."""
-    readable(x, "bits are read")
+    readable(need_tensor(x, "bits"), "bits are read")
     return numpy_over(x, np.dtype(np.uint16))
 
 

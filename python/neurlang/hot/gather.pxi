@@ -109,16 +109,26 @@ def _index_add(x, index, src, axis):
 
 
 def _index_get(x, *rest):
-    tensors, attrs = split_indices(rest)
-    return index_get(x, tensors, list(attrs[1:1 + attrs[0]]), attrs[1 + attrs[0]])
+    tensors, axes, position = split_indices("index_get", need_tensor(x, "index_get"), rest)
+    return index_get(x, tensors, axes, position)
 
 
 def _index_put(x, value, *rest):
-    tensors, attrs = split_indices(rest)
-    return index_put_(x, tensors, list(attrs[1:1 + attrs[0]]), attrs[1 + attrs[0]], value, attrs[2 + attrs[0]])
+    tensors, axes, position = split_indices("index_put", need_tensor(x, "index_put"), rest[:-1])
+    return index_put_(x, tensors, axes, position, value, rest[-1])
 
 
-cdef tuple split_indices(tuple rest):
-    """Index tensors, and the attributes (k, axes …, position, …) behind them."""
-    n = py.sum([is_tensor(x) for x in rest])
-    return list(rest[:n]), rest[n:]
+cdef tuple split_indices(str op, Tensor x, tuple rest):
+    """k index tensors of one shape, the axes that they name, and where these land: what `rest` holds, k in between."""
+    cdef int k = py.sum([is_tensor(t) for t in rest])
+    cdef list tensors = list(rest[:k]), axes = list(rest[k + 1:-1])
+    cdef Tensor index
+    if k == 0 or rest[k:k + 1] != (k,) or len(axes) != k or axes != sorted(set(axes)):
+        raise ShapeError(f"{op}: expected index tensors, how many, an axis for each in ascending order, and a place")
+    if axes[0] < 0 or axes[-1] >= x.d.rank or not 0 <= rest[-1] <= x.d.rank - k:
+        raise ShapeError(f"{op}: axes {axes} and place {rest[-1]} are not of a {describe(x)}")
+    for t in tensors:
+        index = need_tensor(t, op)
+        if dtype_id(index.d.dtype) != I64 or not same_shape(&index.d, &(<Tensor>tensors[0]).d):
+            raise ShapeError(f"{op}: index tensors must be int64 of one shape, got {describe(index)}")
+    return tensors, axes, rest[-1]

@@ -99,13 +99,15 @@ cdef int update_into(int op, tuple operands) except -1:
     cdef int i, j
     if len(operands) != s.n_in:
         raise TypeError(f"{rows[op].name} takes {s.n_in} operands, got {len(operands)}")
+    row = rows[op]
+    for j in row.inplace:
+        need_tensor(operands[j], row.name)
     args = [as_operand(x) for x in operands]
     for i in range(s.n_in):
         if is_tensor(args[i]) and not same_shape(&(<Tensor>args[i]).d, &(<Tensor>args[0]).d):
             raise ShapeError(f"{rows[op].name}: all tensors must have one shape, got {describe(args[0])} "
                              f"and {describe(args[i])}")
     prepare(op, args, ins)
-    row = rows[op]
     for i in range(s.n_out):
         j = row.inplace[i]
         check_writable(<Tensor>args[j], row.name)

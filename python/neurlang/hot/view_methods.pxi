@@ -2,7 +2,7 @@
 
 # ---- views ----
 
-def reshape(self, shape=(), second=ABSENT, /, *more):
+def reshape(self, shape=(), second=ABSENT, *more):
     """The same elements in row-major order in another shape, given as sizes or as a tuple of them; one may be -1.
 
     A view where the strides allow one, else a copy. ShapeError where the numbers of elements differ.

@@ -67,7 +67,10 @@ def avg_pool2d(input, kernel_size, stride=None, padding=0, bint ceil_mode=False,
 # ---- rows by their own names, attributes flat: what gradient rules call ----
 
 def _max_pool2d_grad(g, index, height, width):
-    return plane_gradient("max_pool2d_grad", (g, index), (), height, width)
+    cdef Tensor maps = as_images("max_pool2d_grad", g), places = need_tensor(index, "max_pool2d_grad")
+    if not same_shape(&maps.d, &places.d) or dtype_id(places.d.dtype) != I64:
+        raise ShapeError(f"max_pool2d_grad: {describe(maps)} and places {describe(places)} do not fit")
+    return plane_gradient("max_pool2d_grad", (maps, places), (), planes_of("max_pool2d_grad", maps, height, width))
 
 
 def _avg_pool2d(x, kh, kw, sh, sw, ph, pw, ceil_mode, count_include_pad, divisor):
@@ -75,7 +78,16 @@ def _avg_pool2d(x, kh, kw, sh, sw, ph, pw, ceil_mode, count_include_pad, divisor
 
 
 def _avg_pool2d_grad(g, *attrs):
-    return plane_gradient("avg_pool2d_grad", (g,), attrs[:-2], attrs[-2], attrs[-1])
+    cdef Tensor maps = as_images("avg_pool2d_grad", g)
+    cdef int64_t attr[MAX_ATTRS]
+    cdef Dims shape, expected
+    attributes_of("avg_pool2d_grad", attrs, attr)
+    shape = planes_of("avg_pool2d_grad", maps, attrs[-2], attrs[-1])
+    attributes(attrs[:6] + (1, 1, attrs[6]), attr)
+    expected = shape_pool2d("avg_pool2d_grad", shape, attr)
+    if shape_tuple(&maps.d) != dims_tuple(&expected):
+        raise ShapeError(f"avg_pool2d_grad: {describe(maps)} must have shape {list(dims_tuple(&expected))}")
+    return plane_gradient("avg_pool2d_grad", (maps,), attrs[:-2], shape)
 
 
 def _adaptive_avg_pool2d(input, height, width):
@@ -104,11 +116,18 @@ cdef tuple adaptive_size(str op, Tensor x, object height, object width, Dims* sh
 
 
 def _adaptive_avg_pool2d_grad(g, height, width):
-    return plane_gradient("adaptive_avg_pool2d_grad", (g,), (), height, width)
+    cdef Tensor maps = as_images("adaptive_avg_pool2d_grad", g)
+    cdef Dims shape = planes_of("adaptive_avg_pool2d_grad", maps, height, width)
+    shape_adaptive_pool2d("adaptive_avg_pool2d_grad", shape, maps.d.shape + 2)
+    return plane_gradient("adaptive_avg_pool2d_grad", (maps,), (), shape)
 
 
-cdef Tensor plane_gradient(str name, tuple operands, tuple attrs, object height, object width):
-    """Runs the row `name`, the gradient of a pooling, back to planes of height × width."""
+cdef Dims planes_of(str op, Tensor g, object height, object width) except *:
+    """The images of height × width of which g is a pooling's result, or that result's gradient."""
+    return dims_from(shape_tuple(&g.d)[:2] + (height, width), op)
+
+
+cdef Tensor plane_gradient(str name, tuple operands, tuple attrs, Dims shape):
+    """Runs the row `name`, the gradient of a pooling, back to images of this shape."""
     cdef Tensor g = operands[0]
-    shape = dims_from(shape_tuple(&g.d)[:2] + (height, width), name)
-    return call(OP[name], operands, shape, dtype_id(g.d.dtype), attrs + (height, width), numel(g.d))
+    return call(OP[name], operands, shape, dtype_id(g.d.dtype), attrs + (shape.d[2], shape.d[3]), numel(g.d))

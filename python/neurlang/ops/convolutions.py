@@ -148,6 +148,8 @@ def conv_transpose3d(
         return out
     if bias.shape != (out.shape[1],):
         raise F.ShapeError(f"{name}: the bias must have shape [{out.shape[1]}], got {list(bias.shape)}")
+    if bias.dtype != out.dtype:
+        raise F.DTypeError(f"{name}: operands must share one float dtype, got {out.dtype} and a bias of {bias.dtype}")
     return out + bias.reshape(-1, 1, 1, 1)
 
 
