@@ -1,14 +1,16 @@
 // conv.cpp: the rows conv2d and conv2d_input: which kernel takes a shape, and the implicit matrix products.
 //
 // Forward: weights [outputs, channels] times pixels [channels, pixels] for one tap, or pixels times weights where the
-// result has its channels last; several taps, and one on small maps, are in conv_direct.cpp. The gradient for the input
-// is gathered: the positions of one residue modulo the stride see the same taps, so each residue is a product of its
-// own, of those taps only, and nothing is computed for taps that fall between strides.
+// result has its channels last; several taps are in conv_taps.cpp where it has them so, else, with one on small maps,
+// in conv_direct.cpp. The gradient for the input is gathered: the positions of one residue modulo the stride see the
+// same taps, so each residue is a product of its own, of those taps only, and nothing is computed for taps that fall
+// between strides.
 #include "../base/numerics.hpp"
 #include "conv_depthwise.hpp"
 #include "conv_direct.hpp"
 #include "conv_packed.hpp"
 #include "conv_pixels.hpp"
+#include "conv_taps.hpp"
 #include "conv_window.hpp"
 #include "conv_winograd.hpp"
 
@@ -262,7 +264,7 @@ int conv2d(const Call& call) {
                                  weight.shape + 2, call.attr);
   if (tile > 1) {
     conv2d_winograd(call, tile);
-  } else if (!conv2d_pixels(call) && !conv2d_direct(call)) {
+  } else if (!conv2d_pixels(call) && !conv2d_taps(call) && !conv2d_direct(call)) {
     out.dtype == DType::f32 ? Forward<float>(call).run() : Forward<double>(call).run();
   }
   return kOk;

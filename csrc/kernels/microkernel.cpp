@@ -11,26 +11,29 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, c
   using V = typename Simd<T>::V;
   V sum[kRows][kVecs] = {};
   const bool accumulate = before != nullptr;
-  constexpr bool kHasNext = kKind == PanelKind::with_next || kKind == PanelKind::strided_with_next;
-  constexpr bool kStrided = kKind == PanelKind::strided || kKind == PanelKind::strided_with_next;
+  constexpr bool kListed = kKind == PanelKind::listed, kListedRows = kKind == PanelKind::listed_rows;
+  constexpr bool kStrided = kKind == PanelKind::strided || kKind == PanelKind::strided_with_next || kListedRows;
+  constexpr bool kHasNext = kKind == PanelKind::with_next || kKind == PanelKind::strided_with_next || kListedRows;
   const int64_t a_line = kStrided ? a.line_stride : 1;
   auto run = [&](int64_t steps) __attribute__((always_inline)) {
     for (int64_t k = 0; k < steps; k++) {
-      const T* right = kKind == PanelKind::listed ? b.data + b.at[k] : b.data;
+      const T* left = kListedRows ? a.data + a.at[k] : a.data;
+      const T* right = kListed ? b.data + b.at[k] : b.data;
       if (kHasNext) __builtin_prefetch(b.next, 0, 2), b.next += b.next_step;
       V column[kVecs];
 #pragma GCC unroll 4
       for (int v = 0; v < kVecs; v++) column[v] = load<V>(right + v * kWidth<T>);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
       for (int i = 0; i < kRows; i++) {
-        V row = splat<V>(a.data[i * a_line]);
+        V row = splat<V>(left[i * a_line]);
 #pragma GCC unroll 4
         for (int v = 0; v < kVecs; v++) sum[i][v] = multiply_add(row, column[v], sum[i][v]);
       }
-      a.data += a.step;
-      if (kKind != PanelKind::listed) b.data += b.step;
+      if (!kListedRows) a.data += a.step;
+      if (!kListed) b.data += b.step;
     }
-    if (kKind == PanelKind::listed) b.at += steps;
+    if (kListedRows) a.at += steps;
+    if (kListed) b.at += steps;
     depth -= steps;
   };
   // What is added at the end is brought into L2 row by row: all at once it holds up the loads of A and B (2 % at
@@ -42,7 +45,7 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, c
   }
   // Stores to memory wait for the lines that they overwrite (4-20 % of a 1x1 convolution of 16 images), but where those
   // are in a cache asking for them costs 2-5 %.
-  constexpr bool kMayBeFar = kHasNext || kKind == PanelKind::listed;
+  constexpr bool kMayBeFar = kHasNext || kListed;
   if (kMayBeFar && b.far && !accumulate) {
     const T* to = c;
     for (int i = 0; i < kRows; i++, to += c_row) {
@@ -51,7 +54,7 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, c
     }
   }
   run(depth);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (int i = 0; i < kRows; i++, c += c_row, before += before_row) {
     // Else gcc computes the address of every row from the first one, into registers that it does not have.
     __asm__("" : "+r"(c), "+r"(before));
@@ -76,7 +79,8 @@ MicroKernel<T> by_vecs(int rows, int vecs) {
     if (vecs == 4) return by_rows<T, kKind, 4>(rows);
     if (vecs == 3) return by_rows<T, kKind, 3>(rows);
   }
-  return vecs == 2 ? by_rows<T, kKind, 2>(rows) : by_rows<T, kKind, 1>(rows);
+  constexpr int kMost = kKind == PanelKind::listed_rows ? 2 * kTileRows : kTileRows;
+  return vecs == 2 ? by_rows<T, kKind, 2>(rows) : by_rows<T, kKind, 1, kMost>(rows);
 }
 
 template <class T>
@@ -86,7 +90,8 @@ MicroKernel<T> by_kind(int rows, int vecs, PanelKind kind) {
     case PanelKind::packed: return by_vecs<T, PanelKind::packed>(rows, vecs);
     case PanelKind::listed: return by_vecs<T, PanelKind::listed>(rows, vecs);
     case PanelKind::with_next: return by_vecs<T, PanelKind::with_next>(rows, vecs);
-    default: return by_vecs<T, PanelKind::strided_with_next>(rows, vecs);
+    case PanelKind::strided_with_next: return by_vecs<T, PanelKind::strided_with_next>(rows, vecs);
+    default: return by_vecs<T, PanelKind::listed_rows>(rows, vecs);
   }
 }
 

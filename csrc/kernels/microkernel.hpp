@@ -36,7 +36,7 @@ struct Panel {
   const T* data;
   int64_t line_stride;
   int64_t step;
-  const int64_t* at = nullptr;  // of a listed B: element (line, k) is at data[line + at[k]] instead
+  const int64_t* at = nullptr;  // listed: k adds at[k] to the address, and not k * step
   const T* next = nullptr;      // of a B with something next: brought into L2 meanwhile, next_step elements a k
   int64_t next_step = 0;
   bool far = false;  // listed, or with something next: the results lie in memory, and are asked for meanwhile
@@ -50,8 +50,9 @@ struct Panel {
 };
 
 // What the kernel knows of its panels: with all but the strided ones the rows of A are adjacent, which spares their
-// addresses, three instructions in a hundred.
-enum class PanelKind { strided, packed, listed, with_next, strided_with_next };
+// addresses, three instructions in a hundred. B is listed, or A, whose rows are strided then; that B has something
+// next.
+enum class PanelKind { strided, packed, listed, with_next, strided_with_next, listed_rows };
 
 template <class T>
 PanelKind kind_of(const Panel<T>& a) {
@@ -64,7 +65,8 @@ template <class T>
 using MicroKernel = void (*)(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, const T* before,
                              int64_t before_row);
 
-// The kernel of a tile of `rows` (1..kTileRows) rows of `vecs` (1..kTileVecs) vectors.
+// The kernel of a tile of `rows` (1..kTileRows) rows of `vecs` (1..kTileVecs) vectors; listed rows of one vector may be
+// twice as many.
 MicroKernel<float> micro_kernel(float, int rows, int vecs, PanelKind kind = PanelKind::strided);
 MicroKernel<double> micro_kernel(double, int rows, int vecs, PanelKind kind = PanelKind::strided);
 

@@ -352,6 +352,39 @@ def test_images_with_channels_last(rng: np.random.Generator, name: str) -> None:
     assert_same_bits(_tensor._conv2d(last, w, *g.attributes).numpy(), expected)
 
 
+def pixels_of_several_taps(rng: np.random.Generator) -> Geometry:
+    """Rows of at least one tile, some of whose windows lie inside of the image and some of whose do not."""
+    while True:
+        kernel, stride, padding, dilation = (
+            (int(rng.choice(choices)), int(rng.choice(choices)))
+            for choices in ([1, 2, 3, 3, 5, 7], [1, 1, 2, 3], [0, 1, 1, 2, 3, 6], [1, 1, 2])
+        )
+        images = int(rng.integers(1, 3)), int(rng.choice([1, 3, 5, 16, 40])), int(rng.integers(2, 16))
+        width, outputs = int(rng.choice([9, 20, 41, 64, 90])), int(rng.choice([16, 16, 32, 48, 80]))
+        g = Geometry((*images, width), outputs, kernel, stride, padding, dilation)
+        if min(g.maps[2:]) >= 1 and max(g.kernel) > 1:
+            return g
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", range(12))
+def test_several_taps_to_channels_last(rng: np.random.Generator, dtype: type, case: int) -> None:
+    """From images with channels last or first; now and then a weight, which padding meets too, is infinite."""
+    g = pixels_of_several_taps(rng)
+    x, w = normal(rng, g.images, dtype), normal(rng, g.weight, dtype)
+    if case % 4 == 0:
+        w = np.where(rng.permutation(w.size).reshape(w.shape) == 0, dtype(np.inf), w)
+    with np.errstate(all="ignore"):
+        want, weight = forward(g, x, w).transpose(0, 2, 3, 1), tensor(w)
+
+    def layer(x: nl.Tensor) -> nl.Tensor:
+        return _tensor._conv2d(x, weight, *g.attributes).permute(0, 2, 3, 1).contiguous()
+
+    pixels = tensor(x).permute(0, 2, 3, 1).contiguous()
+    assert_same_bits(nl.trace(layer)(tensor(x)).numpy(), want)
+    assert_same_bits(nl.trace(lambda x: layer(x.permute(0, 3, 1, 2))).freeze(pixels)(pixels).numpy(), want)
+
+
 @pytest.mark.parametrize("name", [name for name in GEOMETRIES if "Winograd" in name])
 def test_the_interpreter_agrees(rng: np.random.Generator, name: str) -> None:
     g = GEOMETRIES[name]

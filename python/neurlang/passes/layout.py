@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..ir.graph import Access, Graph, Node, count
-from ..ir.types import DTYPES, Dim
-from ..ops.shapes import winograd_tile
+from ..ir.types import Dim
 
 CHANNEL_VECTOR = 16  # channels come in vectors, of as many lanes as the widest have
-FEW_OUTPUTS = 48  # fewer, of sums over several taps, take 1.1-1.5 times as long with their channels last
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +106,8 @@ def _fits(node: Node, family: Family) -> bool:
     if node.op == "conv2d":
         (out,) = node.outs
         whole = not writes or out.shape[1] == family.channels  # it writes pixels that follow each other, no others
-        return node.attrs[6] == 1 and whole and _gains(node) and (not reads or _reads_pixels(node, family))
+        return node.attrs[6] == 1 and whole and (not reads or _reads_pixels(node, family))
     return node.op == "max_pool2d_values" or (node.kind == "reduce" and not writes)
-
-
-def _gains(node: Node) -> bool:
-    """Whether a convolution is not slower so: sums over several taps want outputs enough for vectors of them."""
-    (x, w), (out,) = node.reads(), node.outs
-    outputs, channels, *kernel = w.shape
-    if kernel == [1, 1] or outputs >= FEW_OUTPUTS:
-        return True
-    dtype = DTYPES[x.dtype].name
-    return winograd_tile(dtype, channels, outputs, out.shape[2], out.shape[3], kernel, node.attrs) > 1
 
 
 def _reads_pixels(node: Node, family: Family) -> bool:
