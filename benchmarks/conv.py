@@ -145,9 +145,9 @@ def forward(layer: Layer, x: np.ndarray, w: np.ndarray, precision: str = "high")
     weight, image = nl.tensor(w), nl.tensor(x)
     with nl.set_conv_precision(precision):
         frozen = nl.trace(lambda x: form(nl, x, weight)).freeze(image)
-        lying_last = channels_last(lambda x: form(nl, x, weight), x)
+        last = channels_last(lambda x: form(nl, x, weight), x)
     calls = peers.contenders(form, x, w) | {"neurlang frozen": lambda: frozen(image)}
-    calls["neurlang frozen channels last"] = lying_last
+    calls["neurlang frozen channels last"] = last
     if peers.torch is not None:
         calls["torch channels last"] = peers.without_gradients(peers.bound(form, *peers.channels_last(x, w)))
     onnx = peers.onnx_model("Conv", x, w, strides=[stride] * 2, pads=[padding] * 4, group=groups)
@@ -156,9 +156,14 @@ def forward(layer: Layer, x: np.ndarray, w: np.ndarray, precision: str = "high")
 
 def channels_last(form: Callable[[nl.Tensor], nl.Tensor], x: np.ndarray) -> peers.Call:
     """Frozen, from images [N, H, W, C] to such images, as the peers of that name have them."""
-    image = nl.tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+    image = lying_last(x)
     frozen = nl.trace(lambda x: form(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()).freeze(image)
     return lambda: frozen(image).permute(0, 3, 1, 2)
+
+
+def lying_last(images: np.ndarray) -> nl.Tensor:
+    """Images [N, C, H, W] as [N, H, W, C]."""
+    return nl.tensor(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
 
 
 def medium(layer: Layer, x: np.ndarray, w: np.ndarray) -> dict[str, peers.Call]:
@@ -174,9 +179,12 @@ def input_gradient(layer: Layer, x: np.ndarray, w: np.ndarray, g: np.ndarray) ->
 
 
 def weight_gradient(layer: Layer, x: np.ndarray, w: np.ndarray, g: np.ndarray) -> dict[str, peers.Call]:
-    images, maps = nl.tensor(x), nl.tensor(g)
-    ours = {"neurlang": lambda: _tensor._conv2d_weight(images, maps, *attributes(layer), layer.kernel, layer.kernel)}
-    return ours | torch_gradients(layer, x, w, g, 1)
+    def ours(images: nl.Tensor, maps: nl.Tensor) -> peers.Call:
+        return lambda: _tensor._conv2d_weight(images, maps, *attributes(layer), layer.kernel, layer.kernel)
+
+    calls = {"neurlang": ours(nl.tensor(x), nl.tensor(g))}
+    calls["neurlang channels last"] = ours(*(lying_last(a).permute(0, 3, 1, 2) for a in (x, g)))
+    return calls | torch_gradients(layer, x, w, g, 1)
 
 
 def attributes(layer: Layer, tile: int = 2) -> tuple[int, ...]:

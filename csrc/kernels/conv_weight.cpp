@@ -5,6 +5,7 @@
 // an image reads it like the maps.
 #include "../base/numerics.hpp"
 #include "conv_depthwise.hpp"
+#include "conv_weight_rows.hpp"
 #include "conv_window.hpp"
 #include "conv_winograd.hpp"
 #include "interleave.hpp"
@@ -176,7 +177,7 @@ int conv2d_weight(const Call& call) {
   } else if (winograd_tile_weight(out.dtype, out.shape[1], out.shape[0] / call.attr[6], maps.shape[2], maps.shape[3],
                                   out.shape + 2, call.attr) > 1) {
     conv2d_winograd_weight(call);
-  } else {
+  } else if (!conv2d_weight_rows(call)) {
     out.dtype == DType::f32 ? weight_gradient<float>(call) : weight_gradient<double>(call);
   }
   return kOk;

@@ -495,6 +495,32 @@ def test_weight_gradients_of_wide_maps(rng: np.random.Generator) -> None:
             assert_same_bits(got, want)
 
 
+WEIGHT_ROWS = {
+    "stem": Geometry((2, 3, 81, 172), 16, (3, 3), (2, 2), (1, 1)),
+    "7x7 stem": Geometry((1, 3, 110, 120), 40, (7, 7), (2, 2), (3, 3)),
+    "small images": Geometry((40, 2, 9, 13), 19, (5, 5), (1, 1), (2, 2), (2, 1)),
+    "sums in several rounds": Geometry((1, 14, 93, 90), 64, (1, 3), padding=(0, 1)),
+    "rows longer than a block": Geometry((2, 4, 8, 1300), 33, (2, 3), (3, 2), (0, 2)),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHT_ROWS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weight_gradients_of_long_rows(rng: np.random.Generator, dtype: type, name: str) -> None:
+    """Few weights and many pixels: strips that begin and end within rows and images, of any layout."""
+    g = WEIGHT_ROWS[name]
+    x, maps = normal(rng, g.images, dtype), normal(rng, g.maps, dtype)
+    with np.errstate(all="ignore"):
+        want = definitions.conv2d_weight(x, maps, (*g.attributes, *g.kernel), fma)
+    for images in (tensor(x), with_channels_last(x)):
+        for grads in (tensor(maps), with_channels_last(maps)):
+            assert_same_bits(_tensor._conv2d_weight(images, grads, *g.attributes, *g.kernel).numpy(), want)
+
+
+def with_channels_last(x: Array) -> nl.Tensor:
+    return tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+
 def test_images_are_staged_in_several_rounds(rng: np.random.Generator) -> None:
     # 5 images of 2 MiB: more than are staged at a time, and no number of them ends where a block of 256 pixels does.
     g = Geometry((5, 16, 181, 183), 2, (2, 2), stride=(30, 31))
