@@ -48,6 +48,7 @@ BOUNDS: dict[str, Callable[[int], float]] = {
     "layer_norm": lambda n: 64.0 + 2.0 * tree(n),  # scale: 1 + abs(weight) + abs(bias)
     "rounding of a large mean": lambda n: 16.0,  # scale: 1 + the mean over the standard deviation
     "16-bit gradients": lambda n: 42.0,  # of a few layers, each rounded; scale: the largest gradient
+    "another library": lambda n: 512.0 * n,  # of n layers or steps; scale: the largest value, or 1
     "training": lambda n: 4096.0 * n,  # n steps of training of a small network, relative to the loss
 }
 
@@ -84,6 +85,12 @@ def assert_close(actual: Any, exact: Any, bound: str, *, n: int = 1, scale: Any 
             f"{what or bound}: {int(bad.sum())} of {bad.size} beyond the bound {bound!r} (n={n}); first at {at}: "
             f"{actual[at]!r}, exact {exact[at]!r}, error {error[at]:.3g}, allowed {allowed[at]:.3g}"
         )
+
+
+def assert_agrees(ours: Any, theirs: Any, *, n: int = 1, what: str = "") -> None:
+    """Holds a result to that of another library, for which `n` layers or steps were taken."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert_close(ours, theirs, "another library", n=n, scale=np.max(np.abs(theirs), initial=1.0), what=what)
 
 
 def ulp_error(actual: Any, exact: Any) -> np.ndarray:

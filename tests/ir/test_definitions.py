@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from bounds import assert_close
 
 from neurlang.ir import definitions
 from neurlang.tracing import compiler
@@ -120,15 +121,17 @@ def test_convolutions_agree_with_sums_of_products(rng: np.random.Generator, geom
     x, w = rng.standard_normal((2, 2 * groups, 7, 8)), rng.standard_normal((3 * groups, 2, 3, 2))
     y = definitions.conv2d(x, w, geometry, FMA)
     expected = _conv(x, w, geometry)
-    assert np.allclose(y, expected, rtol=1e-12)
+    assert_close(y, expected, "dot", scale=_conv(abs(x), abs(w), geometry))
     g = rng.standard_normal(y.shape)
     by_input = definitions.conv2d_input(g, w, (*geometry, 7, 8), FMA)
     by_weight = definitions.conv2d_weight(x, g, (*geometry, 3, 2), FMA)
     # Both are gradients of the same bilinear form.
-    assert np.isclose((by_input * x).sum(), (g * expected).sum(), rtol=1e-10)
-    assert np.isclose((by_weight * w).sum(), (g * expected).sum(), rtol=1e-10)
+    scale = (abs(g) * _conv(abs(x), abs(w), geometry)).sum()
+    for form in ((by_input * x).sum(), (by_weight * w).sum()):
+        assert_close(form, (g * expected).sum(), "dot", n=g.size, scale=scale)
     other = rng.standard_normal(x.shape)
-    assert np.isclose((by_input * other).sum(), (g * _conv(other, w, geometry)).sum(), rtol=1e-10)
+    scale = (abs(g) * _conv(abs(other), abs(w), geometry)).sum()
+    assert_close((by_input * other).sum(), (g * _conv(other, w, geometry)).sum(), "dot", n=g.size, scale=scale)
 
 
 def _conv(x: np.ndarray, w: np.ndarray, geometry: tuple[int, ...]) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bounds import assert_close
+from bounds import assert_agrees, assert_close
 
 import neurlang as nl
 from neurlang import nn
@@ -169,9 +169,9 @@ def test_torch_weights_load_and_give_the_same_output(torch: Any, rng: np.random.
     for mode in (True, False):
         a = ours.train(mode)(nl.from_numpy(x)).detach().numpy()
         b = theirs.train(mode)(torch.from_numpy(x)).detach().numpy()
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        assert_agrees(a, b, n=6)
     for (name, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
-        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6, err_msg=name)
+        assert_agrees(a.numpy(), b.numpy(), what=name)
 
 
 # ---- modes and conversions ----

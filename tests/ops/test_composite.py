@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bounds import assert_agrees
 
 import neurlang as nl
 
@@ -144,19 +145,14 @@ def test_result_and_gradients_against_torch(name: str, torch: Any) -> None:
     theirs = [torch.from_numpy(a.copy()).requires_grad_() for a in arrays]
     got, expected = call(nl, *ours), call(torch, *theirs)
     assert tuple(got.shape) == tuple(expected.shape)
-    close(got.detach().numpy(), expected.detach().numpy())
+    assert_agrees(got.detach().numpy(), expected.detach().numpy())
     g = R.standard_normal(tuple(expected.shape))
     got.backward(nl.from_numpy(np.asarray(g)))
     expected.backward(torch.from_numpy(np.asarray(g)))
     for a, b in zip(ours, theirs, strict=True):
         assert (a.grad is None) == (b.grad is None)
         if b.grad is not None:
-            close(a.grad.numpy(), b.grad.numpy())
-
-
-def close(a: np.ndarray, b: np.ndarray) -> None:
-    scale = np.max(np.abs(b), initial=1e-3)
-    np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12 * scale)
+            assert_agrees(a.grad.numpy(), b.grad.numpy())
 
 
 def test_running_statistics_follow_torch(torch: Any) -> None:
@@ -165,10 +161,10 @@ def test_running_statistics_follow_torch(torch: Any) -> None:
     for momentum in (0.1, 0.5):
         nl.nn.functional.batch_norm(nl.tensor(IMAGE), mean, var, training=True, momentum=momentum)
         torch.nn.functional.batch_norm(torch.tensor(IMAGE), their_mean, their_var, training=True, momentum=momentum)
-    close(mean.numpy(), their_mean.numpy())
-    close(var.numpy(), their_var.numpy())
+    assert_agrees(mean.numpy(), their_mean.numpy())
+    assert_agrees(var.numpy(), their_var.numpy())
     ours = nl.nn.functional.batch_norm(nl.tensor(IMAGE), mean, var)
-    close(ours.numpy(), torch.nn.functional.batch_norm(torch.tensor(IMAGE), their_mean, their_var).numpy())
+    assert_agrees(ours.numpy(), torch.nn.functional.batch_norm(torch.tensor(IMAGE), their_mean, their_var).numpy())
 
 
 def test_probabilities_of_zero_and_one_cost_a_hundred(torch: Any) -> None:
@@ -215,7 +211,7 @@ def test_dropout() -> None:
     y = nl.nn.functional.dropout(x, 0.3)
     kept = y.detach().numpy() != 0
     assert abs(kept.mean() - 0.7) < 0.01
-    assert np.allclose(y.detach().numpy()[kept], 1 / 0.7)
+    assert_agrees(y.detach().numpy()[kept], np.full(kept.sum(), 1 / 0.7))
     y.sum().backward()
     np.testing.assert_array_equal(x.grad.numpy(), y.detach().numpy())
     assert nl.nn.functional.dropout(x, 0.3, training=False) is x
@@ -321,3 +317,10 @@ def test_addmm_promotes_whatever_beta_is() -> None:
     matrices = nl.ones(2, 2), nl.ones(2, 2)
     for beta in (0, 1, 0.5):
         assert nl.addmm(nl.ones(2, dtype=nl.float64), *matrices, beta=beta).dtype is nl.float64
+
+
+@pytest.mark.parametrize("p", [0, 0.5, 1, 1.5, 2, 3, -1, -0.5, np.inf, -np.inf])
+def test_norms_of_edge_values_are_torchs(p: float, torch: Any) -> None:
+    for values in ([np.inf, 1], [np.inf, -np.inf], [0, 1], [np.nan, 0], [0, 0], [-np.inf, 0], [1e150, 1e150]):
+        ours, theirs = (lib.norm(lib.tensor(values, dtype=lib.float64), p) for lib in (nl, torch))
+        assert_agrees(ours.numpy(), theirs.numpy(), what=f"{values}")

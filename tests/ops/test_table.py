@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bounds import assert_agrees
 
 from neurlang.ops import scalar, shapes, table, to_numpy
 from neurlang.ops.table import ROWS, TABLE, Row
@@ -166,7 +167,7 @@ def test_updates_follow_torch(name: str, rng: np.random.Generator, torch: Any) -
         p, *state = to_numpy.evaluate(outputs(row, "f64"), operands, np, fma, (50,))
         theirs.grad = torch.from_numpy(g)
         optimiser.step()
-        np.testing.assert_allclose(p, theirs.detach().numpy(), rtol=1e-12, atol=1e-14)
+        assert_agrees(p, theirs.detach().numpy(), n=step)
 
 
 @pytest.mark.parametrize("dtype", ["u8", "i32", "i64"])
@@ -241,9 +242,9 @@ def test_convolution_references_against_torch(rng: np.random.Generator, torch: A
         g = rng.standard_normal(tuple(y.shape))
         gx, gw = (v.numpy() for v in torch.autograd.grad(y, (x, w), torch.from_numpy(g)))
         a, b = x.detach().numpy(), w.detach().numpy()
-        np.testing.assert_allclose(ROWS["conv2d"].numpy(np, a, b, *sizes, groups, 2), y.detach().numpy(), atol=1e-12)
-        np.testing.assert_allclose(ROWS["conv2d_input"].numpy(np, g, b, *sizes, groups, 2, 7, 8), gx, atol=1e-12)
-        np.testing.assert_allclose(ROWS["conv2d_weight"].numpy(np, a, g, *sizes, groups, 2, kh, kw), gw, atol=1e-12)
+        assert_agrees(ROWS["conv2d"].numpy(np, a, b, *sizes, groups, 2), y.detach().numpy())
+        assert_agrees(ROWS["conv2d_input"].numpy(np, g, b, *sizes, groups, 2, 7, 8), gx)
+        assert_agrees(ROWS["conv2d_weight"].numpy(np, a, g, *sizes, groups, 2, kh, kw), gw)
 
 
 def test_pool_references_against_torch(rng: np.random.Generator, torch: Any) -> None:
@@ -262,18 +263,18 @@ def test_pool_references_against_torch(rng: np.random.Generator, torch: Any) -> 
         average = (k, k, s, s, p, p, ceil, include, 0)
         y = functional.avg_pool2d(x, k, s, p, ceil, include)
         g, gx = gradient(y)
-        np.testing.assert_allclose(ROWS["avg_pool2d"].numpy(np, a, *average), y.detach().numpy(), atol=1e-12)
-        np.testing.assert_allclose(ROWS["avg_pool2d_grad"].numpy(np, g, *average, 7, 8), gx, atol=1e-12)
+        assert_agrees(ROWS["avg_pool2d"].numpy(np, a, *average), y.detach().numpy())
+        assert_agrees(ROWS["avg_pool2d_grad"].numpy(np, g, *average, 7, 8), gx)
         y = functional.adaptive_avg_pool2d(x, (oh, ow))
         g, gx = gradient(y)
-        np.testing.assert_allclose(ROWS["adaptive_avg_pool2d"].numpy(np, a, oh, ow), y.detach().numpy(), atol=1e-12)
-        np.testing.assert_allclose(ROWS["adaptive_avg_pool2d_grad"].numpy(np, g, 7, 8), gx, atol=1e-12)
+        assert_agrees(ROWS["adaptive_avg_pool2d"].numpy(np, a, oh, ow), y.detach().numpy())
+        assert_agrees(ROWS["adaptive_avg_pool2d_grad"].numpy(np, g, 7, 8), gx)
         y, index = functional.max_pool2d(x, k, s, p, d, ceil, True)
         g, gx = gradient(y)
         values, places = ROWS["max_pool2d"].numpy(np, a, k, k, s, s, p, p, d, d, ceil)
         np.testing.assert_array_equal(values, y.detach().numpy())
         np.testing.assert_array_equal(places, index.numpy())
-        np.testing.assert_allclose(ROWS["max_pool2d_grad"].numpy(np, g, places, 7, 8), gx, atol=1e-12)
+        assert_agrees(ROWS["max_pool2d_grad"].numpy(np, g, places, 7, 8), gx)
 
 
 # ---- register ----
