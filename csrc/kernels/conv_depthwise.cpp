@@ -101,7 +101,11 @@ struct PlaneSums {
   T* to;
 
   void run() const {
-    for (int64_t i = 0; i < rows; i += kRows) run_rows(i, min_of(rows, i + kRows));
+    Polls polls;
+    for (int64_t i = 0; i < rows; i += kRows) {
+      run_rows(i, min_of(rows, i + kRows));
+      polls.after(kRows * ceil_div(columns, W) * taps.rows * taps.columns);
+    }
   }
 
   void run_rows(int64_t i, int64_t stop) const {
@@ -142,10 +146,12 @@ struct PlaneSums {
         local.template put<N>(sum, local.to + i * local.columns + j, end);
       }
     } else {
+      Polls polls;
       for (; i < stop; i++) {
         V sum[N];
         sums<N, kMasked>(i, j, sum);
         put<N>(sum, to + i * columns + j, end);
+        polls.after(taps.rows * taps.columns);
       }
     }
   }

@@ -112,8 +112,9 @@ struct IntegerProduct {
     U* c = p.c<U>() + batch * p.m * p.n + first_column;
     Columns b = columns(p.b<U>() + at.at[1] + first_column * p.b_column, int(last_column - first_column));
     int64_t i = first_row;
-    for (; i + kRows <= last_row; i += kRows) rows<kRows>(a + i * p.a_row, b, c + i * p.n);
-    for (; i < last_row; i++) rows<1>(a + i * p.a_row, b, c + i * p.n);
+    Polls polls;
+    for (; i + kRows <= last_row; i += kRows) rows<kRows>(a + i * p.a_row, b, c + i * p.n), polls.after(kRows * p.k);
+    for (; i < last_row; i++) rows<1>(a + i * p.a_row, b, c + i * p.n), polls.after(p.k);
     finish_rectangle(p, batch, first_row, last_row, first_column, last_column);
   }
 

@@ -177,6 +177,8 @@ template <int kStride, class T, class Outputs>
 void pool_band(const Band<T>& from, const Axis& rows, const Axis& columns, int64_t begin, int64_t end,
                const Outputs& outputs, const typename Outputs::Plane& plane) {
   int64_t reach = rows.reach() * from.row_stride + columns.reach();
+  const int64_t taps = rows.kernel * columns.kernel * ceil_div(columns.outputs, Simd<T>::kWidth);  // of a row, vectors
+  Polls polls;
   for (int64_t oh = begin; oh < end; oh++) {
     const T* row = from.data + (oh - begin) * rows.stride * from.row_stride;
     cover_row<T>(columns.outputs, [&](auto v, int64_t ow, int64_t count) {
@@ -186,6 +188,7 @@ void pool_band(const Band<T>& from, const Axis& rows, const Axis& columns, int64
       if (ends) return outputs.template vector<0, V>(plane, corner, from.row_stride, oh, ow, count);
       outputs.template vector<kStride, V>(plane, corner, from.row_stride, oh, ow, count);
     });
+    polls.after(taps);
   }
 }
 

@@ -97,12 +97,14 @@ struct Spread {
     T* shares = phases + columns.stride * slots;
     __builtin_memset(phases, 0, columns.stride * slots * sizeof(T));
     const Taps seen = rows.seen_by(i);
+    Polls polls;
     for (int64_t oh = seen.begin; oh < seen.end; oh++) {
       share(g_plane + oh * g.row_stride, oh, shares);
       // The outputs that reach a position are met in ascending order when the taps descend.
       for (int64_t j = columns.kernel - 1; j >= 0; j--) {
         add(phases + j % columns.stride * slots + j / columns.stride, shares);
       }
+      polls.after(columns.kernel * outputs);
     }
     join(phases, to_row);
   }
@@ -167,11 +169,16 @@ struct AdaptiveWindows {
   T divisor(int64_t oh, int64_t ow) const { return T(rows.taps(oh).count() * columns.taps(ow).count()); }
 };
 
-template <class V, class Source>
+template <class V, bool kLong, class Source>
 V sum_of(const Source& x, Taps rows, Taps columns) {
   V sum = {};
-  for_taps(rows, columns, [&](int64_t i, int64_t j) { sum += x.at(i, j); });
+  for_taps<kLong>(rows, columns, [&](int64_t i, int64_t j) { sum += x.at(i, j); });
   return sum;
+}
+
+template <class V, class Source>
+V sum_of(const Source& x, Taps rows, Taps columns, bool is_long) {
+  return is_long ? sum_of<V, true>(x, rows, columns) : sum_of<V, false>(x, rows, columns);
 }
 
 template <class T, class Windows>
@@ -184,10 +191,11 @@ struct Means {
 
   template <class Source>
   void tile(const Source& x, const Tile& t, int64_t first, T* results) const {
+    const bool is_long = t.is_long();
     T* to = results;
     for (int64_t oh = t.top; oh < t.bottom; oh++) {
       for (int64_t ow = t.left; ow < t.right; ow++, to += Simd<T>::kWidth) {
-        V sum = sum_of<V>(x, t.rows(oh), t.columns(ow));
+        V sum = sum_of<V>(x, t.rows(oh), t.columns(ow), is_long);
         store(to, sum / splat<V>(windows.divisor(oh, ow)));
       }
     }
@@ -213,10 +221,11 @@ struct Shares {
   }
 
   void tile(const Vectors<T>& shares, const Tile& t, int64_t first, T* results) const {
+    const bool is_long = t.is_long();
     T* at = results;
     for (int64_t i = t.top; i < t.bottom; i++) {
       for (int64_t j = t.left; j < t.right; j++, at += Simd<T>::kWidth) {
-        store(at, sum_of<V>(shares, t.rows(i), t.columns(j)));
+        store(at, sum_of<V>(shares, t.rows(i), t.columns(j), is_long));
       }
     }
     finish(to, first, t, results);

@@ -141,11 +141,13 @@ struct ValuesAcross {
   void tile(const Source& x, const Tile& t, int64_t first, T* results) const {
     const int64_t width = t.right - t.left, height = max_of(0, t.end_row - t.first_row);
     T* of_rows = (T*)nl_scratch(3, height * width * W * sizeof(T));
+    Polls polls;
     for (int64_t i = t.first_row; i < t.end_row; i++) {
       for (int64_t ow = t.left; ow < t.right; ow++) {
         store(of_rows + ((i - t.first_row) * width + ow - t.left) * W,
               largest({i, i + 1, 1}, t.columns(ow), [&](int64_t i, int64_t j) { return x.at(i, j); }));
       }
+      polls.after(t.end_column - t.first_column);
     }
     const Vectors<T> rows{of_rows - (t.first_row * width + t.left) * W, width * W, W};
     T* to = results;
@@ -183,7 +185,8 @@ struct IndicesAcross {
     Offset* places = (Offset*)(results + outputs * Simd<T>::kWidth);
     for (int64_t oh = t.top; oh < t.bottom; oh++) {
       for (int64_t ow = t.left; ow < t.right; ow++, to += Simd<T>::kWidth, places += Simd<T>::kWidth) {
-        window(x, t.rows(oh), t.columns(ow), to, places);
+        t.is_long() ? window<true>(x, t.rows(oh), t.columns(ow), to, places)
+                    : window<false>(x, t.rows(oh), t.columns(ow), to, places);
       }
     }
     finish(values, first, t, results);
@@ -191,12 +194,12 @@ struct IndicesAcross {
   }
 
   // As MaxPool::windows, of one window in every plane.
-  template <class Source>
+  template <bool kLong, class Source>
   void window(const Source& x, Taps rows, Taps columns, T* value, Offset* place) const {
     V best = splat<V>(-T(__builtin_inf()));
     OffsetV at = splat<OffsetV>(Offset(rows.begin * width + columns.begin));
     auto nans = best != best;
-    for_taps(rows, columns, [&](int64_t i, int64_t j) {
+    for_taps<kLong>(rows, columns, [&](int64_t i, int64_t j) {
       const V next = x.at(i, j);
       auto wins = next > best;
       best = wins ? next : best;
@@ -204,7 +207,7 @@ struct IndicesAcross {
       nans |= next != next;
     });
     if (any_lane(nans)) {
-      for_taps(rows, columns, [&](int64_t i, int64_t j) {
+      for_taps<kLong>(rows, columns, [&](int64_t i, int64_t j) {
         const V next = x.at(i, j);
         auto wins = (next != next) & (best == best);
         best = wins ? next : best;

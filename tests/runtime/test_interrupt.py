@@ -85,6 +85,21 @@ WORK = {
     "max_pool2d of a plane": (
         "x = nl.rand(1, 1, 1 << 13, 1 << 13)\nwork = lambda: nl.max_pool2d(x, 1 << 13, return_indices=True)"
     ),
+    "avg_pool2d in large windows": "x = nl.rand(1, 1, 700, 700)\nwork = lambda: nl.avg_pool2d(x, 351, 1)",
+    "avg_pool2d backward": (
+        "x = nl.rand(1, 1, 512, 512, requires_grad=True)\ny = nl.avg_pool2d(x, 255, 1)\n"
+        "work = lambda: y.backward(y.detach(), retain_graph=True)"
+    ),
+    "windows across planes": (
+        "x = nl.rand(1, 10, 1, 1).expand(1, 10, 6000, 6000)\nwork = lambda: nl.adaptive_avg_pool2d(x, (2, 1))"
+    ),
+    "product of integers": (
+        "x, y = nl.ones(1, 1 << 21, dtype=nl.int32).expand(64, 1 << 21), nl.ones(1, 32, dtype=nl.int32)\n"
+        "work = lambda: x @ y.expand(1 << 21, 32)"
+    ),
+    "depthwise by a large kernel": (
+        "x, w = nl.rand(1, 1, 500, 500), nl.rand(1, 1, 201, 201)\nwork = lambda: nl.conv2d(x, w)"
+    ),
     "normal numbers": "work = lambda: nl.randn(1 << 24)",
     "backward": "x = nl.rand(1500, 1500, requires_grad=True)\nwork = lambda: (x @ x).sum().backward()",
     "trace": "x = nl.rand(1 << 22)\nf = nl.trace(lambda x: (x.pow(x) @ x).exp())\nf(x)\nwork = lambda: f(x).item()",
