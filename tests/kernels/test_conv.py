@@ -352,6 +352,23 @@ def test_images_with_channels_last(rng: np.random.Generator, name: str) -> None:
     assert_same_bits(_tensor._conv2d(last, w, *g.attributes).numpy(), expected)
 
 
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_gradients_with_channels_last(rng: np.random.Generator, name: str) -> None:
+    g = GEOMETRIES[name]
+    x, maps = normal(rng, g.images, np.float32), normal(rng, g.maps, np.float32)
+    w, extents = tensor(normal(rng, g.weight, np.float32)), g.images[2:]
+    by_weight = _tensor._conv2d_weight(tensor(x), tensor(maps), *g.attributes, *g.kernel).numpy()
+    by_input = _tensor._conv2d_input(tensor(maps), w, *g.attributes, *extents).numpy()
+    x, last = with_channels_last(x), with_channels_last(maps)
+    assert_same_bits(_tensor._conv2d_weight(x, last, *g.attributes, *g.kernel).numpy(), by_weight)
+    assert_same_bits(_tensor._conv2d_weight(x, tensor(maps), *g.attributes, *g.kernel).numpy(), by_weight)
+    assert_same_bits(_tensor._conv2d_input(last, w, *g.attributes, *extents).numpy(), by_input)
+
+
+def with_channels_last(x: Array) -> nl.Tensor:
+    return tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+
 def pixels_of_several_taps(rng: np.random.Generator) -> Geometry:
     """Rows of at least one tile, some of whose windows lie inside of the image and some of whose do not."""
     while True:
@@ -515,10 +532,6 @@ def test_weight_gradients_of_long_rows(rng: np.random.Generator, dtype: type, na
     for images in (tensor(x), with_channels_last(x)):
         for grads in (tensor(maps), with_channels_last(maps)):
             assert_same_bits(_tensor._conv2d_weight(images, grads, *g.attributes, *g.kernel).numpy(), want)
-
-
-def with_channels_last(x: Array) -> nl.Tensor:
-    return tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
 
 def test_images_are_staged_in_several_rounds(rng: np.random.Generator) -> None:
