@@ -99,6 +99,24 @@ def test_it_belongs_to_its_thread() -> None:
         assert seen == ["high"]
 
 
+def test_a_block_on_another_thread_brings_back_what_held_there() -> None:
+    medium, seen = nl.set_conv_precision("medium"), []
+
+    def work() -> None:
+        nl.set_conv_precision("highest")
+        with medium:
+            seen.append(nl.get_conv_precision())
+        seen.append(nl.get_conv_precision())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == ["medium", "highest"]
+    with medium:
+        pass
+    assert nl.get_conv_precision() == "high"
+
+
 def test_shapes_that_do_not_gain_take_the_next_one(rng: np.random.Generator) -> None:
     """Too small maps, stride 2, few channels, another kernel, float64."""
     cases = [((1, 32, 8, 8), 3, 1, "f4"), ((1, 32, 30, 30), 3, 2, "f4"), ((1, 8, 16, 16), 3, 1, "f4")]

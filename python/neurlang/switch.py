@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
+
+
+class _Blocks(threading.local):
+    """Of one thread: how many are open, and what held before each, or before the switch was made there."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.before: list[Any] = []
 
 
 class Switch:
@@ -19,22 +28,22 @@ class Switch:
 
     def __init__(self, value: Any) -> None:
         self.value = value
-        self.before = [self._exchange(value)]
-        self.entered = False
+        self.blocks = _Blocks()
+        self.blocks.before.append(self._exchange(value))
 
     def __enter__(self) -> None:
-        before = self._exchange(self.value)
-        if self.entered:
-            self.before.append(before)
-        self.entered = True  # the first block brings back what held before it was made
+        before, blocks = self._exchange(self.value), self.blocks
+        if len(blocks.before) == blocks.open:
+            blocks.before.append(before)
+        blocks.open += 1
 
     def __exit__(self, *error: object) -> None:
-        self._exchange(self.before.pop())
+        self.blocks.open -= 1
+        self._exchange(self.blocks.before.pop())
 
     def __call__(self, fn: Fn) -> Fn:
-        if not self.entered:
-            self.__exit__()
-            self.entered = True
+        if len(self.blocks.before) > self.blocks.open:
+            self._exchange(self.blocks.before.pop())
 
         @functools.wraps(fn)
         def switched(*args: Any, **kwargs: Any) -> Any:
