@@ -14,8 +14,8 @@
 namespace nl {
 namespace {
 
-constexpr int64_t kMaxTaken = 128;  // operands of an epilogue that gets rows elsewhere than in the result
-constexpr int kPollEvery = 64;      // steps; those that take long look for signals themselves
+constexpr size_t kMaxTaken = 128;  // operands of an epilogue that gets rows elsewhere than in the result
+constexpr int kPollEvery = 64;     // steps; those that take long look for signals themselves
 
 thread_local int64_t failed_record = -1, failed_step_number = -1;
 
@@ -345,8 +345,8 @@ void Program::check(const NativeStep& s) {
   int64_t elements = 1;
   for (int d = 0; out != nullptr && d < out->rank; ++d) elements *= out->shape[d];
   if (out == nullptr || r.matrices < 0 || r.rows < 1 || r.columns < 1 || r.units < 1 || r.grain < 1 ||
-      r.result >= std::min(int64_t(s.epilogue_refs.size()), kMaxTaken) || elements / r.rows / r.columns != r.matrices ||
-      elements % (r.rows * r.columns) != 0)
+      r.result >= int64_t(s.epilogue_refs.size()) || (r.result >= 0 && s.epilogue_refs.size() > kMaxTaken) ||
+      elements / r.rows / r.columns != r.matrices || elements % (r.rows * r.columns) != 0)
     refuse("the rows of an epilogue are not those of the result");
 }
 

@@ -85,6 +85,13 @@ def test_epilogues_of_other_rows_are_refused(rows: tuple[int, ...]) -> None:
         native.program([row_step(rows)], 3)
 
 
+def test_rows_elsewhere_have_a_bounded_number_of_operands() -> None:
+    step = row_step((1, 4, 3, 1, 1, 0))
+    step["epilogue"]["refs"] *= 65
+    with pytest.raises(ValueError, match="Program"):
+        native.program([step], 3)
+
+
 def test_a_failed_check_is_an_index_error_and_stops_the_run() -> None:
     x, y = np.ones(6, np.int64), np.zeros(6, np.int64)
     after = native.loop("add_cells", [native.slot(1), native.slot(0)], 1, 1, (1,))
