@@ -39,7 +39,7 @@ int64_t own_elements(const Contraction<T>& job, int64_t row_panels) {
 }
 
 // How C is cut: `rows` x `columns` tiles of whole panels.
-struct Tiles {
+struct Cut {
   int64_t row_panels, column_panels;
   int64_t rows, columns;
 };
@@ -55,14 +55,14 @@ int64_t threads_for(const Contraction<T>& job) {
 // the number of tiles that the busiest thread computes. Tried are cuts into a few tiles for each thread.
 // An epilogue that finds rows in pieces reads them again: kReadAgain products an element.
 template <class T>
-Tiles plan(const Contraction<T>& job, int64_t threads) {
+Cut plan(const Contraction<T>& job, int64_t threads) {
   constexpr int64_t kPacking = 8, kTilesEach = 4, kReadAgain = 16;
   const int64_t depth = max_of(1, job.k_end - job.k_begin);
   int64_t rows = row_panels(job.m), columns = ceil_div(job.n, kTileColumns<T>);
   int64_t fewest_rows = ceil_div(rows, kMaxRowBlocks * kMaxRowPanels<T>);
   const bool long_rows = job.of_rows && depth <= kDepth && job.n <= kMaxWholeRow;
   int64_t fewest_columns = long_rows ? 1 : ceil_div(job.n, kMaxColumns);
-  Tiles best = {rows, columns, fewest_rows, fewest_columns};
+  Cut best = {rows, columns, fewest_rows, fewest_columns};
   if (threads == 1) return best;
   int64_t least = INT64_MAX;
   for (int64_t r = fewest_rows; r <= min_of(rows, fewest_rows + kTilesEach * threads); r++) {
@@ -254,12 +254,12 @@ struct Tile {
 
 template <class T>
 void run_tiles(const Contraction<T>& job, int64_t threads) {
-  Tiles tiles = plan(job, threads);
-  int64_t per_batch = tiles.rows * tiles.columns;
+  const Cut cut = plan(job, threads);
+  int64_t per_batch = cut.rows * cut.columns;
   int64_t products = ceil_div(job.m * job.n * (job.k_end - job.k_begin), per_batch);
-  int64_t row_panels = ceil_div(tiles.row_panels, tiles.rows);
-  int64_t column_panels = ceil_div(tiles.column_panels, tiles.columns);
-  const bool takes = job.take && tiles.columns == 1;
+  int64_t row_panels = ceil_div(cut.row_panels, cut.rows);
+  int64_t column_panels = ceil_div(cut.column_panels, cut.columns);
+  const bool takes = job.take && cut.columns == 1;
   const int64_t shared = Tile<T>::scratch_elements(job.m, row_panels, column_panels),
                 own = takes ? own_elements(job, row_panels) : 0;
   auto range = [&](int64_t begin, int64_t end) {
@@ -268,9 +268,9 @@ void run_tiles(const Contraction<T>& job, int64_t threads) {
     T* blocks = packed_b + column_panels * Tile<T>::kPanelB;
     Columns<T> columns[kMaxColumnPanels<T>];
     for (int64_t t = begin; t < end; t++) {
-      int64_t r = t % per_batch / tiles.columns, c = t % tiles.columns;
-      int64_t p0 = r * tiles.row_panels / tiles.rows, p1 = (r + 1) * tiles.row_panels / tiles.rows;
-      int64_t q0 = c * tiles.column_panels / tiles.columns, q1 = (c + 1) * tiles.column_panels / tiles.columns;
+      int64_t r = t % per_batch / cut.columns, c = t % cut.columns;
+      int64_t p0 = r * cut.row_panels / cut.rows, p1 = (r + 1) * cut.row_panels / cut.rows;
+      int64_t q0 = c * cut.column_panels / cut.columns, q1 = (c + 1) * cut.column_panels / cut.columns;
       T* const taken = takes ? packed_a + shared : nullptr;
       Tile<T>{job, t / per_batch, p0, p1, q0, q1, packed_a, packed_b, blocks, columns, taken, 0}.run();
     }

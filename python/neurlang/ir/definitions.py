@@ -174,8 +174,8 @@ def conv2d(x: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
     oh, ow = (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
     tile = winograd_tile(x.dtype.name, c, o // groups, oh, ow, (kh, kw), attrs)
     if tile > 1:
-        form = _FORMS[sh] if tile == 2 else _large_form(fma)
-        return winograd(x, w, form, (ph, pw), (oh, ow), groups, fma)
+        by = _TRANSFORMS[sh] if tile == 2 else _large_transforms(fma)
+        return winograd(x, w, by, (ph, pw), (oh, ow), groups, fma)
     padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))).reshape(n, groups, c, height + 2 * ph, width + 2 * pw)
     kernels = w.reshape(groups, o // groups, c, kh, kw)
 
@@ -199,10 +199,10 @@ def conv2d_input(g: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
     c, kh, kw = w.shape[1:]
     tile = winograd_tile_input(g.dtype.name, o // groups, c, height, width, (kh, kw), attrs)
     if tile > 1:
-        form = _GRADIENT_FORM if sh == 2 else _FORMS[1] if tile == 2 else _large_form(fma)
+        by = _GRADIENT_TRANSFORMS if sh == 2 else _TRANSFORMS[1] if tile == 2 else _large_transforms(fma)
         padding = (2 - ph) // sh, (2 - pw) // sw
         turned = w.reshape(groups, o // groups, c, kh, kw).swapaxes(1, 2)[..., ::-1, ::-1]
-        return winograd(g, turned.reshape(groups * c, -1, kh, kw), form, padding, (height, width), groups, fma)
+        return winograd(g, turned.reshape(groups * c, -1, kh, kw), by, padding, (height, width), groups, fma)
     out = np.zeros((n, groups * c, height, width), g.dtype)
     grads, kernels = g.reshape(n, groups, o // groups, oh, ow), w.reshape(groups, o // groups, c, kh, kw)
     for y in range(height):
@@ -251,7 +251,7 @@ def conv2d_weight(x: Array, g: Array, attrs: Sequence[int], fma: Fma) -> Array:
 # ---- Winograd ---------------------------------------------------------------------------------------------------
 
 
-class Form(NamedTuple):
+class Transforms(NamedTuple):
     """Transforms for tiles of results x results, which see seen x seen inputs, `step` apart."""
 
     results: int
@@ -263,17 +263,17 @@ class Form(NamedTuple):
 
 
 def winograd(
-    x: Array, w: Array, form: Form, padding: tuple[int, int], size: tuple[int, int], groups: int, fma: Fma
+    x: Array, w: Array, by: Transforms, padding: tuple[int, int], size: tuple[int, int], groups: int, fma: Fma
 ) -> Array:
     """Results of this size of a 3x3 kernel, by tiles; beyond the image there are zeros.
 
     A tile's inputs and the weights are transformed to as many elements, each of which is a `dot` over the channels of
     its own.
     """
-    (n, _), (o, c), own = x.shape[:2], w.shape[:2], form.results
+    (n, _), (o, c), own = x.shape[:2], w.shape[:2], by.results
     th, tw = ((extent + own - 1) // own for extent in size)
-    inputs = _both_ways(form.spread_inputs, _tiles(x, form.seen, form.step, padding, (th, tw)))
-    weights = _both_ways(form.spread_weights, [[w[:, :, i, j] for j in range(3)] for i in range(3)])
+    inputs = _both_ways(by.spread_inputs, _tiles(x, by.seen, by.step, padding, (th, tw)))
+    weights = _both_ways(by.spread_weights, [[w[:, :, i, j] for j in range(3)] for i in range(3)])
     side = range(len(weights))
 
     def products(i: int, j: int) -> Array:
@@ -282,7 +282,7 @@ def winograd(
         pairs = ((left[None, :, :, k], right[:, :, k, None]) for k in range(c))
         return dot(pairs, (n, groups, o // groups, th, tw), x.dtype, fma)
 
-    results = _both_ways(form.collect, [[products(i, j) for j in side] for i in side])
+    results = _both_ways(by.collect, [[products(i, j) for j in side] for i in side])
     out = np.empty((n, o, own * th, own * tw), x.dtype)
     for i in range(own):
         for j in range(own):
@@ -299,7 +299,7 @@ def winograd_weight(x: Array, g: Array, stride: int, padding: tuple[int, int], g
     x = x[:, :, :height, :width]
     n, c, o = len(x), x.shape[1] // groups, g.shape[1] // groups
     count = (g.shape[2] + 1) // 2, (g.shape[3] + 1) // 2
-    spread_inputs, (spread_maps, collect) = _FORMS[stride].spread_inputs, _WEIGHT_TRANSFORMS[stride]
+    spread_inputs, (spread_maps, collect) = _TRANSFORMS[stride].spread_inputs, _WEIGHT_TRANSFORMS[stride]
     side = 3 + stride
     inputs = _turned(_both_ways(spread_inputs, _turned(_tiles(x, side, 2 * stride, padding, count))))
     maps = _turned(_both_ways(spread_maps, _turned(_tiles(g, 2, 2, (0, 0), count))))
@@ -332,14 +332,14 @@ def _both_ways(transform: Callable[..., tuple], grid: Sequence[Sequence[Array]])
 
 
 # Of convolutions, by stride.
-_FORMS: dict[int, Form] = {
-    1: Form(
+_TRANSFORMS: dict[int, Transforms] = {
+    1: Transforms(
         2, 4, 2,
         lambda a, b, c, d: (a - c, b + c, c - b, b - d),
         lambda a, b, c: (a, ((a + c) + b) * a.dtype.type(0.5), ((a + c) - b) * a.dtype.type(0.5), c),
         lambda a, b, c, d: ((a + b) + c, (b - c) - d),
     ),
-    2: Form(
+    2: Transforms(
         2, 5, 4,
         lambda a, b, c, d, e: (a - c, c, c - e, b, d),
         lambda a, b, c: (a, a + c, c, b, b),
@@ -347,15 +347,15 @@ _FORMS: dict[int, Form] = {
     ),
 }  # fmt: skip
 # Of the gradient by the input at stride 2, with the kernel turned around.
-_GRADIENT_FORM = Form(
+_GRADIENT_TRANSFORMS = Transforms(
     4, 3, 2,
     lambda a, b, c: (a - b, b, c - b, a, b),
-    _FORMS[2].spread_weights,
+    _TRANSFORMS[2].spread_weights,
     lambda a, b, c, d, e: (d, a + b, e, b + c),
 )  # fmt: skip
 
 
-def _large_form(fma: Fma) -> Form:
+def _large_transforms(fma: Fma) -> Transforms:
     """Of tiles of 4x4 results at stride 1; its points are 0, ±2/3, ±3/2 and infinity."""
 
     def pair(point: float, square: float, a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
@@ -377,7 +377,7 @@ def _large_form(fma: Fma) -> Form:
         last = _plus(fma, 9 / 4, d - e, _plus(fma, 4 / 9, b - c, f))
         return _plus(fma, 2 / 3, far, _plus(fma, 3 / 2, near, a)), (b - c) + (d - e), third, last
 
-    return Form(4, 6, 4, spread_inputs, spread_weights, collect)
+    return Transforms(4, 6, 4, spread_inputs, spread_weights, collect)
 
 
 def _plus(fma: Fma, factor: float, x: Array, y: Array) -> Array:
