@@ -92,6 +92,7 @@ NativeStep parse_native(const py::dict& d) {
   NativeStep s{};
   s.fn = function_at<NativeFn>(d["address"]);
   s.op = d["op"].cast<uint16_t>();
+  s.asked = d.contains("asked") ? d["asked"].cast<uint16_t>() : s.op;
   for (const py::handle& v : d["ins"]) add_view(v, s);
   s.n_in = int(s.views.size());
   for (const py::handle& v : d["outs"]) add_view(v, s);
@@ -145,7 +146,7 @@ void bind_program(py::module_& m) {
 A reference is (kind, index, byte_offset, offset_class, itemsize) with kind "slot", "arena", "scalar" or "const".
 steps: dictionaries, either
   kind="generated", address, refs, ints, range, grain, or
-  kind="native", address, op, ins, outs, attrs, epilogue (None or a dictionary of address, refs, ints and, if it runs
+  kind="native", address, op, asked (the op that errors name, if another), ins, outs, attrs, epilogue (None or a dictionary of address, refs, ints and, if it runs
   on rows, rows=(matrices, rows, columns, units, grain, result)), prologues (of inputs that do not lie in memory:
   dictionaries of input, address, refs, ints),
 where ins and outs hold (reference, shape, strides, dtype), and either may give `record`, the tape record it stems from.)")

@@ -224,7 +224,7 @@ struct Program::Frame {
                     uint8_t(s.attrs.size()),
                     keeps && s.fixed ? &s.kept : nullptr,
                     s.made.empty() ? nullptr : prologues};
-    if (s.fn(call) == kIndexError) throw index_error(op_name(s.op), fault);
+    if (s.fn(call) == kIndexError) throw index_error(op_name(s.asked), fault);
   }
 
   // The prologues of a step's inputs; their pointers lie behind the epilogue's.

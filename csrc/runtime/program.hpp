@@ -51,6 +51,7 @@ struct RowLoop {
 struct NativeStep {
   NativeFn fn;
   uint16_t op;
+  uint16_t asked;  // the op whose index a person gave, for errors
   int n_in;
   std::vector<Ref> refs;    // inputs, then outputs
   std::vector<View> views;  // the same, with shape, strides and dtype

@@ -53,6 +53,11 @@ def turns(t: Tape, y: View) -> None:
     kept(t, t.map("copy", permute(y, (1, 0))))
 
 
+def repeats(t: Tape, y: View) -> None:
+    z = kept(t, t.fresh("f32", (4, 3, 5)))
+    t.write("copy", [y], [z])
+
+
 def takes_part(t: Tape, y: View) -> None:
     kept(t, t.map("copy", View(y.slot, "f32", (2, 5), y.strides)))
 
@@ -73,7 +78,9 @@ def writes_result(t: Tape, y: View) -> None:
     kept(t, t.map("sin", y))
 
 
-@pytest.mark.parametrize("case", [copies_of_leaf, turns, takes_part, sees_source, writes_source, writes_result])
+@pytest.mark.parametrize(
+    "case", [copies_of_leaf, turns, repeats, takes_part, sees_source, writes_source, writes_result]
+)
 def test_copies_that_differ_from_their_source_stay(case: Callable[[Tape, View], None]) -> None:
     t = Tape()
     case(t, t.map("exp", t.leaf("f32", (3, 5))))

@@ -166,6 +166,11 @@ def matmul(a: Array, b: Array, attrs: Sequence[int], fma: Fma) -> Array:
     return dot(((a[..., :, k, None], b[..., None, k, :]) for k in range(depth)), shape, a.dtype, fma)
 
 
+def index_matmul(index: Array, a: Array, b: Array, attrs: Sequence[int], fma: Fma) -> Array:
+    """The product of the rows that `index` names."""
+    return matmul(np.take(a, index, 0), b, attrs, fma)
+
+
 def conv2d(x: Array, w: Array, attrs: Sequence[int], fma: Fma) -> Array:
     """k runs over kh, kw, channel within the group; padding contributes zeros. Some shapes are Winograd's."""
     sh, sw, ph, pw, dh, dw, groups, _ = attrs
@@ -401,6 +406,7 @@ _WEIGHT_TRANSFORMS: dict[int, tuple[Callable[..., tuple], Callable[..., tuple]]]
 
 CONTRACTIONS: dict[str, Callable[..., Array]] = {
     "matmul": matmul,
+    "index_matmul": index_matmul,
     "conv2d": conv2d,
     "conv2d_input": conv2d_input,
     "conv2d_weight": conv2d_weight,

@@ -110,6 +110,7 @@ class Node:
     attrs: tuple[int, ...] = ()
     regions: tuple[Graph, ...] = ()  # sub-graphs that the op runs (loops, branches); no row has any yet
     record: int = field(default=-1, compare=False)  # the tape record it came from, for error messages
+    checked: str = field(default="", compare=False)  # the op whose checks it makes, for the same, where not its own
 
     @property
     def kind(self) -> str:

@@ -131,7 +131,7 @@ class Row:
         >>> neurlang.Row("pick", "index", ("input", "index"), "T,i64->T", "x[index]").checks
         True
         """
-        return self.kind == "index" or (self.kind == "composite" and "i64" in self.in_types)
+        return self.kind == "index" or (self.kind in ("composite", "contract") and "i64" in self.in_types)
 
     def accuracy(self, dtype: str) -> float:
         """The bound in ULP of a float result of this dtype.
@@ -596,6 +596,9 @@ TABLE: tuple[Row, ...] = (
             stablehlo="dot_general"),
     _kernel("int_mm", "contract", "i8,i8->i32", "Σₖ a[m, k] b[k, n] of int8, exactly in int32", "input mat2", "",
             shape="matmul", direct=True, numpy=lambda np, a, b: np.matmul(a.astype(np.int32), b.astype(np.int32))),
+    _kernel("index_matmul", "contract", "i64,T,T->T", "Σₖ a[index[m], k] b[k, n]: `gather` makes it of two rows",
+            "index input other", "", over="float", shape="checked", binding="internal", stablehlo="composite",
+            numpy=lambda np, index, a, b: np.matmul(np.take(a, index, 0), b)),
     # Of the numerics classes that `shapes.winograd_tile…` name, infinities and NaN spread over the tiles that see them.
     _kernel("conv2d", "contract", "T,T->T", "Σ x[n, c, i s - p + u d, …] w[o, c, u, v]", "input weight", CONV,
             over="float", shape="conv2d", grad=d.conv2d, numpy=ref.conv2d, stablehlo="convolution"),

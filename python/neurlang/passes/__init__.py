@@ -11,6 +11,7 @@ from .dce import dce
 from .expand import expand
 from .fold import fold
 from .fuse import fuse
+from .gather import gather
 from .layout import layout
 from .orient import orient
 from .plan import plan
@@ -18,7 +19,7 @@ from .reuse import reuse
 
 Pass = Callable[[Any], Any]
 
-PIPELINE: tuple[Pass, ...] = (expand, fold, cse, dce, orient, layout, coalesce, fuse, reuse, plan)
+PIPELINE: tuple[Pass, ...] = (expand, fold, cse, dce, orient, layout, coalesce, gather, fuse, reuse, plan)
 
 
 def run(

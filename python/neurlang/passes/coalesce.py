@@ -32,4 +32,5 @@ def _source(graph: Graph, versions: Versions, node: Node) -> Access | None:
     source, result = graph.storages[x.storage], graph.storages[out.storage]
     private = source.kind == "fresh" and not source.live and source.device == result.device
     final = versions.last[x.storage] == x.version and versions.written_once(out.storage) and result.kind == "fresh"
-    return x if private and final and x.dtype == out.dtype and x.whole(source) and out.whole(result) else None
+    alike = (x.shape, x.dtype) == (out.shape, out.dtype) and x.whole(source) and out.whole(result)
+    return x if private and final and alike else None

@@ -99,6 +99,7 @@ class _Binder:
             "kind": "native",
             "address": self.machine.native_address(self.op_numbers[node.op]),
             "op": self.op_numbers[node.op],
+            "asked": self.op_numbers[node.checked or node.op],
             "ins": [self._view(x) for x in node.ins],
             "outs": [self._view(x) for x in node.outs],
             "attrs": list(node.attrs),
