@@ -294,7 +294,13 @@ struct WholePlanes {
         store(found, Tree::several(Tree::asking_ahead(plane_at, n), n));
         for (int r = 0; r < W; r++) finish(p + r, 0, n, Max<T>::finish(found[r]));
       }
-      for (; p < stop; p++) finish(p, 0, n, largest(x.plane(p), n));
+      const int64_t half = Tree::has_stretches(n) ? (stop - p) / 2 : 0;
+      for (int64_t i = 0; i < half; i++, p++) {
+        const auto found = Tree::two(x.plane(p), x.plane(p + half), n, end);
+        finish(p, 0, n, Max<T>::finish(found.p[0]));
+        finish(p + half, 0, n, Max<T>::finish(found.q[0]));
+      }
+      for (p += half; p < stop; p++) finish(p, 0, n, largest(x.plane(p), n));
     });
   }
 

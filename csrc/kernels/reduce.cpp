@@ -13,12 +13,14 @@ struct Tree {
   static constexpr int kWidth = Simd<Part>::kWidth;
   static constexpr int kTile = TreeColumns<M>::kTile;
 
-  static constexpr bool kSeveral = sizeof(Part) >= 4;  // rows at once
+  static constexpr bool kSeveral = TreeRow<M>::kSeveral;
 
   template <class RowAt>
   static auto several(const RowAt& row_at, int64_t n) {
     return TreeRow<M>::several(TreeRow<M>::asking_ahead(row_at, n), n);
   }
+  static bool in_twos(int64_t n) { return TreeRow<M>::has_stretches(n); }
+  static auto two(const In* p, const In* q, int64_t n, const In* end) { return TreeRow<M>::two(p, q, n, end); }
   static Part row(const In* p, int64_t step, int64_t n, const In* end, int64_t) {
     return TreeRow<M>::run(Strided<In>{p, step, end}, n);
   }

@@ -48,6 +48,43 @@ bool reduce_group(const Rows& r, const RowGroup<2, K::kWidth>& group) {
   return true;
 }
 
+// Reduces short rows of [begin, end), all as far apart, in groups; returns the first row that is left.
+template <class K>
+int64_t reduce_even_groups(const Rows& r, int64_t begin, int64_t end) {
+  using In = typename K::In;
+  constexpr int W = K::kWidth;
+  const int64_t step = r.kept->stride[0][0], out_step = r.kept->stride[1][0];
+  const In* in = (const In*)r.in + begin * step;
+  auto* out = (typename K::Out*)r.out + begin * out_step;
+  auto readable = [&] { return (const In*)r.end - (in + (step < 0 ? 0 : (W - 1) * step)) >= whole_steps(r.n); };
+  for (; begin + W <= end && readable(); begin += W, in += W * step, out += W * out_step) {
+    typename K::Part parts[W];
+    store(parts, K::several([=](int k) { return in + k * step; }, r.n));
+    if (out_step == 1) {
+      for (int k = 0; k < W; k++) out[k] = K::finish(parts[k]);
+    } else {
+      for (int k = 0; k < W; k++) out[k * out_step] = K::finish(parts[k]);
+    }
+  }
+  return begin;
+}
+
+// Reduces rows of [begin, end) two at a time, one of either half; returns the first row that is left.
+template <class K>
+int64_t reduce_twos(const Rows& r, int64_t begin, int64_t end) {
+  using In = typename K::In;
+  const int64_t half = (end - begin) / 2;
+  const In* in = (const In*)r.in;
+  auto* out = (typename K::Out*)r.out;
+  auto a = r.kept->seek(begin), b = r.kept->seek(begin + half);
+  for (int64_t i = 0; i < half; i++, r.kept->next(a), r.kept->next(b)) {
+    const auto found = K::two(in + a.at[0], in + b.at[0], r.n, (const In*)r.end);
+    out[a.at[1]] = K::finish(found.p[0]);
+    out[b.at[1]] = K::finish(found.q[0]);
+  }
+  return begin + 2 * half;
+}
+
 // The table of a class K of static functions over its types In, Part and Out.
 template <class K>
 constexpr Reducer reducer_of() {
@@ -62,11 +99,16 @@ constexpr Reducer reducer_of() {
       K::kWidth,
       K::kTile,
       [](const Rows& r, int64_t begin, int64_t end) {
-        auto c = r.kept->seek(begin);
         int64_t i = begin;
+        const bool in_groups = K::kSeveral && r.step == 1 && is_short<In>(r.n);
+        if constexpr (K::kSeveral) {
+          if (in_groups && r.kept->rank == 1) i = reduce_even_groups<K>(r, begin, end);
+          if (r.step == 1 && K::in_twos(r.n)) i = reduce_twos<K>(r, begin, end);
+        }
+        auto c = r.kept->seek(i);
         if constexpr (K::kSeveral) {
           auto reduce = [&](const auto& group) { return reduce_group<K>(r, group); };
-          if (r.step == 1 && is_short<In>(r.n)) i = for_groups<K::kWidth>(*r.kept, c, begin, end, reduce);
+          if (in_groups) i = for_groups<K::kWidth>(*r.kept, c, i, end, reduce);
         }
         for (; i < end; i++, r.kept->next(c)) {
           ((Out*)r.out)[c.at[1]] = K::finish(K::row((const In*)r.in + c.at[0], r.step, r.n, (const In*)r.end, 0));

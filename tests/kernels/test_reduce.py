@@ -120,6 +120,20 @@ def test_long_vectors_are_split_between_threads_at_subtrees(rng: np.random.Gener
         check("argmax", x, 0, np.argmax(x, 0, keepdims=True))
 
 
+@pytest.mark.parametrize("dtype", [*FLOATS, np.int32])
+@pytest.mark.parametrize(("rows", "length"), [(7, 1024), (6, 4096), (5, 8192), (9, 12_544), (3, 40_000), (2, 270_000)])
+def test_long_rows_are_read_two_at_a_time(rng: np.random.Generator, dtype: type, rows: int, length: int) -> None:
+    x = numbers(rng, (rows, length), dtype)
+    with np.errstate(all="ignore"):
+        if dtype is np.int32:
+            check("sum", x, 1, np.sum(x, 1, np.int64, keepdims=True))
+        else:
+            check("sum", x, 1, tree(x, 1))
+            check("prod", x, 1, tree(x, 1, np.multiply, 1))
+            check("amin", x, 1, -largest(-x, 1))
+    check("any", x[:, ::-1], 1, np.any(x[:, ::-1], 1, keepdims=True))
+
+
 @pytest.mark.parametrize("columns", [1, 3, 10, 64, 257, 1500])
 def test_long_columns_are_split_too(rng: np.random.Generator, columns: int) -> None:
     x = rng.standard_normal((120_000 // columns + 1000, columns)).astype(np.float32)
