@@ -346,7 +346,8 @@ def winograd_tile(
     dtype: str, channels: int, outputs: int, height: int, width: int, kernel: Sequence[int], attr: Sequence[int]
 ) -> int:
     """The results a way of a convolution's Winograd tiles, 1 where it has none: csrc/base/numerics.hpp."""
-    fits = dtype == "float32" and channels >= 32 and outputs >= 32
+    fewest = 32 if attr[0] == 1 else 64
+    fits = dtype == "float32" and channels >= fewest and outputs >= 32
     if not fits or not has_winograd_tiles(height, width, kernel, attr):
         return 1
     return 4 if has_large_winograd_tiles(channels, outputs, height, width, attr) else 2
@@ -356,12 +357,10 @@ def winograd_tile_input(
     dtype: str, outputs: int, channels: int, height: int, width: int, kernel: Sequence[int], attr: Sequence[int]
 ) -> int:
     """Those of an input gradient of height x width: csrc/base/numerics.hpp."""
-    halves = attr[0] == 2 and attr[2] == 1 and attr[3] == 1
-    if attr[0] == 2:
-        height, width = (height + 1) // 2, (width + 1) // 2
-    if attr[0] != 1 and not halves:
-        return 1
-    return winograd_tile(dtype, outputs, channels, height, width, kernel, attr)
+    if attr[0] == 1:
+        return winograd_tile(dtype, outputs, channels, height, width, kernel, attr)
+    fits = dtype == "float32" and channels >= 32 and outputs >= 32 and attr[2] == attr[3] == 1
+    return 2 if fits and has_winograd_tiles((height + 1) // 2, (width + 1) // 2, kernel, attr) else 1
 
 
 def winograd_tile_weight(
