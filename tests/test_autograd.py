@@ -236,6 +236,31 @@ def test_writes_through_views_reach_the_base() -> None:
     assert x.grad.tolist() == [0.0, 400.0, 600.0, 8.0]
 
 
+IN_PLACE: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "exp": (lambda y: y.exp_(), lambda y: y.exp()),
+    "log": (lambda y: y.abs_().add_(1).log_(), lambda y: (y.abs() + 1).log()),
+    "clamp": (lambda y: y.clamp_(-0.5, 0.5), lambda y: y.clamp(-0.5, 0.5)),
+    "square": (lambda y: y.pow_(2), lambda y: y * y),
+    "itself": (lambda y: y.mul_(y), lambda y: y * y),
+    "a view": (lambda y: y[:2].sin_(), lambda y: y[:2].sin()),
+    "its rows": (lambda y: y.mul_(y[:1]), lambda y: y * y[:1]),
+    "across": (lambda y: y.mul_(y.t()), lambda y: y * y.t()),
+    "another": (lambda y: y.atan2_(y.detach() + 2), lambda y: y.atan2(y.detach() + 2)),
+    "without": (lambda y: y.detach().clone().mul_(y), lambda y: y.detach() * y),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_what_is_overwritten_is_kept_for_its_own_gradient(name: str, rng: np.random.Generator, torch: Any) -> None:
+    values = rng.standard_normal((3, 3))
+    x = nl.tensor(values, requires_grad=True)
+    theirs = torch.tensor(values, requires_grad=True)
+    for lib, leaf_, form in ((nl, x, IN_PLACE[name][0]), (torch, theirs, IN_PLACE[name][1])):
+        y = form(leaf_ * lib.ones(3, 3, dtype=lib.float64))
+        (y * y).sum().backward()
+    assert_agrees(x.grad.numpy(), theirs.grad.numpy())
+
+
 def test_a_saved_tensor_that_was_overwritten_is_an_error() -> None:
     x = leaf([1.0, 2.0])
     h = x * 1

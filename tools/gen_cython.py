@@ -182,11 +182,14 @@ def composite_methods(row: Any, composite: Any) -> str:
     declared, passed = composite_parameters(function)
     if declared[0] != "input":
         return ""
-    call = f"composite.{row.name}(F, {', '.join(['self', *passed[1:]])})"
-    text = definition(row.name, ["self", *declared[1:]], summary(function), f"return {call}\n")
+    rest = "".join(f", {name}" for name in passed[1:])
+    text = definition(
+        row.name, ["self", *declared[1:]], summary(function), f"return composite.{row.name}(F, self{rest})\n"
+    )
     if row.inplace_method:
         doc = f"In place: {summary(function)}"
-        text += definition(f"{row.name}_", ["self", *declared[1:]], doc, f"copy_into(self, {call})\nreturn self\n")
+        body = f"copy_into(self, composite.{row.name}(F, kept_whole(self){rest}))\nreturn self\n"
+        text += definition(f"{row.name}_", ["self", *declared[1:]], doc, body)
     return text
 
 

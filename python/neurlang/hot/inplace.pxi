@@ -39,10 +39,11 @@ cdef Tensor map_into(int op, Tensor x, tuple operands):
     cdef bint direct
     cdef str what = IN_PLACE_NAME[op]
     check_writable(x, what)
-    if len(operands) == 1 and stands_in_place(op, x, operands[0], &ins[1]):
-        ins[0].tensor = &x.d
-        return run_into(op, x, ins, (x, operands[0]))
-    args = [x] + [as_operand(y) for y in operands]
+    operands = kept(op, x, (x,) + operands)
+    if len(operands) == 2 and stands_in_place(op, x, operands[1], &ins[1]):
+        ins[0].tensor = &(<Tensor>operands[0]).d
+        return run_into(op, x, ins, operands)
+    args = [as_operand(y) for y in operands]
     t = promote(s, args, op)
     out_type = t if s.out_type[0] == ANY else s.out_type[0]
     if category(out_type) > category(dtype_id(x.d.dtype)):
@@ -61,6 +62,20 @@ cdef Tensor map_into(int op, Tensor x, tuple operands):
         return x
     prepare(op, args, ins)
     return run_into(op, x, ins, tuple(args))
+
+
+cdef tuple kept(int op, Tensor x, tuple operands):
+    """The operands of what overwrites x: copies of those in its memory, where the gradient rule reads them."""
+    cdef const OpSpec* s = &specs[op]
+    if not (s.differentiable and grad_enabled() and any_wants_grad(operands)):
+        return operands
+    return tuple([map1(COPY_OP, y) if i < s.n_in and s.saved[i] and is_tensor(y) and (<Tensor>y).d.storage == x.d.storage
+                  else y for i, y in enumerate(operands)])
+
+
+cdef Tensor kept_whole(Tensor x):
+    """x, or a copy for gradient rules, of what is computed from x before it is overwritten."""
+    return map1(COPY_OP, x) if grad_enabled() and wants_grad(x) else x
 
 
 cdef bint stands_in_place(int op, Tensor x, object y, Operand* second) except -1:
