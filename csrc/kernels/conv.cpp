@@ -208,10 +208,28 @@ struct InputGradient {
     for (int64_t first = 0; first < g.images; first += stage.chunk) {
       int64_t count = min_of(stage.chunk, g.images - first);
       stage.fill(first, count);
+      if (leaves_gaps()) clear(first, count);
       int64_t k = 0;
       for (int64_t r = 0; r < residues(); r++) k += multiply(y_residue(r), x_residue(r), k, first, count);
       if (call.epilogue && !whole()) finish_images(first, count);
     }
+  }
+
+  // Whether no tap reaches the positions of some residue, whose sums are +0.
+  bool leaves_gaps() const {
+    for (int64_t r = 0; r < residues(); r++) {
+      if (y_residue(r).taps() * x_residue(r).taps() == 0) return true;
+    }
+    return false;
+  }
+
+  // In one go, because positions of a residue are written one by one.
+  void clear(int64_t first, int64_t count) const {
+    const int64_t size = g.y.input * g.x.input;
+    T* images = (T*)call.out[0].data + first * g.channels * size;
+    parallel_for(count * g.channels, grain_of(size), [=](int64_t begin, int64_t end) {
+      __builtin_memset(images + begin * size, 0, (end - begin) * size * sizeof(T));
+    });
   }
 
   // With one residue, tiles of the product are rectangles of pixels.
@@ -228,6 +246,7 @@ struct InputGradient {
   // The product for the positions of one residue, whose taps begin at `k`; returns their extent in k.
   int64_t multiply(const Residue& y, const Residue& x, int64_t k, int64_t first, int64_t count) {
     const int64_t depth = y.taps() * x.taps() * g.group_outputs(), plane = g.y.input * g.x.input;
+    if (depth == 0 && !whole()) return 0;
     weights.first_k = k;
     auto windows = stage.windows(first, y.count, x.count, g.group_outputs(), offset + k);
     Grid columns = {y.count, x.count, g.channels * plane, g.y.stride * g.x.input, g.x.stride};
