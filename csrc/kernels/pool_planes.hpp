@@ -67,9 +67,11 @@ struct Tile {
   int64_t first_row, end_row, first_column, end_column;
   Taps* windows;  // of the rows, then of the columns: to look them up costs less than to divide
 
-  // Writes a window down; with padding and dilation not the first window needs to begin first.
+  // Writes a window down; with padding and dilation not the first window needs to begin first, and those that see
+  // nothing may begin beyond the plane.
   static void read(Taps taps, Taps* window, int64_t& first, int64_t& end) {
     *window = taps;
+    if (taps.begin >= taps.end) return;
     first = min_of(first, taps.begin);
     end = max_of(end, taps.end);
   }
@@ -112,6 +114,7 @@ struct Tiles {
     Tile t{top, bottom, left, right, rows.size, 0, columns.size, 0, windows};
     for (int64_t oh = top; oh < bottom; oh++) t.read(rows.taps(oh), windows++, t.first_row, t.end_row);
     for (int64_t ow = left; ow < right; ow++) t.read(columns.taps(ow), windows++, t.first_column, t.end_column);
+    t.end_row = max_of(t.end_row, t.first_row), t.end_column = max_of(t.end_column, t.first_column);
     return t;
   }
 };

@@ -406,3 +406,14 @@ def test_a_window_may_hang_over_far(rng: np.random.Generator, dtype: type) -> No
     for stride in (far - 5, (far, far - 7)):
         with pytest.raises(nl.ShapeError, match="does not fit"):
             F.max_pool2d(tensor(x), far, stride, ceil_mode=True)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("planes", [1, 40])
+def test_windows_that_see_nothing(dtype: type, planes: int) -> None:
+    """A dilated one that hangs over begins beyond a plane of no columns, of which nothing is read."""
+    x = tensor(np.empty((1, planes, 17, 0), dtype))
+    values, index = F.max_pool2d(x, 2, 60, (0, 1), 2, ceil_mode=True, return_indices=True)
+    assert values.shape == index.shape == (1, planes, 1, 1)
+    assert bool((values == -np.inf).all())
+    assert bool((F.max_pool2d(x, 2, 60, (0, 1), 2, ceil_mode=True) == -np.inf).all())
