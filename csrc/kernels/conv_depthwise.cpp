@@ -4,7 +4,8 @@
 // A vector is a run of pixels of one output row. Taps read shifted runs of the rows where they lie; lanes that fall
 // beside the image are masked, and rows above and below it are a row of zeros. Copying planes between zeros instead
 // took twice as long: loads that span two recent stores wait for both. Short rows, and strides but for kernels of 3x3
-// at stride 2, go through conv_depthwise_lanes.cpp where there are channels to fill half a vector.
+// at stride 2, go through conv_depthwise_lanes.cpp where there are channels to fill half a vector; results with their
+// channels last through conv_depthwise_pixels.cpp.
 #include "conv_depthwise.hpp"
 
 namespace nl::NL_ISA {
@@ -307,7 +308,7 @@ void correlate(const Call& call, const AxisTaps& y, const AxisTaps& x) {
   });
 }
 
-// Whether vectors go across the channels: where these fill them, and rows do not or are read with a stride.
+// Whether vectors go across the channels: where these fill them, and rows do not or are not adjacent.
 template <class T>
 bool goes_across(const Geometry& g, int64_t columns, bool in_rows) {
   return g.channels >= kWidth<T> / 2 && (!in_rows || columns < kWidth<T> * 3 / 4);
@@ -323,9 +324,12 @@ int64_t* memory_of_taps(const Geometry& g) {
 
 template <class T>
 bool forward(const Call& call) {
+  if (channels_last(call.out[0])) return conv2d_depthwise_pixels(call);
   const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
   const bool in_rows = (is_dense(g.y) && is_dense(g.x)) || (is_split(g.y) && is_split(g.x));
-  if (goes_across<T>(g, g.x.output, in_rows)) return conv2d_depthwise_lanes(call), true;
+  if (goes_across<T>(g, g.x.output, in_rows && !channels_last(call.in[0]))) {
+    return conv2d_depthwise_lanes(call), true;
+  }
   if (!in_rows) return false;
   int64_t* memory = memory_of_taps(g);
   correlate<T>(call, AxisTaps(g.y, memory), AxisTaps(g.x, memory + 2 * g.y.kernel));

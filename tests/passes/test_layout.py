@@ -72,13 +72,13 @@ def test_images_that_come_and_go_with_channels_last_leave_those_between_so() -> 
     "read",
     [
         lambda t, y: t.matmul(reshape(y, (2, 32 * 25)), t.leaf("f32", (32 * 25, 3))),
-        lambda t, y: conv(t, y, 32, 3, groups=32),
+        lambda t, y: conv(t, y, 32, 3, groups=16),
         lambda t, y: t.map("mul", y, t.leaf("f32", (2, 32, 5, 5))),
         lambda t, y: t.map("exp", View(y.slot, "f32", (2, 16, 5, 5), y.strides, 400)),
         lambda t, y: conv(t, View(y.slot, "f32", (2, 16, 5, 5), y.strides), 16),
         lambda t, y: conv(t, t.leaf("f32", (1, 32, 9, 9)), 3) if t.keep(y) is None else None,
     ],
-    ids=["flattened", "depthwise", "beside an image outside", "cut", "cut from 0", "seen outside"],
+    ids=["flattened", "in groups", "beside an image outside", "cut", "cut from 0", "seen outside"],
 )
 def test_images_that_others_read_stay(read: Callable[[Tape, View], View]) -> None:
     t = Tape()
@@ -101,6 +101,16 @@ def test_images_turn_for_any_kernel(outputs: int, kernel: int) -> None:
     y = conv(t, conv(t, t.leaf("f32", (2, 32, 9, 9)), 64), outputs, kernel)
     t.keep(conv(t, y, 16))
     assert last(t.graph()) == {y.slot, y.slot - 2}
+
+
+def test_single_channels_go_from_pixels_to_pixels() -> None:
+    t = Tape()
+    first = conv(t, t.map("relu", t.leaf("f32", (2, 32, 9, 9))), 32, 3, 1, groups=32)  # from an image that stays
+    x = conv(t, first, 48)
+    y = conv(t, x, 48, 5, 2, groups=48)
+    z = t.map("relu", y)
+    t.keep(conv(t, z, 16))
+    assert last(t.graph()) == {x.slot, y.slot, z.slot}
 
 
 def test_weights_that_are_computed_stay() -> None:

@@ -106,8 +106,14 @@ def _fits(node: Node, family: Family) -> bool:
     if node.op == "conv2d":
         (out,) = node.outs
         whole = not writes or out.shape[1] == family.channels  # it writes pixels that follow each other, no others
-        return node.attrs[6] == 1 and whole and (not reads or _reads_pixels(node, family))
+        return whole and _knows_pixels(node, reads) and (not reads or _reads_pixels(node, family))
     return node.op == "max_pool2d_values" or (node.kind == "reduce" and not writes)
+
+
+def _knows_pixels(node: Node, reads: bool) -> bool:
+    """Whether a convolution has a kernel for pixels: of all channels, or of single ones between pixels or from them."""
+    x, w = node.reads()
+    return node.attrs[6] == 1 or (node.attrs[6] == w.shape[0] == x.shape[1] and (reads or x.strides[1] == 1))
 
 
 def _reads_pixels(node: Node, family: Family) -> bool:
