@@ -1,8 +1,8 @@
 // conv_taps.cpp: convolutions of several taps where the result has its channels last, from images read in place.
 //
-// A tile is some neighbouring pixels of a row of the result. What a k reads of them lies evenly apart in a row of the
-// image, so the micro-kernel takes it where it lies, by a list of offsets, against vectors of outputs: nothing is
-// packed. Tiles that reach over the border read a copy of their window between zeros.
+// A tile is some neighbouring pixels of a row of the result, or two short rows. What a k reads of them lies evenly
+// apart in a row of the image, so the micro-kernel takes it where it lies, by a list of offsets, against vectors of
+// outputs: nothing is packed. Tiles that reach over the border read a copy of their window between zeros.
 #include "conv_taps.hpp"
 
 #include "conv_packed.hpp"
@@ -40,12 +40,16 @@ struct Taps {
     return is_near() && by_pixels() && elements * int64_t(sizeof(T)) >= kFarBytes;
   }
 
-  // ---- tiles: rows of the result in nearly equal parts. Of one vector of outputs more pixels fit the registers ----
+  // ---- tiles: two rows of the result where they fit, else nearly equal parts of a row ----
 
+  // Of one vector of outputs more pixels fit the registers.
   int64_t tile_pixels() const { return weights.lines <= kWidth<T> ? 2 * kTileRows : kTileRows; }
   int64_t row_tiles() const { return ceil_div(x.output, tile_pixels()); }
-  int64_t tiles() const { return y.output * row_tiles(); }
-  int64_t tile_begin(int64_t t) const { return t / row_tiles() * x.output + t % row_tiles() * x.output / row_tiles(); }
+  int64_t tile_rows() const { return 2 * x.output <= tile_pixels() ? 2 : 1; }
+  int64_t tiles() const { return ceil_div(y.output, tile_rows()) * row_tiles(); }
+  int64_t tile_begin(int64_t t) const {
+    return min_of(t / row_tiles() * tile_rows(), y.output) * x.output + t % row_tiles() * x.output / row_tiles();
+  }
 
   // ---- copied windows: [ky][column][channel] of adjacent channels, else [channel][ky][column] ----
 
@@ -60,6 +64,8 @@ struct Taps {
   int64_t row_pitch() const { return widest() * pixel_pitch(); }
   int64_t channel_pitch() const { return by_pixels() ? 1 : y.kernel * row_pitch(); }
   int64_t window_size() const { return y.kernel * row_pitch() * (by_pixels() ? 1 : channels); }
+
+  int64_t tile_size() const { return tile_rows() * window_size(); }
 
   void list_offsets() {
     for (int64_t ky = 0, k = 0; ky < y.kernel; ky++) {
@@ -76,7 +82,7 @@ struct Taps {
   struct Tile {
     const T* data;
     const int64_t* at;
-    int64_t pitch;          // of pixels
+    int64_t pitch, half;    // of pixels, and from the last one of a row to the first one of the next, less that
     int64_t pixel, pixels;  // of the result
   };
 
@@ -88,8 +94,8 @@ struct Taps {
     T* copies;
 
     void run() const {
-      parallel_for(end - begin, grain_of(conv.window_size()), [=](int64_t first, int64_t stop) {
-        for (int64_t i = first; i < stop; i++) tiles[i] = place(begin + i, copies + i * conv.window_size());
+      parallel_for(end - begin, grain_of(conv.tile_size()), [=](int64_t first, int64_t stop) {
+        for (int64_t i = first; i < stop; i++) tiles[i] = place(begin + i, copies + i * conv.tile_size());
       });
       const int64_t panels = conv.weights.panels();
       parallel_for(panels, ceil_div(panels, nl_num_threads()), [=](int64_t first, int64_t stop) {
@@ -106,16 +112,23 @@ struct Taps {
       const Axis &y = conv.y, &x = conv.x;
       const int64_t pixel = conv.tile_begin(t), pixels = conv.tile_begin(t + 1) - pixel;
       const int64_t row = pixel / x.output * y.stride - y.pad, column = pixel % x.output * x.stride - x.pad;
-      const int64_t rows = (y.kernel - 1) * y.dilation + 1, columns = conv.columns_seen(pixels);
+      const int64_t rows = ceil_div(pixels, x.output), columns = conv.columns_seen(min_of(pixels, x.output));
+      const int64_t last = row + (rows - 1) * y.stride + (y.kernel - 1) * y.dilation;
       const T* from = (const T*)v.data + image * v.strides[0] + group * conv.channels * v.strides[1];
-      if (row >= 0 && row + rows <= y.input && column >= 0 && column + columns <= x.input) {
+      auto at = [&](const T* data, const int64_t* offset, int64_t row_pitch, int64_t pixel_pitch) -> Tile {
+        const int64_t pitch = x.stride * pixel_pitch, half = rows > 1 ? row_pitch - x.output * pitch : 0;
+        return {data, offset, pitch, half, pixel, pixels};
+      };
+      if (row >= 0 && last < y.input && column >= 0 && column + columns <= x.input) {
         from += row * v.strides[2] + column * v.strides[3];
-        return {from, conv.offset, x.stride * v.strides[3], pixel, pixels};
+        return at(from, conv.offset, y.stride * v.strides[2], v.strides[3]);
       }
-      for (int64_t ky = 0; ky < y.kernel; ky++) {
-        copy_row(from, row + ky * y.dilation, column, columns, copy + ky * conv.row_pitch());
+      for (int64_t i = 0; i < rows * y.kernel; i++) {
+        const int64_t r = i / y.kernel, ky = i % y.kernel;
+        T* to = copy + r * conv.window_size() + ky * conv.row_pitch();
+        copy_row(from, row + r * y.stride + ky * y.dilation, column, columns, to);
       }
-      return {copy, conv.offset + conv.depth(), x.stride * conv.pixel_pitch(), pixel, pixels};
+      return at(copy, conv.offset + conv.depth(), conv.window_size(), conv.pixel_pitch());
     }
 
     void copy_row(const T* from, int64_t row, int64_t column, int64_t columns, T* to) const {
@@ -162,7 +175,8 @@ struct Taps {
       for (int64_t i = 0; i < count; i++) {
         const Tile& t = tiles[i];
         conv.looks_ahead() ? look_ahead(begin + i, q, k, b) : b.fetch_next(b.data + steps * b.step, steps, i, count);
-        sum(steps, t.pixels, lines, {t.data, t.pitch, 0, t.at + k}, b, k > 0, result + t.pixel * outputs, outputs);
+        sum(steps, t.pixels, lines, {t.data, t.pitch, 0, t.at + k, t.half}, b, k > 0, result + t.pixel * outputs,
+            outputs);
       }
     }
 
@@ -171,8 +185,9 @@ struct Taps {
     void look_ahead(int64_t tile, int64_t q, int64_t k, Panel<T>& b) const {
       const View& v = conv.images;
       const Axis& y = conv.y;
-      const int64_t row = tile / conv.row_tiles() * y.stride - y.pad + (y.kernel - 1) * y.dilation + 1;
-      const int64_t part = y.stride * v.strides[2] / (conv.row_tiles() * conv.weights.panels());
+      const int64_t last = (tile / conv.row_tiles() + 1) * conv.tile_rows() - 1;  // row of the result
+      const int64_t row = last * y.stride - y.pad + (y.kernel - 1) * y.dilation + 1;
+      const int64_t part = conv.tile_rows() * y.stride * v.strides[2] / (conv.row_tiles() * conv.weights.panels());
       const int64_t number = tile % conv.row_tiles() * conv.weights.panels() + q;
       b.next_step = ceil_div(part, conv.depth());
       b.next = (const T*)v.data + image * v.strides[0] + row * v.strides[2] + number * part + k * b.next_step;
@@ -191,7 +206,7 @@ struct Taps {
 
   // Of a unit: some for weights that stay in L2, else as many as there is room for.
   int64_t tiles_at_a_time() const {
-    const int64_t bytes = window_size() * int64_t(sizeof(T)), products = tile_pixels() * depth() * weights.lines;
+    const int64_t bytes = tile_size() * int64_t(sizeof(T)), products = tile_pixels() * depth() * weights.lines;
     return max_of(kFewestTiles, is_near() ? kFewestProducts / products : kWindowBytes / bytes);
   }
 
@@ -211,7 +226,7 @@ struct Taps {
 
     // One thread after another takes fewer units than threads, whose panels of weights are shared then.
     parallel_for(count, count >= threads ? 1 : count, [&](int64_t first, int64_t stop) {
-      Tile* memory = (Tile*)nl_scratch(0, most * int64_t(sizeof(Tile) + window_size() * sizeof(T)));
+      Tile* memory = (Tile*)nl_scratch(0, most * int64_t(sizeof(Tile) + tile_size() * sizeof(T)));
       for (int64_t i = first; i < stop; i++) {
         const int64_t number = i / units, u = i % units, begin = u * tiles() / units, end = (u + 1) * tiles() / units;
         Unit{*this, number / groups(), number % groups(), begin, end, memory, (T*)(memory + most)}.run();

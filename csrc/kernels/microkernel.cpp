@@ -25,7 +25,7 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, c
       for (int v = 0; v < kVecs; v++) column[v] = load<V>(right + v * kWidth<T>);
 #pragma GCC unroll 32
       for (int i = 0; i < kRows; i++) {
-        V row = splat<V>(left[i * a_line]);
+        V row = splat<V>(left[i * a_line + (kListedRows && i >= kRows / 2 ? a.half : 0)]);
 #pragma GCC unroll 4
         for (int v = 0; v < kVecs; v++) sum[i][v] = multiply_add(row, column[v], sum[i][v]);
       }

@@ -37,6 +37,7 @@ struct Panel {
   int64_t line_stride;
   int64_t step;
   const int64_t* at = nullptr;  // listed: k adds at[k] to the address, and not k * step
+  int64_t half = 0;             // of listed rows: how much further than evenly the second half of them lies
   const T* next = nullptr;      // of a B with something next: brought into L2 meanwhile, next_step elements a k
   int64_t next_step = 0;
   bool far = false;  // listed, or with something next: the results lie in memory, and are asked for meanwhile
