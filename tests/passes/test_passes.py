@@ -179,6 +179,20 @@ def test_composites_expand_behind_large_shallow_products() -> None:
         assert ops(expand_composites(t.graph())) == ["matmul", *made]
 
 
+def test_a_product_that_is_turned_reads_a_turned_product() -> None:
+    t = Tape()
+    a, b, other = t.leaf("f32", (7, 5)), t.leaf("f32", (5, 9)), t.leaf("f32", (7, 6))
+    inner = t.matmul(a, b)
+    outer = t.matmul(permute(inner, (1, 0)), other)
+    t.keep(t.map("exp", permute(outer, (1, 0))))
+    made = orient(t.graph())
+    assert all(x.contiguous for node in made.nodes for x in node.outs)
+    first, second, _ = made.nodes
+    assert first.outs[0].shape == (9, 7) and second.outs[0].shape == (6, 9)
+    read = next(x for x in second.reads() if x.storage == first.outs[0].storage)
+    assert (read.shape, read.strides) == ((7, 9), (1, 7))
+
+
 def test_products_read_transposed_are_computed_transposed() -> None:
     t = Tape()
     a, b, other = t.leaf("f32", (7, 5)), t.leaf("f32", (5, 9)), t.leaf("f32", (9, 7))

@@ -18,7 +18,7 @@ def orient(graph: Graph) -> Graph:
         readers = versions.readers.get(out.value, ())
         turned = {r: _turned_reader(nodes[r], out) for r in readers}
         if turned and all(n is not None for n in turned.values()):
-            nodes[number] = _turned(node)
+            nodes[number] = _turned(nodes[number])  # whose operands may be turned already
             for r, n in turned.items():
                 nodes[r] = n or nodes[r]
     return graph.with_nodes(nodes)
