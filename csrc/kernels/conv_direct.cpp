@@ -12,7 +12,7 @@
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int64_t kStagedBytes = 512 << 10;                           // of what a unit reads: half of a 1 MiB L2
+constexpr int64_t kUnitBytes = 512 << 10;                             // of what a unit reads: half of a 1 MiB L2
 constexpr int64_t kFewestPixels = 4 * kTileRows, kMostPixels = 2048;  // of a unit; each reads all weights
 
 template <class T>
@@ -293,7 +293,7 @@ struct Direct {
   int64_t rows_at_a_time() const {
     const int64_t fewest = weights.turned ? min_of(y.output, ceil_div(kFewestPixels, x.output)) : 1;
     int64_t rows = max_of(fewest, min_of(y.output, kMostPixels / x.output));
-    while (rows > fewest && max_of(staged_size(rows), packed_size(rows)) * int64_t(sizeof(T)) > kStagedBytes) rows--;
+    while (rows > fewest && max_of(staged_size(rows), packed_size(rows)) * int64_t(sizeof(T)) > kUnitBytes) rows--;
     return rows;
   }
 

@@ -5,6 +5,9 @@
 namespace nl::NL_ISA {
 namespace {
 
+// Bytes of images, or of images and maps, staged at a time: as many as stay in a shared cache until they are used.
+constexpr int64_t kStageBytes = 4 << 20;
+
 inline int64_t gcd(int64_t a, int64_t b) { return b == 0 ? a : gcd(b, a % b); }
 
 // One axis of a convolution: tap k of output i reads input i * stride + k * dilation - pad.

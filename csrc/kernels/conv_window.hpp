@@ -9,9 +9,6 @@
 namespace nl::NL_ISA {
 namespace {
 
-// Bytes of images staged at a time: as many as stay in a shared cache until they are used.
-constexpr int64_t kStageBytes = 1 << 22;
-
 // Offsets listed one by one.
 struct Table {
   const int64_t* offsets;

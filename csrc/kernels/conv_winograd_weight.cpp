@@ -15,7 +15,6 @@ namespace {
 
 using V = Simd<float>::V;
 constexpr int W = kWidth<float>;
-constexpr int64_t kStagedBytes = 4 << 20;  // of images and maps at a time: they are read once for each row of elements
 
 // Tiles are numbered through rows of tiles and images.
 struct Tiles {
@@ -294,7 +293,7 @@ struct WeightGradient {
         ceil_div(kDepth, tiles.columns) * (images.step * images.pitch() * g.channels + 2 * maps.pitch() * g.outputs);
     // A row of tiles at least: what is staged is whole rows, which shorter chunks would stage again and again.
     const int64_t least = ceil_div(tiles.columns, kDepth);
-    const int64_t chunk = max_of(least, kStagedBytes / (seen * int64_t(sizeof(float)))) * kDepth;
+    const int64_t chunk = max_of(least, kStageBytes / (seen * int64_t(sizeof(float)))) * kDepth;
     reserve(min_of(rows, ceil_div(chunk, tiles.columns) + 1), g.groups * kElements * sum_size());
     for (int64_t k = 0; k < total; k += chunk) add(k, min_of(total, k + chunk));
     put();
