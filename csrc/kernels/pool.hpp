@@ -233,6 +233,7 @@ bool is_quads(const Planes<const T>& x, const Planes<T>& y, const Axis& rows, co
 template <class V, class T, class F>
 void quad_row(const T* upper, const T* lower, const T* end, int64_t outputs, T* to, bool may_overrun, const F& of) {
   constexpr int kWidth = sizeof(V) / sizeof(T);
+  constexpr int64_t kLine = 64 / sizeof(T), kAhead = (8 << 10) / sizeof(T);  // hardware gives up on rows this short
   for (int64_t i = 0; i < outputs; i += kWidth) {
     const int64_t at = max_of(0, min_of(i, outputs - kWidth)), count = min_of(kWidth, outputs - at);
     T room[2][2 * kWidth];
@@ -241,6 +242,10 @@ void quad_row(const T* upper, const T* lower, const T* end, int64_t outputs, T* 
       __builtin_memcpy(room[0], a, 2 * count * sizeof(T));
       __builtin_memcpy(room[1], b, 2 * count * sizeof(T));
       a = room[0], b = room[1];
+    }
+    for (int64_t k = 0; k < 2 * kWidth; k += kLine) {
+      __builtin_prefetch(upper + 2 * at + kAhead + k);
+      __builtin_prefetch(lower + 2 * at + kAhead + k);
     }
     const V a0 = load<V>(a), a1 = load<V>(a + kWidth), b0 = load<V>(b), b1 = load<V>(b + kWidth);
     const V result = of(even(a0, a1), odd(a0, a1), even(b0, b1), odd(b0, b1));

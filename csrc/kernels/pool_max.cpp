@@ -473,17 +473,36 @@ int64_t clear_some(const Planes<T>& to, int64_t p, int64_t end) {
   return stop;
 }
 
+// Adds the one g of each of the planes [p, stop), contiguous ones, at its index; returns the first whose index is bad.
+template <class T>
+int64_t scatter_ones(const Planes<const T>& g, const Planes<const int64_t>& index, const Planes<T>& to, int64_t p,
+                     int64_t stop) {
+  const int64_t size = to.size();
+  for (; p < stop; p++) {
+    const int64_t i = *index.plane(p);
+    if ((uint64_t)i >= (uint64_t)size) break;
+    to.plane(p)[i] += *g.plane(p);
+  }
+  return p;
+}
+
 template <class T>
 int backward(const Call& call) {
   Planes<const T> g(call.in[0]);
   Planes<const int64_t> index(call.in[1]);
   Planes<T> to(call.out[0]);
+  const bool ones = g.size() == 1 && to.contiguous();
   int status = kOk;
   parallel_for(to.count, grain_of(to.size()), [&](int64_t begin, int64_t end) {
     int64_t fault[3], cleared = begin;
-    for (int64_t p = begin; p < end; p++) {
+    for (int64_t p = begin; p < end;) {
       if (p == cleared) cleared = clear_some(to, p, end);
-      if (scatter_plane(g, index, to, p, fault)) continue;
+      if (ones) p = scatter_ones(g, index, to, p, cleared);
+      if (p == cleared) continue;
+      if (scatter_plane(g, index, to, p, fault)) {
+        p++;
+        continue;
+      }
       // Of several bad planes any may be named: the first one to get here.
       int none = kOk;
       if (__atomic_compare_exchange_n(&status, &none, int(kIndexError), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {

@@ -115,12 +115,23 @@ def test_max_pool2d_gradient(rng: np.random.Generator, dtype: type, case: int) -
         assert_same_bits(got, want.reshape(n, c, rows.size, columns.size))
 
 
+def test_gradient_of_one_place_a_plane(rng: np.random.Generator) -> None:
+    for dtype in (np.float32, np.float64):
+        g, index = rng.standard_normal((5, 130, 1, 1)).astype(dtype), rng.integers(0, 49, (5, 130, 1, 1))
+        g[0, :9] = -0.0
+        want = np.zeros((5, 130, 49), dtype)
+        np.put_along_axis(want, index.reshape(5, 130, 1), g.reshape(5, 130, 1) + dtype(0), 2)
+        for got in on_all_threads(lambda g=g, index=index: _tensor._max_pool2d_grad(tensor(g), tensor(index), 7, 7)):
+            assert_same_bits(got, want.reshape(5, 130, 7, 7))
+
+
+@pytest.mark.parametrize("outputs", [(2, 2), (1, 1)])
 @pytest.mark.parametrize("bad", [-1, 30])
-def test_max_pool2d_gradient_refuses_a_place_outside_the_plane(bad: int) -> None:
-    index = np.zeros((2, 3, 2, 2), np.int64)
-    index[1, 2, 0, 1] = bad
+def test_max_pool2d_gradient_refuses_a_place_outside_the_plane(bad: int, outputs: tuple[int, int]) -> None:
+    index = np.zeros((2, 3, *outputs), np.int64)
+    index[1, 2, 0, -1] = bad
     with pytest.raises(IndexError, match=str(bad)):
-        _tensor._max_pool2d_grad(nl.ones(2, 3, 2, 2), tensor(index), 5, 6)
+        _tensor._max_pool2d_grad(nl.ones(2, 3, *outputs), tensor(index), 5, 6)
 
 
 def average(x: Array, places: list[tuple[int, int]], divisor: int) -> Array:
