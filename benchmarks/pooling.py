@@ -45,6 +45,15 @@ def cases() -> Iterator[Case]:
         yield Case(label, calls, work=float(x.nbytes + g.nbytes), rate_unit="GB/s")
         back = backwards(x, g, form, jax_form)
         yield Case(f"{label}, way back", back, work=float(x.nbytes + g.nbytes), rate_unit="GB/s", atol=1e-4)
+    x = np.random.default_rng(0).standard_normal(STEM).astype(np.float32)
+    for window in ((3, 2, 1), (2, 2, 0), (112, 112, 0)):
+        calls = peers.contenders(with_indices(*window), x)
+        name = f"max {window[0]}x{window[0]} stride {window[1]} with indices of {' x '.join(map(str, STEM))}"
+        yield Case(name, calls, work=float(x.nbytes), rate_unit="GB/s")
+
+
+def with_indices(kernel: int, stride: int, pad: int) -> Form:
+    return lambda lib, x: lib.nn.functional.max_pool2d(x, kernel, stride, pad, return_indices=True)
 
 
 def in_onnx(x: np.ndarray, kernel: int, stride: int, pad: int, operator: str) -> bytes:
