@@ -5,6 +5,9 @@
 namespace nl::NL_ISA {
 namespace {
 
+constexpr int64_t kNearBytes = 512 << 10;  // of weights that stay in L2: half of one of 1 MiB
+constexpr int64_t kFinishedPanels = 4;     // of weights, behind which an epilogue runs
+
 // Whether a product of `lines` of weights, `depth` of each, and a row of `pixels` is better turned, pixels one by one
 // against vectors of weights: where that fills vectors better, which costs a transpose of the result.
 template <class T>
@@ -30,6 +33,7 @@ struct PackedWeights {
   int64_t begin(int64_t p) const { return turned ? min_of(p * pitch(), lines) : row_panel_begin(lines, p); }
   int64_t panel_size() const { return depth * pitch(); }
   int64_t size(int64_t groups) const { return packs ? groups * panels() * panel_size() : 0; }
+  bool is_near() const { return size(1) * int64_t(sizeof(T)) <= kNearBytes; }
 
   // Reads weights that lie in memory, line by line or k by k; for this weight stays where it is.
   void lie(const T* w, int64_t count, int64_t line_stride, int64_t step) {
@@ -63,6 +67,19 @@ struct PackedWeights {
     });
   }
 };
+
+// Sums of `rows` pixels and `lines` of weights to results whose channels lie last, `pitch` elements a pixel.
+template <class T>
+void sum_pixels(PanelKind kind, int64_t steps, int64_t rows, int64_t lines, const Panel<T>& a, const Panel<T>& b,
+                bool add, T* to, int64_t pitch) {
+  constexpr int kColumns = kTileColumns<T>;
+  const auto kernel = micro_kernel(T(), int(rows), int(ceil_div(lines, kWidth<T>)), kind);
+  if (lines % kWidth<T> == 0) return kernel(steps, a, b, to, pitch, add ? to : nullptr, pitch);
+  T part[2 * kTileRows * kColumns];
+  for (int64_t i = 0; add && i < rows; i++) copy_line(to + i * pitch, lines, part + i * kColumns);
+  kernel(steps, a, b, part, kColumns, add ? part : nullptr, kColumns);
+  for (int64_t i = 0; i < rows; i++) copy_line(part + i * kColumns, lines, to + i * pitch);
+}
 
 }  // namespace
 }  // namespace nl::NL_ISA

@@ -12,9 +12,7 @@
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int64_t kNearBytes = 512 << 10;  // of weights: half of a 1 MiB L2
 constexpr int64_t kNearPanels = 2, kFarPanels = 16;
-constexpr int64_t kFinished = 4;  // panels of weights behind which the epilogue runs
 
 template <class T>
 struct Pixels {
@@ -28,7 +26,6 @@ struct Pixels {
   int64_t count() const { return images.shape[0] * image_pixels(); }
   int64_t row_panels() const { return NL_ISA::row_panels(count()); }
   int64_t row(int64_t p) const { return row_panel_begin(count(), p); }
-  bool is_near() const { return weights.size(1) * int64_t(sizeof(T)) <= kNearBytes; }
 
   // Whether pixels are evenly spaced; else they are copied, a unit at a time.
   bool is_even() const {
@@ -48,10 +45,10 @@ struct Pixels {
     int64_t ahead_step = 0;
 
     void run() {
-      if (conv.is_near() && conv.is_even() && goes_on) look_ahead();
-      for (int64_t q = q0; q < q1; q += kFinished) {
+      if (conv.weights.is_near() && conv.is_even() && goes_on) look_ahead();
+      for (int64_t q = q0; q < q1; q += kFinishedPanels) {
         if (q > q0) nl_check_interrupt();
-        const int64_t stop = min_of(q + kFinished, q1);
+        const int64_t stop = min_of(q + kFinishedPanels, q1);
         for (int64_t i = q; i < stop; i++) {
           for (int64_t k = 0; k < conv.depth(); k += kDepth) multiply(i, k);
         }
@@ -79,18 +76,9 @@ struct Pixels {
         } else {
           b.fetch_next(b.data + steps * b.step, steps, p - p0, p1 - p0);
         }
-        sum(steps, rows, lines, a, b, k > 0, (T*)conv.result.data + first * outputs + line, outputs);
+        sum_pixels(PanelKind::strided_with_next, steps, rows, lines, a, b, k > 0,
+                   (T*)conv.result.data + first * outputs + line, outputs);
       }
-    }
-
-    static void sum(int64_t steps, int64_t rows, int64_t lines, const Panel<T>& a, const Panel<T>& b, bool add, T* to,
-                    int64_t pitch) {
-      const auto kernel = micro_kernel(T(), int(rows), int(ceil_div(lines, kWidth<T>)), PanelKind::strided_with_next);
-      if (lines % kWidth<T> == 0) return kernel(steps, a, b, to, pitch, add ? to : nullptr, pitch);
-      T part[kTileRows * kTileColumns<T>];
-      for (int64_t i = 0; add && i < rows; i++) copy_line(to + i * pitch, lines, part + i * kTileColumns<T>);
-      kernel(steps, a, b, part, kTileColumns<T>, add ? part : nullptr, kTileColumns<T>);
-      for (int64_t i = 0; i < rows; i++) copy_line(part + i * kTileColumns<T>, lines, to + i * pitch);
     }
 
     void finish(int64_t first_line, int64_t stop_line) const {
@@ -114,7 +102,7 @@ struct Pixels {
   // Blocks of pixels for all threads; where they are fewer, threads share the weights too.
   void run() const {
     const int64_t threads = nl_num_threads(), all = row_panels(), lines = weights.panels();
-    int64_t blocks = ceil_div(all, is_near() ? kNearPanels : kFarPanels);
+    int64_t blocks = ceil_div(all, weights.is_near() ? kNearPanels : kFarPanels);
     if (blocks > 1) blocks = min_of(all, ceil_div(blocks, threads) * threads);
     const int64_t parts = blocks >= threads ? 1 : min_of(lines, threads / gcd(threads, blocks));
     const int64_t most = ceil_div(all, blocks) * kTileRows;

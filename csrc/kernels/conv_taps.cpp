@@ -11,13 +11,11 @@ namespace nl::NL_ISA {
 namespace {
 
 constexpr int64_t kPlanesBytes =
-    16 << 10;                              // of a window whose channels lie in planes, each k in cache lines of its own
-constexpr int64_t kFewestColumns = 7;      // of the result, for tiles that are worth it
-constexpr int64_t kNearBytes = 512 << 10;  // of weights: half of a 1 MiB L2
-constexpr int64_t kFewestTiles = 4;        // of a unit, that meet weights which come from L2
+    16 << 10;                          // of a window whose channels lie in planes, each k in cache lines of its own
+constexpr int64_t kFewestColumns = 7;  // of the result, for tiles that are worth it
+constexpr int64_t kFewestTiles = 4;    // of a unit, that meet weights which come from L2
 constexpr int64_t kFewestProducts = 1 << 19;  // of a unit: some 10 us
 constexpr int64_t kWindowBytes = 1 << 20;     // at most, of a unit whose weights do not
-constexpr int64_t kFinished = 4;              // panels of weights behind which the epilogue runs
 
 template <class T>
 struct Taps {
@@ -31,13 +29,12 @@ struct Taps {
   int64_t groups() const { return images.shape[1] / channels; }
   int64_t depth() const { return weights.depth; }
   int64_t pixels() const { return y.output * x.output; }
-  bool is_near() const { return weights.size(1) * int64_t(sizeof(T)) <= kNearBytes; }
 
   // From memory pixels come too late unless they are asked for: 16 images of 16 channels at 320 x 320 took 1.7 times as
   // long. From L3 asking for them costs 1-5 %.
   bool looks_ahead() const {
     const int64_t elements = images.shape[0] * images.shape[1] * y.input * x.input;
-    return is_near() && by_pixels() && elements * int64_t(sizeof(T)) >= kFarBytes;
+    return weights.is_near() && by_pixels() && elements * int64_t(sizeof(T)) >= kFarBytes;
   }
 
   // ---- tiles: two rows of the result where they fit, else nearly equal parts of a row ----
@@ -99,9 +96,9 @@ struct Taps {
       });
       const int64_t panels = conv.weights.panels();
       parallel_for(panels, ceil_div(panels, nl_num_threads()), [=](int64_t first, int64_t stop) {
-        for (int64_t q = first; q < stop; q += kFinished) {
+        for (int64_t q = first; q < stop; q += kFinishedPanels) {
           if (q > first) nl_check_interrupt();
-          multiply(q, min_of(q + kFinished, stop));
+          multiply(q, min_of(q + kFinishedPanels, stop));
         }
       });
     }
@@ -175,8 +172,8 @@ struct Taps {
       for (int64_t i = 0; i < count; i++) {
         const Tile& t = tiles[i];
         conv.looks_ahead() ? look_ahead(begin + i, q, k, b) : b.fetch_next(b.data + steps * b.step, steps, i, count);
-        sum(steps, t.pixels, lines, {t.data, t.pitch, 0, t.at + k, t.half}, b, k > 0, result + t.pixel * outputs,
-            outputs);
+        sum_pixels(PanelKind::listed_rows, steps, t.pixels, lines, {t.data, t.pitch, 0, t.at + k, t.half}, b, k > 0,
+                   result + t.pixel * outputs, outputs);
       }
     }
 
@@ -192,22 +189,12 @@ struct Taps {
       b.next_step = ceil_div(part, conv.depth());
       b.next = (const T*)v.data + image * v.strides[0] + row * v.strides[2] + number * part + k * b.next_step;
     }
-
-    static void sum(int64_t steps, int64_t rows, int64_t lines, const Panel<T>& a, const Panel<T>& b, bool add, T* to,
-                    int64_t pitch) {
-      const auto kernel = micro_kernel(T(), int(rows), int(ceil_div(lines, kWidth<T>)), PanelKind::listed_rows);
-      if (lines % kWidth<T> == 0) return kernel(steps, a, b, to, pitch, add ? to : nullptr, pitch);
-      T part[2 * kTileRows * kTileColumns<T>];
-      for (int64_t i = 0; add && i < rows; i++) copy_line(to + i * pitch, lines, part + i * kTileColumns<T>);
-      kernel(steps, a, b, part, kTileColumns<T>, add ? part : nullptr, kTileColumns<T>);
-      for (int64_t i = 0; i < rows; i++) copy_line(part + i * kTileColumns<T>, lines, to + i * pitch);
-    }
   };
 
   // Of a unit: some for weights that stay in L2, else as many as there is room for.
   int64_t tiles_at_a_time() const {
     const int64_t bytes = tile_size() * int64_t(sizeof(T)), products = tile_pixels() * depth() * weights.lines;
-    return max_of(kFewestTiles, is_near() ? kFewestProducts / products : kWindowBytes / bytes);
+    return max_of(kFewestTiles, weights.is_near() ? kFewestProducts / products : kWindowBytes / bytes);
   }
 
   // pack() fills the weights.
