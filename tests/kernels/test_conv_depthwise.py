@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,37 +12,32 @@ from ir.programs import Tape, View
 from neurlang import passes
 from neurlang.ir.types import DTYPES
 
+from .convolution import Geometry
+
 pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.parametrize("threads", [1, 2, 3, 8], indirect=True)]
 LAYOUTS = ("last to last", "first to last", "last to first")
 
 
-@dataclass
-class Layer:
-    """A depthwise convolution of `images` with windows of size `kernel`."""
+def depthwise(
+    images: tuple[int, int, int, int],
+    kernel: tuple[int, int] = (3, 3),
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (1, 1),
+    dilation: tuple[int, int] = (1, 1),
+) -> Geometry:
+    return Geometry(images, images[1], kernel, stride, padding, dilation, groups=images[1])
 
-    images: tuple[int, int, int, int]
-    kernel: tuple[int, int] = (3, 3)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    dtype: str = "f32"
 
-    @property
-    def maps(self) -> tuple[int, int, int, int]:
-        sizes = zip(self.images[2:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        y, x = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
-        return (*self.images[:2], y, x)
-
-    def tape(self, layout: str, negated: bool) -> Tape:
-        """A negation behind it is an epilogue of its kernel, on every element once."""
-        t, channels = Tape(), self.images[1]
-        x, w = t.leaf(self.dtype, self.images), t.leaf(self.dtype, (channels, 1, *self.kernel))
-        out = t.fresh(self.dtype, self.maps, live=not negated)
-        x, out = (last(v) if lies == "last" else v for v, lies in zip((x, out), layout.split(" to "), strict=True))
-        t.write("conv2d", [x, w], [out], (*self.stride, *self.padding, *self.dilation, channels, 2))
-        if negated:
-            t.write("neg", [out], [replace(out, slot=t.fresh(self.dtype, self.maps, live=True).slot)])
-        return t
+def record(g: Geometry, dtype: str, layout: str, negated: bool) -> Tape:
+    """A negation behind it is an epilogue of its kernel, on every element once."""
+    t = Tape()
+    x, w = t.leaf(dtype, g.images), t.leaf(dtype, g.weight)
+    out = t.fresh(dtype, g.maps, live=not negated)
+    x, out = (last(v) if lies == "last" else v for v, lies in zip((x, out), layout.split(" to "), strict=True))
+    t.write("conv2d", [x, w], [out], g.attributes)
+    if negated:
+        t.write("neg", [out], [replace(out, slot=t.fresh(dtype, g.maps, live=True).slot)])
+    return t
 
 
 def last(x: View) -> View:
@@ -51,12 +46,14 @@ def last(x: View) -> View:
     return replace(x, strides=(h * w * c, 1, w * c, c)) if h * w > 1 else x
 
 
-def check(layer: Layer, rng: np.random.Generator, layout: str, negated: bool, special: bool = False) -> None:
+def check(
+    g: Geometry, rng: np.random.Generator, layout: str, negated: bool, special: bool = False, dtype: str = "f32"
+) -> None:
     """Against the definition; `special` numbers are infinite, NaN and zeros of either sign."""
-    t = layer.tape(layout, negated)
+    t = record(g, dtype, layout, negated)
     graph, leaves = t.graph(), t.leaves(rng)
     for leaf in leaves.values():
-        numbers = leaf.view(DTYPES[layer.dtype].numpy)
+        numbers = leaf.view(DTYPES[dtype].numpy)
         if special:
             chosen = rng.random(numbers.size) < 0.1
             numbers[chosen] = rng.choice([np.nan, np.inf, -np.inf, -0.0, 0.0], chosen.sum())
@@ -65,43 +62,44 @@ def check(layer: Layer, rng: np.random.Generator, layout: str, negated: bool, sp
     assert not difference(t, graph, expected, run_program(build(passes.run(graph)), graph, t, leaves))
 
 
-def random_layer(rng: np.random.Generator) -> Layer:
+def random_layer(rng: np.random.Generator) -> Geometry:
     def pair(*choices: int) -> tuple[int, int]:
         return int(rng.choice(choices)), int(rng.choice(choices))
 
     while True:
         kernel, stride = ((3, 3), int(rng.choice([1, 2]))) if rng.random() < 0.6 else (pair(1, 2, 3, 5), 0)
-        layer = Layer(
+        g = depthwise(
             images=(int(rng.integers(1, 4)), int(rng.choice([1, 5, 16, 17, 24, 32, 40, 96])), *pair(*range(1, 15))),
             kernel=kernel,
             stride=(stride, stride) if stride else pair(1, 2, 3),
             padding=pair(0, 1, 1, 2, 4),
             dilation=(1, 1) if stride else pair(1, 1, 2, 3),
-            dtype=str(rng.choice(["f32", "f64"])),
         )
-        if min(layer.maps) >= 1:
-            return layer
+        if min(g.maps) >= 1:
+            return g
 
 
 @pytest.mark.parametrize("case", range(30))
 def test_random_layers(rng: np.random.Generator, case: int) -> None:
-    check(random_layer(rng), rng, LAYOUTS[0], negated=case % 2 == 0, special=case % 3 == 0)
+    g, dtype = random_layer(rng), str(rng.choice(["f32", "f64"]))
+    check(g, rng, LAYOUTS[0], negated=case % 2 == 0, special=case % 3 == 0, dtype=dtype)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
 @pytest.mark.parametrize("case", range(6))
 def test_one_end_with_channels_last(rng: np.random.Generator, case: int, layout: str) -> None:
-    check(random_layer(rng), rng, layout, negated=case % 2 == 0)
+    g, dtype = random_layer(rng), str(rng.choice(["f32", "f64"]))
+    check(g, rng, layout, negated=case % 2 == 0, dtype=dtype)
 
 
 LAYERS = {
-    "7x7 maps": Layer((1, 192, 7, 7)),
-    "stride 2 to 7x7 maps": Layer((1, 144, 14, 14), stride=(2, 2)),
-    "many images": Layer((9, 32, 9, 13)),
-    "channels that do not fill vectors": Layer((2, 83, 10, 11), stride=(2, 2)),
-    "a kernel of two blocks of k": Layer((1, 18, 20, 18), (17, 16), padding=(3, 2)),
-    "past the caches": Layer((1, 32, 370, 372)),
-    "from memory": Layer((1, 32, 363, 372), stride=(2, 2), padding=(0, 1)),
+    "7x7 maps": depthwise((1, 192, 7, 7)),
+    "stride 2 to 7x7 maps": depthwise((1, 144, 14, 14), stride=(2, 2)),
+    "many images": depthwise((9, 32, 9, 13)),
+    "channels that do not fill vectors": depthwise((2, 83, 10, 11), stride=(2, 2)),
+    "a kernel of two blocks of k": depthwise((1, 18, 20, 18), (17, 16), padding=(3, 2)),
+    "past the caches": depthwise((1, 32, 370, 372)),
+    "from memory": depthwise((1, 32, 363, 372), stride=(2, 2), padding=(0, 1)),
 }
 
 
