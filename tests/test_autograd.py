@@ -11,19 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from bounds import GRADCHECK, assert_agrees, assert_close
+from leaves import leaf, randn
 
 import neurlang as nl
 from neurlang import autograd
-from neurlang.autograd import GradcheckError, gradcheck, gradgradcheck
-
-
-def leaf(values: Any, dtype: Any = nl.float64) -> nl.Tensor:
-    return nl.tensor(np.asarray(values).tolist(), dtype=dtype, requires_grad=True)
-
-
-def randn(rng: np.random.Generator, *shape: int) -> nl.Tensor:
-    return nl.from_numpy(rng.standard_normal(shape)).requires_grad_()
-
+from neurlang.autograd import gradcheck, gradgradcheck
 
 # ---- accumulation ----
 
@@ -109,6 +101,33 @@ def test_mixed_dtypes_give_each_leaf_its_own() -> None:
     (a * b).sum().backward()
     assert (a.grad.dtype, b.grad.dtype) == (nl.float32, nl.float64)
     assert a.grad.tolist() == [3.0, 4.0]
+
+
+def test_a_first_gradient_is_kept_where_nobody_else_sees_it() -> None:
+    """`.grad` may be the tensor that arrived, but never memory that something else can reach."""
+    x, y = nl.ones(3, requires_grad=True), nl.ones(3, requires_grad=True)
+    seed = nl.tensor([1.0, 2.0, 3.0])
+    (x + y).backward(seed)  # one gradient for both leaves, and the caller's
+    assert not any(nl.shares_memory(a, b) for a, b in [(x.grad, y.grad), (x.grad, seed), (y.grad, seed)])
+    seen = []
+
+    class Peek(nl.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
+            seen.append(grad * 2)
+            return seen[-1]
+
+    z = nl.ones(3, requires_grad=True)
+    (Peek.apply(z) * 3).sum().backward()
+    assert not nl.shares_memory(z.grad, seen[0])
+    w = nl.ones(2, 3, requires_grad=True)
+    w.sum().backward()  # arrives as an expanded view of one element
+    w.grad.add_(nl.arange(6.0).reshape(2, 3))
+    assert w.grad.tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
 # ---- what may be asked ----
@@ -279,6 +298,38 @@ def test_leaves_cannot_be_written_while_recording() -> None:
     assert x.tolist() == [2.0] and x.requires_grad
 
 
+@pytest.mark.parametrize("write", ["fill_(5.0)", "zero_()", "copy_(c)", "uniform_()", "__setitem__(..., c)"])
+def test_what_a_constant_overwrites_gets_the_gradient_0(write: str, torch: Any) -> None:
+    for lib in (nl, torch):
+        x = lib.ones(3, requires_grad=True)
+        y = x * 2
+        eval(f"y.{write}", {"y": y, "c": lib.zeros(3)})
+        assert y.requires_grad
+        (y * 3).sum().backward()
+        assert x.grad.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("write", [lambda v: v.fill_(5.0), lambda v: v.mul_(2), lambda v: v.__setitem__(0, 3.0)])
+def test_a_view_of_a_leaf_cannot_be_written(write: Any, torch: Any) -> None:
+    for lib in (nl, torch):
+        x = lib.ones(3, requires_grad=True)
+        for view in (x[1:], x.view(3, 1), x.split(2)[0]):
+            with pytest.raises(RuntimeError, match=r"leaf|view"):
+                write(view)
+        with lib.no_grad():
+            write(x[1:])
+        assert x.is_leaf and x.tolist() != [1.0, 1.0, 1.0]
+
+
+def test_a_leaf_that_is_a_view_keeps_its_gradient() -> None:
+    w = nl.ones(2, 3)
+    x = w.t().requires_grad_()
+    first, rest = x[0], x.split(1)[1]
+    w.mul_(2)  # the views' history is the leaf's, not its memory's
+    (first.sum() + rest.sum() * 2).backward()
+    assert x.grad.tolist() == [[1, 1], [2, 2], [0, 0]]
+
+
 # ---- switches ----
 
 
@@ -385,169 +436,35 @@ def test_create_graph_accumulates_differentiable_gradients() -> None:
     assert nl.grad(x.grad, x)[0].item() == 12.0
 
 
-# ---- custom gradients ----
+# ---- windows that overlap ----
 
 
-class Exp(autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
-        y = nl.exp(x)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
-        (y,) = ctx.saved_tensors
-        return grad * y
+WINDOWS = [((2,), (0,), 0), ((2, 3), (1, 1), 1), ((3, 2), (-1, 2), 2), ((2, 2), (2, 1), 0), ((0, 2), (1, 1), 0)]
 
 
-class TwoOfThree(autograd.Function):
-    """Several arguments (one no tensor) and several results (one without gradient)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: nl.Tensor, y: nl.Tensor, power: int) -> tuple[nl.Tensor, nl.Tensor, nl.Tensor]:
-        ctx.save_for_backward(x, y)
-        ctx.power = power
-        index = nl.argmax(x)
-        ctx.mark_non_differentiable(index)
-        return x * y, index, x**power
-
-    @staticmethod
-    def backward(ctx: Any, g: nl.Tensor, _: Any, h: nl.Tensor) -> tuple[nl.Tensor | None, ...]:
-        x, y = ctx.saved_tensors
-        gx = g * y + h * ctx.power * x ** (ctx.power - 1)
-        return gx, g * x if ctx.needs_input_grad[1] else None, None
-
-
-def test_custom_function(rng: np.random.Generator) -> None:
-    x, y = randn(rng, 3), randn(rng, 3)
-    assert gradcheck(Exp.apply, x, **GRADCHECK) and gradgradcheck(Exp.apply, x, **GRADCHECK)
-    _, index, cube = TwoOfThree.apply(x, y, 3)
-    assert not index.requires_grad and index.item() == int(np.argmax(x.detach().numpy()))
-    (gradient,) = nl.grad(cube.sum(), x)  # product's is zeros
-    assert_close(gradient.numpy(), (3 * x * x).detach().numpy(), "elementwise")
-
-    def both(x: nl.Tensor, y: nl.Tensor) -> tuple[nl.Tensor, nl.Tensor]:
-        product, _, cube = TwoOfThree.apply(x, y, 3)
-        return product, cube
-
-    assert gradcheck(both, (x, y), **GRADCHECK) and gradgradcheck(both, (x, y), **GRADCHECK)
-    assert gradcheck(lambda x: both(x, y.detach()), x, **GRADCHECK)
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_strided_windows_add_the_gradients_of_what_they_show_twice(
+    window: tuple[Any, ...], transposed: bool, rng: np.random.Generator, torch: Any
+) -> None:
+    values, weights = rng.standard_normal((2, 4)), rng.standard_normal(window[0])
+    grads = []
+    for lib in (nl, torch):
+        x = lib.tensor(values)
+        x = (x.t() if transposed else x).requires_grad_()
+        if lib is nl or min(window[1]) >= 0:
+            y = x.as_strided(*window)
+            (y * y * lib.tensor(weights)).sum().backward()
+        else:  # PyTorch has no negative strides
+            ((x.as_strided((3, 2), (1, 2), 0).flip(0)) ** 2 * lib.tensor(weights)).sum().backward()
+        grads.append(x.grad.numpy())
+    assert_close(grads[0], grads[1], "chain of ops", n=4, scale=np.abs(grads[1]).max() + 1)
 
 
-def test_custom_function_without_gradients_runs_forward_only() -> None:
-    assert not Exp.apply(nl.ones(2)).requires_grad
-    with nl.no_grad():
-        assert not Exp.apply(leaf([1.0])).requires_grad
-
-
-def test_custom_function_may_return_or_overwrite_its_argument() -> None:
-    class Same(autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
-            return x
-
-        @staticmethod
-        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
-            return grad * 3
-
-    class Double_(autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
-            ctx.mark_dirty(x)
-            return x.mul_(2)
-
-        @staticmethod
-        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
-            return grad * 2
-
-    x = leaf([1.0])
-    y = Same.apply(x)
-    assert y is not x and x.is_leaf
-    h = x * 5
-    assert Double_.apply(h) is h
-    (y + h).backward()
-    assert x.grad.item() == 13.0
-
-
-def test_custom_function_mistakes_are_reported() -> None:
-    class Wrong(autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: nl.Tensor, y: nl.Tensor) -> nl.Tensor:
-            ctx.save_for_backward(x)
-            return x * y
-
-        @staticmethod
-        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
-            return grad * ctx.saved_tensors[0]
-
-    x = leaf([1.0])
-    with pytest.raises(RuntimeError, match="1 gradients for 2 arguments"):
-        Wrong.apply(x, x * 2).backward()
-    h = x * 1
-    y = Wrong.apply(h, x)
-    h.add_(1.0)
-    with pytest.raises(RuntimeError, match="modified in place"):
-        y.backward()
-
-
-def test_unmaterialised_gradients() -> None:
-    seen = []
-
-    class Pair(autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: nl.Tensor) -> tuple[nl.Tensor, nl.Tensor]:
-            ctx.set_materialize_grads(False)
-            return x * 1, x * 2
-
-        @staticmethod
-        def backward(ctx: Any, a: Any, b: Any) -> Any:
-            seen.append((a, b))
-            return b * 2
-
-    x = leaf([1.0])
-    Pair.apply(x)[1].backward()
-    assert seen[0][0] is None and x.grad.item() == 2.0
-
-
-# ---- the checks themselves ----
-
-
-def test_gradcheck_finds_wrong_gradients(rng: np.random.Generator) -> None:
-    class Wrong(autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
-            return x * x
-
-        @staticmethod
-        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
-            return grad * 2  # forgets x
-
-    x = randn(rng, 3)
-    assert not gradcheck(Wrong.apply, x, raise_exception=False)
-    with pytest.raises(GradcheckError, match="input 0"):
-        gradcheck(Wrong.apply, x)
-
-    class WrongSecond(Exp):
-        @staticmethod
-        def backward(ctx: Any, grad: nl.Tensor) -> nl.Tensor:
-            return grad * ctx.saved_tensors[0].detach()  # right, but constant
-
-    assert gradcheck(WrongSecond.apply, x, **GRADCHECK)
-    assert not gradgradcheck(WrongSecond.apply, x, raise_exception=False)
-
-
-def test_gradcheck_wants_float64_leaves() -> None:
-    with pytest.raises(ValueError, match="float64"):
-        gradcheck(nl.exp, leaf([1.0], nl.float32))
-    with pytest.raises(ValueError, match="requires grad"):
-        gradcheck(nl.exp, nl.ones(1, dtype=nl.float64))
-
-
-def test_gradcheck_respects_layout(rng: np.random.Generator) -> None:
-    base = nl.from_numpy(rng.standard_normal((3, 4)))
-    for view in (base.t(), base[::2, ::-1], base[1]):
-        assert gradcheck(lambda x: (x * x).sum(0), view.detach().requires_grad_(), **GRADCHECK)
+def test_strided_windows_that_overlap_pass_gradcheck() -> None:
+    x = nl.rand(7, dtype=nl.float64, requires_grad=True)
+    assert gradcheck(lambda x: x.as_strided((3, 3), (2, 1)).square(), (x,))
+    assert gradgradcheck(lambda x: x.as_strided((3, 3), (2, 1)) ** 3, (x,))
 
 
 # ---- lifetime ----
@@ -622,90 +539,3 @@ def test_the_power_0_has_the_gradient_0(torch: Any) -> None:
         x = lib.tensor([1.0, 0.0, -2.0], requires_grad=True)
         (x**0).sum().backward()
         assert x.grad.tolist() == [0.0, 0.0, 0.0]
-
-
-WINDOWS = [((2,), (0,), 0), ((2, 3), (1, 1), 1), ((3, 2), (-1, 2), 2), ((2, 2), (2, 1), 0), ((0, 2), (1, 1), 0)]
-
-
-@pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("transposed", [False, True])
-def test_strided_windows_add_the_gradients_of_what_they_show_twice(
-    window: tuple[Any, ...], transposed: bool, rng: np.random.Generator, torch: Any
-) -> None:
-    values, weights = rng.standard_normal((2, 4)), rng.standard_normal(window[0])
-    grads = []
-    for lib in (nl, torch):
-        x = lib.tensor(values)
-        x = (x.t() if transposed else x).requires_grad_()
-        if lib is nl or min(window[1]) >= 0:
-            y = x.as_strided(*window)
-            (y * y * lib.tensor(weights)).sum().backward()
-        else:  # PyTorch has no negative strides
-            ((x.as_strided((3, 2), (1, 2), 0).flip(0)) ** 2 * lib.tensor(weights)).sum().backward()
-        grads.append(x.grad.numpy())
-    assert_close(grads[0], grads[1], "chain of ops", n=4, scale=np.abs(grads[1]).max() + 1)
-
-
-def test_strided_windows_that_overlap_pass_gradcheck() -> None:
-    x = nl.rand(7, dtype=nl.float64, requires_grad=True)
-    assert gradcheck(lambda x: x.as_strided((3, 3), (2, 1)).square(), (x,))
-    assert gradgradcheck(lambda x: x.as_strided((3, 3), (2, 1)) ** 3, (x,))
-
-
-@pytest.mark.parametrize("write", ["fill_(5.0)", "zero_()", "copy_(c)", "uniform_()", "__setitem__(..., c)"])
-def test_what_a_constant_overwrites_gets_the_gradient_0(write: str, torch: Any) -> None:
-    for lib in (nl, torch):
-        x = lib.ones(3, requires_grad=True)
-        y = x * 2
-        eval(f"y.{write}", {"y": y, "c": lib.zeros(3)})
-        assert y.requires_grad
-        (y * 3).sum().backward()
-        assert x.grad.tolist() == [0.0, 0.0, 0.0]
-
-
-@pytest.mark.parametrize("write", [lambda v: v.fill_(5.0), lambda v: v.mul_(2), lambda v: v.__setitem__(0, 3.0)])
-def test_a_view_of_a_leaf_cannot_be_written(write: Any, torch: Any) -> None:
-    for lib in (nl, torch):
-        x = lib.ones(3, requires_grad=True)
-        for view in (x[1:], x.view(3, 1), x.split(2)[0]):
-            with pytest.raises(RuntimeError, match=r"leaf|view"):
-                write(view)
-        with lib.no_grad():
-            write(x[1:])
-        assert x.is_leaf and x.tolist() != [1.0, 1.0, 1.0]
-
-
-def test_a_leaf_that_is_a_view_keeps_its_gradient() -> None:
-    w = nl.ones(2, 3)
-    x = w.t().requires_grad_()
-    first, rest = x[0], x.split(1)[1]
-    w.mul_(2)  # the views' history is the leaf's, not its memory's
-    (first.sum() + rest.sum() * 2).backward()
-    assert x.grad.tolist() == [[1, 1], [2, 2], [0, 0]]
-
-
-def test_a_first_gradient_is_kept_where_nobody_else_sees_it():
-    """`.grad` may be the tensor that arrived, but never memory that something else can reach."""
-    x, y = nl.ones(3, requires_grad=True), nl.ones(3, requires_grad=True)
-    seed = nl.tensor([1.0, 2.0, 3.0])
-    (x + y).backward(seed)  # one gradient for both leaves, and the caller's
-    assert not any(nl.shares_memory(a, b) for a, b in [(x.grad, y.grad), (x.grad, seed), (y.grad, seed)])
-    seen = []
-
-    class Peek(nl.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx, grad):
-            seen.append(grad * 2)
-            return seen[-1]
-
-    z = nl.ones(3, requires_grad=True)
-    (Peek.apply(z) * 3).sum().backward()
-    assert not nl.shares_memory(z.grad, seen[0])
-    w = nl.ones(2, 3, requires_grad=True)
-    w.sum().backward()  # arrives as an expanded view of one element
-    w.grad.add_(nl.arange(6.0).reshape(2, 3))
-    assert w.grad.tolist() == [[1, 2, 3], [4, 5, 6]]
