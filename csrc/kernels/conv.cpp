@@ -110,12 +110,7 @@ struct Forward {
 
   void keep_weights() {
     weights.data = (T*)nl_keep(call.kept, weights.size(g.groups) * sizeof(T));
-    make_once(call.kept, [&] {
-      const T* w = contiguous<T>(call.in[1]);
-      weights.fill(g.groups, [&](T* to, const Slice& slice) {
-        pack_transposed(w + (slice.batch * weights.lines + slice.line) * weights.depth, weights.depth, slice, to);
-      });
-    });
+    make_once(call.kept, [&] { weights.pack(call.in[1], g.groups); });
   }
 
   void run() {

@@ -348,15 +348,9 @@ bool convolve(const Call& call, Axis y, Axis x, int64_t channels, int64_t lines,
 template <class T>
 bool forward(const Call& call) {
   const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
-  const int64_t taps = g.taps(), channels = g.group_channels(), lines = g.group_outputs(), depth = taps * channels;
-  if (taps == 1 && (channels_last(call.in[0]) || channels_last(call.out[0]))) return false;
-  return convolve<T>(call, g.y, g.x, channels, lines, false, [&](const PackedWeights<T>& weights) {
-    const T* w = contiguous<T>(call.in[1]);
-    weights.fill(g.groups, [=](T* to, const Slice& slice) {
-      const T* from = w + (slice.batch * lines + slice.line) * depth;  // as (channel, tap)
-      pack_transposed(from, depth, depth, slice, to, [=](int i) { return i % taps * channels + i / taps; });
-    });
-  });
+  if (g.taps() == 1 && (channels_last(call.in[0]) || channels_last(call.out[0]))) return false;
+  const auto pack = [&](const PackedWeights<T>& weights) { weights.pack(call.in[1], g.groups); };
+  return convolve<T>(call, g.y, g.x, g.group_channels(), g.group_outputs(), false, pack);
 }
 
 // With stride 1 the gradient is a convolution of the maps, padded to what their taps reach.

@@ -55,6 +55,16 @@ struct PackedWeights {
 
   static Panel<T> lying(const void* source, const Slice& slice) { return fetch(source, slice, nullptr); }
 
+  // Packs what conv2d takes: of each line channels, then taps. k runs over taps, then channels.
+  void pack(const View& weight, int64_t groups) const {
+    const int64_t taps = weight.shape[2] * weight.shape[3], channels = weight.shape[1];
+    const T* w = contiguous<T>(weight);
+    fill(groups, [=](T* to, const Slice& slice) {
+      const T* from = w + (slice.batch * lines + slice.line) * depth;
+      pack_transposed(from, depth, depth, slice, to, [=](int i) { return i % taps * channels + i / taps; });
+    });
+  }
+
   // Panels written by pack(to, group, slice) on all threads; the slice says which lines.
   template <class Pack>
   void fill(int64_t count, const Pack& pack) const {

@@ -126,12 +126,7 @@ void forward(const Call& call, const Geometry& g) {
   PackedWeights<T> weights = {g.outputs, g.channels, true, true};
   const int64_t bytes = weights.size(1) * int64_t(sizeof(T));
   weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : nl_scratch(2, bytes));
-  make_once(call.kept, [&] {
-    const T* w = contiguous<T>(call.in[1]);
-    weights.fill(1, [&](T* to, const Slice& slice) {
-      pack_transposed(w + slice.line * weights.depth, weights.depth, slice, to);
-    });
-  });
+  make_once(call.kept, [&] { weights.pack(call.in[1], 1); });
   Pixels<T>{v, call.out[0], call.epilogue, grid, weights}.run();
 }
 

@@ -197,9 +197,7 @@ struct Taps {
     return max_of(kFewestTiles, weights.is_near() ? kFewestProducts / products : kWindowBytes / bytes);
   }
 
-  // pack() fills the weights.
-  template <class Pack>
-  void run(const Call& call, const Pack& pack) {
+  void run(const Call& call) {
     const int64_t threads = nl_num_threads(), all = images.shape[0] * groups();
     int64_t units = ceil_div(tiles(), tiles_at_a_time());
     if (all * units > 1) units = min_of(tiles(), ceil_div(ceil_div(all * units, threads) * threads, all));
@@ -209,7 +207,7 @@ struct Taps {
     offset = (int64_t*)nl_scratch(2, 2 * depth() * int64_t(sizeof(int64_t)) + (call.kept ? 0 : bytes));
     weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : offset + 2 * depth());
     list_offsets();
-    make_once(call.kept, pack);
+    make_once(call.kept, [&] { weights.pack(call.in[1], groups()); });
 
     // One thread after another takes fewer units than threads, whose panels of weights are shared then.
     parallel_for(count, count >= threads ? 1 : count, [&](int64_t first, int64_t stop) {
@@ -224,16 +222,10 @@ struct Taps {
 
 template <class T>
 bool forward(const Call& call, const Geometry& g) {
-  const int64_t taps = g.taps(), channels = g.group_channels(), lines = g.group_outputs(), depth = taps * channels;
+  const int64_t channels = g.group_channels(), lines = g.group_outputs(), depth = g.taps() * channels;
   Taps<T> conv = {call.in[0], call.out[0], call.epilogue, channels, g.y, g.x, {lines, depth, true, true}};
   if (!conv.by_pixels() && conv.window_size() * int64_t(sizeof(T)) > kPlanesBytes) return false;
-  conv.run(call, [&] {
-    const T* w = contiguous<T>(call.in[1]);
-    conv.weights.fill(g.groups, [=](T* to, const Slice& slice) {
-      const T* from = w + (slice.batch * lines + slice.line) * depth;  // as (channel, tap)
-      pack_transposed(from, depth, depth, slice, to, [=](int i) { return i % taps * channels + i / taps; });
-    });
-  });
+  conv.run(call);
   return true;
 }
 
