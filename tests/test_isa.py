@@ -1,7 +1,8 @@
-"""Holds that code of a newer instruction level never runs on an older one: no weak symbol, no shared inline code."""
+"""Instruction levels: code of a newer one never runs on an older one, and those that have an FMA give equal bits."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -12,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kernels.families import digests
+
+from neurlang import _tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
@@ -118,8 +122,6 @@ def test_the_vector_header_includes_nothing() -> None:
 @pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "none such"])
 def test_the_environment_forces_a_level(level: str) -> None:
     # A level that this build has and this processor too is taken; any other is an error, never a crash.
-    from neurlang import _tensor
-
     program = "from neurlang import _tensor; print(_tensor.isa())"
     environment = {**os.environ, "NEURLANG_ISA": level}
     command = [sys.executable, "-c", program]
@@ -129,3 +131,17 @@ def test_the_environment_forces_a_level(level: str) -> None:
     else:
         assert result.returncode == 1, result.stderr
         assert level in result.stderr
+
+
+@pytest.mark.parametrize("level", ["avx2", "avx512"])
+def test_levels_give_the_same_bits(level: str, seed: int, isa: str) -> None:
+    if isa == "baseline" or level == isa:
+        pytest.skip("the baseline level has no fma and bits of its own; a level agrees with itself")
+    if level not in _tensor.isa_supported():
+        pytest.skip(f"this processor, or this build, has no {level}: its bits were not compared")
+    command = [sys.executable, "-m", "kernels.families", str(seed)]
+    environment = {**os.environ, "NEURLANG_ISA": level, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=ROOT / "tests", env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    there, here = json.loads(done.stdout), digests(seed)
+    assert [name for name in here if here[name] != there[name]] == []

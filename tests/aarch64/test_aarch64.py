@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends.replay import difference, run_oracle
 from fuzz.programs import Generator
 from fuzz.test_random_graphs import bits, run_eager, run_traced
+from kernels.convolution import Geometry, record
+from kernels.families import compute, draw_operands
 from ops.draws import draw, wide_dtypes
 from ops.test_ops import MAPS, function, types_of
 
@@ -23,8 +26,6 @@ from neurlang.backends.cpu.render import render
 from neurlang.ops.table import Row
 
 from . import player
-
-F = nl.nn.functional
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +40,19 @@ def test_it_compiles(program: Path) -> None:
 
 
 @pytest.fixture(params=[1, 3])
-def neon(program: Path, request: pytest.FixtureRequest, isa: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A trace that runs its graphs in the player."""
+def play(program: Path, request: pytest.FixtureRequest, isa: str) -> Any:
+    """Runs graphs in the player."""
     if player.emulator() is None:
         pytest.skip("no qemu-aarch64: the NEON kernels are compiled but were not run")
     if isa == "baseline":
         pytest.skip("the baseline level has no fma and bits of its own")
-    monkeypatch.setattr(compile, "interpret", player.executor(program, request.param))
+    return player.executor(program, request.param)
+
+
+@pytest.fixture
+def neon(play: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A trace that does so."""
+    monkeypatch.setattr(compile, "interpret", play)
     return nl.trace(backend="interpret")
 
 
@@ -73,63 +80,30 @@ def test_every_map(neon: Any, rng: np.random.Generator) -> None:
     compare(neon, [row.name for row, _ in calls], lambda: [function(row)(*ins) for row, ins in calls])
 
 
-def gradients(fn: Callable[..., nl.Tensor], *arrays: np.ndarray) -> Results:
-    """The result and the gradients of a sum of its squares."""
-    tensors = [nl.tensor(x, requires_grad=True) for x in arrays]
-    out = fn(*tensors)
-    return [out, *nl.autograd.grad((out * out).sum(), tensors)]
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_family_of_kernels(neon: Any, dtype: str, rng: np.random.Generator) -> None:
+    arrays = draw_operands(rng, dtype)
+    names = [f"{name}, result {k}" for name, given in arrays.items() for k in range(len(given) + 1)]
+    compare(neon, names, lambda: [x for results in compute(arrays) for x in results])
 
 
-CONTRACTIONS: dict[str, tuple[Callable[..., nl.Tensor], tuple[tuple[int, ...], ...]]] = {
-    "matmul": (nl.matmul, ((67, 300), (300, 45))),
-    "matmul, batched and transposed": (lambda a, b: a @ b.transpose(1, 2), ((3, 8, 33), (3, 9, 33))),
-    "vector by matrix": (nl.matmul, ((1, 700), (700, 50))),
-    "matrix by vector": (nl.matmul, ((50, 700), (700,))),
-    "conv2d": (lambda x, w: F.conv2d(x, w, padding=1), ((2, 5, 9, 11), (7, 5, 3, 3))),
-    "strided conv2d": (lambda x, w: F.conv2d(x, w, stride=2, padding=3), ((1, 3, 19, 23), (8, 3, 7, 7))),
-    "1 x 1 conv2d": (F.conv2d, ((1, 40, 6, 6), (24, 40, 1, 1))),
-    "depthwise conv2d": (lambda x, w: F.conv2d(x, w, padding=1, groups=6), ((1, 6, 10, 9), (6, 1, 3, 3))),
-    "linear": (F.linear, ((5, 64), (10, 64), (10,))),
-}
-ROWS: dict[str, tuple[Callable[..., nl.Tensor], tuple[tuple[int, ...], ...]]] = {
-    "sum of the last axis": (lambda x: x.sum(-1), ((7, 1100),)),
-    "sum of the first axis": (lambda x: x.sum(0), ((1100, 7),)),
-    "mean": (lambda x: x.mean(), ((70, 41),)),
-    "amax": (lambda x: x.amax(1), ((9, 130),)),
-    "prod": (lambda x: x.prod(1), ((9, 13),)),
-    "var": (lambda x: x.var(1), ((9, 130),)),
-    "softmax": (lambda x: x.softmax(-1), ((9, 130),)),
-    "softmax of the first axis": (lambda x: x.softmax(0), ((40, 19),)),
-    "log_softmax": (lambda x: x.log_softmax(-1), ((9, 600),)),
-    "layer_norm": (lambda x, w, b: F.layer_norm(x, (130,), w, b), ((9, 130), (130,), (130,))),
-    "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1), ((2, 3, 13, 17),)),
-    "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1), ((2, 3, 13, 17),)),
-    "pooling across planes": (lambda x: F.max_pool2d(F.avg_pool2d(x, 3, 1, 1), 2), ((2, 10, 13, 12),)),
-    "adaptive_max_pool2d": (lambda x: F.adaptive_max_pool2d(x, 3), ((2, 3, 13, 17),)),
-    "adaptive_avg_pool2d": (lambda x: F.adaptive_avg_pool2d(x, 3), ((2, 3, 13, 17),)),
-    "gather": (lambda x: x.gather(1, nl.tensor([[0, 4, -1], [2, 2, 1]])), ((2, 5),)),
-    "index_select": (lambda x: x[nl.tensor([3, 0, 3, -1])], ((4, 37),)),
-    "attention": (F.scaled_dot_product_attention, ((2, 3, 20, 16), (2, 3, 33, 16), (2, 3, 33, 16))),
-    "gelu": (F.gelu, ((9, 130),)),
-    "cumsum": (lambda x: x.cumsum(1), ((9, 130),)),
-    "sort": (lambda x: nl.sort(x, 1)[0], ((9, 700),)),
-    "topk": (lambda x: nl.topk(x, 5)[0], ((9, 130),)),
-    "rms_norm": (lambda x, w: F.rms_norm(x, (130,), w), ((9, 130), (130,))),
-    "attention of one query": (F.scaled_dot_product_attention, ((2, 3, 1, 16), (2, 3, 33, 16), (2, 3, 33, 16))),
+PIXELS = {
+    "one tap": Geometry((2, 48, 9, 11), 32, (1, 1)),
+    "several taps": Geometry((2, 16, 20, 41), 32, (3, 3), (2, 2), (1, 1)),
+    "Winograd's transforms": Geometry((1, 48, 14, 16), 48, (3, 3), padding=(1, 1)),
+    "depthwise": Geometry((2, 24, 9, 11), 24, (3, 3), padding=(1, 1), groups=24),
+    "depthwise, stride 2": Geometry((2, 24, 18, 21), 24, (3, 3), (2, 2), (1, 1), groups=24),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_contractions_rows_and_their_gradients(neon: Any, dtype: str, rng: np.random.Generator) -> None:
-    cases = CONTRACTIONS | ROWS
-    arrays = {name: [rng.standard_normal(s).astype(dtype) for s in shapes] for name, (_, shapes) in cases.items()}
-    names = [f"{name}, result {k}" for name, given in arrays.items() for k in range(len(given) + 1)]
-
-    def compute() -> Results:
-        return [x for name, (fn, _) in cases.items() for x in gradients(fn, *arrays[name])]
-
-    compare(neon, names, compute)
+@pytest.mark.parametrize("name", PIXELS)
+def test_images_with_channels_last(play: Any, name: str, rng: np.random.Generator) -> None:
+    t = record(PIXELS[name], "f32", "last to last", negated=False)
+    graph, leaves = t.graph(), t.leaves(rng)
+    expected = run_oracle(graph, t, leaves)
+    assert not difference(t, graph, expected, play(graph, leaves, t.offsets, t.scalars, None))
 
 
 def test_a_few_random_programs(neon: Any) -> None:

@@ -1,12 +1,13 @@
-"""What the three convolutions mean (ARCHITECTURE.md, section 3) in plain NumPy, Winograd's transforms included."""
+"""What the three convolutions mean (ARCHITECTURE.md, section 3) in plain NumPy, and graphs of them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from ir.programs import Tape, View
 
 from neurlang.ops.shapes import winograd_tile, winograd_tile_input, winograd_tile_weight
 
@@ -228,3 +229,24 @@ def weight_gradient(g: Geometry, x: Array, maps: Array) -> Array:
             )
             out[outputs, :, v, u] = dot(products, out[outputs, :, v, u].shape, x.dtype)
     return out
+
+
+# ---- graphs ----
+
+
+def record(g: Geometry, dtype: str, layout: str, negated: bool) -> Tape:
+    """Between images whose channels lie first or last; a negation behind it is an epilogue, on every element once."""
+    t = Tape()
+    x, w = t.leaf(dtype, g.images), t.leaf(dtype, g.weight)
+    out = t.fresh(dtype, g.maps, live=not negated)
+    x, out = (last(v) if lies == "last" else v for v, lies in zip((x, out), layout.split(" to "), strict=True))
+    t.write("conv2d", [x, w], [out], g.attributes)
+    if negated:
+        t.write("neg", [out], [replace(out, slot=t.fresh(dtype, g.maps, live=True).slot)])
+    return t
+
+
+def last(x: View) -> View:
+    """Images with their channels last; those of a single pixel are so anyway."""
+    _, c, h, w = x.shape
+    return replace(x, strides=(h * w * c, 1, w * c, c)) if h * w > 1 else x

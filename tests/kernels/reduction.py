@@ -69,12 +69,12 @@ def shape_around(rng: np.random.Generator, axis_extent: int) -> tuple[tuple[int,
     return (*others[:axis], axis_extent, *others[axis:]), axis
 
 
-def on_all_threads(compute: Callable[[], nl.Tensor]) -> Iterator[Array]:
+def on_all_threads(compute: Callable[[], nl.Tensor | Array]) -> Iterator[Array]:
     """The result of `compute` with each number of threads."""
     before = nl.get_num_threads()
     try:
         for count in THREADS:
             nl.set_num_threads(count)
-            yield compute().numpy()
+            yield np.asarray(compute())
     finally:
         nl.set_num_threads(before)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from backends.replay import build, difference, run_oracle, run_program
-from ir.programs import Tape, View
 
 from neurlang import passes
 from neurlang.ir.types import DTYPES
 
-from .convolution import Geometry
+from .convolution import Geometry, record
 
 pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.parametrize("threads", [1, 2, 3, 8], indirect=True)]
 LAYOUTS = ("last to last", "first to last", "last to first")
@@ -26,24 +23,6 @@ def depthwise(
     dilation: tuple[int, int] = (1, 1),
 ) -> Geometry:
     return Geometry(images, images[1], kernel, stride, padding, dilation, groups=images[1])
-
-
-def record(g: Geometry, dtype: str, layout: str, negated: bool) -> Tape:
-    """A negation behind it is an epilogue of its kernel, on every element once."""
-    t = Tape()
-    x, w = t.leaf(dtype, g.images), t.leaf(dtype, g.weight)
-    out = t.fresh(dtype, g.maps, live=not negated)
-    x, out = (last(v) if lies == "last" else v for v, lies in zip((x, out), layout.split(" to "), strict=True))
-    t.write("conv2d", [x, w], [out], g.attributes)
-    if negated:
-        t.write("neg", [out], [replace(out, slot=t.fresh(dtype, g.maps, live=True).slot)])
-    return t
-
-
-def last(x: View) -> View:
-    """Images with their channels last; those of a single pixel are so anyway."""
-    _, c, h, w = x.shape
-    return replace(x, strides=(h * w * c, 1, w * c, c)) if h * w > 1 else x
 
 
 def check(
