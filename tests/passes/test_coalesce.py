@@ -45,6 +45,25 @@ def test_of_two_copies_one_stays() -> None:
     assert ops(t) == ["exp", "copy"]
 
 
+def test_a_copy_of_a_copy_is_made_where_the_last_one_lies() -> None:
+    t = Tape()
+    z = kept(t, t.map("copy", t.map("copy", t.map("exp", t.leaf("f32", (3, 5))))))
+    kept(t, t.map("sin", z))
+    graph = coalesce(t.graph())
+    verify(graph)
+    assert [node.op for node in graph.nodes] == ["exp", "sin"]
+    assert graph.nodes[0].outs[0].storage == next(graph.nodes[1].reads()).storage == z.slot
+
+
+def test_the_gradient_of_rows_that_an_index_names() -> None:
+    # Laid into zeros, copied twice on its way to `.grad`.
+    x = nl.ones(3, 2, requires_grad=True)
+    with nl.trace():
+        (x[nl.tensor([0, 0])] * 0.5).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
+
+
 def copies_of_leaf(t: Tape, y: View) -> None:
     kept(t, t.map("copy", t.leaf("f32", (3, 5))))
 

@@ -31,7 +31,8 @@ def _require(condition: bool, message: str) -> None:
 
 
 def verify_graph(graph: Graph) -> None:
-    """Known ops, right dtypes, accesses inside their storages, and versions that follow each other in node order."""
+    """Known ops, right dtypes, accesses inside their storages, versions that follow each other in node order, and a
+    writer for all that outlives the graph."""
     versions = [0] * len(graph.storages)
     for number, node in enumerate(graph.nodes):
         where = f"node {number} ({node.op})"
@@ -57,6 +58,9 @@ def verify_graph(graph: Graph) -> None:
             _check_map(node, where)
         for region in node.regions:
             verify_graph(region)
+    for number, storage in enumerate(graph.storages):
+        made = storage.kind == "leaf" or not storage.live or versions[number] > 0
+        _require(made, f"s{number} outlives the graph, but nothing writes it")
 
 
 def _check_access(graph: Graph, x: Access, where: str) -> None:

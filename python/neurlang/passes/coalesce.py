@@ -20,8 +20,15 @@ def coalesce(graph: Graph) -> Graph:
             result[source.storage] = node.outs[0].storage
     if not result:
         return graph
-    moved = (n.map_accesses(lambda x: replace(x, storage=result.get(x.storage, x.storage))) for n in nodes)
+    moved = (n.map_accesses(lambda x: replace(x, storage=_place(result, x.storage))) for n in nodes)
     return renumber(graph.with_nodes(moved))
+
+
+def _place(result: dict[int, int], storage: int) -> int:
+    """Where the storage lies: a result may itself have been copied into another one."""
+    while storage in result:
+        storage = result[storage]
+    return storage
 
 
 def _source(graph: Graph, versions: Versions, node: Node) -> Access | None:
