@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, float], ...] = (
     (r"python/neurlang/__init__\.py", 9.5),  # puts the public names together
     (r"examples/.*|benchmarks/.*", 9.9),  # use the package from outside
     (r"python/neurlang/(nn|optim)/.*", 8),
-    (r"python/neurlang/(tracing/.*|(autograd|blas|functional|precision|random|serialize)\.py)", 7),
+    (r"python/neurlang/((autograd|tracing)/.*|(blas|functional|precision|random|serialize)\.py)", 7),
     (r"python/neurlang/(_tensor\.pyx|hot/.*)", 6),
     (r"python/neurlang/(compile|view)\.py", 5),
     (r"python/neurlang/(passes|backends)/.*", 4),
@@ -32,14 +32,14 @@ FLOORS: tuple[tuple[str, float], ...] = (
 )
 
 # Files of these folders form one unit and may know each other; elsewhere files on one floor do not, but for MATES.
-UNITS = r"python/neurlang/(ops|ir|nn|optim|hot|tracing|backends/\w+)|csrc/\w+|benchmarks"
+UNITS = r"python/neurlang/(ops|ir|nn|optim|hot|autograd|tracing|backends/\w+)|csrc/\w+|benchmarks"
 MATES = (
     (r"python/neurlang/passes/__init__\.py", r"python/neurlang/passes/.*"),  # PIPELINE names them all
     (r"python/neurlang/passes/fuse\.py", r"python/neurlang/passes/prologue\.py"),  # a part of the pass
     (r"python/neurlang/backends/.*", r"python/neurlang/backends/(__init__\.py|cstyle/.*)"),  # it renders C
     (r"python/neurlang/_tensor\.pyx", r"python/neurlang/hot/.*"),  # one module in several files
     (r"csrc/simd/.*", r"csrc/base/.*"),
-    (r"python/neurlang/functional\.py", r"python/neurlang/(autograd|random)\.py"),
+    (r"python/neurlang/functional\.py", r"python/neurlang/(autograd/.*|random\.py)"),
 )
 
 Edge = tuple[str, str]

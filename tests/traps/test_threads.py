@@ -123,3 +123,23 @@ def test_the_number_of_threads_changes_no_bit(threads: int) -> None:
         assert run() == want
     finally:
         nl.set_num_threads(before)
+
+
+@pytest.mark.parametrize("switch", [nl.no_grad(), nl.enable_grad()])
+def test_threads_that_share_a_switch_leave_it_as_they_came(switch: Any) -> None:
+    inside, left = threading.Event(), threading.Event()
+
+    def other() -> bool:
+        nl.set_grad_enabled(False)
+        with switch:
+            inside.set()
+            assert left.wait(60)
+        return nl.is_grad_enabled()
+
+    with ThreadPoolExecutor(1) as pool:
+        with switch:
+            found = pool.submit(other)
+            assert inside.wait(60)
+        assert nl.is_grad_enabled()
+        left.set()
+        assert not found.result(60)
