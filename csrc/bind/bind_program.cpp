@@ -146,10 +146,11 @@ void bind_program(py::module_& m) {
 A reference is (kind, index, byte_offset, offset_class, itemsize) with kind "slot", "arena", "scalar" or "const".
 steps: dictionaries, either
   kind="generated", address, refs, ints, range, grain, or
-  kind="native", address, op, asked (the op that errors name, if another), ins, outs, attrs, epilogue (None or a dictionary of address, refs, ints and, if it runs
-  on rows, rows=(matrices, rows, columns, units, grain, result)), prologues (of inputs that do not lie in memory:
-  dictionaries of input, address, refs, ints),
-where ins and outs hold (reference, shape, strides, dtype), and either may give `record`, the tape record it stems from.)")
+  kind="native", address, op, asked (the op that errors name, if another), ins, outs, attrs, epilogue (None or a
+  dictionary of address, refs, ints and, if it runs on rows, rows=(matrices, rows, columns, units, grain, result)),
+  prologues (of inputs that do not lie in memory: dictionaries of input, address, refs, ints),
+where ins and outs hold (reference, shape, strides, dtype), and either may give `record`, the tape record it stems from.
+An epilogue may name one of MAX_TAKEN operands as `result`, which it then gets wherever its rows are.)")
       .def(py::init(&make_program), py::arg("n_slots"), py::arg("arena_bytes"), py::arg("constants"), py::arg("steps"))
       .def_property_readonly("arena_bytes", &BoundProgram::arena_bytes)
       .def_property_readonly("n_steps", &BoundProgram::n_steps)
@@ -159,7 +160,8 @@ where ins and outs hold (reference, shape, strides, dtype), and either may give 
           "keep", [](BoundProgram& p, const py::object& o) { p.kept.append(o); }, py::arg("obj"),
           "Keeps `obj`, a library whose code the steps call, alive as long as the program.")
       .def("run", &run_at, py::arg("slots"), py::arg("offsets"), py::arg("scalars"),
-           "Replays on memory at the given addresses. Tapes are replayed through the hot door instead.");
+           "Replays on memory at the given addresses. Tapes are replayed through the hot door instead.")
+      .attr("MAX_TAKEN") = Program::kMaxTaken;
 }
 
 }  // namespace nl

@@ -14,8 +14,7 @@
 namespace nl {
 namespace {
 
-constexpr size_t kMaxTaken = 128;  // operands of an epilogue that gets rows elsewhere than in the result
-constexpr int kPollEvery = 64;     // steps; those that take long look for signals themselves
+constexpr int kPollEvery = 64;  // steps; those that take long look for signals themselves
 
 thread_local int64_t failed_record = -1, failed_step_number = -1;
 
@@ -101,7 +100,7 @@ class FinishedRows {
   static void take(void* ctx, int64_t i0, int64_t i1, const void* rows) {
     const auto& self = *static_cast<const FinishedRows*>(ctx);
     const RowLoop& loop = self.step_.rows;
-    void* ptr[kMaxTaken];
+    void* ptr[Program::kMaxTaken];
     std::copy_n(self.ptr_, self.step_.epilogue_refs.size(), ptr);
     const int64_t row_bytes = loop.columns * self.step_.epilogue_refs[loop.result].itemsize;
     ptr[loop.result] = reinterpret_cast<void*>(reinterpret_cast<intptr_t>(rows) - i0 * row_bytes);
@@ -345,7 +344,7 @@ void Program::check(const NativeStep& s) {
   int64_t elements = 1;
   for (int d = 0; out != nullptr && d < out->rank; ++d) elements *= out->shape[d];
   if (out == nullptr || r.matrices < 0 || r.rows < 1 || r.columns < 1 || r.units < 1 || r.grain < 1 ||
-      r.result >= int64_t(s.epilogue_refs.size()) || (r.result >= 0 && s.epilogue_refs.size() > kMaxTaken) ||
+      r.result >= int64_t(s.epilogue_refs.size()) || (r.result >= 0 && s.epilogue_refs.size() > size_t(kMaxTaken)) ||
       elements / r.rows / r.columns != r.matrices || elements % (r.rows * r.columns) != 0)
     refuse("the rows of an epilogue are not those of the result");
 }

@@ -73,6 +73,9 @@ struct Step {
 
 class Program {
  public:
+  // Operands of an epilogue that gets rows elsewhere than in the result: every thread has room for their pointers.
+  static constexpr int kMaxTaken = 128;
+
   // Throws std::invalid_argument when a reference points outside of what the program has.
   Program(uint32_t n_slots, int64_t arena_bytes, const std::vector<std::string>& constants, std::vector<Step> steps);
   ~Program();

@@ -9,6 +9,7 @@ import pytest
 
 import neurlang as nl
 import neurlang.nn.functional as F
+from neurlang import _tensor
 from neurlang.ir.kernel import NativeStep
 
 from .contraction import Array, assert_same_bits, normal, tensor
@@ -119,6 +120,21 @@ def test_what_else_reads_the_product(rng: np.random.Generator) -> None:
 
     for run in (outlives, read_later, overwritten):
         check(run)
+
+
+def test_more_operands_than_rows_elsewhere_may_have(rng: np.random.Generator) -> None:
+    a, b = (tensor(rng.standard_normal(s).astype(np.float32)) for s in ((80, 30), (30, 40)))
+    count = _tensor.Program.MAX_TAKEN // 2
+    values = tensor(rng.standard_normal((count, 40)).astype(np.float32))
+    chosen = tensor(rng.random((count, 40)) < 0.01)
+
+    def run() -> nl.Tensor:
+        y = nl.matmul(a, b)
+        for i in range(count):
+            y = nl.where(chosen[i], values[i], y)
+        return F.softmax(y, -1)
+
+    check(run)
 
 
 def test_rows_of_heads(rng: np.random.Generator) -> None:

@@ -15,14 +15,13 @@ from .compile import compile_files
 from .render import Source, render
 
 VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64, "neon": 16, "generic": 16}
-MAX_TAKEN = 128  # operands of an epilogue that gets rows elsewhere than in the result: `kMaxTaken` of program.cpp
 GRAIN_NANOSECONDS = 8_000  # of work that a thread takes at least: below, waking it costs more than it brings
 
 
 class Machine(Protocol):
     """What the extension module offers to a backend."""
 
-    Program: Callable[..., Any]
+    Program: Any
     load_library: Callable[[bytes], Any]
     native_address: Callable[[int], int]
     isa: Callable[[], str]
@@ -123,7 +122,8 @@ class _Binder:
         """The epilogue's operand that is the contraction's result, where nobody else looks at that; else -1."""
         memory, result = self.schedule.memory, step.node.outs[0].storage
         shared = result in self.schedule.home or result in self.schedule.home.values()
-        if memory is None or shared or len(epilogue.operands) > MAX_TAKEN or result not in memory.lifetimes:
+        many = len(epilogue.operands) > self.machine.Program.MAX_TAKEN
+        if memory is None or shared or many or result not in memory.lifetimes:
             return -1
         first, last = memory.lifetimes[result]
         found = [n for n, x in enumerate(epilogue.operands) if isinstance(x, Access) and x.storage == result]
