@@ -110,9 +110,9 @@ def ops_header(rows: Rows, scalar: ModuleType, fingerprint: str) -> Iterator[str
     yield "// The rows that convert to each dtype."
     casts = (position("to_" + d.name, rows) for d in scalar.dtypes.DTYPES.values())
     yield f"constexpr uint16_t kCasts[kDTypes] = {{{', '.join(map(str, casts))}}};"
-    yield f"constexpr uint16_t kCopy = {position('copy', rows)};"
-    yield f"constexpr uint16_t kMatmul = {position('matmul', rows)};"
-    yield f"constexpr uint16_t kUniform = {position('uniform', rows)};"
+    for name in ("copy", "index_matmul", "index_select", "matmul", "uniform"):
+        spelled = "".join(part.capitalize() for part in name.split("_"))
+        yield f"constexpr uint16_t k{spelled} = {position(name, rows)};"
     yield "// The compute dtype of a call, which selects its kernel."
     yield "static inline DType key_dtype(const Call& call) {"
     yield "  const int key = call.op < kNumOps ? kOps[call.op].key : 0;"

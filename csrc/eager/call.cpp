@@ -9,7 +9,7 @@
 #include "eager.hpp"
 #include "ops.gen.hpp"
 #include "tape.hpp"
-#include "widen.hpp"
+#include "wide_copy.hpp"
 
 namespace nl {
 
@@ -78,8 +78,28 @@ static int run_nothing(const Call&) { return kOk; }
 
 static int run_product(const Call& call) { return blas_matmul(call) ? kOk : nl_native_table()[kMatmul](call); }
 
+// A library's product of rows that an index names: as in eager code, they are brought together first.
+static int run_picked_product(const Call& call) {
+  View factors[] = {call.in[1], call.in[2]};
+  factors[0].shape[0] = call.in[0].shape[0];
+  WideCopy rows;  // of a wide dtype already
+  factors[0] = rows.like(factors[0]);
+  const View sources[] = {call.in[1], call.in[0]};
+  const int64_t axis = 0;
+  const Call selection{sources, factors, &axis, call.fault, nullptr, kIndexSelect, 2, 1, 1};
+  if (const int status = nl_native_table()[kIndexSelect](selection); status != kOk) return status;
+  return run_product({factors, call.out, nullptr, call.fault, call.epilogue, kMatmul, 2, 1, 0});
+}
+
+// The kernel of a row, where the user has not asked for a library's products.
+static NativeFn native_kernel(uint16_t op) {
+  if (op == kMatmul && blas_in_use()) return run_product;
+  if (op == kIndexMatmul && blas_in_use()) return run_picked_product;
+  return nl_native_table()[op];
+}
+
 static int run_native(const Call& call) {
-  const NativeFn fn = call.op == kMatmul && blas_in_use() ? run_product : nl_native_table()[call.op];
+  const NativeFn fn = native_kernel(call.op);
   return is_direct(call.op) || !has_narrow(call) ? fn(call) : run_widened(call, fn);
 }
 

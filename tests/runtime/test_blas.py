@@ -90,6 +90,24 @@ def test_compiled_programs_follow(folder: Path, rng: np.random.Generator) -> Non
     assert layer.counts.compiled == 1
 
 
+def test_products_of_picked_rows_follow(folder: Path, rng: np.random.Generator) -> None:
+    """Compiled, one step packs the rows that an index names; the library gets them as in eager code."""
+    x, w = (nl.tensor(rng.integers(-9, 9, shape)).float() for shape in ((50, 7), (7, 4)))
+    index = nl.tensor(rng.integers(-50, 50, 300))
+
+    def layer() -> nl.Tensor:
+        return nl.relu(x[index] @ w)
+
+    compiled = nl.trace(layer)
+    compiled()
+    assert "index_matmul" in {getattr(step, "node", None) and step.node.op for step in compiled.program.schedule.steps}
+    nl.set_gemm(str(folder / "libopenblas.so.0"))
+    np.testing.assert_array_equal(compiled().numpy(), layer().numpy())
+    index[3] = 50
+    with pytest.raises(IndexError, match="50"):
+        compiled().numpy()
+
+
 SLOW = """
 #include <unistd.h>
 void sgemm_(const char* ta, const char* tb, const int* m, const int* n, const int* k, const float* alpha,
