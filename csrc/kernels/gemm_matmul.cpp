@@ -350,6 +350,24 @@ bool turns(const Matrix<T>& a, const Matrix<T>& b, int64_t k) {
          streams(b, a, k) || streams_lines(b, a, k);
 }
 
+// In tiles, by packed panels where those pay.
+template <class T>
+void contract_blocks(Matrix<T> a, Matrix<T> b, const Output<T>& c, int64_t batch, const Mapping& map) {
+  const Product& p = map.p;
+  const Epilogue* epilogue = p.call.epilogue;
+  a.in_place = rows_in_place(a, b.lines);
+  b.in_place = columns_in_place(b, a.lines, p.k);
+  const Operand<T> rows = {a.fetch, &a}, columns = {b.fetch, &b, b.expect};
+  const auto finish = epilogue ? map.finish : nullptr;
+  Contraction<T> job = {batch, a.lines, b.lines, 0, p.k, false, rows, columns, c, finish, &map};
+  job.of_rows = epilogue && epilogue->of_rows && !map.swapped;
+  if (job.of_rows && epilogue->take) job.take = map.take;
+  if (!p.call.kept || batch > 1 || map.swapped || b.in_place) return contract(job);
+  const KeptPanels<T> kept(b, p.k, p.call.kept);
+  job.b = kept.operand();
+  contract(job);
+}
+
 template <class T>
 void multiply_matrices(const Product& p) {
   Matrix<T> a = p.matrix_a<T>(), b = p.matrix_b<T>();
@@ -382,19 +400,7 @@ void multiply_matrices(const Product& p) {
   }
   if (!p.makes() && streams(a, b, p.k)) return stream(a, b, c, batch, map);
   if (!p.makes() && streams_lines(a, b, p.k)) return stream_lines(a, b, c, batch, map);
-  a.in_place = rows_in_place(a, b.lines);
-  b.in_place = columns_in_place(b, a.lines, p.k);
-  Operand<T> rows = {a.fetch, &a}, columns = {b.fetch, &b, b.expect};
-  auto finish = p.call.epilogue ? map.finish : nullptr;
-  Contraction<T> job = {batch, a.lines, b.lines, 0, p.k, false, rows, columns, c, finish, &map};
-  job.of_rows = p.call.epilogue && p.call.epilogue->of_rows && !map.swapped;
-  if (job.of_rows && p.call.epilogue->take) job.take = map.take;
-  if (p.call.kept && batch == 1 && !map.swapped && !b.in_place) {
-    const KeptPanels<T> kept(b, p.k, p.call.kept);
-    job.b = kept.operand();
-    return contract(job);
-  }
-  contract(job);
+  contract_blocks(a, b, c, batch, map);
 }
 
 template <class T>
