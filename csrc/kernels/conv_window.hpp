@@ -89,7 +89,7 @@ struct Windows {
   Lines lines;
   Steps steps;
   const T *readable, *readable_end;
-  int64_t step;  // from one step's offset to the next, where that is the same for all
+  int64_t step = 0;  // from one step's offset to the next, where that is the same for all
 
   bool reads(const T* first, const T* last) const { return first >= readable && last + kWidth<T> <= readable_end; }
 
