@@ -363,7 +363,10 @@ void count_in_use(int64_t bytes) {  // only the owner writes, so no atomic addit
 
 // The thread's block number `i`, moved when it is too short.
 void* keep(int i, int64_t bytes) {
-  if (cache.kept[i] != nullptr && uint64_t(bytes) <= uint64_t(cache.kept_bytes[i])) return cache.kept[i];
+  if (cache.kept[i] != nullptr && uint64_t(bytes) <= uint64_t(cache.kept_bytes[i])) {
+    poison(cache.kept[i], cache.kept_bytes[i]);
+    return unpoison(cache.kept[i], bytes);
+  }
   {
     const std::lock_guard<std::mutex> guard(lock);
     open_thread();  // so that the block is freed when the thread ends
