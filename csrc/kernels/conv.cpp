@@ -1,10 +1,10 @@
 // conv.cpp: the rows conv2d and conv2d_input: which kernel takes a shape, and the implicit matrix products.
 //
 // Forward: weights [outputs, channels] times pixels [channels, pixels] for one tap, or pixels times weights where the
-// result has its channels last; several taps are in conv_taps.cpp where it has them so, else, with one on small maps,
-// in conv_direct.cpp. The gradient for the input is gathered: the positions of one residue modulo the stride see the
-// same taps, so each residue is a product of its own, of those taps only, and nothing is computed for taps that fall
-// between strides.
+// result alone has its channels last. One tap from pixels to pixels is in conv_pixels.cpp, several taps to pixels are
+// in conv_taps.cpp, others, and one on small maps, in conv_direct.cpp. The gradient for the input is gathered: the
+// positions of one residue modulo the stride see the same taps, so each residue is a product of its own, of those taps
+// only, and nothing is computed for taps that fall between strides.
 #include "../base/numerics.hpp"
 #include "conv_depthwise.hpp"
 #include "conv_direct.hpp"
@@ -54,29 +54,20 @@ struct PixelProduct {
 // Pixels of images with channels last, as the lines of an operand.
 template <class T>
 struct PixelLines {
-  static constexpr int64_t kFewestPacked = 256;  // lines of weights from which on packing pixels costs less
   const T* data;
   Grid grid;         // of all images
   int64_t channels;  // of a group
-  bool in_place;     // never as columns, which have to be adjacent
 
-  PixelLines(const View& v, const Geometry& g, bool rows)
+  PixelLines(const View& v, const Geometry& g)
       : data((const T*)v.data),
         grid{g.y.output, g.x.output, v.strides[0], v.strides[2] * g.y.stride, v.strides[3] * g.x.stride},
-        channels(g.group_channels()),
-        in_place(rows && is_even() && grid.x_stride * int64_t(sizeof(T)) % 4096 != 0 &&
-                 g.group_outputs() < kFewestPacked) {}
-
-  bool is_even() const {
-    return grid.y_stride == grid.xs * grid.x_stride && grid.plane_stride == grid.ys * grid.y_stride;
-  }
+        channels(g.group_channels()) {}
 
   static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
     const PixelLines& p = *(const PixelLines*)source;
     const T* from = p.data + slice.batch * p.channels + slice.k;
     int64_t offset[max_of(kTileRows, kTileColumns<T>)];
     offsets_of(p.grid, slice.line, slice.count, offset);
-    if (p.in_place) return {from + offset[0], p.grid.x_stride, 1};
     auto line = [&](int64_t i) { return from + offset[i]; };
     pack_lines_of(line, slice.depth, slice, buffer, [](int k) { return k; });
     return {buffer, 1, slice.pitch};
@@ -90,7 +81,7 @@ template <class T>
 struct Forward {
   const Call& call;
   Geometry g;
-  bool adjacent;  // the channels of a pixel, which is read where it lies
+  bool adjacent;  // the channels of a pixel, which is packed from where it lies
   Stage<T> stage;
   PackedWeights<T> weights;
   int64_t* offset;  // of each channel in the stage
@@ -118,7 +109,7 @@ struct Forward {
       const int64_t count = min_of(stage.chunk, g.images - first);
       stage.fill(first, count);
       const auto windows = stage.windows(first, g.y.output, g.x.output, g.group_channels(), offset);
-      const PixelLines<T> lines(call.in[0], g, channels_last(call.out[0]));
+      const PixelLines<T> lines(call.in[0], g);
       Operand<T> pixels = {windows.fetch, &windows, nullptr, windows.lying};
       if (adjacent) pixels = {lines.fetch, &lines};
       const PixelProduct<T> product = {call.epilogue, call.out[0], first, g.groups, weights.lines, g.pixels()};
