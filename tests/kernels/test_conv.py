@@ -182,6 +182,31 @@ def test_several_taps_to_channels_last(rng: np.random.Generator, dtype: type, ca
     assert_same_bits(nl.trace(lambda x: layer(x.permute(0, 3, 1, 2))).freeze(pixels)(pixels).numpy(), want)
 
 
+# Images that are asked for before they are read, results that are asked for or written past the caches.
+FROM_MEMORY = {
+    "one tap": Geometry((9, 64, 56, 57), 128, (1, 1)),
+    "several taps": Geometry((3, 17, 200, 212), 32, (3, 3), padding=(1, 1)),
+    "several taps, stride 2": Geometry((3, 24, 200, 160), 16, (5, 5), (2, 2), (2, 2)),
+    "depthwise": Geometry((4, 96, 113, 112), 96, (3, 3), padding=(1, 1), groups=96),
+    "depthwise, stride 2": Geometry((3, 96, 133, 112), 96, (3, 3), (2, 2), (1, 1), groups=96),
+}
+
+
+@pytest.mark.parametrize("name", FROM_MEMORY)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_images_from_memory_are_as_alone(rng: np.random.Generator, dtype: type, name: str) -> None:
+    g = FROM_MEMORY[name]
+    x, w = (tensor(rng.standard_normal(shape).astype(dtype)) for shape in (g.images, g.weight))
+
+    def layer(pixels: nl.Tensor) -> nl.Tensor:
+        return _tensor._conv2d(pixels.permute(0, 3, 1, 2), w, *g.attributes).permute(0, 2, 3, 1).contiguous()
+
+    pixels = x.permute(0, 2, 3, 1).contiguous()
+    got = nl.trace(layer)(pixels).numpy()
+    for i in range(len(got)):
+        assert_same_bits(got[i : i + 1], layer(pixels[i : i + 1]).numpy())
+
+
 @pytest.mark.parametrize("name", [name for name in GEOMETRIES if "Winograd" in name])
 def test_the_interpreter_agrees(rng: np.random.Generator, name: str) -> None:
     g = GEOMETRIES[name]
