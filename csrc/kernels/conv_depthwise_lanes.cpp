@@ -1,15 +1,12 @@
 // conv_depthwise_lanes.cpp: convolutions of single channels and their gradients with the channels across the vectors:
-// where rows are short or apart by a stride, and for the weights.
+// where rows are short or apart by a stride.
 //
 // Strips of rows are transposed into vectors of channels, one a pixel, so that whatever a tap reads is a whole vector.
-// Sums over pixels, of which the order is given, run side by side for all channels and taps.
 #include "conv_depthwise.hpp"
 #include "conv_lanes.hpp"
 
 namespace nl::NL_ISA {
 namespace {
-
-// ---- conv2d and conv2d_input --------------------------------------------------------------------------------------
 
 struct Tap {
   int64_t dy, dx;  // what it reads at row and column 0
@@ -183,128 +180,6 @@ void correlate(const Call& call, const Geometry& g) {
   sums.run();
 }
 
-// ---- conv2d_weight ------------------------------------------------------------------------------------------------
-
-// Sums over the pixels of all images, for a vector of channels and every tap.
-template <class T>
-struct LaneWeights {
-  using V = typename Simd<T>::V;
-  static constexpr int W = kWidth<T>;
-  static constexpr int kTaps = 9;  // sums side by side
-
-  const Call& call;
-  const Geometry& g;
-  LaneStage<T> stage;
-  int64_t* offset;  // of each tap in the stage
-
-  int64_t groups() const { return ceil_div(g.channels, W); }
-
-  void run() const {
-    const int64_t bytes = (stage.step * stage.pitch + g.x.output) * W * int64_t(sizeof(T));
-    const int64_t each = strip_rows(g.y.output, bytes), strip = each * g.x.output;
-    const int64_t size = (stage.size(each) + (strip + 2 * g.taps()) * W) * int64_t(sizeof(T));
-    const int64_t numbers = (stage.rows(each) * g.x.input + strip) * int64_t(sizeof(int64_t));
-    const int64_t work = g.images * g.pixels() * g.taps() * W;
-    parallel_for(groups(), grain_of(work), [=](int64_t begin, int64_t end) {
-      T* maps = (T*)nl_scratch(0, size + numbers);
-      Sums sums = {*this, stage, maps, maps + strip * W, (int64_t*)((char*)maps + size), each};
-      sums.stage.use(sums.total + 2 * g.taps() * W, sums.pixel + strip, each, g.x.input);
-      for (int64_t group = begin; group < end; group++) sums.run(group);
-    });
-  }
-
-  // On one thread.
-  struct Sums {
-    const LaneWeights& conv;
-    LaneStage<T> stage;
-    T* maps;         // [pixel][lane]
-    T* total;        // [tap][lane]: blocks of k that are complete, then the one that is not
-    int64_t* pixel;  // where each pixel of the maps sees the images
-    int64_t each;    // rows of a strip
-
-    void run(int64_t group) {
-      const Geometry& g = conv.g;
-      const Grid grid = {each, g.x.output, 0, g.y.stride * stage.pitch * W, g.x.stride * W};
-      offsets_of(grid, 0, int(each * g.x.output), pixel);
-      for (int64_t i = 0; i < 2 * g.taps() * W; i++) total[i] = 0;
-      int64_t k = 0;
-      Polls polls;
-      for (int64_t image = 0; image < g.images; image++) {
-        const LaneGroup<T> seen(conv.call.in[0], image, group), grads(conv.call.in[1], image, group);
-        for (int64_t first = 0; first < g.y.output; first += each) {
-          const int64_t stop = min_of(g.y.output, first + each);
-          stage.fill(seen, first, stop, first > 0);
-          grads.read(first, stop, [to = maps](int64_t pixel) { return to + pixel * W; });
-          add(k, (stop - first) * g.x.output);
-          k += (stop - first) * g.x.output;
-          polls.after((stop - first) * g.x.output * g.taps());
-        }
-      }
-      if (k % kDepth != 0) end_block(k);
-      put(group);
-    }
-
-    // The strip's pixels, which are `k` and following of all.
-    void add(int64_t k, int64_t count) const {
-      const int64_t taps = conv.g.taps();
-      for (int64_t at = 0, stop; at < count; at = stop) {
-        stop = min_of(count, at + kDepth - (k + at) % kDepth);
-        int64_t t = 0;
-        for (; t + kTaps <= taps; t += kTaps) add<kTaps>(t, at, stop);
-        for (; t + 3 <= taps; t += 3) add<3>(t, at, stop);
-        for (; t < taps; t++) add<1>(t, at, stop);
-        if ((k + stop) % kDepth == 0) end_block(k + stop);
-      }
-    }
-
-    template <int N>
-    void add(int64_t tap, int64_t begin, int64_t stop) const {
-      T* block = total + (conv.g.taps() + tap) * W;
-      V sum[N];
-      const T* seen[N];
-#pragma GCC unroll 9
-      for (int t = 0; t < N; t++) sum[t] = load<V>(block + t * W), seen[t] = stage.data + conv.offset[tap + t];
-      const T* map = maps + begin * W;
-      for (int64_t i = begin; i < stop; i++, map += W) {
-        const V gradient = load<V>(map);
-#pragma GCC unroll 9
-        for (int t = 0; t < N; t++) sum[t] = multiply_add(gradient, load<V>(seen[t] + pixel[i]), sum[t]);
-      }
-#pragma GCC unroll 9
-      for (int t = 0; t < N; t++) store(block + t * W, sum[t]);
-    }
-
-    // Adds the block that ends with `k` to those before.
-    void end_block(int64_t k) const {
-      for (int64_t t = 0; t < conv.g.taps(); t++) {
-        T *sum = total + t * W, *block = sum + conv.g.taps() * W;
-        store(sum, k <= kDepth ? load<V>(block) : load<V>(sum) + load<V>(block));
-        store(block, V{});
-      }
-    }
-
-    void put(int64_t group) const {
-      const int64_t taps = conv.g.taps(), first = group * W, count = min_of(W, conv.g.channels - first);
-      T* lane[W];
-      for (int64_t l = 0; l < count; l++) lane[l] = (T*)conv.call.out[0].data + (first + l) * taps;
-      deinterleave(total, kWidth<T>, taps, lane, count, 1);
-      const Epilogue* epilogue = conv.call.epilogue;
-      if (epilogue) epilogue->fn(epilogue->ctx, 0, first, first + count, 0, taps);
-    }
-  };
-};
-
-template <class T>
-void weight_gradient(const Call& call) {
-  const Geometry g = geometry(call.in[0], call.out[0], call.in[1], call.attr);
-  const int64_t span = (g.y.kernel - 1) * g.y.dilation + 1;
-  LaneStage<T> stage = {-g.y.pad, span, g.y.stride, -g.x.pad, max_of(g.x.span(), g.x.pad + g.x.input)};
-  int64_t* offset = (int64_t*)nl_scratch(2, g.taps() * int64_t(sizeof(int64_t)));
-  const Grid taps = {g.y.kernel, g.x.kernel, 0, g.y.dilation * stage.pitch * kWidth<T>, g.x.dilation * kWidth<T>};
-  offsets_of(taps, 0, int(g.taps()), offset);
-  LaneWeights<T>{call, g, stage, offset}.run();
-}
-
 }  // namespace
 
 void conv2d_depthwise_lanes(const Call& call) {
@@ -315,10 +190,6 @@ void conv2d_depthwise_lanes(const Call& call) {
 void conv2d_depthwise_lanes_input(const Call& call) {
   const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
   call.out[0].dtype == DType::f32 ? correlate<float, true>(call, g) : correlate<double, true>(call, g);
-}
-
-void conv2d_depthwise_weight(const Call& call) {
-  call.out[0].dtype == DType::f32 ? weight_gradient<float>(call) : weight_gradient<double>(call);
 }
 
 }  // namespace nl::NL_ISA

@@ -34,19 +34,20 @@ struct LaneGroup {
     return r;
   }
 
-  // Rows [begin, stop): the pixels of all of them, numbered from 0, to the vectors at to(pixel).
+  // Rows [begin, stop): the pixels of all of them, numbered from 0, to the vectors at to(pixel). What lies `ahead` of
+  // adjacent ones, if that is not 0, is brought into L2 meanwhile.
   template <class To>
-  void read(int64_t begin, int64_t stop, const To& to) const {
+  void read(int64_t begin, int64_t stop, const To& to, int64_t ahead = 0) const {
     const int64_t width = from.shape[3];
     if (from.strides[3] == 1 && from.strides[2] == width) {
-      return interleave(row(begin).lane, (stop - begin) * width, to);
+      return interleave(row(begin).lane, (stop - begin) * width, to, ahead);
     }
     const bool adjacent = from.strides[1] == 1 && count == W;
     for (int64_t y = begin; y < stop; y++) {
       const Row pixels = row(y);
       const int64_t number = (y - begin) * width;
       if (from.strides[3] == 1) {
-        interleave(pixels.lane, width, [=](int64_t x) { return to(number + x); });
+        interleave(pixels.lane, width, [=](int64_t x) { return to(number + x); }, ahead);
         continue;
       }
       for (int64_t x = 0; x < width; x++) {

@@ -5,6 +5,7 @@
 // outputs each of their elements serves a single multiply-add. Threads take strips of whole blocks of k, whose sums are
 // then added in order.
 #include "conv_weight_rows.hpp"
+#include "block_sums.hpp"
 #include "conv_lanes.hpp"
 
 namespace nl::NL_ISA {
@@ -12,7 +13,6 @@ namespace {
 
 constexpr int kSums = kTileRows * kTileVecs;  // vectors of sums in registers
 constexpr int64_t kL2Bytes = 512 << 10;       // of images and maps at a time
-constexpr int64_t kSumBytes = 1 << 20;        // of sums of blocks that wait to be added
 constexpr int64_t kMostSums = 1 << 13;        // a thread: where there are more, packing windows costs less
 
 // Pixels of a block that follow each other: the first one's place in a staged row of images, and how many.
@@ -116,7 +116,8 @@ struct WeightRows {
     if (g.groups != 1 || g.x.dilation != 1 || (taps != 3 && taps != 5 && taps != 7)) return false;
     if (g.images * g.pixels() < 4 * threads * kDepth || g.channels == 0 || g.outputs == 0) return false;
     const WeightRows w(c);
-    return 4 * g.outputs >= 3 * w.output_pitch() && w.sum_size() <= kMostSums * threads && w.bytes() <= 2 * kL2Bytes;
+    const bool few = w.sum_size() <= kMostSums * threads && w.sum_bytes() <= kSumBytes;
+    return few && 4 * g.outputs >= 3 * w.output_pitch() && w.bytes() <= 2 * kL2Bytes;
   }
 
   int64_t pixel_size() const { return by_pixels ? g.channels : 1; }
@@ -125,14 +126,17 @@ struct WeightRows {
   int64_t lines() const { return g.channels * g.taps(); }
   int64_t output_pitch() const { return whole_vectors<T>(g.outputs); }
   int64_t sum_size() const { return lines() * output_pitch(); }
+  int64_t sum_bytes() const { return sum_size() * int64_t(sizeof(T)); }
 
-  // As many blocks as stay in L2, whole rows if these are not fewer: the rest of a row is staged for nothing.
+  // As many blocks as stay in L2, and their sums, whole rows if these are not fewer: the rest of a row is staged for
+  // nothing.
   int64_t choose_strip() const {
     const int64_t width = g.x.output, even = width / gcd(width, kDepth);
     const int64_t row = g.y.stride * planes() * pitch + (maps_in_place ? 0 : width * map_pitch);
     const int64_t fitting = kL2Bytes / int64_t(sizeof(T)) * width / (row * kDepth);
     const int64_t most = max_of(min_of(fitting, blocks / (4 * nl_num_threads())), ceil_div(width, kDepth));
-    return most >= even ? most / even * even : most;
+    const int64_t kept = max_of(1, min_of(most, kSumBytes / max_of(1, sum_bytes())));
+    return kept >= even ? kept / even * even : kept;
   }
 
   // ---- the strip of a thread ----
@@ -258,7 +262,7 @@ struct WeightRows {
 
   void run() {
     const int64_t threads = nl_num_threads(), size = sum_size();
-    const int64_t strips = kSumBytes / (size * strip * int64_t(sizeof(T)));
+    const int64_t strips = kSumBytes / (sum_bytes() * strip);
     const int64_t round = min_of(blocks, max_of(1, strips / threads) * threads * strip);
     total = (T*)nl_scratch(2, (round + 1) * size * sizeof(T) + lines() * sizeof(int64_t));
     sums = total + size, place = (int64_t*)(sums + round * size);
@@ -271,7 +275,7 @@ struct WeightRows {
           run_strip(staged, first + i, first + min_of(count, i + strip), first);
         }
       });
-      add_blocks(first, count);
+      add_blocks(sums, size, count, first > 0, total);
     }
     put();
   }
@@ -285,18 +289,6 @@ struct WeightRows {
       nl_check_interrupt();
       rows.add(b * kDepth, min_of(stop, (b + 1) * kDepth), sums + (b - first) * sum_size());
     }
-  }
-
-  void add_blocks(int64_t first, int64_t count) const {
-    using V = typename Simd<T>::V;
-    const int64_t size = sum_size();
-    parallel_for(size / W, grain_of(count * W), [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin * W; i < end * W; i += W) {
-        V sum = first > 0 ? load<V>(total + i) + load<V>(sums + i) : load<V>(sums + i);
-        for (int64_t b = 1; b < count; b++) sum += load<V>(sums + b * size + i);
-        store(total + i, sum);
-      }
-    });
   }
 
   void put() const {

@@ -6,9 +6,10 @@
 namespace nl::NL_ISA {
 namespace {
 
-// Element j of every lane to the vector at to(j), for n elements.
+// Element j of every lane to the vector at to(j), for n elements. What lies `ahead` of a lane's elements, if that is
+// not 0, is brought into L2 meanwhile.
 template <class T, class To>
-void interleave(const T* const* lanes, int64_t n, const To& to) {
+void interleave(const T* const* lanes, int64_t n, const To& to, int64_t ahead = 0) {
   using V = typename Simd<T>::V;
   constexpr int W = Simd<T>::kWidth;
   int64_t j = 0;
@@ -16,6 +17,10 @@ void interleave(const T* const* lanes, int64_t n, const To& to) {
     V rows[W];
 #pragma GCC unroll 16
     for (int l = 0; l < W; l++) rows[l] = load<V>(lanes[l] + first);
+    if (ahead != 0) {
+#pragma GCC unroll 16
+      for (int l = 0; l < W; l++) __builtin_prefetch(lanes[l] + first + ahead, 0, 2);
+    }
     transpose(rows);
 #pragma GCC unroll 16
     for (int l = 0; l < W; l++) store(to(first + l), rows[l]);

@@ -339,6 +339,32 @@ def test_weight_gradients_of_long_rows(rng: np.random.Generator, dtype: type, na
             assert_same_bits(_tensor._conv2d_weight(images, grads, *g.attributes, *g.kernel).numpy(), want)
 
 
+DEPTHWISE_WEIGHTS = {
+    "blocks of several images": Geometry((17, 40, 7, 7), 40, (3, 3), padding=(1, 1), groups=40),
+    "stride 2": Geometry((3, 24, 15, 18), 24, (3, 3), (2, 2), (1, 1), groups=24),
+    "strips of several blocks": Geometry((2, 18, 61, 50), 18, (3, 3), padding=(2, 0), groups=18),
+    "rows longer than a block": Geometry((2, 33, 4, 600), 33, (3, 3), (1, 2), (1, 1), groups=33),
+    "strides and dilations that differ": Geometry((2, 19, 31, 33), 19, (5, 5), (1, 2), (3, 1), (2, 1), groups=19),
+    "rows of taps apart": Geometry((2, 17, 21, 16), 17, (3, 3), (3, 1), (2, 2), (2, 1), groups=17),
+    "sums in several rounds": Geometry((1, 64, 82, 83), 64, (17, 16), groups=64),
+    "padding beyond the image": Geometry((3, 16, 3, 2), 16, (3, 3), padding=(6, 7), groups=16),
+    "one place": Geometry((300, 16, 3, 3), 16, (3, 3), groups=16),
+}
+
+
+@pytest.mark.parametrize("name", DEPTHWISE_WEIGHTS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_depthwise_weight_gradients(rng: np.random.Generator, dtype: type, name: str) -> None:
+    """Images and maps with channels last are read where they lie, others are brought into that form."""
+    g = DEPTHWISE_WEIGHTS[name]
+    x, maps = normal(rng, g.images, dtype), normal(rng, g.maps, dtype)
+    with np.errstate(all="ignore"):
+        want = definitions.conv2d_weight(x, maps, (*g.attributes, *g.kernel), fma)
+    for images in (tensor(x), with_channels_last(x)):
+        for grads in (tensor(maps), with_channels_last(maps)):
+            assert_same_bits(_tensor._conv2d_weight(images, grads, *g.attributes, *g.kernel).numpy(), want)
+
+
 def test_images_are_staged_in_several_rounds(rng: np.random.Generator) -> None:
     # 5 images of 2 MiB: more than are staged at a time, and no number of them ends where a block of 256 pixels does.
     g = Geometry((5, 16, 181, 183), 2, (2, 2), stride=(30, 31))
