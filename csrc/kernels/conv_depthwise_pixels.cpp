@@ -5,7 +5,7 @@
 // sums share what they read: it goes through the channels with a list of where each pixel begins, in the image or,
 // beside it, in a row of zeros. A band of tiles is as many rows, and its epilogue follows while it is in L2.
 #include "conv_depthwise.hpp"
-#include "rows.hpp"
+#include "stream_store.hpp"
 
 namespace nl::NL_ISA {
 namespace {

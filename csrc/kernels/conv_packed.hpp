@@ -1,6 +1,7 @@
 // conv_packed.hpp: the weights of a convolution as an operand of products, packed once for all of them.
 #pragma once
 #include "conv_geometry.hpp"
+#include "stream_store.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -77,6 +78,14 @@ struct PackedWeights {
     });
   }
 };
+
+// Whether sums to pixels go from registers past the caches: they are whole vectors of a large result, to which nothing
+// is added.
+template <class T>
+bool streams_sums(const PackedWeights<T>& weights, const View& result) {
+  const int64_t channels = result.shape[1], pixels = result.shape[0] * result.shape[2] * result.shape[3];
+  return weights.depth <= kDepth && weights.lines % kWidth<T> == 0 && streams<T>(result, channels, pixels);
+}
 
 // Sums of `rows` pixels and `lines` of weights to results whose channels lie last, `pitch` elements a pixel.
 template <class T>

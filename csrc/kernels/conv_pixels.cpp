@@ -32,6 +32,7 @@ struct Pixels {
     return grid.y_stride == grid.xs * grid.x_stride &&
            (images.shape[0] == 1 || grid.plane_stride == grid.ys * grid.y_stride);
   }
+  bool streams() const { return !epilogue && streams_sums(weights, result); }
   int64_t copy_pitch() const { return depth() + kWidth<T>; }  // spreads pixels over the sets of L1
 
   // Row panels [p0, p1) and panels [q0, q1) of the weights.
@@ -43,8 +44,10 @@ struct Pixels {
     int64_t pitch;  // of pixels
     const T* ahead = nullptr;
     int64_t ahead_step = 0;
+    int64_t begin[kFarPanels + 1] = {};  // of each panel of pixels, and where the last one ends
 
     void run() {
+      for (int64_t p = p0; p <= p1; p++) begin[p - p0] = conv.row(p);
       if (conv.weights.is_near() && conv.is_even() && goes_on) look_ahead();
       for (int64_t q = q0; q < q1; q += kFinishedPanels) {
         if (q > q0) nl_check_interrupt();
@@ -58,8 +61,9 @@ struct Pixels {
 
     // The next unit's pixels lie behind this one's.
     void look_ahead() {
-      ahead = data + (conv.row(p1) - conv.row(p0)) * pitch;
-      ahead_step = ceil_div((conv.row(p1) - conv.row(p0)) * pitch, (q1 - q0) * conv.depth() * (p1 - p0));
+      const int64_t own = (begin[p1 - p0] - begin[0]) * pitch;
+      ahead = data + own;
+      ahead_step = ceil_div(own, (q1 - q0) * conv.depth() * (p1 - p0));
     }
 
     void multiply(int64_t q, int64_t k) {
@@ -67,14 +71,15 @@ struct Pixels {
       const int64_t steps = min_of(kDepth, conv.depth() - k), outputs = conv.result.shape[1];
       const int64_t line = w.begin(q), lines = w.begin(q + 1) - line;
       Panel<T> b = {w.data + q * w.panel_size() + k * w.pitch(), 1, w.pitch()};
-      b.far = conv.count() * outputs * int64_t(sizeof(T)) >= kFarBytes;
-      for (int64_t p = p0; p < p1; p++) {
-        const int64_t first = conv.row(p), rows = conv.row(p + 1) - first;
-        const Panel<T> a = {data + (first - conv.row(p0)) * pitch + k, pitch, 1};
+      b.past = conv.streams();
+      b.far = !b.past && conv.count() * outputs * int64_t(sizeof(T)) >= kFarBytes;
+      for (int64_t p = 0; p < p1 - p0; p++) {
+        const int64_t first = begin[p], rows = begin[p + 1] - first;
+        const Panel<T> a = {data + (first - begin[0]) * pitch + k, pitch, 1};
         if (ahead) {
           b.next = ahead, b.next_step = ahead_step, ahead += steps * ahead_step;
         } else {
-          b.fetch_next(b.data + steps * b.step, steps, p - p0, p1 - p0);
+          b.fetch_next(b.data + steps * b.step, steps, p, p1 - p0);
         }
         sum_pixels(PanelKind::strided_with_next, steps, rows, lines, a, b, k > 0,
                    (T*)conv.result.data + first * outputs + line, outputs);
@@ -82,11 +87,11 @@ struct Pixels {
     }
 
     void finish(int64_t first_line, int64_t stop_line) const {
-      const int64_t pixels = conv.image_pixels(), stop = conv.row(p1);
-      for (int64_t i = conv.row(p0), end; i < stop; i = end) {
-        const int64_t image = i / pixels, begin = image * pixels;
-        end = min_of(stop, begin + pixels);
-        finish_tile(conv.epilogue, conv.result, image, first_line, stop_line, i - begin, end - begin);
+      const int64_t pixels = conv.image_pixels(), stop = begin[p1 - p0];
+      for (int64_t i = begin[0], end; i < stop; i = end) {
+        const int64_t image = i / pixels, first = image * pixels;
+        end = min_of(stop, first + pixels);
+        finish_tile(conv.epilogue, conv.result, image, first_line, stop_line, i - first, end - first);
       }
     }
   };
@@ -115,6 +120,7 @@ struct Pixels {
         if (!is_even()) copy(row(p0), row(p1), copies);
         Unit{*this, p0, p1, part * lines / parts, (part + 1) * lines / parts, u + 1 < end, data, pitch}.run();
       }
+      if (streams()) stream_fence();
     });
   }
 };

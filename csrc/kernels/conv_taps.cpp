@@ -25,6 +25,9 @@ struct Taps {
   Axis y, x;
   PackedWeights<T> weights;
   int64_t* offset = nullptr;  // of each k: in an image, then in a copied window
+  // Divided once, for that takes as long as many products.
+  int64_t row_tiles = ceil_div(x.output, tile_pixels());
+  int64_t part_ahead = tile_rows() * y.stride * images.strides[2] / (row_tiles * weights.panels());
 
   int64_t groups() const { return images.shape[1] / channels; }
   int64_t depth() const { return weights.depth; }
@@ -37,15 +40,17 @@ struct Taps {
     return weights.is_near() && by_pixels() && elements * int64_t(sizeof(T)) >= kFarBytes;
   }
 
+  bool streams() const { return !epilogue && streams_sums(weights, result); }
+
   // ---- tiles: two rows of the result where they fit, else nearly equal parts of a row ----
 
   // Of one vector of outputs more pixels fit the registers.
   int64_t tile_pixels() const { return weights.lines <= kWidth<T> ? 2 * kTileRows : kTileRows; }
-  int64_t row_tiles() const { return ceil_div(x.output, tile_pixels()); }
   int64_t tile_rows() const { return 2 * x.output <= tile_pixels() ? 2 : 1; }
-  int64_t tiles() const { return ceil_div(y.output, tile_rows()) * row_tiles(); }
+  int64_t tiles() const { return ceil_div(y.output, tile_rows()) * row_tiles; }
+  int64_t column(int64_t part) const { return part * x.output / row_tiles; }
   int64_t tile_begin(int64_t t) const {
-    return min_of(t / row_tiles() * tile_rows(), y.output) * x.output + t % row_tiles() * x.output / row_tiles();
+    return min_of(t / row_tiles * tile_rows(), y.output) * x.output + column(t % row_tiles);
   }
 
   // ---- copied windows: [ky][column][channel] of adjacent channels, else [channel][ky][column] ----
@@ -81,6 +86,7 @@ struct Taps {
     const int64_t* at;
     int64_t pitch, half;    // of pixels, and from the last one of a row to the first one of the next, less that
     int64_t pixel, pixels;  // of the result
+    const T* ahead;         // what the next rows of the result will see, a part for each tile of these and panel
   };
 
   // Tiles [begin, end) of a group of an image with all weights of the group.
@@ -100,6 +106,7 @@ struct Taps {
           if (q > first) nl_check_interrupt();
           multiply(q, min_of(q + kFinishedPanels, stop));
         }
+        if (conv.streams()) stream_fence();
       });
     }
 
@@ -107,14 +114,16 @@ struct Taps {
     Tile place(int64_t t, T* copy) const {
       const View& v = conv.images;
       const Axis &y = conv.y, &x = conv.x;
-      const int64_t pixel = conv.tile_begin(t), pixels = conv.tile_begin(t + 1) - pixel;
-      const int64_t row = pixel / x.output * y.stride - y.pad, column = pixel % x.output * x.stride - x.pad;
-      const int64_t rows = ceil_div(pixels, x.output), columns = conv.columns_seen(min_of(pixels, x.output));
+      const int64_t first = t / conv.row_tiles * conv.tile_rows(), part = t % conv.row_tiles;
+      const int64_t begin = conv.column(part), width = conv.column(part + 1) - begin;
+      const int64_t rows = min_of(conv.tile_rows(), y.output - first), columns = conv.columns_seen(width);
+      const int64_t row = first * y.stride - y.pad, column = begin * x.stride - x.pad;
       const int64_t last = row + (rows - 1) * y.stride + (y.kernel - 1) * y.dilation;
       const T* from = (const T*)v.data + image * v.strides[0] + group * conv.channels * v.strides[1];
+      const T* ahead = from + (last + 1) * v.strides[2] + part * conv.weights.panels() * conv.part_ahead;
       auto at = [&](const T* data, const int64_t* offset, int64_t row_pitch, int64_t pixel_pitch) -> Tile {
         const int64_t pitch = x.stride * pixel_pitch, half = rows > 1 ? row_pitch - x.output * pitch : 0;
-        return {data, offset, pitch, half, pixel, pixels};
+        return {data, offset, pitch, half, first * x.output + begin, rows * width, ahead};
       };
       if (row >= 0 && last < y.input && column >= 0 && column + columns <= x.input) {
         from += row * v.strides[2] + column * v.strides[3];
@@ -168,26 +177,20 @@ struct Taps {
       const int64_t line = w.begin(q), lines = w.begin(q + 1) - line, number = group * w.panels() + q;
       T* result = (T*)conv.result.data + image * conv.pixels() * outputs + group * w.lines + line;
       Panel<T> b = {w.data + number * w.panel_size() + k * w.pitch(), 1, w.pitch()};
-      b.far = conv.result.shape[0] * conv.pixels() * outputs * int64_t(sizeof(T)) >= kFarBytes;
+      b.past = conv.streams();
+      b.far = !b.past && conv.result.shape[0] * conv.pixels() * outputs * int64_t(sizeof(T)) >= kFarBytes;
+      const bool looks_ahead = conv.looks_ahead();
+      const int64_t ahead_step = ceil_div(conv.part_ahead, conv.depth());
       for (int64_t i = 0; i < count; i++) {
         const Tile& t = tiles[i];
-        conv.looks_ahead() ? look_ahead(begin + i, q, k, b) : b.fetch_next(b.data + steps * b.step, steps, i, count);
+        if (looks_ahead) {
+          b.next = t.ahead + q * conv.part_ahead + k * ahead_step, b.next_step = ahead_step;
+        } else {
+          b.fetch_next(b.data + steps * b.step, steps, i, count);
+        }
         sum_pixels(PanelKind::listed_rows, steps, t.pixels, lines, {t.data, t.pitch, 0, t.at + k, t.half}, b, k > 0,
                    result + t.pixel * outputs, outputs);
       }
-    }
-
-    // The rows of the image that the next row of the result will see are brought into L2, a part for each tile and
-    // panel.
-    void look_ahead(int64_t tile, int64_t q, int64_t k, Panel<T>& b) const {
-      const View& v = conv.images;
-      const Axis& y = conv.y;
-      const int64_t last = (tile / conv.row_tiles() + 1) * conv.tile_rows() - 1;  // row of the result
-      const int64_t row = last * y.stride - y.pad + (y.kernel - 1) * y.dilation + 1;
-      const int64_t part = conv.tile_rows() * y.stride * v.strides[2] / (conv.row_tiles() * conv.weights.panels());
-      const int64_t number = tile % conv.row_tiles() * conv.weights.panels() + q;
-      b.next_step = ceil_div(part, conv.depth());
-      b.next = (const T*)v.data + image * v.strides[0] + row * v.strides[2] + number * part + k * b.next_step;
     }
   };
 

@@ -1,14 +1,18 @@
 // microkernel.cpp: the micro-kernel at every tile size.
 #include "microkernel.hpp"
 
+#include "stream_store.hpp"
+
 namespace nl::NL_ISA {
 namespace {
 
 constexpr int64_t kStretch = 16;  // of k between two prefetches
 
 template <class T, PanelKind kKind, int kRows, int kVecs>
-void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, const T* before, int64_t before_row) {
+void multiply_tile(int64_t depth, const Panel<T>& left, const Panel<T>& right, T* c, int64_t c_row, const T* before,
+                   int64_t before_row) {
   using V = typename Simd<T>::V;
+  Panel<T> a = left, b = right;
   V sum[kRows][kVecs] = {};
   const bool accumulate = before != nullptr;
   constexpr bool kListed = kKind == PanelKind::listed, kListedRows = kKind == PanelKind::listed_rows;
@@ -17,15 +21,15 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, c
   const int64_t a_line = kStrided ? a.line_stride : 1;
   auto run = [&](int64_t steps) __attribute__((always_inline)) {
     for (int64_t k = 0; k < steps; k++) {
-      const T* left = kListedRows ? a.data + a.at[k] : a.data;
-      const T* right = kListed ? b.data + b.at[k] : b.data;
+      const T* rows = kListedRows ? a.data + a.at[k] : a.data;
+      const T* columns = kListed ? b.data + b.at[k] : b.data;
       if (kHasNext) __builtin_prefetch(b.next, 0, 2), b.next += b.next_step;
       V column[kVecs];
 #pragma GCC unroll 4
-      for (int v = 0; v < kVecs; v++) column[v] = load<V>(right + v * kWidth<T>);
+      for (int v = 0; v < kVecs; v++) column[v] = load<V>(columns + v * kWidth<T>);
 #pragma GCC unroll 32
       for (int i = 0; i < kRows; i++) {
-        V row = splat<V>(left[i * a_line + (kListedRows && i >= kRows / 2 ? a.half : 0)]);
+        V row = splat<V>(rows[i * a_line + (kListedRows && i >= kRows / 2 ? a.half : 0)]);
 #pragma GCC unroll 4
         for (int v = 0; v < kVecs; v++) sum[i][v] = multiply_add(row, column[v], sum[i][v]);
       }
@@ -54,6 +58,14 @@ void multiply_tile(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, c
     }
   }
   run(depth);
+  if (kHasNext && b.past) {
+#pragma GCC unroll 32
+    for (int i = 0; i < kRows; i++, c += c_row) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; v++) stream_store(c + v * kWidth<T>, sum[i][v]);
+    }
+    return;
+  }
 #pragma GCC unroll 32
   for (int i = 0; i < kRows; i++, c += c_row, before += before_row) {
     // Else gcc computes the address of every row from the first one, into registers that it does not have.

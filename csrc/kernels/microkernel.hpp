@@ -40,7 +40,8 @@ struct Panel {
   int64_t half = 0;             // of listed rows: how much further than evenly the second half of them lies
   const T* next = nullptr;      // of a B with something next: brought into L2 meanwhile, next_step elements a k
   int64_t next_step = 0;
-  bool far = false;  // listed, or with something next: the results lie in memory, and are asked for meanwhile
+  bool far = false;   // listed, or with something next: the results lie in memory, and are asked for meanwhile
+  bool past = false;  // with something next: they are written past the caches, and nothing was before
 
   // Kernel `i` of `kernels` over this panel fetches its part of the next one. Where lines are few, B comes from beyond
   // L2 as fast as it is used up; fetched in bursts it held up the arithmetic.
@@ -61,9 +62,10 @@ PanelKind kind_of(const Panel<T>& a) {
 }
 
 // c[i * c_row + j] = dot(row i of a, column j of b), each element one FMA chain from +0, which is added to the sum of
-// the blocks before, before[i * before_row + j], unless that is null.
+// the blocks before, before[i * before_row + j], unless that is null. Panels by reference: copies of a structure that
+// was just written field by field wait for the stores.
 template <class T>
-using MicroKernel = void (*)(int64_t depth, Panel<T> a, Panel<T> b, T* c, int64_t c_row, const T* before,
+using MicroKernel = void (*)(int64_t depth, const Panel<T>& a, const Panel<T>& b, T* c, int64_t c_row, const T* before,
                              int64_t before_row);
 
 // The kernel of a tile of `rows` (1..kTileRows) rows of `vecs` (1..kTileVecs) vectors; listed rows of one vector may be
