@@ -79,12 +79,18 @@ struct PackedWeights {
   }
 };
 
-// Whether sums to pixels go from registers past the caches: they are whole vectors of a large result, to which nothing
-// is added.
+// How sums reach results whose channels lie last.
+struct Reach {
+  bool far;   // they lie in memory, and are asked for meanwhile
+  bool past;  // they do, and are written past the caches: whole vectors, to which nothing is added
+};
+
 template <class T>
-bool streams_sums(const PackedWeights<T>& weights, const View& result) {
-  const int64_t channels = result.shape[1], pixels = result.shape[0] * result.shape[2] * result.shape[3];
-  return weights.depth <= kDepth && weights.lines % kWidth<T> == 0 && streams<T>(result, channels, pixels);
+Reach reach(const PackedWeights<T>& weights, const View& result, const Epilogue* epilogue) {
+  const int64_t elements = result.shape[0] * result.shape[1] * result.shape[2] * result.shape[3];
+  const bool far = elements * int64_t(sizeof(T)) >= kFarBytes, whole = weights.lines % kWidth<T> == 0;
+  const bool past = far && whole && !epilogue && weights.depth <= kDepth && is_aligned<T>(result);
+  return {far && !past, past};
 }
 
 // Sums of `rows` pixels and `lines` of weights to results whose channels lie last, `pitch` elements a pixel.

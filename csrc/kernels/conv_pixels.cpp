@@ -20,6 +20,7 @@ struct Pixels {
   const Epilogue* epilogue;
   Grid grid;  // of the pixels of all images
   PackedWeights<T> weights;
+  Reach reach = NL_ISA::reach(weights, result, epilogue);
 
   int64_t depth() const { return weights.depth; }
   int64_t image_pixels() const { return grid.ys * grid.xs; }
@@ -32,7 +33,6 @@ struct Pixels {
     return grid.y_stride == grid.xs * grid.x_stride &&
            (images.shape[0] == 1 || grid.plane_stride == grid.ys * grid.y_stride);
   }
-  bool streams() const { return !epilogue && streams_sums(weights, result); }
   int64_t copy_pitch() const { return depth() + kWidth<T>; }  // spreads pixels over the sets of L1
 
   // Row panels [p0, p1) and panels [q0, q1) of the weights.
@@ -71,8 +71,7 @@ struct Pixels {
       const int64_t steps = min_of(kDepth, conv.depth() - k), outputs = conv.result.shape[1];
       const int64_t line = w.begin(q), lines = w.begin(q + 1) - line;
       Panel<T> b = {w.data + q * w.panel_size() + k * w.pitch(), 1, w.pitch()};
-      b.past = conv.streams();
-      b.far = !b.past && conv.count() * outputs * int64_t(sizeof(T)) >= kFarBytes;
+      b.far = conv.reach.far, b.past = conv.reach.past;
       for (int64_t p = 0; p < p1 - p0; p++) {
         const int64_t first = begin[p], rows = begin[p + 1] - first;
         const Panel<T> a = {data + (first - begin[0]) * pitch + k, pitch, 1};
@@ -120,7 +119,7 @@ struct Pixels {
         if (!is_even()) copy(row(p0), row(p1), copies);
         Unit{*this, p0, p1, part * lines / parts, (part + 1) * lines / parts, u + 1 < end, data, pitch}.run();
       }
-      if (streams()) stream_fence();
+      if (reach.past) stream_fence();
     });
   }
 };

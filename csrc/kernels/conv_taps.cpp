@@ -24,10 +24,12 @@ struct Taps {
   int64_t channels;  // of a group
   Axis y, x;
   PackedWeights<T> weights;
+  Reach reach = NL_ISA::reach(weights, result, epilogue);
   int64_t* offset = nullptr;  // of each k: in an image, then in a copied window
   // Divided once, for that takes as long as many products.
   int64_t row_tiles = ceil_div(x.output, tile_pixels());
   int64_t part_ahead = tile_rows() * y.stride * images.strides[2] / (row_tiles * weights.panels());
+  int64_t step_ahead = ceil_div(part_ahead, weights.depth);
 
   int64_t groups() const { return images.shape[1] / channels; }
   int64_t depth() const { return weights.depth; }
@@ -39,8 +41,6 @@ struct Taps {
     const int64_t elements = images.shape[0] * images.shape[1] * y.input * x.input;
     return weights.is_near() && by_pixels() && elements * int64_t(sizeof(T)) >= kFarBytes;
   }
-
-  bool streams() const { return !epilogue && streams_sums(weights, result); }
 
   // ---- tiles: two rows of the result where they fit, else nearly equal parts of a row ----
 
@@ -106,7 +106,7 @@ struct Taps {
           if (q > first) nl_check_interrupt();
           multiply(q, min_of(q + kFinishedPanels, stop));
         }
-        if (conv.streams()) stream_fence();
+        if (conv.reach.past) stream_fence();
       });
     }
 
@@ -177,14 +177,12 @@ struct Taps {
       const int64_t line = w.begin(q), lines = w.begin(q + 1) - line, number = group * w.panels() + q;
       T* result = (T*)conv.result.data + image * conv.pixels() * outputs + group * w.lines + line;
       Panel<T> b = {w.data + number * w.panel_size() + k * w.pitch(), 1, w.pitch()};
-      b.past = conv.streams();
-      b.far = !b.past && conv.result.shape[0] * conv.pixels() * outputs * int64_t(sizeof(T)) >= kFarBytes;
+      b.far = conv.reach.far, b.past = conv.reach.past;
       const bool looks_ahead = conv.looks_ahead();
-      const int64_t ahead_step = ceil_div(conv.part_ahead, conv.depth());
       for (int64_t i = 0; i < count; i++) {
         const Tile& t = tiles[i];
         if (looks_ahead) {
-          b.next = t.ahead + q * conv.part_ahead + k * ahead_step, b.next_step = ahead_step;
+          b.next = t.ahead + q * conv.part_ahead + k * conv.step_ahead, b.next_step = conv.step_ahead;
         } else {
           b.fetch_next(b.data + steps * b.step, steps, i, count);
         }

@@ -6,7 +6,7 @@
 
 namespace nl::NL_ISA {
 
-constexpr int64_t kFarBytes = 8 << 20;  // of results that lie in memory: a quarter of a usual L3
+constexpr int64_t kFarBytes = 6 << 20;  // of results that lie in memory: a fifth of a usual L3
 
 // The largest tile: kTileRows rows of kTileVecs vectors. Share of the FMA peak with panels in L1 and L2 (Zen 5, f32):
 // 14 x 2 of 64 bytes 98 %, 6 x 2 of 32 bytes 97 %; of 16 bytes 2 x 4 reaches 76 %, 4 x 2 only 56 %: SSE2 has no

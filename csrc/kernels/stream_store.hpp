@@ -35,14 +35,20 @@ inline void stream_fence() {
 #endif
 }
 
-// Whether an output of `rows` contiguous rows of n elements is to be streamed: it is large, and every row is aligned.
+// Whether all rows of an output begin where stores past the caches may.
 template <class T>
-bool streams(const View& out, int64_t n, int64_t rows) {
+bool is_aligned(const View& out) {
   bool aligned = (uint64_t)out.data % NL_VEC_BYTES == 0;
   for (int d = 0; d < out.rank; d++) {
     aligned = aligned && (out.shape[d] == 1 || out.strides[d] == 1 || out.strides[d] * sizeof(T) % NL_VEC_BYTES == 0);
   }
-  return aligned && n * rows * (int64_t)sizeof(T) >= kStreamBytes;
+  return aligned;
+}
+
+// Whether an output of `rows` contiguous rows of n elements is to be streamed.
+template <class T>
+bool streams(const View& out, int64_t n, int64_t rows) {
+  return is_aligned<T>(out) && n * rows * (int64_t)sizeof(T) >= kStreamBytes;
 }
 
 }  // namespace
