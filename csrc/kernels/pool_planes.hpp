@@ -182,7 +182,8 @@ void finish(const Planes<To>& y, int64_t first, const Tile& t, const T* results)
   const int64_t width = t.right - t.left;
   group.shift(t.top * y.row_stride + t.left * y.column_stride);
   if constexpr (__is_same(T, To)) {
-    if (y.channel_stride == 1 && group.count == Simd<T>::kWidth) return finish_pixels(y, group.lanes[0], t, results);
+    const bool adjacent = y.channel_stride == 1 && y.channels % Simd<T>::kWidth == 0;  // a group is of one image
+    if (adjacent) return finish_pixels(y, group.lanes[0], t, results);
   }
   if (width == y.width && y.contiguous()) {
     return deinterleave(results, Simd<T>::kWidth, (t.bottom - t.top) * width, group.lanes, group.count, 1);

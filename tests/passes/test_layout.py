@@ -88,7 +88,25 @@ def test_images_that_others_read_stay(read: Callable[[Tape, View], View]) -> Non
     assert last(t.graph()) == set()
 
 
-@pytest.mark.parametrize(("channels", "size"), [(24, 5), (32, 1)])
+@pytest.mark.parametrize("channels", [16, 24, 40])
+def test_channels_in_halves_of_vectors_turn(channels: int) -> None:
+    t = Tape()
+    y = conv(t, t.leaf("f32", (2, 32, 5, 5)), channels)
+    t.keep(conv(t, y, 16))
+    assert last(t.graph()) == {y.slot}
+
+
+@pytest.mark.parametrize(("channels", "turn"), [(24, False), (32, True)])
+def test_pooled_images_turn_in_whole_vectors(channels: int, turn: bool) -> None:
+    t = Tape()
+    y = conv(t, t.leaf("f32", (2, 32, 8, 8)), channels)
+    pooled = t.fresh("f32", (2, channels, 4, 4))
+    t.write("max_pool2d_values", [y], [pooled], (2, 2, 2, 2, 0, 0, 1, 1))
+    t.keep(conv(t, pooled, 16))
+    assert last(t.graph()) == ({y.slot, pooled.slot} if turn else set())
+
+
+@pytest.mark.parametrize(("channels", "size"), [(8, 5), (20, 5), (32, 1)])
 def test_few_channels_and_single_pixels_stay(channels: int, size: int) -> None:
     t = Tape()
     t.keep(conv(t, conv(t, t.leaf("f32", (2, 32, size, size)), channels), 16))
@@ -156,7 +174,7 @@ class Network:
         n, c, *size = shape
         kernel, stride = int(self.rng.choice([1, 1, 3, 3, 5])), int(self.rng.choice([1, 1, 2]))
         padding = int(self.rng.choice([0, kernel // 2, 1]))
-        outputs = int(self.rng.choice([16, 32, 32, 48, 50, 80]))
+        outputs = int(self.rng.choice([16, 24, 32, 40, 48, 50, 80]))
         made = [(s + 2 * padding - kernel) // stride + 1 for s in size]
         if min(made) < 2:
             return

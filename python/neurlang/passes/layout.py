@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..ir.graph import Access, Graph, Node, count
 from ..ir.types import Dim
 
-CHANNEL_VECTOR = 16  # channels come in vectors, of as many lanes as the widest have
+VECTOR, HALF_VECTOR = 16, 8  # channels come in vectors of up to 16 lanes; from three halves on few lanes stay empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,9 @@ def _family(storages: list[int], nodes: list[Node]) -> Family | None:
     """The storages as images, of the shape that a convolution sees; None where none does, or channels are few."""
     images = (x for node in nodes if node.op == "conv2d" for x in (next(node.reads()), *node.outs))
     x = next((x for x in images if x.storage in storages), None)
-    if x is None or x.shape[1] % CHANNEL_VECTOR != 0 or x.numel == 0 or count(x.shape[2:]) == 1:
+    if x is None or x.shape[1] % HALF_VECTOR != 0 or x.shape[1] == HALF_VECTOR:
+        return None
+    if x.numel == 0 or count(x.shape[2:]) == 1:
         return None
     return Family(frozenset(storages), x.numel, x.shape[1], count(x.shape[2:]))
 
@@ -107,7 +109,9 @@ def _fits(node: Node, family: Family) -> bool:
         (out,) = node.outs
         whole = not writes or out.shape[1] == family.channels  # it writes pixels that follow each other, no others
         return whole and _knows_pixels(node, reads) and (not reads or _reads_pixels(node, family))
-    return node.op == "max_pool2d_values" or (node.kind == "reduce" and not writes)
+    if node.op == "max_pool2d_values":
+        return family.channels % VECTOR == 0  # else its vectors go across images
+    return node.kind == "reduce" and not writes
 
 
 def _knows_pixels(node: Node, reads: bool) -> bool:
