@@ -227,6 +227,7 @@ class Versions:
     """Who writes and reads each version of each storage of a graph."""
 
     def __init__(self, graph: Graph) -> None:
+        self.storages = graph.storages
         self.writer: dict[Value, int] = {}
         self.readers: dict[Value, list[int]] = {}
         self.last = [0] * len(graph.storages)
@@ -237,8 +238,14 @@ class Versions:
                 self.writer[out.value] = number
                 self.last[out.storage] = max(self.last[out.storage], out.version)
 
-    def written_once(self, storage: int) -> bool:
-        return self.last[storage] == 1
+    def final(self, out: Access) -> bool:
+        """Whether a write makes all that the graph's own storage ever holds."""
+        storage = self.storages[out.storage]
+        return storage.kind == "fresh" and self.last[out.storage] == 1 and out.whole(storage)
+
+    def private(self, out: Access) -> bool:
+        """Whether a write is final, and nobody but the graph's readers sees it or knows how it lies."""
+        return self.final(out) and not self.storages[out.storage].live
 
 
 def renumber(graph: Graph) -> Graph:

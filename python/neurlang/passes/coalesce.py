@@ -38,6 +38,6 @@ def _source(graph: Graph, versions: Versions, node: Node) -> Access | None:
         return None
     source, result = graph.storages[x.storage], graph.storages[out.storage]
     private = source.kind == "fresh" and not source.live and source.device == result.device
-    final = versions.last[x.storage] == x.version and versions.written_once(out.storage) and result.kind == "fresh"
-    alike = (x.shape, x.dtype) == (out.shape, out.dtype) and x.whole(source) and out.whole(result)
+    final = versions.last[x.storage] == x.version and versions.final(out)
+    alike = (x.shape, x.dtype) == (out.shape, out.dtype) and x.whole(source)
     return x if private and final and alike else None

@@ -15,7 +15,7 @@ def cse(graph: Graph) -> Graph:
     kept: list[Node] = []
     for node in graph.nodes:
         node = replace(node, ins=tuple(_renamed(x, stands_for) for x in node.ins))
-        if not _is_pure(graph, versions, node):
+        if node.may_fail or node.op == "empty" or not all(map(versions.final, node.outs)):
             kept.append(node)
             continue
         key = replace(node, outs=tuple(replace(x, storage=-1, version=0) for x in node.outs))
@@ -31,14 +31,3 @@ def _renamed(x: Operand, stands_for: dict[int, int]) -> Operand:
     if isinstance(x, Access) and x.storage in stands_for:
         return replace(x, storage=stands_for[x.storage])
     return x
-
-
-def _is_pure(graph: Graph, versions: Versions, node: Node) -> bool:
-    if node.may_fail or node.op == "empty":
-        return False
-    return all(
-        graph.storages[x.storage].kind == "fresh"
-        and versions.written_once(x.storage)
-        and x.whole(graph.storages[x.storage])
-        for x in node.outs
-    )

@@ -55,18 +55,13 @@ class _Fold:
         return x
 
     def _learn(self, node: Node) -> None:
-        if node.kind != "map" or len(node.outs) != 1 or not self._is_final(node.outs[0]):
+        if node.kind != "map" or len(node.outs) != 1 or not self.versions.final(node.outs[0]):
             return
         out = node.outs[0].storage
         if node.op == "full" and isinstance(node.ins[0], (Scalar, Const)):
             self.scalars[out] = node.ins[0]
         elif node.op == "copy":
             self._learn_copy(node)
-
-    def _is_final(self, out: Access) -> bool:
-        """Written whole, once, and by this graph."""
-        storage = self.graph.storages[out.storage]
-        return storage.kind == "fresh" and self.versions.written_once(out.storage) and out.whole(storage)
 
     def _learn_copy(self, node: Node) -> None:
         """A copy stands for its source when that has the result's shape and is not written again."""

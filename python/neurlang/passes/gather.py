@@ -16,7 +16,7 @@ def gather(graph: Graph) -> Graph:
     versions = Versions(graph)
     nodes: list[Node | None] = list(graph.nodes)
     for number, node in enumerate(graph.nodes):
-        picked = _selection(graph, versions, node)
+        picked = _selection(versions, node)
         readers = versions.readers.get(node.outs[0].value, ()) if picked else ()
         product = next(iter(readers), -1)
         if picked and len(readers) == 1 and _multiplies(graph.nodes[product], node.outs[0]):
@@ -27,16 +27,14 @@ def gather(graph: Graph) -> Graph:
     return renumber(graph.with_nodes(n for n in nodes if n is not None))
 
 
-def _selection(graph: Graph, versions: Versions, node: Node) -> tuple[Access, Access] | None:
+def _selection(versions: Versions, node: Node) -> tuple[Access, Access] | None:
     """The matrix and the index of a node that picks rows of it, to memory of its own that nobody else sees."""
     rows = (node.op == "index_select" and node.attrs == (0,)) or (node.op == "index_get" and node.attrs == (1, 0, 0))
     if not rows:
         return None
     x, index = node.reads()
-    out, place = node.outs[0], graph.storages[node.outs[0].storage]
-    private = not place.outside and out.whole(place) and versions.written_once(out.storage)
     dense = len(x.shape) == 2 and x.strides[1] == 1 and x.dtype in ("f32", "f64") and len(index.shape) == 1
-    return (x, index) if private and dense and out.numel > 0 else None
+    return (x, index) if dense and node.outs[0].numel > 0 and versions.private(node.outs[0]) else None
 
 
 def _multiplies(node: Node, rows: Access) -> bool:

@@ -12,9 +12,9 @@ def orient(graph: Graph) -> Graph:
     versions = Versions(graph)
     nodes = list(graph.nodes)
     for number, node in enumerate(graph.nodes):
-        if node.op != "matmul" or not _is_private(graph, versions, node):
-            continue
         out = node.outs[0]
+        if node.op != "matmul" or min(out.shape[-2:]) < 2 or not versions.private(out):
+            continue
         readers = versions.readers.get(out.value, ())
         turned = {r: _turned_reader(nodes[r], out) for r in readers}
         if turned and all(n is not None for n in turned.values()):
@@ -22,14 +22,6 @@ def orient(graph: Graph) -> Graph:
             for r, n in turned.items():
                 nodes[r] = n or nodes[r]
     return graph.with_nodes(nodes)
-
-
-def _is_private(graph: Graph, versions: Versions, node: Node) -> bool:
-    """Whether only this graph's readers know how the result lies."""
-    out = node.outs[0]
-    storage = graph.storages[out.storage]
-    once = versions.written_once(out.storage) and not storage.outside and out.whole(storage)
-    return once and out.shape[-1] > 1 and out.shape[-2] > 1
 
 
 def _turned(node: Node) -> Node:
