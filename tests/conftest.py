@@ -50,13 +50,20 @@ def rng(seed: int) -> np.random.Generator:
 
 @pytest.fixture(autouse=True)
 def _library_state(seed: int) -> Iterator[None]:
-    """Every test that uses the library starts from a seeded generator (so does PyTorch) and an empty program cache."""
-    if (nl := sys.modules.get("neurlang")) is not None:
-        nl.manual_seed(seed)
-        nl.reset_programs()
+    """Every test that uses the library starts from a seeded generator (so does PyTorch) and an empty program cache, and
+    whatever threads and precision it sets, those that held come back."""
     if (peer := sys.modules.get("torch")) is not None:
         peer.manual_seed(seed)
+    if (nl := sys.modules.get("neurlang")) is None:
+        yield
+        return
+    nl.manual_seed(seed)
+    nl.reset_programs()
+    threads, precision = nl.get_num_threads(), nl.get_conv_precision()
     yield
+    if nl.get_num_threads() != threads:
+        nl.set_num_threads(threads)
+    nl.set_conv_precision(precision)
 
 
 @pytest.fixture(scope="session")
@@ -82,10 +89,7 @@ def torch() -> Any:
 
 
 @pytest.fixture
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+def threads(request: pytest.FixtureRequest) -> int:
     """So many threads while the test runs; a test says how many: parametrize("threads", …, indirect=True)."""
-    nl = sys.modules["neurlang"]
-    before = nl.get_num_threads()
-    nl.set_num_threads(request.param)
-    yield request.param
-    nl.set_num_threads(before)
+    sys.modules["neurlang"].set_num_threads(request.param)
+    return int(request.param)

@@ -49,7 +49,6 @@ def _always(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     nl.reset_programs()
     yield
     nl.reset_programs()
-    nl.set_num_threads(2)
 
 
 def numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: nl.dtype) -> nl.Tensor:

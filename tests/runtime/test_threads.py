@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,6 @@ from neurlang import _tensor
 from . import native
 
 HAS_MXCSR = os.uname().machine == "x86_64"
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = _tensor.get_num_threads()
-    yield
-    _tensor.set_num_threads(before)
 
 
 def visits(n: int, grain: int) -> np.ndarray[Any, Any]:
