@@ -77,6 +77,24 @@ def test_operands_have_pytorchs_names() -> None:
     assert nl.reshape(input=x, shape=(2, -1)).tolist() == x.reshape(shape=(2, -1)).tolist() == x.reshape(2, 6).tolist()
 
 
+def test_arguments_of_scripts_for_several_devices() -> None:
+    x = nl.arange(3)
+    assert x.to("cpu", nl.float64, non_blocking=True).copy_(x, non_blocking=True).tolist() == [0.0, 1.0, 2.0]
+    for make in (x.new_zeros, x.new_ones, x.new_empty):
+        assert make((2, 3), dtype=nl.float32, device=x.device, requires_grad=True).requires_grad
+    assert x.new_full((2,), 7, dtype=nl.float32, device="cpu", requires_grad=True).requires_grad
+    assert x.new_tensor([1.0], dtype=nl.float32, device="cpu", requires_grad=True).requires_grad
+    for like in (nl.rand_like, nl.randn_like):
+        assert like(x, dtype=nl.float32, device="cpu", requires_grad=True).requires_grad
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 3])
+def test_a_power_of_bools_is_an_integer(exponent: int, torch: Any) -> None:
+    ours, theirs = (lib.tensor([True, False]) ** exponent for lib in (nl, torch))
+    assert ours.dtype is nl.int64
+    assert ours.tolist() == theirs.tolist()
+
+
 @pytest.mark.parametrize("function", [nl.mean, nl.var, nl.std, nl.sum])
 def test_no_axes_are_all_axes(function: Callable[..., nl.Tensor]) -> None:
     x = nl.rand(3, 4)

@@ -87,11 +87,11 @@ def parameters(row: Any) -> list[str]:
     return [*names, "*", "alpha=1"] if row.scaled else names
 
 
-def operands(row: Any, numbers: dict[str, int], first: str) -> list[str]:
+def operands(row: Any, first: str) -> list[str]:
     """What is handed to the call, the first operand under another name."""
     names = [first, *row.ins[1:]]
     if row.scaled:
-        names[1] = f"{names[1]} if alpha == 1 else map2({numbers['mul']}, {names[1]}, alpha)"
+        names[1] = f"{names[1]} if alpha == 1 else scaled({first}, {names[1]}, alpha)"
     return names
 
 
@@ -101,7 +101,7 @@ def as_tuple(items: list[str]) -> str:
 
 def map_call(row: Any, numbers: dict[str, int], first: str) -> str:
     """The call that computes a map row out of place."""
-    args = operands(row, numbers, first)
+    args = operands(row, first)
     if row.inplace:
         return f"update_into({numbers[row.name]}, {as_tuple(args)})"
     if len(args) > 3:
@@ -120,7 +120,7 @@ def map_method(row: Any, numbers: dict[str, int]) -> str:
 
 
 def inplace_method(row: Any, numbers: dict[str, int]) -> str:
-    rest = operands(row, numbers, "self")[1:]
+    rest = operands(row, "self")[1:]
     body = f"return map_into({numbers[row.name]}, self, {as_tuple(rest)})\n"
     doc = f"In place: {documentation(row, False)}"
     return definition(f"{row.name}_", ["self", *parameters(row)[1:]], doc, body)
@@ -131,8 +131,8 @@ def reduce_parameters(row: Any) -> list[str]:
 
 
 def reduce_body(row: Any, numbers: dict[str, int], first: str) -> str:
-    converted = f"{first} if dtype is None else {first}.to(dtype)" if row.promote == "int64" else first
-    return f"return reduce1({numbers[row.name]}, {converted}, dim, keepdim)\n"
+    call = "reduce_in(dtype, " if row.promote == "int64" else "reduce1("
+    return f"return {call}{numbers[row.name]}, {first}, dim, keepdim)\n"
 
 
 def over_axes(doc: str) -> str:

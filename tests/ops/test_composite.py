@@ -131,6 +131,17 @@ CASES: dict[str, Case] = {
     "pixel_shuffle": (lambda T, x: F(T).pixel_shuffle(x, 2), (IMAGE,)),
     "repeat": (lambda T, x: x.repeat(2, 1, 3, 2), (X,)),
     "repeat_interleave": (lambda T, x: T.repeat_interleave(x, 3, 1), (X,)),
+    "repeat_interleave by counts": (
+        lambda T, x: (
+            T.repeat_interleave(x, T.tensor([0, 2, 1, 3, 0, 1]), 1) + x.repeat_interleave(T.tensor([2]), 0).sum()
+        ),
+        (X,),
+    ),
+    "flip": (lambda T, x: T.flip(x, (0, 2)) * x.flip(1), (X,)),
+    "diagonal": (lambda T, x: T.diagonal(x, 1, -1, 0) * x.diagonal(-2, 2, 1).sum(), (X,)),
+    "diagonal of a matrix": (lambda T, x: x[0].t().diagonal() * x[0, ::2].diagonal(offset=-2).sum(), (X,)),
+    "diagonal of nothing": (lambda T, x: x.diagonal(7), (X,)),
+    "index_add": (lambda T, x, y: T.index_add(x, 1, T.tensor([0, 3]), y[:, 2:4], alpha=2.5), (X, Y)),
     "cat": (lambda T, x, y: T.cat([x, y, x], -1), (X, Y)),
     "stack": (lambda T, x, y: T.stack([x, y], 1), (X, Y)),
 }
@@ -178,6 +189,12 @@ def test_probabilities_of_zero_and_one_cost_a_hundred(torch: Any) -> None:
         loss.sum().backward()
 
 
+def test_bools_are_close_where_they_are_equal() -> None:
+    x = nl.tensor([True, False])
+    assert nl.isclose(x, nl.tensor([True, True])).tolist() == [True, False]
+    assert nl.allclose(x, x)
+
+
 def test_closeness_and_counts(torch: Any) -> None:
     special = np.array([0.0, 1.0, 1.0 + 1e-6, 1.1, np.inf, -np.inf, np.nan])
     for equal_nan in (False, True):
@@ -190,6 +207,43 @@ def test_closeness_and_counts(torch: Any) -> None:
         counts = [lib.count_nonzero(lib.tensor(special > 1).reshape(7, 1) * 3, dim=dim).tolist() for lib in (nl, torch)]
         assert counts[0] == counts[1]
     assert nl.count_nonzero(nl.tensor([True, False])).item() == 1
+
+
+FRESH: dict[str, Callable[[nl.Tensor], nl.Tensor]] = {
+    "flip": lambda x: x.flip(0),
+    "repeat": lambda x: x.repeat(1, 3, 1),
+    "tile": lambda x: x.tile(1),
+    "repeat_interleave": lambda x: x.repeat_interleave(2, 1),
+    "repeat_interleave once": lambda x: x.repeat_interleave(1),
+    "interpolate": lambda x: nl.interpolate(x, scale_factor=1),
+    "pixel_shuffle": lambda x: nl.pixel_shuffle(x, 1),
+}
+
+
+@pytest.mark.parametrize("name", FRESH)
+def test_what_pytorch_copies_shares_no_memory(name: str) -> None:
+    x = nl.ones(2, 1, 3)
+    y = FRESH[name](x)
+    assert not nl.shares_memory(x, y)
+    y.zero_()
+    assert x.tolist() == nl.ones(2, 1, 3).tolist()
+
+
+LOSSES = ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "binary_cross_entropy_with_logits"]
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "cross_entropy"])
+def test_losses_of_two_floats_promote(name: str) -> None:
+    narrow, wide = nl.tensor(Q[0]).bfloat16(), nl.tensor(P[0]).float()
+    loss = getattr(nl, name)
+    for input, target in ((narrow, wide), (wide, narrow)):
+        assert loss(input, target).dtype is nl.float32
+        assert loss(input, target).item() == loss(input.float(), target.float()).item()
+    assert loss(narrow, narrow).dtype is nl.bfloat16
+
+
+def test_a_divergence_of_nan_is_nan() -> None:
+    assert nl.kl_div(nl.zeros(2), nl.tensor([0.0, nl.nan]), reduction="none").isnan().tolist() == [False, True]
 
 
 def test_one_hot() -> None:

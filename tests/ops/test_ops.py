@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bounds import assert_agrees
 
 import neurlang as nl
 from neurlang import _tensor
@@ -44,7 +45,7 @@ def transposed(a: np.ndarray) -> nl.Tensor:
 
 
 def reversed_(a: np.ndarray) -> nl.Tensor:
-    return nl.from_numpy(np.flip(a).copy()).flip(tuple(range(a.ndim)))
+    return nl.from_numpy(np.flip(a).copy())[(slice(None, None, -1),) * a.ndim]
 
 
 def offset(a: np.ndarray) -> nl.Tensor:
@@ -199,6 +200,10 @@ def test_alpha_scales_the_second_operand() -> None:
     assert nl.add(x, y, alpha=0.5).tolist() == [6.0, 12.0]
     assert x.sub(y, alpha=2).tolist() == [-19.0, -38.0]
     assert x.add_(y, alpha=-1).tolist() == [-9.0, -18.0]
+    narrow, count = nl.ones(2, dtype=nl.bfloat16), nl.tensor([1, 3], dtype=nl.uint8)
+    for made in (nl.add(narrow, count, alpha=0.5), nl.sub(narrow[0], -0.5, alpha=1.5)):
+        assert made.dtype is nl.bfloat16
+    assert nl.add(narrow, count, alpha=0.5).tolist() == [1.5, 2.5]
 
 
 # ---- PyTorch ----
@@ -310,9 +315,26 @@ def test_reductions_with_nan() -> None:
     assert x.argmax().item() == 1 and x.argmin().item() == 1
 
 
-def test_sum_takes_a_dtype() -> None:
-    assert nl.sum(nl.tensor([1, 2]), dtype=nl.float64).dtype is nl.float64
+@pytest.mark.parametrize("name", ["sum", "prod", "cumsum", "cumprod", "mean", "softmax", "log_softmax"])
+def test_dtypes_that_are_asked_for(name: str, rng: np.random.Generator, torch: Any) -> None:
+    a = rng.integers(-9, 10, (3, 5)).astype(np.float32)
+    for dtype in ("float64", "float32") if name in ("mean", "softmax", "log_softmax") else ("int8", "int32", "float64"):
+        want = getattr(torch, name)(torch.tensor(a), 1, dtype=getattr(torch, dtype))
+        for got in (
+            getattr(nl, name)(nl.tensor(a), 1, dtype=getattr(nl, dtype)),
+            getattr(nl.tensor(a), name)(1, dtype=getattr(nl, dtype)),
+        ):
+            assert got.dtype is getattr(nl, dtype)
+            assert_agrees(got.numpy(), want.numpy(), what=f"{name} in {dtype}")
     assert nl.tensor([True, True]).sum().dtype is nl.int64
+
+
+def test_division_in_place_rounds_as_asked() -> None:
+    for mode, want in (("floor", [3, -4]), ("trunc", [3, -3])):
+        assert nl.tensor([7, -7]).div_(2, rounding_mode=mode).tolist() == want
+        assert nl.tensor([7, -7]).divide_(nl.tensor([2, 2]), rounding_mode=mode).tolist() == want
+    with pytest.raises(ValueError, match="rounding_mode"):
+        nl.ones(2).div_(2, rounding_mode="up")
 
 
 # ---- contractions, windows, indices ----
@@ -450,6 +472,29 @@ def test_indexing_with_arrays(rng: np.random.Generator) -> None:
         expected[key] = value
         got[ours] = nl.from_numpy(value)
         np.testing.assert_array_equal(got.numpy(), expected)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_writes_where_a_mask_holds(axes: int, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((4, 5, 6))
+    mask = rng.uniform(size=x.shape[:axes]) < 0.5
+    values = rng.standard_normal(x[mask].shape)
+    keys: list[Any] = [mask, mask.tolist(), (mask, ..., slice(None, None, 2)) if axes < 3 else mask]
+    for key in keys:
+        ours = tuple(nl.tensor(k) if isinstance(k, np.ndarray) else k for k in key) if isinstance(key, tuple) else key
+        ours = nl.tensor(mask) if key is mask else ours
+        key = np.array(key) if isinstance(key, list) else key
+        for value in (2.5, np.float64(-1.5), values[..., ::2] if isinstance(key, tuple) else values):
+            expected, got = x.copy(), nl.from_numpy(x.copy())
+            expected[key] = value
+            got[ours] = nl.tensor(value) if isinstance(value, np.ndarray | np.float64) else value
+            np.testing.assert_array_equal(got.numpy(), expected)
+
+
+def test_a_mask_of_another_shape_is_no_index() -> None:
+    for value in (1.0, nl.ones(2)):
+        with pytest.raises(IndexError, match="does not match"):
+            nl.zeros(3, 2)[nl.ones(3, 1, dtype=nl.bool_)] = value
 
 
 @pytest.mark.parametrize("call", ["gather", "index_select", "scatter_add", "index_add"])

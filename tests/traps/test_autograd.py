@@ -314,3 +314,23 @@ def test_parameters_shared_by_two_layers() -> None:
         return results
 
     same(scenario, compiled=2, replayed=4, cut=0)
+
+
+def test_backward_to_some_inputs() -> None:
+    x, y = nl.ones(2, requires_grad=True), nl.ones(2, requires_grad=True)
+    middle = x * 2
+    for inputs in (y, [y, middle]):
+        (middle * y).sum().backward(inputs=inputs, retain_graph=True)
+    assert x.grad is None
+    assert y.grad is not None
+    assert y.grad.tolist() == [4.0, 4.0]
+    assert middle.grad is not None
+    assert middle.grad.tolist() == [1.0, 1.0]
+
+
+def test_a_rule_that_cuts_what_was_overwritten_says_so() -> None:
+    x = nl.ones(2, 3, requires_grad=True)
+    y = x.cumprod(0)
+    x.data.mul_(2)
+    with pytest.raises(RuntimeError, match=r"cumprod backward: .* was modified in place"):
+        y.sum().backward()

@@ -28,7 +28,7 @@ def cumsum(input, dim, *, dtype=None):
     >>> neurlang.cumsum(neurlang.tensor([1, 2, 3]), 0).tolist()
     [1, 3, 6]
     """
-    return scan(OP["cumsum"], input if dtype is None else need_tensor(input, "cumsum").to(dtype), dim)
+    return in_dtype("cumsum", scan(OP["cumsum"], in_dtype("cumsum", input, dtype), dim), dtype)
 
 
 def cumprod(input, dim, *, dtype=None):
@@ -37,7 +37,7 @@ def cumprod(input, dim, *, dtype=None):
     >>> neurlang.cumprod(neurlang.tensor([1, 2, 3]), 0).tolist()
     [1, 2, 6]
     """
-    return scan(OP["cumprod"], input if dtype is None else need_tensor(input, "cumprod").to(dtype), dim)
+    return in_dtype("cumprod", scan(OP["cumprod"], in_dtype("cumprod", input, dtype), dim), dtype)
 
 
 def logcumsumexp(input, dim):

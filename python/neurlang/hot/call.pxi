@@ -535,6 +535,17 @@ cdef Tensor reduce1(int op, object x, object dim, bint keepdim):
     return result if keepdim else drop_axes(result, axes)
 
 
+cdef Tensor reduce_in(object dtype, int op, object x, object dim, bint keepdim):
+    """`reduce1` of an operand in, and with a result of, the dtype that is asked for."""
+    return in_dtype(rows[op].name, reduce1(op, in_dtype(rows[op].name, x, dtype), dim, keepdim), dtype)
+
+
+cdef Tensor in_dtype(str op, object x, object dtype):
+    """x in another dtype, if one is asked for."""
+    cdef Tensor t = need_tensor(x, op)
+    return t if dtype is None else cast(t, dtype_arg(dtype, F32))
+
+
 cdef Tensor drop_axes(Tensor x, int axes):
     """A fresh result without these axes, whose extents are 1."""
     cdef int64_t shape[MAX_RANK]

@@ -1,26 +1,31 @@
 # composite.pxi: composites with native kernels, norms and attention among them: arguments checked, then `call`.
 
-cdef Tensor one_float(str op, object x):
-    cdef Tensor t = need_tensor(x, op)
+cdef Tensor one_float(str op, object x, object dtype=None):
+    """x in the dtype that is asked for, or else as it is; integers become the default float dtype."""
+    cdef Tensor t = in_dtype(op, x, dtype)
     return cast(t, default_float) if not is_float(dtype_id(t.d.dtype)) else t
 
 
-def softmax(input, dim):
+def softmax(input, dim, dtype=None):
     """exp(input - max) / sum(exp(input - max)) along `dim`; integers become the default float dtype.
+
+    With `dtype` the input is converted first.
 
     >>> neurlang.softmax(neurlang.zeros(4), 0).tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
-    return along(OP["softmax"], one_float("softmax", input), dim)
+    return along(OP["softmax"], one_float("softmax", input, dtype), dim)
 
 
-def log_softmax(input, dim):
+def log_softmax(input, dim, dtype=None):
     """(input - max) - log(sum(exp(input - max))) along `dim`; integers become the default float dtype.
+
+    With `dtype` the input is converted first.
 
     >>> neurlang.log_softmax(neurlang.tensor([0.0, -200.0]), 0).tolist()
     [0.0, -200.0]
     """
-    return along(OP["log_softmax"], one_float("log_softmax", input), dim)
+    return along(OP["log_softmax"], one_float("log_softmax", input, dtype), dim)
 
 
 cdef Tensor gradient_along(str op, object grad, object output, object dim):

@@ -312,24 +312,24 @@ def randn(*size, dtype=None, device=None, bint requires_grad=False):
     return with_grad(draw("normal", dims_from(varargs(size), "randn"), dtype_arg(dtype, default_float), 0, 1), requires_grad)
 
 
-def rand_like(input, *, dtype=None):
+def rand_like(input, *, dtype=None, device=None, bint requires_grad=False):
     """Uniform numbers in input's shape.
 
     >>> neurlang.rand_like(neurlang.zeros(2, 3)).shape
     (2, 3)
     """
     cdef Tensor x = need_tensor(input, "rand_like")
-    return rand(*x.shape, dtype=dtype or x.dtype)
+    return rand(*x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
-def randn_like(input, *, dtype=None):
+def randn_like(input, *, dtype=None, device=None, bint requires_grad=False):
     """Normal numbers in input's shape.
 
     >>> neurlang.randn_like(neurlang.zeros(2, 3)).shape
     (2, 3)
     """
     cdef Tensor x = need_tensor(input, "randn_like")
-    return randn(*x.shape, dtype=dtype or x.dtype)
+    return randn(*x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 def randint(low, high=None, size=None, *, dtype=None, device=None):

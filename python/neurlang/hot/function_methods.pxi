@@ -35,9 +35,9 @@ def index_select(self, dim, index):
     """The slices along `dim` named by a 1-D index."""
     return index_select(self, dim, index)
 
-def index_add(self, dim, index, source):
+def index_add(self, dim, index, source, *, alpha=1):
     """`index_add_` on a copy."""
-    return index_add(self, dim, index, source)
+    return index_add(self, dim, index, source, alpha=alpha)
 
 def nonzero(self, *, bint as_tuple=False):
     """The coordinates of the non-zero elements."""
@@ -59,17 +59,17 @@ def argmin(self, dim=None, bint keepdim=False):
     """The index of the first minimum, along one axis or of the flattened tensor."""
     return arg_extremum("argmin", self, dim, keepdim)
 
-def softmax(self, dim):
+def softmax(self, dim, dtype=None):
     """exp(x) / sum(exp(x)) along `dim`."""
-    return softmax(self, dim)
+    return softmax(self, dim, dtype)
 
-def log_softmax(self, dim):
+def log_softmax(self, dim, dtype=None):
     """x - log(sum(exp(x))) along `dim`."""
-    return log_softmax(self, dim)
+    return log_softmax(self, dim, dtype)
 
 def mean(self, dim=None, bint keepdim=False, *, dtype=None):
     """The mean over `dim` (None: all)."""
-    return statistics.mean(F, self if dtype is None else self.to(dtype), dim, keepdim)
+    return statistics.mean(F, self, dim, keepdim, dtype=dtype)
 
 def var(self, dim=None, unbiased=True, bint keepdim=False, *, correction=None):
     """The variance over `dim`, divided by n - correction (unbiased: n - 1)."""
@@ -211,6 +211,8 @@ def div(self, other, *, rounding_mode=None):
     """The quotient; see neurlang.div."""
     return div(self, other, rounding_mode=rounding_mode)
 
+divide = true_divide = div
+
 def pow(self, exponent):
     """The power; see neurlang.pow."""
     return tensor_pow(self, exponent)
@@ -229,9 +231,11 @@ def __rtruediv__(self, other):
 def __itruediv__(self, other):
     return map_into(OP["div"], self, (other,))
 
-def div_(self, other):
+def div_(self, other, *, rounding_mode=None):
     """`div` in place."""
-    return map_into(OP["div"], self, (other,))
+    return map_into(division(rounding_mode), self, (other,))
+
+divide_ = true_divide_ = div_
 
 def __pow__(self, exponent, modulo):
     return tensor_pow(self, exponent) if is_operand(exponent) else NotImplemented

@@ -8,14 +8,26 @@ def div(input, other, *, rounding_mode=None):
     >>> neurlang.div(neurlang.tensor([7, -7]), 2, rounding_mode="floor").tolist()
     [3, -4]
     """
-    if rounding_mode is None:
-        return map2(OP["div"], input, other)
-    if rounding_mode not in ("floor", "trunc"):
-        raise ValueError(f"div: rounding_mode must be None, 'floor' or 'trunc', got {rounding_mode!r}")
-    return map2(OP["floor_divide"] if rounding_mode == "floor" else OP["div_trunc"], input, other)
+    return map2(division(rounding_mode), input, other)
 
 
 divide = true_divide = div
+
+
+cdef int division(object rounding_mode) except -1:
+    """The row that divides so."""
+    if rounding_mode is None:
+        return OP["div"]
+    if rounding_mode not in ("floor", "trunc"):
+        raise ValueError(f"div: rounding_mode must be None, 'floor' or 'trunc', got {rounding_mode!r}")
+    return OP["floor_divide"] if rounding_mode == "floor" else OP["div_trunc"]
+
+
+cdef object scaled(object x, object other, object alpha):
+    """`other` times the factor that add and sub take, in the dtype of their result."""
+    if not is_tensor(other):
+        return as_operand(other) * alpha
+    return map2(OP["mul"], cast(<Tensor>other, (<dtype>result_type(x, other)).id), alpha)
 
 
 def tensor_pow(input, exponent):
@@ -24,7 +36,8 @@ def tensor_pow(input, exponent):
     >>> neurlang.pow(neurlang.tensor([2.0, 3.0]), 2).tolist(), neurlang.pow(neurlang.tensor([4.0, 9.0]), 0.5).tolist()
     ([4.0, 9.0], [2.0, 3.0])
     """
-    if is_tensor(input) and is_scalar(exponent) and (isinstance(exponent, int) or is_float(dtype_id((<Tensor>input).d.dtype))):
+    if is_tensor(input) and is_scalar(exponent) and dtype_id((<Tensor>input).d.dtype) != B8 \
+            and (isinstance(exponent, int) or is_float(dtype_id((<Tensor>input).d.dtype))):
         if exponent == 2:
             return map1(OP["square"], input)
         if exponent == 1:
@@ -311,8 +324,19 @@ def broadcast_to(input, shape):
     return view_expand(need_tensor(input, "broadcast_to"), tuple(shape))
 
 
+def diagonal(input, offset=0, dim1=0, dim2=1):
+    """The elements whose place along `dim2` is that along `dim1` plus `offset`, as the last axis; a view.
+
+    ShapeError where the two are one axis.
+
+    >>> neurlang.diagonal(neurlang.tensor([[1, 2, 3], [4, 5, 6]]), 1).tolist()
+    [2, 6]
+    """
+    return need_tensor(input, "diagonal").diagonal(offset, dim1, dim2)
+
+
 def flip(input, dims):
-    """The order along the axes reversed, a view.
+    """A copy with the order along the axes reversed; `input[::-1]` is the view.
 
     >>> neurlang.flip(neurlang.tensor([[1, 2], [3, 4]]), (0,)).tolist()
     [[3, 4], [1, 2]]

@@ -65,8 +65,9 @@ def index_select(input, dim, index):
     return picked if (<Tensor>input).d.rank else view_reshape(picked, (), "reshape")
 
 
-cdef int index_add_into(Tensor x, object dim, object index, object source) except -1:
+cdef int index_add_into(Tensor x, object dim, object index, object source, object alpha) except -1:
     cdef Tensor i, s = with_axis(need_tensor(source, "index_add_"))
+    s = s if alpha == 1 else map2(OP["mul"], s, alpha)
     x, axis, i = indexed("index_add_", x, dim, index)
     shape_index_add("index_add_", dims_of(&x.d), dims_of(&i.d), dims_of(&s.d), axis)
     if s.dtype is not x.dtype:
@@ -74,8 +75,8 @@ cdef int index_add_into(Tensor x, object dim, object index, object source) excep
     return call_into(OP["index_add"], x, (i, s), (axis,))
 
 
-def index_add(input, dim, index, source):
-    """A copy of input with source's slices added to the slices that a 1-D index names, in ascending order.
+def index_add(input, dim, index, source, *, alpha=1):
+    """A copy of input with source's slices, times alpha, added to the slices that a 1-D index names, in ascending order.
 
     An index out of range raises IndexError.
 
@@ -84,7 +85,7 @@ def index_add(input, dim, index, source):
     [[1.0, 1.0], [2.0, 2.0]]
     """
     out = need_tensor(input, "index_add").clone()
-    index_add_into(out, dim, index, source)
+    index_add_into(out, dim, index, source, alpha)
     return out
 
 
@@ -104,7 +105,7 @@ def _index_select(x, index, axis):
 
 
 def _index_add(x, index, src, axis):
-    index_add_into(x, axis, index, src)
+    index_add_into(x, axis, index, src, 1)
     return x
 
 

@@ -191,13 +191,12 @@ cdef int set_item(Tensor x, object key, object value) except -1:
     cdef Tensor v
     if not is_tensor(value) and not is_scalar(value):
         value = tensor(value)
-    if is_tensor(key) and dtype_id((<Tensor>key).d.dtype) == B8 and (<Tensor>key).d.rank == x.d.rank and is_scalar(value):
-        map_into(OP["masked_fill"], x, (key, value))
+    if masks(key, x) and (is_scalar(value) or (<Tensor>value).d.rank == 0):
+        shape = shape_tuple(&(<Tensor>key).d) + (1,) * (x.d.rank - (<Tensor>key).d.rank)
+        map_into(OP["masked_fill"], x, (view_reshape(key, shape, "reshape"), value))
         return 0
     v = basic_index(x, key, arrays)
     if arrays:
-        if py.any(key_rank(k) > 1 or is_bool(k) for _, k in arrays):
-            raise IndexError("writing through a boolean array is not supported; use masked_fill_ or where")
         tensors, axes, position = gather_plan(v, index_tensors(v, arrays))
         index_put_(v, tensors, axes, position, value, False)
         return 0
@@ -210,9 +209,13 @@ cdef int set_item(Tensor x, object key, object value) except -1:
     return 0
 
 
-cdef bint is_bool(object k):
-    return (isinstance(k, np.ndarray) and k.dtype == np.bool_) or (is_tensor(k) and dtype_id((<Tensor>k).d.dtype) == B8) \
-        or (isinstance(k, list) and np.asarray(k).dtype == np.bool_)
+cdef bint masks(object key, Tensor x) except -1:
+    """Whether the key is a tensor of bools for each element, or each slice, of x."""
+    cdef int i, rank
+    if not is_tensor(key) or dtype_id((<Tensor>key).d.dtype) != B8:
+        return False
+    rank = (<Tensor>key).d.rank
+    return 0 < rank <= x.d.rank and py.all([(<Tensor>key).d.shape[i] == x.d.shape[i] for i in range(rank)])
 
 
 def nonzero(input, *, bint as_tuple=False):

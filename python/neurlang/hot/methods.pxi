@@ -322,8 +322,9 @@ def grad(self, value):
         raise ShapeError(f"grad: a {describe(value)} cannot be the gradient of a {describe(self)}")
     self.grad_ = value
 
-def backward(self, gradient=None, retain_graph=None, bint create_graph=False):
-    """Adds d self / d leaf to the `.grad` of every leaf that requires grad; `gradient` defaults to 1 for one element.
+def backward(self, gradient=None, retain_graph=None, bint create_graph=False, inputs=None):
+    """Adds d self / d leaf to the `.grad` of every leaf that requires grad, or of `inputs` only; `gradient` defaults to
+    1 for one element.
 
     More elements need `gradient`, of self's shape. The graph is freed unless `retain_graph` or `create_graph` is set; a
     second backward through it is a RuntimeError, as is one where nothing requires grad.
@@ -333,7 +334,7 @@ def backward(self, gradient=None, retain_graph=None, bint create_graph=False):
     >>> x.grad.tolist()
     [2.0, 40.0]
     """
-    backward_hook(self, gradient, retain_graph, create_graph)
+    backward_hook(self, gradient, retain_graph, create_graph, inputs)
 
 def detach(self):
     """A view of the same memory without history.
@@ -387,13 +388,13 @@ def _wrap(cls, Tensor x):
 
 # ---- writing ----
 
-def copy_(self, source):
-    """Overwrites the elements with source's, broadcast and converted.
+def copy_(self, src, bint non_blocking=False):
+    """Overwrites the elements with those of `src`, broadcast and converted; `non_blocking` means nothing here.
 
     >>> neurlang.zeros(2, 2).copy_(neurlang.tensor([1, 2])).tolist()
     [[1.0, 2.0], [1.0, 2.0]]
     """
-    copy_into(self, source)
+    copy_into(self, src)
     return self
 
 def fill_(self, value):
@@ -447,47 +448,47 @@ def scatter_add_(self, dim, index, src):
     scatter_add_into(self, dim, index, src)
     return self
 
-def index_add_(self, dim, index, source):
-    """Adds source's slices to self's slices named by a 1-D index."""
-    index_add_into(self, dim, index, source)
+def index_add_(self, dim, index, source, *, alpha=1):
+    """Adds source's slices, times alpha, to self's slices named by a 1-D index."""
+    index_add_into(self, dim, index, source, alpha)
     return self
 
-def new_zeros(self, *size, dtype=None):
+def new_zeros(self, *size, dtype=None, device=None, bint requires_grad=False):
     """Zeros of self's dtype.
 
     >>> neurlang.arange(2).new_zeros(3)
     tensor([0, 0, 0])
     """
-    return zeros(*size, dtype=dtype or self.dtype)
+    return zeros(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
-def new_ones(self, *size, dtype=None):
+def new_ones(self, *size, dtype=None, device=None, bint requires_grad=False):
     """Ones of self's dtype.
 
     >>> neurlang.arange(2).new_ones(3)
     tensor([1, 1, 1])
     """
-    return ones(*size, dtype=dtype or self.dtype)
+    return ones(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
-def new_empty(self, *size, dtype=None):
+def new_empty(self, *size, dtype=None, device=None, bint requires_grad=False):
     """Unspecified contents, self's dtype.
 
     >>> neurlang.arange(2).new_empty(3).dtype
     neurlang.int64
     """
-    return empty(*size, dtype=dtype or self.dtype)
+    return empty(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
-def new_full(self, size, fill_value, dtype=None):
+def new_full(self, size, fill_value, dtype=None, device=None, bint requires_grad=False):
     """One value, self's dtype.
 
     >>> neurlang.arange(2).new_full((2,), 7)
     tensor([7, 7])
     """
-    return full(size, fill_value, dtype=dtype or self.dtype)
+    return full(size, fill_value, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
-def new_tensor(self, data, dtype=None):
+def new_tensor(self, data, dtype=None, device=None, bint requires_grad=False):
     """A copy of `data` in self's dtype.
 
     >>> neurlang.arange(2).new_tensor([1.5, 2.5])
     tensor([1, 2])
     """
-    return tensor(data, dtype=dtype or self.dtype)
+    return tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)

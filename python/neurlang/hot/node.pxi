@@ -50,6 +50,9 @@ class Stale(Geometry):
     def refuse(self, *others):
         raise RuntimeError(self.message)
 
+    def __getattr__(self, name):
+        self.refuse()
+
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = refuse
     __pow__ = __rpow__ = __neg__ = __matmul__ = __rmatmul__ = __eq__ = __lt__ = __le__ = __gt__ = __ge__ = refuse
     __hash__ = None

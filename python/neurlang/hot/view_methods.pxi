@@ -188,23 +188,26 @@ def select(self, dim, index):
     return view_select(self, a, i + n if i < 0 else i)
 
 def flip(self, *dims):
-    """The order along the axes reversed (a view)."""
+    """A copy with the order along the axes reversed."""
     cdef Tensor x = self
     cdef int a, axes = axes_of("flip", varargs(dims), self.d.rank)
     for a in range(self.d.rank):
         if axes >> a & 1:
             x = cut_axis(x, a, py.max(0, x.d.shape[a] - 1), -1, x.d.shape[a])
-    return x
+    return map1(COPY_OP, x)
 
-def diagonal(self):
-    """The diagonal of a matrix, a view.
-
-    >>> neurlang.tensor([[1, 2], [3, 4]]).diagonal().tolist()
-    [1, 4]
-    """
-    if self.d.rank != 2:
-        raise ShapeError(f"diagonal: expected a matrix, got the {describe(self)}")
-    return as_strided(self, (py.min(self.d.shape[0], self.d.shape[1]),), (self.d.strides[0] + self.d.strides[1],))
+def diagonal(self, offset=0, dim1=0, dim2=1):
+    """The diagonal of two axes, as the last axis."""
+    cdef int a = own_axis("diagonal", self, dim1), b = own_axis("diagonal", self, dim2), i
+    cdef int64_t across = clip_index(offset)
+    if a == b:
+        raise ShapeError(f"diagonal: axes {dim1} and {dim2} of the {describe(self)} are one")
+    length = py.max(0, py.min(self.d.shape[a] + py.min(across, 0), self.d.shape[b] - py.max(across, 0)))
+    start = across * self.d.strides[b] if across > 0 else -across * self.d.strides[a]
+    others = [i for i in range(self.d.rank) if i != a and i != b]
+    shape = [self.d.shape[i] for i in others] + [length]
+    strides = [self.d.strides[i] for i in others] + [self.d.strides[a] + self.d.strides[b]]
+    return as_strided(self, shape, strides, start if length else 0)
 
 def as_strided(self, size, stride, storage_offset=None):
     """A view with explicit shape, strides and offset, all in elements."""
@@ -242,8 +245,10 @@ def clone(self):
 
 # ---- dtype ----
 
-def to(self, *args, dtype=None, device=None, bint copy=False):
+def to(self, *args, dtype=None, device=None, bint non_blocking=False, bint copy=False):
     """x in another dtype (`to(float64)`, `to(other)`, `to("cpu")`); itself when nothing changes.
+
+    `non_blocking` means nothing here.
 
     Floats become integers by truncation, saturating; NaN becomes 0.
 

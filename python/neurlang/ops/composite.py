@@ -344,6 +344,8 @@ def isclose(
     """
     if input.dtype != other.dtype:
         raise F.DTypeError(f"isclose: {input.dtype} and {other.dtype} differ")
+    if input.dtype == F.bool_:
+        return F.eq(input, other)
     near = F.le(F.abs(input - other), atol + rtol * F.abs(other))
     close = F.logical_or(F.eq(input, other), F.logical_and(near, F.isfinite(other)))
     return F.logical_or(close, F.logical_and(F.isnan(input), F.isnan(other))) if equal_nan else close

@@ -313,7 +313,8 @@ def attention(
 
 
 def _from_the_end(F: Any, scan: Any, x: Any, axis: int) -> Any:
-    return F.flip(scan(F.flip(x, (axis,)), axis), (axis,))
+    backwards = (*[slice(None)] * axis, slice(None, None, -1))
+    return scan(x[backwards], axis)[backwards]
 
 
 def cumsum(F: Any, g: Any, _x: Any, axis: int) -> tuple:

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from .statistics import Tensor, along_axis, count_over, in_float32, mean, need_axes
+
+
+def _promoted(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A loss whose input and target, where they are different floats, become those that both promote to first."""
+
+    @functools.wraps(loss)
+    def computed(F: Any, input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if input.dtype.is_floating_point and target.dtype.is_floating_point:
+            kind = F.promote_types(input.dtype, target.dtype)
+            input, target = input.to(kind), target.to(kind)
+        return loss(F, input, target, *args, **kwargs)
+
+    return computed
 
 
 def _reduced(F: Any, losses: Tensor, reduction: str) -> Tensor:
@@ -17,6 +32,7 @@ def _reduced(F: Any, losses: Tensor, reduction: str) -> Tensor:
     raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
 
 
+@_promoted
 @in_float32
 def mse_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """(input - target)², averaged ("mean"), added ("sum") or as it is ("none").
@@ -27,6 +43,7 @@ def mse_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> 
     return _reduced(F, F.square(input - target), reduction)
 
 
+@_promoted
 @in_float32
 def l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """|input - target|, averaged ("mean"), added ("sum") or as it is ("none").
@@ -37,6 +54,7 @@ def l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean") -> T
     return _reduced(F, F.abs(input - target), reduction)
 
 
+@_promoted
 @in_float32
 def smooth_l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """d²/(2 beta) where d = |input - target| is below beta, else d - beta/2; averaged, added or as it is ("none").
@@ -52,6 +70,7 @@ def smooth_l1_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean
     return _reduced(F, F.where(F.lt(d, beta), F.square(d) * (0.5 / beta), d - 0.5 * beta), reduction)
 
 
+@_promoted
 @in_float32
 def huber_loss(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """d²/2 where d = |input - target| is below delta, else delta (d - delta/2); averaged, added or as it is ("none").
@@ -75,6 +94,7 @@ _SMALLEST_LOG = -100.0  # PyTorch's limit, so that a probability of 0 costs much
 _SMALLEST = 3e-44  # its logarithm is below the limit, and float32 can still represent it
 
 
+@_promoted
 @in_float32
 def binary_cross_entropy(
     F: Any, input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
@@ -96,6 +116,7 @@ def binary_cross_entropy(
     return _reduced(F, losses if weight is None else losses * weight, reduction)
 
 
+@_promoted
 @in_float32
 def binary_cross_entropy_with_logits(
     F: Any,
@@ -118,6 +139,7 @@ def binary_cross_entropy_with_logits(
     return _reduced(F, losses if weight is None else losses * weight, reduction)
 
 
+@_promoted
 @in_float32
 def kl_div(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """target (log target - input), input holding log probabilities; "batchmean" divides by the batch size.
@@ -130,8 +152,8 @@ def kl_div(F: Any, input: Tensor, target: Tensor, reduction: str = "mean", log_t
     if log_target:
         losses = F.exp(target) * (target - input)
     else:
-        positive = F.gt(target, 0)
-        losses = F.where(positive, target * (F.log(F.where(positive, target, 1.0)) - input), 0.0)
+        zero = F.eq(target, 0)
+        losses = F.where(zero, 0.0, target * (F.log(F.where(zero, 1.0, target)) - input))
     if reduction == "batchmean":
         return F.div(F.sum(losses), input.shape[0])
     return _reduced(F, losses, reduction)
@@ -163,6 +185,7 @@ def nll_loss(
     return _class_loss(F, losses, target, axis, weight, ignore_index, reduction)
 
 
+@_promoted
 @in_float32
 def cross_entropy(
     F: Any,

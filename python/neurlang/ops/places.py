@@ -52,6 +52,11 @@ def one_hot(F: Any, tensor: Tensor, num_classes: int = -1) -> Tensor:
     return F.eq(found, classes).to(F.int64)
 
 
+def _fresh(F: Any, made: Tensor, input: Tensor) -> Tensor:
+    """What was made of the input; a copy where it is a view."""
+    return F._copy(made) if F.shares_memory(made, input) else made
+
+
 def repeat(F: Any, input: Tensor, sizes: Sequence[int]) -> Tensor:
     """input laid out `sizes` times along each axis; leading sizes add axes."""
     if len(sizes) < input.ndim:
@@ -59,22 +64,36 @@ def repeat(F: Any, input: Tensor, sizes: Sequence[int]) -> Tensor:
     shape = (*[1] * (len(sizes) - input.ndim), *input.shape)
     spread = input.reshape([n for extent in shape for n in (1, extent)])
     stretched = spread.expand([n for size, extent in zip(sizes, shape, strict=True) for n in (size, extent)])
-    return stretched.reshape([size * extent for size, extent in zip(sizes, shape, strict=True)])
+    return _fresh(F, stretched.reshape([size * extent for size, extent in zip(sizes, shape, strict=True)]), input)
 
 
-def repeat_interleave(F: Any, input: Tensor, repeats: int, dim: int | None = None) -> Tensor:
+def repeat_interleave(F: Any, input: Tensor, repeats: Any, dim: int | None = None) -> Tensor:
     """Every element (slice along `dim`) `repeats` times in a row; without `dim`, of the flattened tensor.
+
+    A tensor of integers says for each of them how often; that is read, so inside a trace it cuts.
 
     >>> neurlang.repeat_interleave(neurlang.tensor([1, 2]), 2).tolist()
     [1, 1, 2, 2]
+    >>> neurlang.repeat_interleave(neurlang.tensor([1, 2]), neurlang.tensor([0, 3])).tolist()
+    [2, 2, 2]
     """
     if dim is None:
         input, dim = input.reshape(-1), 0
+    axis = F._axis("repeat_interleave", input, dim)
+    if F.is_tensor(repeats):
+        return F.index_select(input, axis, _repeated(F, repeats.expand(input.shape[axis])))
     if repeats < 0:
         raise F.ShapeError(f"repeat_interleave: repeats must not be negative, got {repeats}")
-    axis = F._axis("repeat_interleave", input, dim)
     head, n, tail = input.shape[:axis], input.shape[axis], input.shape[axis + 1 :]
-    return input.unsqueeze(axis + 1).expand(*head, n, repeats, *tail).reshape(*head, n * repeats, *tail)
+    spread = input.unsqueeze(axis + 1).expand(*head, n, repeats, *tail)
+    return _fresh(F, spread.reshape(*head, n * repeats, *tail), input)
+
+
+def _repeated(F: Any, repeats: Tensor) -> Tensor:
+    """The places 0, 1, …, each as often as is said."""
+    if bool(F.any(F.lt(repeats, 0))):
+        raise F.ShapeError(f"repeat_interleave: repeats must not be negative, got {repeats.tolist()}")
+    return F.searchsorted(F.cumsum(repeats, 0), F.arange(int(F.sum(repeats).item())), right=True)
 
 
 def tile(F: Any, input: Tensor, dims: Sequence[int]) -> Tensor:
@@ -280,4 +299,4 @@ def pixel_shuffle(F: Any, input: Tensor, upscale_factor: int) -> Tensor:
     n = len(lead)
     split = input.reshape(*lead, channels // (r * r), r, r, h, w)
     order = (*range(n + 1), n + 3, n + 1, n + 4, n + 2)
-    return split.permute(*order).reshape(*lead, channels // (r * r), h * r, w * r)
+    return _fresh(F, split.permute(*order).reshape(*lead, channels // (r * r), h * r, w * r), input)

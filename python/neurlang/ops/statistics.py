@@ -60,14 +60,20 @@ def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     return computed
 
 
-@in_float32
-def mean(F: Any, input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
+def mean(F: Any, input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum over `dim` (None: all axes) divided by the number of elements; integers give the default float dtype.
+
+    With `dtype` the input is converted first.
 
     >>> x = neurlang.tensor([[1, 2], [3, 6]])
     >>> neurlang.mean(x).item(), neurlang.mean(x, 0).tolist()
     (3.0, [2.0, 4.0])
     """
+    return _mean(F, input if dtype is None else input.to(dtype), dim, keepdim)
+
+
+@in_float32
+def _mean(F: Any, input: Tensor, dim: Axes, keepdim: bool) -> Tensor:
     return F.div(F.sum(input, dim, keepdim), count_over(input, dim))
 
 
