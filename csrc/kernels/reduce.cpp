@@ -21,6 +21,10 @@ struct Tree {
   }
   static bool in_twos(int64_t n) { return TreeRow<M>::has_stretches(n); }
   static auto two(const In* p, const In* q, int64_t n, const In* end) { return TreeRow<M>::two(p, q, n, end); }
+  static bool is_middling(int64_t n) { return TreeRow<M>::is_middling(n); }
+  static auto middling(const In* p, const In* q, int64_t step, int64_t n) {
+    return TreeRow<M>::middling(p, q, step, n);
+  }
   static Part row(const In* p, int64_t step, int64_t n, const In* end, int64_t) {
     return TreeRow<M>::run(Strided<In>{p, step, end}, n);
   }

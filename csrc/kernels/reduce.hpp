@@ -69,6 +69,28 @@ int64_t reduce_even_groups(const Rows& r, int64_t begin, int64_t end) {
   return begin;
 }
 
+// Reduces rows of [begin, end) of a few blocks each, all as far apart, in groups, half of which is from either half of
+// them; returns the first row that is left.
+template <class K>
+int64_t reduce_middling(const Rows& r, int64_t begin, int64_t end) {
+  using In = typename K::In;
+  constexpr int kHalf = K::kWidth / 2;
+  const int64_t step = r.kept->stride[0][0], out_step = r.kept->stride[1][0];
+  const In* in = (const In*)r.in + begin * step;
+  auto* out = (typename K::Out*)r.out + begin * out_step;
+  int64_t half = (end - begin) / K::kWidth * kHalf;
+  while (half > 0 && (const In*)r.end - (in + (step < 0 ? 0 : (2 * half - 1) * step)) < whole_steps(r.n)) half -= kHalf;
+  for (int64_t i = 0; i < half; i += kHalf) {
+    typename K::Part parts[K::kWidth];
+    store(parts, K::middling(in + i * step, in + (i + half) * step, step, r.n));
+    for (int k = 0; k < kHalf; k++) {
+      out[(i + k) * out_step] = K::finish(parts[k]);
+      out[(i + half + k) * out_step] = K::finish(parts[kHalf + k]);
+    }
+  }
+  return begin + 2 * half;
+}
+
 // Reduces rows of [begin, end) two at a time, one of either half; returns the first row that is left.
 template <class K>
 int64_t reduce_twos(const Rows& r, int64_t begin, int64_t end) {
@@ -104,6 +126,7 @@ constexpr Reducer reducer_of() {
         if constexpr (K::kSeveral) {
           if (in_groups && r.kept->rank == 1) i = reduce_even_groups<K>(r, begin, end);
           if (r.step == 1 && K::in_twos(r.n)) i = reduce_twos<K>(r, begin, end);
+          if (r.step == 1 && K::is_middling(r.n) && r.kept->rank == 1) i = reduce_middling<K>(r, begin, end);
         }
         auto c = r.kept->seek(i);
         if constexpr (K::kSeveral) {

@@ -159,19 +159,28 @@ struct TreeRow {
         rows[r] = M::combine(zipped.low, zipped.high);
       }
     }
-    static_assert(R == 1 || R * sizeof(Lane) >= 16);
     if constexpr (R == 1) {
       return fold(narrow<16>(rows[0]));
+    } else if constexpr (R * sizeof(Lane) < 16) {
+      static_assert(2 * R * sizeof(Lane) == 16);
+      return fold_once(narrow<16>(rows[0]));
     } else {
       return narrow<R * sizeof(Lane)>(rows[0]);
     }
   }
 
+  // Halves the lanes of the last 16 bytes once.
+  static Short fold_once(Short v) {
+    typedef char Bytes __attribute__((vector_size(16)));
+    const Bytes b = (Bytes)v;
+    return M::combine(v, (Short)__builtin_shufflevector(b, b, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  }
+
   // Halves the lanes of the last 16 bytes; lane 0 is the result.
   static Short fold(Short v) {
     typedef char Bytes __attribute__((vector_size(16)));
+    v = fold_once(v);
     Bytes b = (Bytes)v;
-    v = M::combine(v, (Short)__builtin_shufflevector(b, b, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
     if constexpr (sizeof(Lane) <= 4) {
       b = (Bytes)v;
       v = M::combine(v, (Short)__builtin_shufflevector(b, b, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
@@ -242,6 +251,49 @@ struct TreeRow {
     return halve_several<R>(rows);
   }
 
+  // Two results, of one reading of the elements by two terms.
+  template <class Result>
+  struct Both {
+    Result a, b;
+  };
+
+  // The lanes of a block by two terms, halved to a vector each.
+  template <class A, class B>
+  __attribute__((always_inline)) static Both<V> both_steps(const In* p, int64_t count, const Rest& rest, int64_t at,
+                                                           const A& a, const B& b) {
+    Lanes of_a = fresh(), of_b = fresh();
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) step(of_a, p + i, at + i, a), step(of_b, p + i, at + i, b);
+    if (rest.count) last_step(of_a, p + i, rest, at + i, a), last_step(of_b, p + i, rest, at + i, b);
+    return {one_vector(of_a), one_vector(of_b)};
+  }
+
+  // T(n) of both terms of R rows of n <= 512 contiguous elements in whole steps, the `at`-th of theirs on; the results
+  // of row r in lane r.
+  template <int R, class RowAt, class AAt, class BAt>
+  __attribute__((always_inline)) static auto both_of_blocks(const RowAt& row_at, int64_t n, int64_t at, const AAt& a_at,
+                                                            const BAt& b_at) {
+    const Rest rest(n);
+    V of_a[R], of_b[R];
+    for (int r = 0; r < R; r++) {
+      const Both<V> both = both_steps(row_at(r), n, rest, at, a_at(r), b_at(r));
+      of_a[r] = both.a, of_b[r] = both.b;
+    }
+    const auto a = halve_several<R>(of_a), b = halve_several<R>(of_b);
+    return Both<decltype(halve_several<R>(of_a))>{a, b};
+  }
+
+  // The same of rows of any length.
+  template <int R, class AAt, class BAt>
+  static auto both_of(const In* const (&row)[R], int64_t begin, int64_t n, const AAt& a_at, const BAt& b_at)
+      -> Both<decltype(halve_several<R>(*(V (*)[R]) nullptr))> {
+    if (n <= kBlock) return both_of_blocks<R>([&](int r) { return row[r] + begin; }, n, begin, a_at, b_at);
+    const int64_t left = left_part(n, R);
+    const auto first = both_of<R>(row, begin, left, a_at, b_at);
+    const auto second = both_of<R>(row, begin + left, n - left, a_at, b_at);
+    return {M::combine(first.a, second.a), M::combine(first.b, second.b)};
+  }
+
   // The lanes of two full blocks, read side by side.
   static void two_blocks(const In* p, const In* q, V& of_p, V& of_q) {
     Lanes a = fresh(), b = fresh();
@@ -285,6 +337,29 @@ struct TreeRow {
       }
     }
     return load<Short>(parts);
+  }
+
+  // Rows of some blocks, too few for a stretch, are taken kWidth at a time, as two streams of rows that follow each
+  // other; their blocks are halved across the rows.
+  static bool is_middling(int64_t n) { return kSeveral && n > kBlock && n < kHalf * kBlock; }
+
+  // T(n) of such rows, in whole steps: of row p + i * step in lane i, of q + i * step in lane kHalf + i.
+  __attribute__((noinline)) static V middling(const In* p, const In* q, int64_t step, int64_t n) {
+    V blocks[kHalf][kWidth], found[kHalf];
+    const int full = int(n / kBlock), count = int(ceil_div(n, kBlock));
+    const Rest rest(n);
+    for (int i = 0; i < kHalf; i++, p += step, q += step) {
+      for (int b = 0; b < full; b++) two_blocks(p + b * kBlock, q + b * kBlock, blocks[b][i], blocks[b][i + kHalf]);
+      if (full == count) continue;
+      const int64_t at = full * kBlock;
+      blocks[full][i] = one_vector(steps(p + at, n - at, rest, 0, Element()));
+      blocks[full][i + kHalf] = one_vector(steps(q + at, n - at, rest, 0, Element()));
+    }
+    for (int b = 0; b < count; b++) found[b] = halve_several<kWidth>(blocks[b]);
+    for (int span = 1; span < count; span *= 2) {
+      for (int b = 0; b + span < count; b += 2 * span) found[b] = M::combine(found[b], found[b + span]);
+    }
+    return found[0];
   }
 
   // T(n) of two rows of contiguous elements, side by side where they have stretches.

@@ -35,6 +35,19 @@ def test_sum_and_prod_of_floats(rng: np.random.Generator, dtype: type, length: i
         check("prod", x, axis, tree(x, axis, np.multiply, 1))
 
 
+@pytest.mark.parametrize("length", [513, 544, 1000, 1536, 2047, 3136, 4095])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+def test_rows_of_some_blocks_go_side_by_side(rng: np.random.Generator, dtype: type, length: int) -> None:
+    for rows in (15, 16, 47, 130):
+        pitch = length + int(rng.integers(40))
+        whole = numbers(rng, (rows, pitch), dtype)
+        for x in (whole[:, :length], whole[::-1, pitch - length :], whole[::3, :length]):
+            with np.errstate(all="ignore"):
+                want = x.sum(1, np.int64, keepdims=True) if dtype is np.int32 else tree(x, 1)
+            check("sum", x, 1, want)
+            check("amax", x, 1, x.max(1, keepdims=True) if dtype is np.int32 else largest(x, 1))
+
+
 @pytest.mark.parametrize("length", [0, 1, 31, 33, 513, 1500])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_sums_of_squares_and_norms(rng: np.random.Generator, dtype: type, length: int) -> None:
