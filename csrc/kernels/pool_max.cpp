@@ -445,15 +445,18 @@ bool scatter_plane(const Planes<const T>& g, const Planes<const int64_t>& index,
   const T* shares = g.plane(p);
   const int64_t* places = index.plane(p);
   T* plane = to.plane(p);
+  Polls polls;
   for (int64_t h = 0; h < height; h++, shares += g.row_stride, places += index.row_stride) {
-    for (int64_t w = 0; w < width; w++) {
-      const int64_t i = places[w * index.column_stride];
-      if ((uint64_t)i >= (uint64_t)size) {
-        fault[0] = i, fault[1] = size, fault[2] = 2;
-        return false;
+    for (int64_t w = 0, stop; w < width; polls.after(min_of(width, kGrain))) {
+      for (stop = min_of(width, w + kGrain); w < stop; w++) {
+        const int64_t i = places[w * index.column_stride];
+        if ((uint64_t)i >= (uint64_t)size) {
+          fault[0] = i, fault[1] = size, fault[2] = 2;
+          return false;
+        }
+        int64_t place = to.contiguous() ? i : i / to.width * to.row_stride + i % to.width * to.column_stride;
+        plane[place] += shares[w * g.column_stride];
       }
-      int64_t place = to.contiguous() ? i : i / to.width * to.row_stride + i % to.width * to.column_stride;
-      plane[place] += shares[w * g.column_stride];
     }
   }
   return true;
