@@ -21,11 +21,6 @@ struct Pieces {
   bool readable(int64_t pieces, int64_t size) const {
     return step == 1 && stride >= 0 && end - (data + (pieces - 1) * stride) >= whole_steps(size);
   }
-  // Memory would idle while a piece is computed, so those of the next group are asked for meanwhile.
-  void prefetch(int64_t piece, int64_t size) const {
-    if (step != 1) return;
-    for (int64_t k = 0; k < size; k += 64 / sizeof(T)) __builtin_prefetch(data + piece * stride + k, 0, 2);
-  }
   RowOut<T> out(int64_t piece, bool stream) const { return {data + piece * stride, step, stream}; }
 };
 
@@ -69,19 +64,13 @@ struct Groups {
     if (axis == 0) return {(const T*)v.data + group / inner * v.strides[0] + group % inner * v.strides[1], 0};
     return {(const T*)v.data + group % outer * v.strides[0], v.strides[1]};
   }
-
-  // The same of memory that holds `pitch` elements, one an image, for every channel.
-  template <class T>
-  T* kept(T* memory, int64_t pitch, int64_t group, int64_t* step) const {
-    *step = axis == 0 ? 1 : pitch;
-    return memory + (axis == 0 ? group * pitch : group % outer * inner * pitch + group / outer);
-  }
 };
 
-// A number of rows that are added up side by side.
-template <int R>
+// A number of rows that are added up side by side; of less than a vector not all need to exist.
+template <int R, bool kAll>
 struct Together {
   static constexpr int kRows = R;
+  static int64_t at(int64_t first, int r, int64_t rows) { return kAll || first + r < rows ? first + r : first; }
 };
 
 // Whether pieces are read and written where they lie, in whole vectors.
@@ -91,21 +80,21 @@ bool in_place(const Pieces<T>& from, const Pieces<T>& to, int64_t size, bool str
 }
 
 // to[p][i] = f(from[p][i], i) for all pieces; f is what result_at(piece, i, count) gives for a block from element i on,
-// or for as much as 2 kGrain where they are `plain`.
+// or for as much as 2 kGrain where they are `plain`. All is passed by value, so that compilers know that stores change
+// none of it: what is looked up for every piece costs as much as a short one.
 template <class T, class ResultAt>
-void map_pieces(const Pieces<T>& from, const Pieces<T>& to, int64_t pieces, int64_t size, bool plain, bool stream,
-                const ResultAt& result_at) {
-  alignas(64) T buffer[kBlock];
+__attribute__((always_inline)) inline void map_pieces(Pieces<T> from, Pieces<T> to, int64_t pieces, int64_t size,
+                                                      bool plain, bool stream, ResultAt result_at) {
   Polls polls;
-  for (int64_t p = 0; p < pieces; p++) {
-    if (plain) {
-      for (int64_t i = 0, count; i < size; i += count) {
-        count = size - i < 2 * kGrain ? size - i : kGrain;
-        map_vectors(from.data + p * from.stride + i, count, to.data + p * to.stride + i, result_at(p, i, count));
-        polls.after(count);
-      }
-      continue;
+  for (int64_t p = 0; plain && p < pieces; p++) {
+    for (int64_t i = 0, count; i < size; i += count) {
+      count = size - i < 2 * kGrain ? size - i : kGrain;
+      map_vectors(from.data + p * from.stride + i, count, to.data + p * to.stride + i, result_at(p, i, count));
+      polls.after(count);
     }
+  }
+  alignas(64) T buffer[kBlock];
+  for (int64_t p = 0; !plain && p < pieces; p++) {
     for_blocks(size, [&](int64_t i, int64_t count) {
       map_block(from.in(p)(i, count, buffer), i, count, to.out(p, stream), result_at(p, i, count));
     });
@@ -113,32 +102,71 @@ void map_pieces(const Pieces<T>& from, const Pieces<T>& to, int64_t pieces, int6
   }
 }
 
-// T of the sums of all pieces, where source(piece, i, count, buffer) gives elements as the sources of TreeRow do and
-// term_at(piece) what is added up of them. The sums are left in `sums`, which has room for whole steps and kWidth more.
-// `memory` has room for a group of short rows.
-template <class T, class F, class TermAt>
-T sum_of(int64_t pieces, int64_t size, const F& source, const TermAt& term_at, T* sums, T* memory) {
+// several(p, Together) for groups of short pieces, the p-th and those behind it, one(p) for others.
+template <class T, class Several, class One>
+void for_pieces(int64_t pieces, int64_t size, const Several& several, const One& one) {
   constexpr int W = Simd<T>::kWidth, kHalf = max_of(W / 2, 16 / (int)sizeof(T));
   int64_t p = 0;
   Polls polls;
   auto together = [&](auto count) {
-    constexpr int R = decltype(count)::kRows;
-    auto row_at = [&](int r) { return source(p + r < pieces ? p + r : p, 0, size, memory + r * whole_steps(size)); };
-    auto term_of_row = [&](int r) { return term_at(p + r < pieces ? p + r : p); };
-    store(sums + p, TreeRow<Sum<T>>::template several<R>(row_at, size, term_of_row));
-    p += R;
-    polls.after(R * size);
+    several(p, count);
+    p += count.kRows;
+    polls.after(count.kRows * size);
   };
   if (is_short<T>(size)) {
-    while (p + W <= pieces) together(Together<W>());
-    while (p + max_of(1, kHalf / 2) <= pieces) together(Together<kHalf>());
+    while (p + W <= pieces) together(Together<W, true>());
+    while (p + max_of(1, kHalf / 2) <= pieces) together(Together<kHalf, false>());
   }
   for (; p < pieces; p++) {
-    auto piece = [&](int64_t i, int64_t n, T* buffer) { return source(p, i, n, buffer); };
-    sums[p] = TreeRow<Sum<T>>::run(piece, size, term_at(p));
+    one(p);
     polls.after(size);
   }
-  return TreeRow<Sum<T>>::run(Strided<T>{sums, 1, sums + whole_steps(pieces)}, pieces);
+}
+
+// T of every piece, where source(piece, i, count, buffer) gives elements as the sources of TreeRow do and
+// term_at(piece) what is added up of them. `sums` has room for whole steps and kWidth more, `memory` for a group of
+// short rows.
+template <class T, class F, class TermAt>
+void sum_pieces(int64_t pieces, int64_t size, const F& source, const TermAt& term_at, T* sums, T* memory) {
+  using Tree = TreeRow<Sum<T>>;
+  auto several = [&](int64_t p, auto count) {
+    auto row_at = [&](int r) { return source(count.at(p, r, pieces), 0, size, memory + r * whole_steps(size)); };
+    auto term_of_row = [&](int r) { return term_at(count.at(p, r, pieces)); };
+    store(sums + p, Tree::template several<count.kRows>(row_at, size, term_of_row));
+  };
+  auto one = [&](int64_t p) {
+    sums[p] = Tree::run([&](int64_t i, int64_t n, T* buffer) { return source(p, i, n, buffer); }, size, term_at(p));
+  };
+  for_pieces<T>(pieces, size, several, one);
+}
+
+// T of two terms of every piece, which is read once; pieces are readable.
+template <class T, class AAt, class BAt>
+void sum_pieces_by_both(Pieces<T> from, int64_t pieces, int64_t size, const AAt& a_at, const BAt& b_at, T* of_a,
+                        T* of_b) {
+  using Tree = TreeRow<Sum<T>>;
+  auto several = [&](int64_t p, auto count) {
+    auto at = [=](int r) { return count.at(p, r, pieces); };
+    auto row_at = [=](int r) { return from.data + at(r) * from.stride; };
+    const auto both = Tree::template both_of_blocks<count.kRows>(
+        row_at, size, 0, [=](int r) { return a_at(at(r)); }, [=](int r) { return b_at(at(r)); });
+    store(of_a + p, both.a), store(of_b + p, both.b);
+  };
+  auto one = [&](int64_t p) {
+    const T* const row[] = {from.data + p * from.stride};
+    const auto both =
+        Tree::template both_of<1>(row, 0, size, [&](int) { return a_at(p); }, [&](int) { return b_at(p); });
+    of_a[p] = both.a[0], of_b[p] = both.b[0];
+  };
+  for_pieces<T>(pieces, size, several, one);
+}
+
+// T of the sums of all pieces.
+template <class T>
+T total(const T* sums, int64_t pieces) {
+  using Tree = TreeRow<Sum<T>>;
+  if (pieces <= kBlock) return Tree::block(sums, pieces)[0];
+  return Tree::run(Strided<T>{sums, 1, sums + whole_steps(pieces)}, pieces);
 }
 
 // What is added up where a source gives the terms themselves.
@@ -152,7 +180,21 @@ int64_t room_for_sums(int64_t pieces) {
   return whole_steps(pieces) + Simd<T>::kWidth;
 }
 
-constexpr int64_t kAhead = 32 << 10;  // elements of the largest group that is asked for ahead
+// Memory would idle while a group is computed, so the next one is asked for meanwhile, vector by vector, unless it is
+// too large.
+template <class T>
+struct NextGroup {
+  static constexpr int64_t kMost = 32 << 10;  // elements
+  Pieces<T> next;
+  bool asked;
+
+  NextGroup(const Pieces<T>& group, int64_t pieces, int64_t size)
+      : next(group), asked(group.step == 1 && pieces * size <= kMost) {}
+  // Where to ask while element i of a piece is at hand, at `here`.
+  const T* from(int64_t piece, int64_t i, const T* here) const {
+    return asked ? next.data + piece * next.stride + i : here;
+  }
+};
 
 template <class T>
 int forward(const Call& call) {
@@ -162,27 +204,31 @@ int forward(const Call& call) {
   const int64_t pieces = groups.pieces(), size = groups.size;
   const T n = T(pieces * size), eps = T(double_of(call.attr[1]));
   const bool stream = y.strides[3] == 1 && streams<T>(y, size, groups.count() * pieces);
-  const int64_t ahead = pieces * size <= kAhead ? size : 0;
   parallel_for(groups.count(), grain_of(2 * pieces * size), [&](int64_t begin, int64_t stop) {
     T* sums = (T*)nl_scratch(1, room_for_sums<T>(pieces) * sizeof(T));
     T* memory = (T*)nl_scratch(2, kGroupBytes);
     for (int64_t g = begin; g < stop; g++) {
-      const Pieces<T> from = groups.of<T>(x, g), to = groups.of<T>(y, g), next = groups.of<T>(x, g + 1);
+      const Pieces<T> from = groups.of<T>(x, g), to = groups.of<T>(y, g);
+      const NextGroup<T> next(groups.of<T>(x, g + 1), pieces, size);
       const bool readable = from.readable(pieces, size);
       auto elements = [&](int64_t p, int64_t i, int64_t count, T* room) {
         return readable ? from.data + p * from.stride + i : from.in(p)(i, count, room);
       };
-      const T mean = sum_of(pieces, size, elements, themselves<T>, sums, memory) / n;
+      sum_pieces(pieces, size, elements, themselves<T>, sums, memory);
+      const T mean = total(sums, pieces) / n;
       auto square_at = [=](int64_t) {
         return [=, m = splat<V>(mean)](V v, const T*, int64_t) { return (v - m) * (v - m); };
       };
-      const T variance = sum_of(pieces, size, elements, square_at, sums, memory) / n;
+      sum_pieces(pieces, size, elements, square_at, sums, memory);
+      const T variance = total(sums, pieces) / n;
       const T inverse = T(1) / square_root(variance + eps);
       const OfPieces<T> weights = groups.channels<T>(weight, g), biases = groups.channels<T>(bias, g);
-      map_pieces(from, to, pieces, size, in_place(from, to, size, stream), stream, [&](int64_t p, int64_t i, int64_t) {
-        if (i == 0) next.prefetch(p, ahead);
-        return [=, m = splat<V>(mean), scale = splat<V>(inverse * weights[p]), shift = splat<V>(biases[p])](
-                   V v, int64_t) { return (v - m) * scale + shift; };
+      map_pieces(from, to, pieces, size, in_place(from, to, size, stream), stream, [=](int64_t p, int64_t i, int64_t) {
+        return [=, m = splat<V>(mean), scale = splat<V>(inverse * weights[p]), shift = splat<V>(biases[p]),
+                ahead = next.from(p, i, from.data)](V v, int64_t k) {
+          __builtin_prefetch(ahead + k, 0, 2);
+          return (v - m) * scale + shift;
+        };
       });
       groups.statistic<T>(call.out[1], g) = mean;
       groups.statistic<T>(call.out[2], g) = variance;
@@ -200,10 +246,10 @@ struct Gradients {
 
   const Call& call;
   const Groups groups;
-  const int64_t pieces, size, channels, pitch;
+  const int64_t pieces, size, channels;
   const T n, eps;
   const bool stream;
-  T *of_grad, *of_product;  // s1 and s2, every channel's side by side, `pitch` apart
+  T *of_grad, *of_product;  // s1 and s2, [N, G D]; not of a batch norm, whose groups are channels
 
   explicit Gradients(const Call& c)
       : call(c),
@@ -211,12 +257,12 @@ struct Gradients {
         pieces(groups.pieces()),
         size(groups.size),
         channels(groups.outer * groups.inner),
-        pitch(whole_steps(groups.batch)),
         n(T(pieces * size)),
         eps(T(double_of(c.attr[1]))),
-        stream(c.out[0].strides[3] == 1 && streams<T>(c.out[0], size, groups.count() * pieces)) {
-    of_grad = (T*)nl_scratch(0, 2 * channels * pitch * sizeof(T));
-    of_product = of_grad + channels * pitch;
+        stream(c.out[0].strides[3] == 1 && streams<T>(c.out[0], size, groups.count() * pieces, 2)) {
+    const int64_t kept = groups.axis == 0 ? 0 : groups.batch * channels;
+    of_grad = (T*)nl_scratch(0, 2 * kept * sizeof(T));
+    of_product = of_grad + kept;
   }
 
   void run() const {
@@ -226,21 +272,20 @@ struct Gradients {
       for (int64_t g = begin; g < stop; g++) group(g, sums, memory);
       if (stream) stream_fence();
     });
-    parallel_for(channels, grain_of(16 * groups.batch), [&](int64_t begin, int64_t stop) {
-      over_images(of_product, begin, stop, (T*)call.out[1].data);
-      over_images(of_grad, begin, stop, (T*)call.out[2].data);
-    });
+    if (groups.axis == 0) return;
+    over_images(of_product, (T*)call.out[1].data);
+    over_images(of_grad, (T*)call.out[2].data);
   }
 
-  void over_images(const T* s, int64_t c, int64_t stop, T* results) const {
-    constexpr int W = Simd<T>::kWidth;
-    for (; groups.batch <= kBlock && c + W <= stop; c += W) {
-      store(results + c, TreeRow<Sum<T>>::several([=](int r) { return s + (c + r) * pitch; }, groups.batch));
-    }
-    for (; c < stop; c++) {
-      const Strided<T> images{s + c * pitch, 1, s + (c + 1) * pitch};
-      results[c] = TreeRow<Sum<T>>::run(images, groups.batch);
-    }
+  void over_images(const T* s, T* results) const {
+    Walk<1> columns;
+    columns.push_axis(channels, {1});
+    using Tree = TreeColumns<Sum<T>>;
+    for_tiles<T>(columns, 0, groups.batch, 1, [=](const auto&, int64_t first, int width) {
+      alignas(64) T sums[Tree::kTile];
+      Tree::run(s + first, {channels, 1, width}, groups.batch, sums);
+      __builtin_memcpy(results + first, sums, width * sizeof(T));
+    });
   }
 
   void group(int64_t g, T* sums, T* memory) const {
@@ -262,38 +307,49 @@ struct Gradients {
       }
       return (const T*)buffer;
     };
-    const V mean_gradient = weighted_mean(g, gradient, themselves<T>, of_grad, sums, memory);
-    const V mean_product = from.readable(pieces, size)
-                               ? weighted_mean(g, gradient, times_normal_at, of_product, sums, memory)
-                               : weighted_mean(g, product, themselves<T>, of_product, sums, memory);
+    T* products = sums + room_for_sums<T>(pieces);
+    if (readable && from.readable(pieces, size)) {
+      sum_pieces_by_both(by, pieces, size, themselves<T>, times_normal_at, sums, products);
+    } else {
+      sum_pieces(pieces, size, gradient, themselves<T>, sums, memory);
+      sum_pieces(pieces, size, product, themselves<T>, products, memory);
+    }
+    const V mean_gradient = weighted_mean(g, sums, of_grad, call.out[2]);
+    const V mean_product = weighted_mean(g, products, of_product, call.out[1]);
     by_input(g, from, by, mean, inverse, mean_gradient, mean_product);
   }
 
-  // The mean over a group of terms times weights; the sums of the pieces' terms are left in their place of `all_kept`.
-  template <class F, class TermAt>
-  V weighted_mean(int64_t g, const F& source, const TermAt& term_at, T* all_kept, T* sums, T* memory) const {
+  // The mean over a group of sums over its pieces times weights, which they become. The sums themselves are kept, or
+  // the sum of those of a batch norm is the result of its channel.
+  V weighted_mean(int64_t g, T* sums, T* kept, const View& result) const {
     const OfPieces<T> weights = groups.channels<T>(call.in[2], g);
-    T* weighted = sums + room_for_sums<T>(pieces);
-    int64_t step;
-    T* kept = groups.kept(all_kept, pitch, g, &step);
-    sum_of(pieces, size, source, term_at, sums, memory);
-    for (int64_t p = 0; p < pieces; p++) kept[p * step] = sums[p], weighted[p] = weights[p] * sums[p];
-    const Strided<T> all{weighted, 1, weighted + whole_steps(pieces)};
-    return splat<V>(TreeRow<Sum<T>>::run(all, pieces) / n);
+    if (groups.axis == 0) {
+      ((T*)result.data)[g] = total(sums, pieces);
+    } else {
+      __builtin_memcpy(kept + g * pieces, sums, pieces * sizeof(T));
+    }
+    constexpr int W = Simd<T>::kWidth;
+    int64_t p = 0;
+    for (; weights.stride == 1 && p + W <= pieces; p += W)
+      store(sums + p, load<V>(weights.data + p) * load<V>(sums + p));
+    for (; p < pieces; p++) sums[p] = weights[p] * sums[p];
+    return splat<V>(total(sums, pieces) / n);
   }
 
   void by_input(int64_t g, const Pieces<T>& from, const Pieces<T>& by, V mean, V inverse, V mean_gradient,
                 V mean_product) const {
     const OfPieces<T> weights = groups.channels<T>(call.in[2], g);
     const Pieces<T> to = groups.of<T>(call.out[0], g);
-    const Pieces<T> next = groups.of<T>(call.in[1], g + 1), next_by = groups.of<T>(call.in[0], g + 1);
-    const int64_t ahead = pieces * size <= kAhead ? size : 0;
+    const NextGroup<T> next(groups.of<T>(call.in[1], g + 1), pieces, size);
+    const NextGroup<T> next_by(groups.of<T>(call.in[0], g + 1), pieces, size);
     const bool plain = from.step == 1 && in_place(by, to, size, stream);
-    alignas(64) T room[kBlock];
-    map_pieces(by, to, pieces, size, plain, stream, [&](int64_t p, int64_t i, int64_t count) {
-      if (i == 0) next.prefetch(p, ahead), next_by.prefetch(p, ahead);
+    alignas(64) T memory[kBlock];
+    map_pieces(by, to, pieces, size, plain, stream, [=, room = memory](int64_t p, int64_t i, int64_t count) {
       const T* in = plain ? from.data + p * from.stride + i : from.in(p)(i, count, room);
-      return [=, w = splat<V>(weights[p])](V v, int64_t k) {
+      return [=, w = splat<V>(weights[p]), ahead = next.from(p, i, in), by_ahead = next_by.from(p, i, in)](V v,
+                                                                                                           int64_t k) {
+        __builtin_prefetch(ahead + k, 0, 2);
+        __builtin_prefetch(by_ahead + k, 0, 2);
         const V normal = (load<V>(in + k) - mean) * inverse;
         return (v * w - mean_gradient - normal * mean_product) * inverse;
       };

@@ -16,12 +16,20 @@ namespace {
 // Lanes r, r + 4, … of a block of rows are a unit of work, so that it leaves one lane, halved from eight.
 constexpr int kUnits = 4, kUnitLanes = kLanes / kUnits;
 
+// The least power of two that is n at least, or `most`.
+int64_t power_of_two(int64_t n, int64_t most) {
+  int64_t power = 1;
+  while (power < n && power < most) power *= 2;
+  return power;
+}
+
 template <class T, bool kCentred>
 struct NormGrad {
   using V = typename Simd<T>::V;
   using Tree = TreeRow<Sum<T>>;
   static constexpr int W = Simd<T>::kWidth;
   static constexpr int kRows = W < 4 ? W : 4;     // of a lane taken together
+  static constexpr int kSideBySide = 2;           // of these, whose own sums are made together
   static constexpr int kSums = kCentred ? 2 : 1;  // over rows: the weight's, the bias's
 
   const View &g, &x, &out;
@@ -44,64 +52,103 @@ struct NormGrad {
 
   static V centred(V v, V mean) { return kCentred ? v - mean : v; }
 
+  // What the gradients of a row take from sums over it.
+  struct Means {
+    V mean, inverse, scaled, product;
+  };
+
+  // Those of R rows.
+  template <int R>
+  void means(const T* const (&in)[R], const T* const (&grad)[R], Means (&all)[R]) const {
+    T mean[R] = {}, inverse[R], scaled[R] = {}, product[R];
+    auto divide = [this](auto sums, T* to) {
+      for (int r = 0; r < R; r++) to[r] = sums[r] / T(n);
+    };
+    auto times_weight = [w = weight](const T* by, int64_t k) { return load<V>(by + k) * load<V>(w + k); };
+    if constexpr (kCentred) {
+      const auto sums = Tree::template both_of<R>(
+          in, 0, n, [](int) { return typename Tree::Element(); },
+          [=](int r) { return [=, by = grad[r]](V, const T*, int64_t k) { return times_weight(by, k); }; });
+      divide(sums.a, mean), divide(sums.b, scaled);
+    }
+    auto square_at = [&](int r) {
+      return [m = splat<V>(mean[r])](V v, const T*, int64_t) {
+        const V d = centred(v, m);
+        return d * d;
+      };
+    };
+    divide(Tree::template long_ones<R>(in, 0, n, square_at), inverse);
+    for (T& i : inverse) i = T(1) / square_root(i + eps);
+    auto product_at = [&](int r) {
+      return [=, by = grad[r], m = splat<V>(mean[r]), i = splat<V>(inverse[r])](V v, const T*, int64_t k) {
+        return times_weight(by, k) * (centred(v, m) * i);
+      };
+    };
+    divide(Tree::template long_ones<R>(in, 0, n, product_at), product);
+    for (int r = 0; r < R; r++) {
+      all[r] = {splat<V>(mean[r]), splat<V>(inverse[r]), splat<V>(scaled[r]), splat<V>(product[r])};
+    }
+  }
+
   // Rows first, first + 32, …: their gradients; adds to the sums of their lane. Meanwhile the rows from `next` on are
-  // asked for. `memory` has room for 2 R + 1 rows.
+  // asked for. `memory` has room for 2 R rows.
   template <int R>
   void rows(int64_t first, int64_t next, T* memory, T* sums) const {
+    constexpr int Q = R < kSideBySide ? R : kSideBySide;
     const T *in[R], *grad[R], *next_in[R], *next_grad[R];
-    T *to[R], mean[R], inverse[R], mean_scaled[R], mean_product[R];
+    T* to[R];
+    Means of[R];
+#pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
       in[r] = contiguous(row_of(x, first + r * kLanes), memory + 2 * r * pitch);
       grad[r] = contiguous(row_of(g, first + r * kLanes), memory + (2 * r + 1) * pitch);
       next_in[r] = row_of(x, next + r * kLanes).data, next_grad[r] = row_of(g, next + r * kLanes).data;
       to[r] = (T*)out.data + (first + r * kLanes) * out.strides[0];
     }
-    auto means = [this, &in](T* to, auto&& term_at) __attribute__((always_inline)) {
-      const auto sums = Tree::template long_ones<R>(in, 0, n, term_at);
-      for (int r = 0; r < R; r++) to[r] = sums[r] / T(n);
-    };
-    for (T& m : mean) m = 0;
-    if (kCentred) means(mean, [](int) { return typename Tree::Element(); });
-    means(inverse, [&](int r) {
-      return [m = splat<V>(mean[r])](V v, const T*, int64_t) {
-        const V d = centred(v, m);
-        return d * d;
-      };
-    });
-    for (T& i : inverse) i = T(1) / square_root(i + eps);
-    auto scaled = [w = weight](const T* by, int64_t k) { return load<V>(by + k) * load<V>(w + k); };
-    auto scaled_at = [&](int r) { return [=, by = grad[r]](V, const T*, int64_t k) { return scaled(by, k); }; };
-    if (kCentred) means(mean_scaled, scaled_at);
-    means(mean_product, [&](int r) {
-      return [=, by = grad[r], m = splat<V>(mean[r]), i = splat<V>(inverse[r])](V v, const T*, int64_t k) {
-        return scaled(by, k) * (centred(v, m) * i);
-      };
-    });
-    const bool strided = out.strides[1] != 1;
-    T* line = memory + 2 * R * pitch;
-    for (int64_t k = 0; k < n; k += W) {
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r += Q) {  // through copies: what others have seen, stores may change
+      const T *some_in[Q], *some_grad[Q];
+      Means some[Q];
+      for (int q = 0; q < Q; q++) some_in[q] = in[r + q], some_grad[q] = grad[r + q];
+      means<Q>(some_in, some_grad, some);
+      for (int q = 0; q < Q; q++) of[r + q] = some[q];
+    }
+    T* bias_sums = sums + pitch;
+    auto results = [&, weight = weight](int64_t k, V(&v)[R]) __attribute__((always_inline)) {
       const V w = load<V>(weight + k);
-      V weight_sum = load<V>(sums + k), bias_sum = kCentred ? load<V>(sums + pitch + k) : V{};
+      V weight_sum = load<V>(sums + k), bias_sum = kCentred ? load<V>(bias_sums + k) : V{};
 #pragma GCC unroll 4
       for (int r = 0; r < R; r++) {
         __builtin_prefetch(next_in[r] + k, 0, 2);
         __builtin_prefetch(next_grad[r] + k, 0, 2);
-        const V by = load<V>(grad[r] + k), inv = splat<V>(inverse[r]);
-        const V normal = centred(load<V>(in[r] + k), splat<V>(mean[r])) * inv;
-        V v = by * w;
-        if (kCentred) v = v - splat<V>(mean_scaled[r]);
-        v = inv * (v - normal * splat<V>(mean_product[r]));
+        const V by = load<V>(grad[r] + k), normal = centred(load<V>(in[r] + k), of[r].mean) * of[r].inverse;
+        const V rest = kCentred ? by * w - of[r].scaled : by * w;
+        v[r] = of[r].inverse * (rest - normal * of[r].product);
         weight_sum = weight_sum + by * normal;
         bias_sum = bias_sum + by;
-        if (k + W <= n && !strided) {
-          stream ? stream_store(to[r] + k, v) : store(to[r] + k, v);
-        } else {
-          store(line, v);
-          for (int64_t l = 0; l < min_of(W, n - k); l++) to[r][(k + l) * out.strides[1]] = line[l];
-        }
       }
       store(sums + k, weight_sum);
-      if (kCentred) store(sums + pitch + k, bias_sum);
+      if (kCentred) store(bias_sums + k, bias_sum);
+    };
+    const int64_t step = out.strides[1], whole = step == 1 ? n - n % W : 0;
+    int64_t k = 0;
+    while (k < whole) {
+      for (const int64_t stop = min_of(whole, k + kGrain); k < stop; k += W) {
+        V v[R];
+        results(k, v);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) stream ? stream_store(to[r] + k, v[r]) : store(to[r] + k, v[r]);
+      }
+      if (k < whole) nl_check_interrupt();
+    }
+    Polls polls;
+    for (; k < n; k += W) {
+      V v[R];
+      results(k, v);
+      for (int r = 0; r < R; r++) {
+        for (int64_t l = 0; l < min_of(W, n - k); l++) to[r][(k + l) * step] = v[r][l];
+      }
+      polls.after(R * W);
     }
   }
 
@@ -109,11 +156,12 @@ struct NormGrad {
     for (int64_t k = 0; k < n; k += W) store(a + k, load<V>(a + k) + load<V>(b + k));
   }
 
-  // Lanes unit, unit + 4, … of the rows [begin, end) of a block; their sums, halved, end in the first lane of `lanes`.
-  void unit(int64_t begin, int64_t end, int unit, T* memory, T* lanes) const {
+  // Lanes unit, unit + 4, … of the rows [begin, end) of a block, of which there are no more than `count`; their sums,
+  // halved, end in the first lane of `lanes`.
+  void unit(int64_t begin, int64_t end, int unit, int64_t count, T* memory, T* lanes) const {
     const int64_t size = kSums * pitch;
-    __builtin_memset(lanes, 0, kUnitLanes * size * sizeof(T));
-    for (int j = 0; j < kUnitLanes; j++) {
+    __builtin_memset(lanes, 0, count * size * sizeof(T));
+    for (int64_t j = 0; j < count; j++) {
       int64_t i = begin + unit + j * kUnits;
       auto row_after = [&](int64_t rows) {
         const int64_t next = i + rows * kLanes, other = begin + unit + (j + 1) * kUnits;
@@ -124,23 +172,25 @@ struct NormGrad {
       }
       for (; i < end; i += kLanes) rows<1>(i, i, memory, lanes + j * size);
     }
-    for (int half = kUnitLanes / 2; half > 0; half /= 2) add(lanes, lanes + half * size, half * size);
+    for (int64_t half = count / 2; half > 0; half /= 2) add(lanes, lanes + half * size, half * size);
   }
 };
 
 // Joins what the units of all blocks left, [block, unit, pitch] of `sums`, for elements [begin, end).
 template <class T>
-void join(T* sums, int64_t blocks, int64_t step, int64_t begin, int64_t end) {
-  auto add = [=](int64_t to, int64_t from) {
+void join(T* sums, int64_t blocks, int64_t units, int64_t step, int64_t begin, int64_t end) {
+  Polls polls;
+  auto add = [&](int64_t to, int64_t from) {
     NormGrad<T, true>::add(sums + to * step + begin, sums + from * step + begin, end - begin);
+    polls.after(end - begin);
   };
   for (int64_t b = 0; b < blocks; b++) {
-    for (int half = kUnits / 2; half > 0; half /= 2) {
-      for (int l = 0; l < half; l++) add(b * kUnits + l, b * kUnits + l + half);
+    for (int64_t half = units / 2; half > 0; half /= 2) {
+      for (int64_t l = 0; l < half; l++) add(b * units + l, b * units + l + half);
     }
   }
   for (int64_t span = 1; span < blocks; span *= 2) {
-    for (int64_t b = 0; b + span < blocks; b += 2 * span) add(b * kUnits, (b + span) * kUnits);
+    for (int64_t b = 0; b + span < blocks; b += 2 * span) add(b * units, (b + span) * units);
   }
 }
 
@@ -151,30 +201,31 @@ int run(const Call& call) {
   const int64_t rows = x.shape[0], n = x.shape[1], pitch = whole_steps(n), blocks = max_of(1, ceil_div(rows, kBlock));
   if (n == 0) return kOk;
   const T eps = T(double_of(call.attr[0]));
-  const int64_t size = Grad::kSums * pitch;
-  T* shared = (T*)nl_scratch(0, (pitch + kUnits * blocks * size) * sizeof(T));
+  const int64_t size = Grad::kSums * pitch, units = power_of_two(rows, kUnits);
+  const int64_t unit_rows = ceil_div(min_of(rows, kBlock), kUnits), lanes_used = power_of_two(unit_rows, kUnitLanes);
+  const int64_t together = rows > (Grad::kRows - 1) * kLanes ? Grad::kRows : 1;
+  T* shared = (T*)nl_scratch(0, (pitch + units * blocks * size) * sizeof(T));
   T* sums = shared + pitch;
   gather_row((const T*)weight.data, weight.strides[0], n, shared);
   __builtin_memset(shared + n, 0, (pitch - n) * sizeof(T));
-  const bool stream = out.strides[1] == 1 && streams<T>(out, n, rows);
+  const bool stream = out.strides[1] == 1 && streams<T>(out, n, rows, 2);
   const Grad grad{g, x, out, shared, n, pitch, eps, stream};
-  const int64_t unit_rows = ceil_div(min_of(rows, kBlock), kUnits);
-  parallel_for(blocks * kUnits, grain_of(8 * n * unit_rows), [&](int64_t begin, int64_t end) {
-    T* memory = (T*)nl_scratch(1, (2 * Grad::kRows + 1) * pitch * sizeof(T));
-    T* lanes = (T*)nl_scratch(2, kUnitLanes * size * sizeof(T));
+  parallel_for(blocks * units, grain_of(8 * n * unit_rows), [&](int64_t begin, int64_t end) {
+    T* memory = (T*)nl_scratch(1, 2 * together * pitch * sizeof(T));
+    T* lanes = (T*)nl_scratch(2, lanes_used * size * sizeof(T));
     for (int64_t i = begin; i < end; i++) {
-      const int64_t first = i / kUnits * kBlock;
-      grad.unit(first, min_of(rows, first + kBlock), int(i % kUnits), memory, lanes);
+      const int64_t first = i / units * kBlock;
+      grad.unit(first, min_of(rows, first + kBlock), int(i % units), lanes_used, memory, lanes);
       __builtin_memcpy(sums + i * size, lanes, size * sizeof(T));
     }
     if (stream) stream_fence();
   });
   const int64_t chunk = whole_steps(ceil_div(n, 2 * nl_num_threads()));
-  parallel_for(Grad::kSums * ceil_div(n, chunk), grain_of(chunk * blocks * kUnits), [&](int64_t begin, int64_t end) {
+  parallel_for(Grad::kSums * ceil_div(n, chunk), grain_of(chunk * blocks * units), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       const int64_t s = i % Grad::kSums, first = i / Grad::kSums * chunk, last = min_of(n, first + chunk);
       T* part = sums + s * pitch;
-      join(part, blocks, size, first, last);
+      join(part, blocks, units, size, first, last);
       T* to = (T*)call.out[1 + s].data;
       for (int64_t k = first; k < last; k++) to[k * call.out[1 + s].strides[1]] = part[k];
     }

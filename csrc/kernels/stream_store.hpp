@@ -45,10 +45,11 @@ bool is_aligned(const View& out) {
   return aligned;
 }
 
-// Whether an output of `rows` contiguous rows of n elements is to be streamed.
+// Whether an output of `rows` contiguous rows of n elements is to be streamed: it is large, with the `read`
+// operands of its size.
 template <class T>
-bool streams(const View& out, int64_t n, int64_t rows) {
-  return is_aligned<T>(out) && n * rows * (int64_t)sizeof(T) >= kStreamBytes;
+bool streams(const View& out, int64_t n, int64_t rows, int64_t read = 1) {
+  return is_aligned<T>(out) && (1 + read) * n * rows * (int64_t)sizeof(T) >= 2 * kStreamBytes;
 }
 
 }  // namespace

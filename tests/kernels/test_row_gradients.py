@@ -22,7 +22,7 @@ from .reduction import largest, numbers, on_all_threads, shape_around, tree
 FLOATS = [np.float32, np.float64]
 LENGTHS = [1, 2, 7, 31, 32, 33, 64, 100, 511, 513, 1100, 1500]
 SUMS = ["sum_squares", "sum_square_deviations", "logsumexp"]
-SHAPES = [(1, 1), (3, 5), (31, 64), (33, 100), (70, 33), (511, 20), (1100, 70), (2, 700), (40, 1025)]
+SHAPES = [(1, 1), (3, 5), (31, 64), (33, 100), (70, 33), (511, 20), (1100, 70), (130, 600), (2, 700), (40, 1025)]
 
 
 def from_definition(op: str, operands: list[Array], *attrs: int) -> list[Array]:
@@ -173,6 +173,8 @@ CHANNELS = [
     (5, 1, 2, 700),
     (2, 2, 1, 1030),
     (2, 40, 1, 16),
+    (2, 40, 30, 3),
+    (600, 1, 5, 2),
 ]
 
 

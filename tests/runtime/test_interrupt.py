@@ -85,6 +85,18 @@ WORK = {
     "max_pool2d of a plane": (
         "x = nl.rand(1, 1, 1 << 13, 1 << 13)\nwork = lambda: nl.max_pool2d(x, 1 << 13, return_indices=True)"
     ),
+    "max_pool2d backward": (
+        "x = nl.rand(1, 1, 1 << 13, 1 << 13, requires_grad=True)\ny = nl.max_pool2d(x, 3, 1, 1)\n"
+        "work = lambda: y.backward(y.detach(), retain_graph=True)"
+    ),
+    "layer_norm backward of short rows": (
+        "x = nl.rand(1 << 23, 4, requires_grad=True)\nw = nl.rand(4, requires_grad=True)\n"
+        "y = nl.layer_norm(x, 4, w)\nwork = lambda: y.backward(y.detach(), retain_graph=True)"
+    ),
+    "layer_norm backward of one row": (
+        "x = nl.rand(1, 1 << 24, requires_grad=True)\n"
+        "y = nl.layer_norm(x, 1 << 24)\nwork = lambda: y.backward(y.detach(), retain_graph=True)"
+    ),
     "avg_pool2d in large windows": "x = nl.rand(1, 1, 700, 700)\nwork = lambda: nl.avg_pool2d(x, 351, 1)",
     "avg_pool2d backward": (
         "x = nl.rand(1, 1, 512, 512, requires_grad=True)\ny = nl.avg_pool2d(x, 255, 1)\n"
