@@ -342,14 +342,16 @@ struct Gradients {
     const Pieces<T> to = groups.of<T>(call.out[0], g);
     const NextGroup<T> next(groups.of<T>(call.in[1], g + 1), pieces, size);
     const NextGroup<T> next_by(groups.of<T>(call.in[0], g + 1), pieces, size);
+    const NextGroup<T> next_to(groups.of<T>(call.out[0], g + 1), pieces, size);
     const bool plain = from.step == 1 && in_place(by, to, size, stream);
     alignas(64) T memory[kBlock];
     map_pieces(by, to, pieces, size, plain, stream, [=, room = memory](int64_t p, int64_t i, int64_t count) {
       const T* in = plain ? from.data + p * from.stride + i : from.in(p)(i, count, room);
-      return [=, w = splat<V>(weights[p]), ahead = next.from(p, i, in), by_ahead = next_by.from(p, i, in)](V v,
-                                                                                                           int64_t k) {
+      return [=, w = splat<V>(weights[p]), ahead = next.from(p, i, in), by_ahead = next_by.from(p, i, in),
+              to_ahead = stream ? in : next_to.from(p, i, in)](V v, int64_t k) {
         __builtin_prefetch(ahead + k, 0, 2);
         __builtin_prefetch(by_ahead + k, 0, 2);
+        __builtin_prefetch(to_ahead + k, 0, 2);
         const V normal = (load<V>(in + k) - mean) * inverse;
         return (v * w - mean_gradient - normal * mean_product) * inverse;
       };

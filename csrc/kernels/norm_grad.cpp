@@ -4,9 +4,9 @@
 // normal)) / deviation; rms_norm leaves the means of x and gn out. The weight's is the sum of g normal over rows, the
 // bias's that of g. Every operation is rounded as in the definition and all sums are T(n).
 //
-// Rows of one lane are taken a few at a time: their own sums first, then all results together, so that the lane's sums
-// over rows are read and written once for all of them and nothing else is kept. (Rows one by one, with eight lanes'
-// sums in turn, took twice the time: sums did not stay in L1.)
+// Rows of one lane are taken two at a time: their own sums first, then all results together, so that the lane's sums
+// over rows are read and written once for both and nothing else is kept. (Rows one by one, with eight lanes' sums in
+// turn, took twice the time: sums did not stay in L1; nor do four rows that lie a multiple of 4 KiB apart.)
 #include "functions.hpp"
 #include "rows.hpp"
 
@@ -28,8 +28,7 @@ struct NormGrad {
   using V = typename Simd<T>::V;
   using Tree = TreeRow<Sum<T>>;
   static constexpr int W = Simd<T>::kWidth;
-  static constexpr int kRows = W < 4 ? W : 4;     // of a lane taken together
-  static constexpr int kSideBySide = 2;           // of these, whose own sums are made together
+  static constexpr int kRows = 2;                 // of a lane taken together
   static constexpr int kSums = kCentred ? 2 : 1;  // over rows: the weight's, the bias's
 
   const View &g, &x, &out;
@@ -59,7 +58,7 @@ struct NormGrad {
 
   // Those of R rows.
   template <int R>
-  void means(const T* const (&in)[R], const T* const (&grad)[R], Means (&all)[R]) const {
+  __attribute__((always_inline)) void means(const T* const (&in)[R], const T* const (&grad)[R], Means (&all)[R]) const {
     T mean[R] = {}, inverse[R], scaled[R] = {}, product[R];
     auto divide = [this](auto sums, T* to) {
       for (int r = 0; r < R; r++) to[r] = sums[r] / T(n);
@@ -94,30 +93,22 @@ struct NormGrad {
   // asked for. `memory` has room for 2 R rows.
   template <int R>
   void rows(int64_t first, int64_t next, T* memory, T* sums) const {
-    constexpr int Q = R < kSideBySide ? R : kSideBySide;
     const T *in[R], *grad[R], *next_in[R], *next_grad[R];
     T* to[R];
     Means of[R];
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int r = 0; r < R; r++) {
       in[r] = contiguous(row_of(x, first + r * kLanes), memory + 2 * r * pitch);
       grad[r] = contiguous(row_of(g, first + r * kLanes), memory + (2 * r + 1) * pitch);
       next_in[r] = row_of(x, next + r * kLanes).data, next_grad[r] = row_of(g, next + r * kLanes).data;
       to[r] = (T*)out.data + (first + r * kLanes) * out.strides[0];
     }
-#pragma GCC unroll 4
-    for (int r = 0; r < R; r += Q) {  // through copies: what others have seen, stores may change
-      const T *some_in[Q], *some_grad[Q];
-      Means some[Q];
-      for (int q = 0; q < Q; q++) some_in[q] = in[r + q], some_grad[q] = grad[r + q];
-      means<Q>(some_in, some_grad, some);
-      for (int q = 0; q < Q; q++) of[r + q] = some[q];
-    }
+    means<R>(in, grad, of);
     T* bias_sums = sums + pitch;
     auto results = [&, weight = weight](int64_t k, V(&v)[R]) __attribute__((always_inline)) {
       const V w = load<V>(weight + k);
       V weight_sum = load<V>(sums + k), bias_sum = kCentred ? load<V>(bias_sums + k) : V{};
-#pragma GCC unroll 4
+#pragma GCC unroll 2
       for (int r = 0; r < R; r++) {
         __builtin_prefetch(next_in[r] + k, 0, 2);
         __builtin_prefetch(next_grad[r] + k, 0, 2);
@@ -136,7 +127,7 @@ struct NormGrad {
       for (const int64_t stop = min_of(whole, k + kGrain); k < stop; k += W) {
         V v[R];
         results(k, v);
-#pragma GCC unroll 4
+#pragma GCC unroll 2
         for (int r = 0; r < R; r++) stream ? stream_store(to[r] + k, v[r]) : store(to[r] + k, v[r]);
       }
       if (k < whole) nl_check_interrupt();
