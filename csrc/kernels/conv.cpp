@@ -4,7 +4,8 @@
 // result alone has its channels last. One tap from pixels to pixels is in conv_pixels.cpp, several taps to pixels are
 // in conv_taps.cpp, others, and one on small maps, in conv_direct.cpp. The gradient for the input is gathered: the
 // positions of one residue modulo the stride see the same taps, so each residue is a product of its own, of those taps
-// only, and nothing is computed for taps that fall between strides.
+// only, and nothing is computed for taps that fall between strides. Where images have their channels last, one tap at
+// stride 1 is in conv_pixels.cpp, all others are in conv_taps.cpp.
 #include "../base/numerics.hpp"
 #include "conv_depthwise.hpp"
 #include "conv_direct.hpp"
@@ -172,22 +173,9 @@ struct InputGradient {
     }
   }
 
-  // Weights lie as (output, channel, tap).
   void pack_weights() {
-    const T* w = contiguous<T>(call.in[1]);
-    if (!weights.packs) return weights.lie(w, g.groups, 1, weights.lines);
-    const int64_t* place = this->place();
-    const int64_t taps = g.taps(), outputs = g.group_outputs();
-    const T* end = w + g.outputs * g.group_channels() * taps;
-    weights.fill(g.groups, [=](T* to, const Slice& lines) {
-      Slice slice = lines;
-      slice.depth = int(taps);
-      for (int64_t o = 0; o < outputs; o++) {
-        const T* from = w + ((slice.batch * outputs + o) * weights.lines + slice.line) * taps;
-        int64_t readable = end - from - (slice.count - 1) * taps;
-        pack_transposed(from, taps, readable, slice, to, [=](int t) { return place[t] * outputs + o; });
-      }
-    });
+    if (!weights.packs) return weights.lie(contiguous<T>(call.in[1]), g.groups, 1, weights.lines);
+    weights.pack_input(call.in[1], g.groups, [place = place()](int t) { return place[t]; });
   }
 
   void run() {
@@ -283,7 +271,7 @@ int conv2d_input(const Call& call) {
                                        out.shape[3], weight.shape + 2, call.attr);
   if (tile > 1) {
     conv2d_winograd_input(call, tile);
-  } else if (!conv2d_direct_input(call)) {
+  } else if (!conv2d_pixels_input(call) && !conv2d_taps_input(call) && !conv2d_direct_input(call)) {
     out.dtype == DType::f32 ? InputGradient<float>(call).run() : InputGradient<double>(call).run();
   }
   return kOk;

@@ -338,6 +338,7 @@ bool forward(const Call& call) {
 
 template <class T>
 bool input_gradient(const Call& call) {
+  if (channels_last(call.out[0])) return conv2d_depthwise_pixels_input(call);
   const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
   const bool in_rows = is_dense(g.y) && is_dense(g.x);
   if (goes_across<T>(g, g.x.input, in_rows)) return conv2d_depthwise_lanes_input(call), true;

@@ -10,6 +10,7 @@ bool conv2d_depthwise_input(const Call& call);
 
 // From pixels to pixels, where the channels of both are adjacent; false where those of the images are not.
 bool conv2d_depthwise_pixels(const Call& call);
+bool conv2d_depthwise_pixels_input(const Call& call);
 
 // With channels across the vectors.
 void conv2d_depthwise_weight(const Call& call);

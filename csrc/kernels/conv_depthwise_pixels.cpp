@@ -1,9 +1,12 @@
-// conv_depthwise_pixels.cpp: convolutions of single channels from pixels to pixels, where images and result have their
-// channels last.
+// conv_depthwise_pixels.cpp: convolutions of single channels and their gradients by the input, from pixels to pixels,
+// where images and result have their channels last.
 //
 // A vector is some channels of a pixel, which every tap reads where it lies. A tile is some pixels of some rows, whose
 // sums share what they read: it goes through the channels with a list of where each pixel begins, in the image or,
 // beside it, in a row of zeros. A band of tiles is as many rows, and its epilogue follows while it is in L2.
+//
+// At stride 1 the gradient is the convolution of maps that are turned round to images that are, in the same order of
+// taps. Of 3x3 taps at stride 2 a tile of maps, and the row and column behind it, gives images of twice its size.
 #include "conv_depthwise.hpp"
 #include "stream_store.hpp"
 
@@ -152,6 +155,73 @@ void sum_band(const Seen<T>& seen, const Geometry& g, int64_t first, int64_t sto
   }
 }
 
+// ---- the gradient of 3x3 at stride 2 and padding 1 ----------------------------------------------------------------
+
+// kRows x kCount pixels of the maps and those behind them, listed row by row, to height x width pixels of the images:
+// all twice as many, or one less. Even rows and columns see tap 1, odd ones tap 0 of the next pixel and tap 2.
+template <class T, int kRows, int kCount>
+void spread_tile(const T* const* at, const Channels<T>& shared_channels, const Results<T>& shared_results,
+                 int64_t height, int64_t width) {
+  using V = typename Simd<T>::V;
+  const Channels<T> channels = shared_channels;
+  const Results<T> to = shared_results;
+  for (int64_t v = channels.begin; v < channels.stop; v++) {
+    const int64_t c = channels.first(v);
+    V weight[9], seen[kRows + 1][kCount + 1];
+#pragma GCC unroll 9
+    for (int t = 0; t < 9; t++) weight[t] = load<V>(channels.weight(v) + t * kWidth<T>);
+#pragma GCC unroll 3
+    for (int y = 0; y <= kRows; y++) {
+#pragma GCC unroll 5
+      for (int x = 0; x <= kCount; x++) seen[y][x] = load<V>(at[y * (kCount + 1) + x] + c);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 2 * kRows; i++) {
+#pragma GCC unroll 8
+      for (int j = 0; j < 2 * kCount; j++) {
+        V sum = {};
+#pragma GCC unroll 9
+        for (int t = 0; t < 9; t++) {
+          const int y = i + 1 - t / 3, x = j + 1 - t % 3;
+          if (y % 2 == 0 && x % 2 == 0) sum = multiply_add(weight[t], seen[y / 2][x / 2], sum);
+        }
+        if (i >= height || j >= width) continue;
+        T* result = to.data + i * to.y_stride + j * to.x_stride + c;
+        to.stream ? stream_store(result, sum) : store(result, sum);
+      }
+    }
+  }
+}
+
+template <class T>
+using SpreadTile = void (*)(const T* const* at, const Channels<T>&, const Results<T>&, int64_t height, int64_t width);
+
+template <class T, int kRows, int kCount = kColumns>
+SpreadTile<T> spread_tile_of(int64_t columns) {
+  if constexpr (kCount > 1) {
+    if (columns < kCount) return spread_tile_of<T, kRows, kCount - 1>(columns);
+  }
+  return spread_tile<T, kRows, kCount>;
+}
+
+// Images' rows [first, stop), of `width` pixels, the first one even; at most two rows of the maps.
+template <class T>
+void spread_band(const Seen<T>& seen, int64_t first, int64_t stop, int64_t width, const Channels<T>& channels,
+                 const Results<T>& to) {
+  const T* at[3 * (kColumns + 1)];
+  const int64_t columns = ceil_div(width, 2), tiles = ceil_div(columns, kColumns), rows = ceil_div(stop - first, 2);
+  Polls polls;
+  for (int64_t i = 0; i < tiles; i++) {
+    const int64_t begin = i * columns / tiles, count = (i + 1) * columns / tiles - begin;
+    seen.list(first / 2, begin, rows + 1, count + 1, at);
+    Results<T> results = to;
+    results.data += 2 * begin * to.x_stride;
+    const auto tile = rows == 1 ? spread_tile_of<T, 1>(count) : spread_tile_of<T, 2>(count);
+    tile(at, channels, results, stop - first, width - 2 * begin);
+    polls.after(9 * rows * count * (channels.stop - channels.begin) * kWidth<T>);
+  }
+}
+
 // ---- any taps -----------------------------------------------------------------------------------------------------
 
 // Loads and stores of a vector, of which only the first `count` elements exist where channels are few.
@@ -164,139 +234,237 @@ typename Simd<T>::V load_channels(const T* from, int64_t count) {
   return load<V>(part);
 }
 
-// kListedPixels pixels, some of which may be the same; what they see is listed tap by tap.
+// What kListedPixels pixels, some of which may be the same, see by some taps: pointers tap by tap, and which taps.
+template <class T>
+struct Listed {
+  const T** at;
+  int64_t* number;
+  int64_t taps;
+};
+
 template <class T, bool kFew>
-void sum_listed(const T* const* at, const Channels<T>& channels, T* const* to, Polls& polls) {
+void sum_listed(const Listed<T>& seen, const Channels<T>& channels, T* const* to, Polls& polls) {
   using V = typename Simd<T>::V;
   constexpr int N = kListedPixels;
   for (int64_t v = channels.begin; v < channels.stop; v++) {
-    const int64_t c = channels.first(v), taps = channels.taps;
+    const int64_t c = channels.first(v);
     const T* weight = channels.weight(v);
-    V total[N];
-    for (int64_t k = 0; k < taps;) {
+    V total[N] = {};
+    for (int64_t k = 0; k < seen.taps;) {
       V sum[N] = {};
       const bool begins = k == 0;
-      for (const int64_t stop = min_of(taps, k + kDepth); k < stop; k++) {
-        const V w = load<V>(weight + k * kWidth<T>);
+      for (const int64_t stop = min_of(seen.taps, k + kDepth); k < stop; k++) {
+        const V w = load<V>(weight + seen.number[k] * kWidth<T>);
 #pragma GCC unroll 8
         for (int n = 0; n < N; n++) {
-          sum[n] = multiply_add(w, load_channels<T, kFew>(at[k * N + n] + c, channels.count), sum[n]);
+          sum[n] = multiply_add(w, load_channels<T, kFew>(seen.at[k * N + n] + c, channels.count), sum[n]);
         }
       }
       for (int n = 0; n < N; n++) total[n] = begins ? sum[n] : total[n] + sum[n];
     }
-    polls.after(N * taps * kWidth<T>);
+    polls.after(N * seen.taps * kWidth<T>);
     for (int n = 0; n < N; n++) kFew ? store_few<T>(total[n], channels.count, to[n] + c) : store(to[n] + c, total[n]);
   }
 }
 
-// Results of rows [first, stop). `at` has room for kListedPixels pointers a tap.
+// The taps of every y_step-th row and x_step-th column of the result.
+struct Steps {
+  int64_t y_step, x_step, kernel_width;
+  const AxisTaps *y, *x;
+};
+
+// Results of rows [first, stop). `listed` has room for all taps.
 template <class T>
-void sum_band_listed(const Seen<T>& seen, const Geometry& g, int64_t first, int64_t stop, const Channels<T>& channels,
-                     const Results<T>& to, const T** at) {
+void sum_band_listed(const Seen<T>& seen, const Steps& steps, int64_t first, int64_t stop, const Channels<T>& channels,
+                     const Results<T>& to, Listed<T> listed) {
   const bool few = channels.count < kWidth<T>;
-  const int64_t columns = g.x.output;
   Polls polls;
   for (int64_t i = first; i < stop; i++) {
-    for (int64_t begin = 0; begin < columns; begin += kListedPixels) {
-      T* results[kListedPixels];
-      for (int64_t n = 0; n < kListedPixels; n++) {
-        const int64_t j = min_of(begin + n, columns - 1);
-        results[n] = to.data + (i - first) * to.y_stride + j * to.x_stride;
-        for (int64_t k = 0; k < g.taps(); k++) {
-          const int64_t y = i * g.y.stride - g.y.pad + k / g.x.kernel * g.y.dilation;
-          const int64_t x = j * g.x.stride - g.x.pad + k % g.x.kernel * g.x.dilation;
-          at[k * kListedPixels + n] = seen.at(y, x);
+    const AxisTaps& y = steps.y[i % steps.y_step];
+    for (int64_t p = 0; p < steps.x_step; p++) {
+      const AxisTaps& x = steps.x[p];
+      listed.taps = y.count * x.count;
+      for (int64_t begin = 0; begin < x.outputs; begin += kListedPixels) {
+        T* results[kListedPixels];
+        for (int64_t n = 0; n < kListedPixels; n++) {
+          const int64_t j = min_of(begin + n, x.outputs - 1);
+          results[n] = to.data + (i - first) * to.y_stride + (x.begin + j * steps.x_step) * to.x_stride;
+          for (int64_t k = 0; k < listed.taps; k++) {
+            const int64_t u = k / x.count, v = k % x.count;
+            const T* pixel = seen.at(i / steps.y_step * y.stride + y.delta[u], j * x.stride + x.delta[v]);
+            listed.at[k * kListedPixels + n] = pixel;
+            listed.number[k] = y.number[u] * steps.kernel_width + x.number[v];
+          }
         }
+        few ? sum_listed<T, true>(listed, channels, results, polls)
+            : sum_listed<T, false>(listed, channels, results, polls);
       }
-      few ? sum_listed<T, true>(at, channels, results, polls) : sum_listed<T, false>(at, channels, results, polls);
     }
   }
 }
 
 // ---- all images ---------------------------------------------------------------------------------------------------
 
+enum class Sums { stride1, stride2, spread, listed };
+
+// Pixels of `images`, by these axes, to those of `result`.
 template <class T>
 struct DepthwisePixels {
   const Call& call;
-  Geometry g;
+  const View &images, &result;
+  bool turned;  // both are, against the operands
+  Sums sums;
+  Geometry g;  // of these sums
   Channels<T> channels;
+  Steps steps;
 
-  bool in_tiles(int64_t stride) const {
-    auto fits = [=](const Axis& a) { return a.kernel == 3 && a.dilation == 1 && a.stride == stride; };
-    return fits(g.y) && fits(g.x) && g.channels >= kWidth<T>;
+  int64_t count() const { return images.shape[0]; }
+  int64_t height() const { return result.shape[2]; }
+  int64_t width() const { return result.shape[3]; }
+  bool is_far() const {
+    const int64_t pixels = count() * images.shape[2] * images.shape[3];
+    return sums != Sums::spread && pixels * channels.count * int64_t(sizeof(T)) >= kStreamBytes;
   }
-  bool is_far() const { return g.images * g.y.input * g.x.input * g.channels * int64_t(sizeof(T)) >= kStreamBytes; }
   bool streams() const {
-    return !call.epilogue && g.channels >= kWidth<T> &&
-           NL_ISA::streams<T>(call.out[0], g.channels, g.images * g.pixels());
+    return !call.epilogue && channels.count >= kWidth<T> &&
+           NL_ISA::streams<T>(call.out[0], channels.count, count() * height() * width());
+  }
+
+  // A band begins with a multiple of `step` rows.
+  int64_t band_begin(int64_t band, int64_t bands) const {
+    const int64_t step = sums == Sums::spread ? 2 : 1;
+    return min_of(height(), band * ceil_div(height(), step) / bands * step);
   }
 
   // Units are bands of images, or parts of their channels where bands are few and vectors do not overlap.
   void run() const {
-    const int64_t bands = ceil_div(g.y.output, kBandRows), vectors = channels.stop;
-    const int64_t wanted = ceil_div(4 * nl_num_threads(), g.images * bands);
-    const int64_t parts = g.channels % kWidth<T> == 0 ? min_of(vectors, wanted) : 1;
-    const int64_t work = ceil_div(vectors, parts) * kWidth<T> * kBandRows * g.x.output * g.taps();
-    parallel_for(g.images * bands * parts, grain_of(work), [=](int64_t begin, int64_t end) {
-      const T** at = (const T**)nl_scratch(0, g.taps() * kListedPixels * int64_t(sizeof(T*)) + g.channels * sizeof(T));
-      T* zeros = (T*)(at + g.taps() * kListedPixels);
-      for (int64_t c = 0; c < g.channels; c++) zeros[c] = 0;
+    const int64_t bands = ceil_div(height(), kBandRows), vectors = channels.stop, taps = channels.taps;
+    const int64_t wanted = ceil_div(4 * nl_num_threads(), count() * bands);
+    const int64_t parts = channels.count % kWidth<T> == 0 ? min_of(vectors, wanted) : 1;
+    const int64_t work = ceil_div(vectors, parts) * kWidth<T> * kBandRows * width() * taps;
+    parallel_for(count() * bands * parts, grain_of(work), [=](int64_t begin, int64_t end) {
+      const int64_t numbers = taps * (kListedPixels + 1) * int64_t(sizeof(int64_t));
+      int64_t* number = (int64_t*)nl_scratch(0, numbers + channels.count * sizeof(T));
+      const T** at = (const T**)(number + taps);
+      T* zeros = (T*)(at + taps * kListedPixels);
+      for (int64_t c = 0; c < channels.count; c++) zeros[c] = 0;
       for (int64_t u = begin; u < end; u++) {
         const int64_t part = u % parts, band = u / parts % bands, image = u / parts / bands;
         Channels<T> some = channels;
         some.begin = part * vectors / parts, some.stop = (part + 1) * vectors / parts;
-        sum(image, band * g.y.output / bands, (band + 1) * g.y.output / bands, some, zeros, at);
+        sum(image, band_begin(band, bands), band_begin(band + 1, bands), some, zeros, {at, number, 0});
       }
       if (streams()) stream_fence();
     });
   }
 
   // Rows [first, stop) of an image of the result.
-  void sum(int64_t image, int64_t first, int64_t stop, const Channels<T>& some, const T* zeros, const T** at) const {
-    const View &from = call.in[0], &out = call.out[0];
-    const T* data = (const T*)from.data + image * from.strides[0];
-    const Seen<T> seen = {data, zeros, g.y.input, g.x.input, from.strides[2], from.strides[3]};
-    const T* ahead = is_far() ? data + ((stop - 1) * g.y.stride + 3 - g.y.pad) * from.strides[2] : nullptr;
-    T* result = (T*)out.data + image * out.strides[0] + first * out.strides[2];
-    const Results<T> to = {result, out.strides[2], out.strides[3], streams(), ahead};
-    if (in_tiles(1)) {
-      sum_band<T, 1>(seen, g, first, stop, some, to);
-    } else if (in_tiles(2)) {
-      sum_band<T, 2>(seen, g, first, stop, some, to);
-    } else {
-      sum_band_listed(seen, g, first, stop, some, to, at);
+  void sum(int64_t image, int64_t first, int64_t stop, const Channels<T>& some, const T* zeros,
+           const Listed<T>& listed) const {
+    const T* data = (const T*)images.data + image * images.strides[0];
+    const Seen<T> seen = {data, zeros, images.shape[2], images.shape[3], images.strides[2], images.strides[3]};
+    T* to = (T*)result.data + image * result.strides[0] + first * result.strides[2];
+    const Results<T> results = {to, result.strides[2], result.strides[3], streams(), ahead(data, first, stop)};
+    switch (sums) {
+      case Sums::stride1: sum_band<T, 1>(seen, g, first, stop, some, results); break;
+      case Sums::stride2: sum_band<T, 2>(seen, g, first, stop, some, results); break;
+      case Sums::spread: spread_band(seen, first, stop, width(), some, results); break;
+      case Sums::listed: sum_band_listed(seen, steps, first, stop, some, results, listed); break;
     }
-    const int64_t begin = some.first(some.begin), end = some.first(some.stop - 1) + min_of(kWidth<T>, g.channels);
-    finish_tile(call.epilogue, out, image, begin, end, first * g.x.output, stop * g.x.output);
+    const int64_t begin = some.first(some.begin), end = some.first(some.stop - 1) + min_of(kWidth<T>, some.count);
+    const int64_t top = turned ? height() - stop : first, bottom = turned ? height() - first : stop;
+    finish_tile(call.epilogue, call.out[0], image, begin, end, top * width(), bottom * width());
+  }
+
+  // Where the rows begin in memory that the next band reads and this one does not.
+  const T* ahead(const T* image, int64_t first, int64_t stop) const {
+    if (!is_far()) return nullptr;
+    const int64_t row = (stop - 1) * g.y.stride + 3 - g.y.pad, rows = (stop - first) * g.y.stride;
+    if (!turned) return image + row * images.strides[2];
+    return image + (row + rows - 1) * images.strides[2] + (images.shape[3] - 1) * images.strides[3];
   }
 };
 
+// Images whose rows and columns go the other way.
 template <class T>
-void forward(const Call& call, const Geometry& g) {
+View turned_round(View v) {
+  for (int d = 2; d < 4; d++) {
+    v.data += (v.shape[d] - 1) * v.strides[d] * int64_t(sizeof(T));
+    v.strides[d] = -v.strides[d];
+  }
+  return v;
+}
+
+// The weights of all channels, [vector][tap][lane].
+template <class T>
+Channels<T> pack_channels(const Call& call, int64_t count, int64_t taps, T* packed) {
   constexpr int W = kWidth<T>;
-  const int64_t taps = g.taps(), vectors = ceil_div(g.channels, W), bytes = vectors * taps * W * int64_t(sizeof(T));
-  T* packed = (T*)(call.kept ? nl_keep(call.kept, bytes) : nl_scratch(2, bytes));
-  const Channels<T> channels = {g.channels, taps, packed, 0, vectors};
+  const Channels<T> channels = {count, taps, packed, 0, ceil_div(count, W)};
   make_once(call.kept, [&] {
     const T* w = contiguous<T>(call.in[1]);
-    const int count = int(min_of(W, g.channels));
-    for (int64_t v = 0; v < vectors; v++) {
-      const int64_t first = channels.first(v), readable = (g.channels - first - count + 1) * taps;
-      const Slice slice = {0, 0, 0, 0, count, int(taps), 0, W};
+    const int few = int(min_of(W, count));
+    for (int64_t v = 0; v < channels.stop; v++) {
+      const int64_t first = channels.first(v), readable = (count - first - few + 1) * taps;
+      const Slice slice = {0, 0, 0, 0, few, int(taps), 0, W};
       pack_transposed(w + first * taps, taps, readable, slice, packed + v * taps * W, [](int k) { return k; });
     }
   });
-  DepthwisePixels<T>{call, g, channels}.run();
+  return channels;
+}
+
+// What 3x3 taps that are next to each other do in tiles.
+template <class T>
+Sums sums_of(const Geometry& g, bool gradient) {
+  auto fits = [&](int64_t stride) {
+    auto axis = [=](const Axis& a) { return a.kernel == 3 && a.dilation == 1 && a.stride == stride; };
+    return axis(g.y) && axis(g.x) && g.channels >= kWidth<T>;
+  };
+  if (fits(1)) return Sums::stride1;
+  if (!fits(2)) return Sums::listed;
+  if (!gradient) return Sums::stride2;
+  return g.y.pad == 1 && g.x.pad == 1 ? Sums::spread : Sums::listed;
+}
+
+// Of a convolution, or of its gradient.
+template <class T, bool kGradient>
+void convolve(const Call& call, const Geometry& g) {
+  const Sums sums = sums_of<T>(g, kGradient);
+  const int64_t ys = kGradient ? Residue::number(g.y) : 1, xs = kGradient ? Residue::number(g.x) : 1;
+  const int64_t bytes = ceil_div(g.channels, kWidth<T>) * g.taps() * kWidth<T> * int64_t(sizeof(T));
+  const int64_t numbers = 2 * (ys * g.y.kernel + xs * g.x.kernel) * int64_t(sizeof(int64_t));
+  char* memory = (char*)nl_scratch(2, (call.kept ? 0 : bytes) + (ys + xs) * int64_t(sizeof(AxisTaps)) + numbers);
+  AxisTaps* y = (AxisTaps*)(call.kept ? memory : memory + bytes);
+  AxisTaps* x = y + ys;
+  int64_t *y_memory = (int64_t*)(x + xs), *x_memory = y_memory + 2 * ys * g.y.kernel;
+  for (int64_t r = 0; r < ys; r++, y_memory += 2 * g.y.kernel) y[r] = axis_taps<kGradient>(g.y, r, y_memory);
+  for (int64_t r = 0; r < xs; r++, x_memory += 2 * g.x.kernel) x[r] = axis_taps<kGradient>(g.x, r, x_memory);
+  T* packed = (T*)(call.kept ? nl_keep(call.kept, bytes) : memory);
+  const Channels<T> channels = pack_channels<T>(call, g.channels, g.taps(), packed);
+  const Steps steps = {ys, xs, g.x.kernel, y, x};
+  if (kGradient && sums == Sums::stride1) {
+    auto seen = [](const Axis& a) -> Axis { return {a.output, 3, a.input, 1, 2 - a.pad, 1}; };
+    const Geometry turned = {g.images, g.channels, g.outputs, g.groups, seen(g.y), seen(g.x)};
+    const View images = turned_round<T>(call.in[0]), result = turned_round<T>(call.out[0]);
+    return DepthwisePixels<T>{call, images, result, true, sums, turned, channels, steps}.run();
+  }
+  DepthwisePixels<T>{call, call.in[0], call.out[0], false, sums, g, channels, steps}.run();
+}
+
+template <bool kGradient>
+bool convolve(const Call& call, const Geometry& g) {
+  if (!channels_last(call.out[0]) || call.in[0].strides[1] != 1) return false;
+  call.out[0].dtype == DType::f32 ? convolve<float, kGradient>(call, g) : convolve<double, kGradient>(call, g);
+  return true;
 }
 
 }  // namespace
 
 bool conv2d_depthwise_pixels(const Call& call) {
-  if (!channels_last(call.out[0]) || call.in[0].strides[1] != 1) return false;
-  const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
-  call.out[0].dtype == DType::f32 ? forward<float>(call, g) : forward<double>(call, g);
-  return true;
+  return convolve<false>(call, geometry(call.in[0], call.in[1], call.out[0], call.attr));
+}
+
+bool conv2d_depthwise_pixels_input(const Call& call) {
+  return convolve<true>(call, geometry(call.out[0], call.in[1], call.in[0], call.attr));
 }
 
 }  // namespace nl::NL_ISA

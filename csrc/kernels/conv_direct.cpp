@@ -358,27 +358,11 @@ template <class T>
 bool input_gradient(const Call& call) {
   const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
   if (g.y.stride > 1 || g.x.stride > 1) return false;
-  const int64_t taps = g.taps(), outputs = g.group_outputs(), lines = g.group_channels();
   auto seen = [](const Axis& a) {
     return Axis{a.output, a.kernel, a.input, 1, (a.kernel - 1) * a.dilation - a.pad, a.dilation};
   };
-  return convolve<T>(call, seen(g.y), seen(g.x), outputs, lines, true, [&](const PackedWeights<T>& weights) {
-    const T* w = contiguous<T>(call.in[1]);
-    const T* end = w + g.outputs * lines * taps;
-    weights.fill(g.groups, [=](T* to, const Slice& slice) {
-      if (taps == 1) {  // k by k as it lies
-        const T* from = w + slice.batch * outputs * lines + slice.line;
-        return pack_adjacent(from, lines, lines - slice.line, slice, to);
-      }
-      Slice kernel = slice;
-      kernel.depth = int(taps);
-      for (int64_t o = 0; o < outputs; o++) {
-        const T* from = w + ((slice.batch * outputs + o) * lines + slice.line) * taps;
-        const int64_t readable = end - from - (slice.count - 1) * taps;
-        pack_transposed(from, taps, readable, kernel, to, [=](int t) { return t * outputs + o; });
-      }
-    });
-  });
+  const auto pack = [&](const PackedWeights<T>& weights) { weights.pack_input(call.in[1], g.groups); };
+  return convolve<T>(call, seen(g.y), seen(g.x), g.group_outputs(), g.group_channels(), true, pack);
 }
 
 }  // namespace

@@ -78,7 +78,29 @@ struct AxisTaps {
       delta[count++] = (r.begin + a.pad - k * a.dilation) / a.stride;
     }
   }
+
+  // Of what a tap reads at output 0; 0 where there is none.
+  int64_t least() const {
+    int64_t found = count > 0 ? delta[0] : 0;
+    for (int64_t t = 1; t < count; t++) found = min_of(found, delta[t]);
+    return found;
+  }
+  int64_t most() const {
+    int64_t found = count > 0 ? delta[0] : 0;
+    for (int64_t t = 1; t < count; t++) found = max_of(found, delta[t]);
+    return found;
+  }
 };
+
+// Of the convolution, or of its gradient at the positions of residue `r`.
+template <bool kGradient>
+AxisTaps axis_taps(const Axis& a, int64_t r, int64_t* memory) {
+  if constexpr (kGradient) {
+    return AxisTaps(Residue(a, r), memory);
+  } else {
+    return AxisTaps(a, memory);
+  }
+}
 
 // The maps of an axis, padded so far that whatever any tap reads falls into them.
 inline Axis padded_maps(const Axis& axis) {

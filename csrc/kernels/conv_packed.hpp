@@ -66,6 +66,27 @@ struct PackedWeights {
     });
   }
 
+  // Packs what conv2d_input takes: of each output lines, then taps. k runs over taps, tap t being number place(t), then
+  // outputs.
+  template <class Place>
+  void pack_input(const View& weight, int64_t groups, const Place& place) const {
+    const int64_t taps = weight.shape[2] * weight.shape[3], outputs = weight.shape[0] / groups;
+    const T *w = contiguous<T>(weight), *end = w + weight.shape[0] * lines * taps;
+    fill(groups, [=](T* to, const Slice& slice) {
+      const T* from = w + (slice.batch * outputs * lines + slice.line) * taps;
+      if (taps == 1) return pack_adjacent(from, lines, lines - slice.line, slice, to);  // k by k as it lies
+      Slice kernel = slice;
+      kernel.depth = int(taps);
+      for (int64_t o = 0; o < outputs; o++, from += lines * taps) {
+        const int64_t readable = end - from - (slice.count - 1) * taps;
+        pack_transposed(from, taps, readable, kernel, to, [=](int t) { return place(t) * outputs + o; });
+      }
+    });
+  }
+  void pack_input(const View& weight, int64_t groups) const {
+    pack_input(weight, groups, [](int t) { return t; });
+  }
+
   // Panels written by pack(to, group, slice) on all threads; the slice says which lines.
   template <class Pack>
   void fill(int64_t count, const Pack& pack) const {

@@ -1,4 +1,5 @@
-// conv_pixels.cpp: convolutions of one tap from pixels to pixels, where images and result have their channels last.
+// conv_pixels.cpp: convolutions of one tap from pixels to pixels, where images and result have their channels last, and
+// their gradients by the input at stride 1, which go from pixels of the maps to those of the images.
 //
 // A product of matrices as they lie: pixels, rows of channels, times panels of weights. A unit is some panels of pixels
 // that meet all weights, or a part of these where there are few pixels. Weights that stay in L2 meet two panels at a
@@ -124,24 +125,47 @@ struct Pixels {
   }
 };
 
+// From the channels of the first operand's pixels in `grid`, `depth` of each, to `lines`; pack(weights) fills these.
+template <class T, class Pack>
+void convolve(const Call& call, const Grid& grid, int64_t lines, int64_t depth, const Pack& pack) {
+  PackedWeights<T> weights = {lines, depth, true, true};
+  const int64_t bytes = weights.size(1) * int64_t(sizeof(T));
+  weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : nl_scratch(2, bytes));
+  make_once(call.kept, [&] { pack(weights); });
+  Pixels<T>{call.in[0], call.out[0], call.epilogue, grid, weights}.run();
+}
+
 template <class T>
 void forward(const Call& call, const Geometry& g) {
   const View& v = call.in[0];
   const Grid grid = {g.y.output, g.x.output, v.strides[0], v.strides[2] * g.y.stride, v.strides[3] * g.x.stride};
-  PackedWeights<T> weights = {g.outputs, g.channels, true, true};
-  const int64_t bytes = weights.size(1) * int64_t(sizeof(T));
-  weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : nl_scratch(2, bytes));
-  make_once(call.kept, [&] { weights.pack(call.in[1], 1); });
-  Pixels<T>{v, call.out[0], call.epilogue, grid, weights}.run();
+  convolve<T>(call, grid, g.outputs, g.channels, [&](const PackedWeights<T>& w) { w.pack(call.in[1], 1); });
 }
+
+template <class T>
+void input_gradient(const Call& call, const Geometry& g) {
+  const View& v = call.in[0];
+  const Grid grid = {g.y.output, g.x.output, v.strides[0], v.strides[2], v.strides[3]};
+  convolve<T>(call, grid, g.channels, g.outputs, [&](const PackedWeights<T>& w) { w.pack_input(call.in[1], 1); });
+}
+
+bool has_one_tap(const Geometry& g) { return g.taps() == 1 && g.groups == 1 && g.y.pad == 0 && g.x.pad == 0; }
+
+bool between_pixels(const Call& call) { return channels_last(call.in[0]) && channels_last(call.out[0]); }
 
 }  // namespace
 
 bool conv2d_pixels(const Call& call) {
   const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
-  if (g.taps() > 1 || g.groups > 1 || g.y.pad > 0 || g.x.pad > 0) return false;
-  if (!channels_last(call.in[0]) || !channels_last(call.out[0])) return false;
+  if (!has_one_tap(g) || !between_pixels(call)) return false;
   call.out[0].dtype == DType::f32 ? forward<float>(call, g) : forward<double>(call, g);
+  return true;
+}
+
+bool conv2d_pixels_input(const Call& call) {
+  const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
+  if (!has_one_tap(g) || g.y.stride > 1 || g.x.stride > 1 || !between_pixels(call)) return false;
+  call.out[0].dtype == DType::f32 ? input_gradient<float>(call, g) : input_gradient<double>(call, g);
   return true;
 }
 

@@ -1,8 +1,13 @@
-// conv_taps.cpp: convolutions of several taps where the result has its channels last, from images read in place.
+// conv_taps.cpp: convolutions of several taps where the result has its channels last, and their gradients by the input,
+// from images read in place.
 //
 // A tile is some neighbouring pixels of a row of the result, or two short rows. What a k reads of them lies evenly
 // apart in a row of the image, so the micro-kernel takes it where it lies, by a list of offsets, against vectors of
 // outputs: nothing is packed. Tiles that reach over the border read a copy of their window between zeros.
+//
+// The gradient reads maps and writes pixels of images. Positions of one residue modulo the stride see the same taps and
+// are a part of the result; a unit goes through all parts, so that what it reads is read once and what it writes is
+// adjacent. A residue that no tap reaches has sums of nothing.
 #include "conv_taps.hpp"
 
 #include "conv_packed.hpp"
@@ -17,65 +22,90 @@ constexpr int64_t kFewestTiles = 4;    // of a unit, that meet weights which com
 constexpr int64_t kFewestProducts = 1 << 19;  // of a unit: some 10 us
 constexpr int64_t kWindowBytes = 1 << 20;     // at most, of a unit whose weights do not
 
+// Results that see the same taps: every y_step-th row and x_step-th column of all, numbered as cells. Of a window that
+// is copied only the rows that taps see are: [tap of y][column][channel], or [channel][tap of y][column] where channels
+// are not adjacent.
+struct Part {
+  AxisTaps y, x;
+  int64_t first_k;  // of its taps among those of all parts
+
+  int64_t taps() const { return y.count * x.count; }
+  int64_t columns_seen(int64_t cells) const { return (cells - 1) * x.stride + x.most() - x.least() + 1; }
+};
+
 template <class T>
 struct Taps {
   const View &images, &result;
   const Epilogue* epilogue;
-  int64_t channels;  // of a group
-  Axis y, x;
+  int64_t channels;        // of a group
+  int64_t y_step, x_step;  // of the results of a part
   PackedWeights<T> weights;
+  Part* parts;
+  int64_t* offset;  // of each k: in an image, then in a copied window
   Reach reach = NL_ISA::reach(weights, result, epilogue);
-  int64_t* offset = nullptr;  // of each k: in an image, then in a copied window
   // Divided once, for that takes as long as many products.
-  int64_t row_tiles = ceil_div(x.output, tile_pixels());
-  int64_t part_ahead = tile_rows() * y.stride * images.strides[2] / (row_tiles * weights.panels());
+  int64_t row_tiles = ceil_div(columns(), most_cells());
+  int64_t part_ahead = tile_rows() * parts[0].y.stride * images.strides[2] / (row_tiles * weights.panels());
   int64_t step_ahead = ceil_div(part_ahead, weights.depth);
 
+  int64_t part_count() const { return y_step * x_step; }
   int64_t groups() const { return images.shape[1] / channels; }
   int64_t depth() const { return weights.depth; }
-  int64_t pixels() const { return y.output * x.output; }
+  int64_t pixels() const { return result.shape[2] * result.shape[3]; }
+  int64_t part_depth(const Part& part) const { return part.taps() * channels; }
+
+  // The lowest row that the first row of results sees; of a residue it is that of the last one.
+  int64_t bottom() const { return parts[part_count() - 1].y.most(); }
+
+  // Cells; the first part has one in each.
+  int64_t rows() const { return parts[0].y.outputs; }
+  int64_t columns() const { return parts[0].x.outputs; }
 
   // From memory pixels come too late unless they are asked for: 16 images of 16 channels at 320 x 320 took 1.7 times as
   // long. From L3 asking for them costs 1-5 %.
   bool looks_ahead() const {
-    const int64_t elements = images.shape[0] * images.shape[1] * y.input * x.input;
+    const int64_t elements = images.shape[0] * images.shape[1] * images.shape[2] * images.shape[3];
     return weights.is_near() && by_pixels() && elements * int64_t(sizeof(T)) >= kFarBytes;
   }
 
   // ---- tiles: two rows of the result where they fit, else nearly equal parts of a row ----
 
   // Of one vector of outputs more pixels fit the registers.
-  int64_t tile_pixels() const { return weights.lines <= kWidth<T> ? 2 * kTileRows : kTileRows; }
-  int64_t tile_rows() const { return 2 * x.output <= tile_pixels() ? 2 : 1; }
-  int64_t tiles() const { return ceil_div(y.output, tile_rows()) * row_tiles; }
-  int64_t column(int64_t part) const { return part * x.output / row_tiles; }
-  int64_t tile_begin(int64_t t) const {
-    return min_of(t / row_tiles * tile_rows(), y.output) * x.output + column(t % row_tiles);
-  }
+  int64_t most_cells() const { return weights.lines <= kWidth<T> ? 2 * kTileRows : kTileRows; }
+  int64_t tile_rows() const { return part_count() == 1 && 2 * columns() <= most_cells() ? 2 : 1; }
+  int64_t tiles() const { return ceil_div(rows(), tile_rows()) * row_tiles; }
+  int64_t tile_row(int64_t t) const { return min_of(t / row_tiles * tile_rows(), rows()); }
+  int64_t tile_column(int64_t t) const { return t % row_tiles * columns() / row_tiles; }
+  int64_t tile_begin(int64_t t) const { return tile_row(t) * columns() + tile_column(t); }
+  int64_t tile_cells(int64_t t) const { return tile_begin(t + 1) - tile_begin(t); }
 
-  // ---- copied windows: [ky][column][channel] of adjacent channels, else [channel][ky][column] ----
+  // ---- copied windows ----
 
   bool by_pixels() const { return images.strides[1] == 1; }
-  int64_t columns_seen(int64_t count) const { return (count - 1) * x.stride + (x.kernel - 1) * x.dilation + 1; }
-  int64_t widest() const { return columns_seen(min_of(x.output, tile_pixels())); }
+  int64_t widest(const Part& part) const { return part.columns_seen(min_of(columns(), most_cells())); }
   // Pixels of a tile must not crowd the same sets of L1.
-  int64_t pixel_pitch() const {
+  int64_t pixel_pitch(const Part& part) const {
     if (!by_pixels()) return 1;
-    return channels * x.stride * int64_t(sizeof(T)) % 4096 == 0 ? channels + kWidth<T> : channels;
+    return channels * part.x.stride * int64_t(sizeof(T)) % 4096 == 0 ? channels + kWidth<T> : channels;
   }
-  int64_t row_pitch() const { return widest() * pixel_pitch(); }
-  int64_t channel_pitch() const { return by_pixels() ? 1 : y.kernel * row_pitch(); }
-  int64_t window_size() const { return y.kernel * row_pitch() * (by_pixels() ? 1 : channels); }
-
-  int64_t tile_size() const { return tile_rows() * window_size(); }
+  int64_t row_pitch(const Part& part) const { return widest(part) * pixel_pitch(part); }
+  int64_t channel_pitch(const Part& part) const { return by_pixels() ? 1 : part.y.count * row_pitch(part); }
+  int64_t window_size(const Part& part) const { return part.y.count * row_pitch(part) * (by_pixels() ? 1 : channels); }
+  int64_t tile_size() const {
+    int64_t most = 0;
+    for (int64_t p = 0; p < part_count(); p++) most = max_of(most, window_size(parts[p]));
+    return tile_rows() * most;
+  }
 
   void list_offsets() {
-    for (int64_t ky = 0, k = 0; ky < y.kernel; ky++) {
-      for (int64_t kx = 0; kx < x.kernel; kx++) {
-        const int64_t row = ky * y.dilation * images.strides[2], column = kx * x.dilation;
+    for (int64_t p = 0; p < part_count(); p++) {
+      const Part& part = parts[p];
+      for (int64_t t = 0, k = part.first_k; t < part.taps(); t++) {
+        const int64_t ky = t / part.x.count, kx = t % part.x.count;
+        const int64_t row = part.y.delta[ky] * images.strides[2], column = part.x.delta[kx] - part.x.least();
         for (int64_t c = 0; c < channels; c++, k++) {
-          offset[k] = row + column * images.strides[3] + c * images.strides[1];
-          offset[depth() + k] = ky * row_pitch() + column * pixel_pitch() + c * channel_pitch();
+          offset[k] = row + part.x.delta[kx] * images.strides[3] + c * images.strides[1];
+          offset[depth() + k] = ky * row_pitch(part) + column * pixel_pitch(part) + c * channel_pitch(part);
         }
       }
     }
@@ -85,20 +115,25 @@ struct Taps {
     const T* data;
     const int64_t* at;
     int64_t pitch, half;    // of pixels, and from the last one of a row to the first one of the next, less that
-    int64_t pixel, pixels;  // of the result
+    int64_t pixel, pixels;  // of the result: the first one, and how many, x_step apart
     const T* ahead;         // what the next rows of the result will see, a part for each tile of these and panel
   };
 
-  // Tiles [begin, end) of a group of an image with all weights of the group.
+  // Tiles [begin, end) of a group of an image, in all parts, with all weights of the group.
   struct Unit {
     const Taps& conv;
     int64_t image, group, begin, end;
-    Tile* tiles;
+    Tile* tiles;  // by part
     T* copies;
 
+    int64_t count() const { return (end - begin) * conv.part_count(); }
+
     void run() const {
-      parallel_for(end - begin, grain_of(conv.tile_size()), [=](int64_t first, int64_t stop) {
-        for (int64_t i = first; i < stop; i++) tiles[i] = place(begin + i, copies + i * conv.tile_size());
+      parallel_for(count(), grain_of(conv.tile_size()), [=](int64_t first, int64_t stop) {
+        for (int64_t i = first; i < stop; i++) {
+          const Part& part = conv.parts[i / (end - begin)];
+          tiles[i] = place(part, begin + i % (end - begin), copies + i * conv.tile_size());
+        }
       });
       const int64_t panels = conv.weights.panels();
       parallel_for(panels, ceil_div(panels, nl_num_threads()), [=](int64_t first, int64_t stop) {
@@ -106,49 +141,52 @@ struct Taps {
           if (q > first) nl_check_interrupt();
           multiply(q, min_of(q + kFinishedPanels, stop));
         }
-        if (conv.reach.past) stream_fence();
       });
     }
 
     // A tile where it lies, or from a copy.
-    Tile place(int64_t t, T* copy) const {
+    Tile place(const Part& part, int64_t t, T* copy) const {
       const View& v = conv.images;
-      const Axis &y = conv.y, &x = conv.x;
-      const int64_t first = t / conv.row_tiles * conv.tile_rows(), part = t % conv.row_tiles;
-      const int64_t begin = conv.column(part), width = conv.column(part + 1) - begin;
-      const int64_t rows = min_of(conv.tile_rows(), y.output - first), columns = conv.columns_seen(width);
-      const int64_t row = first * y.stride - y.pad, column = begin * x.stride - x.pad;
-      const int64_t last = row + (rows - 1) * y.stride + (y.kernel - 1) * y.dilation;
+      const AxisTaps &y = part.y, &x = part.x;
+      const int64_t cell_row = conv.tile_row(t), cell_column = conv.tile_column(t), cells = conv.tile_cells(t);
+      const int64_t rows = ceil_div(cells, conv.columns());
+      const int64_t width = min_of(ceil_div(cells, rows), x.outputs - cell_column);
+      if (cell_row >= y.outputs || width <= 0) return {};
+      const int64_t row = cell_row * y.stride, column = cell_column * x.stride + x.least();
+      const int64_t columns = part.columns_seen(width), last = row + (rows - 1) * y.stride;
+      const int64_t pixel =
+          (cell_row * conv.y_step + y.begin) * conv.result.shape[3] + cell_column * conv.x_step + x.begin;
       const T* from = (const T*)v.data + image * v.strides[0] + group * conv.channels * v.strides[1];
-      const T* ahead = from + (last + 1) * v.strides[2] + part * conv.weights.panels() * conv.part_ahead;
+      const T* ahead = from + (last + conv.bottom() + 1) * v.strides[2];
+      ahead += t % conv.row_tiles * conv.weights.panels() * conv.part_ahead;
       auto at = [&](const T* data, const int64_t* offset, int64_t row_pitch, int64_t pixel_pitch) -> Tile {
-        const int64_t pitch = x.stride * pixel_pitch, half = rows > 1 ? row_pitch - x.output * pitch : 0;
-        return {data, offset, pitch, half, first * x.output + begin, rows * width, ahead};
+        const int64_t pitch = x.stride * pixel_pitch, half = rows > 1 ? row_pitch - width * pitch : 0;
+        return {data, offset + part.first_k, pitch, half, pixel, rows * width, ahead};
       };
-      if (row >= 0 && last < y.input && column >= 0 && column + columns <= x.input) {
-        from += row * v.strides[2] + column * v.strides[3];
+      if (row + y.least() >= 0 && last + y.most() < v.shape[2] && column >= 0 && column + columns <= v.shape[3]) {
+        from += row * v.strides[2] + cell_column * x.stride * v.strides[3];
         return at(from, conv.offset, y.stride * v.strides[2], v.strides[3]);
       }
-      for (int64_t i = 0; i < rows * y.kernel; i++) {
-        const int64_t r = i / y.kernel, ky = i % y.kernel;
-        T* to = copy + r * conv.window_size() + ky * conv.row_pitch();
-        copy_row(from, row + r * y.stride + ky * y.dilation, column, columns, to);
+      for (int64_t i = 0; i < rows * y.count; i++) {
+        const int64_t r = i / y.count, ky = i % y.count;
+        T* to = copy + r * conv.window_size(part) + ky * conv.row_pitch(part);
+        copy_row(part, from, row + r * y.stride + y.delta[ky], column, columns, to);
       }
-      return at(copy, conv.offset + conv.depth(), conv.window_size(), conv.pixel_pitch());
+      return at(copy, conv.offset + conv.depth(), conv.window_size(part), conv.pixel_pitch(part));
     }
 
-    void copy_row(const T* from, int64_t row, int64_t column, int64_t columns, T* to) const {
+    void copy_row(const Part& part, const T* from, int64_t row, int64_t column, int64_t columns, T* to) const {
       const View& v = conv.images;
-      const PaddedRow<T> padded(row >= 0 && row < conv.y.input ? conv.x.input : 0, column, 1, columns);
+      const PaddedRow<T> padded(row >= 0 && row < v.shape[2] ? v.shape[3] : 0, column, 1, columns);
       from += row * v.strides[2];
-      if (conv.by_pixels()) return copy_pixels(from, padded, to);
+      if (conv.by_pixels()) return copy_pixels(from, padded, conv.pixel_pitch(part), to);
       for (int64_t c = 0; c < conv.channels; c++) {
-        padded.copy(from + c * v.strides[1], v.strides[3], to + c * conv.channel_pitch());
+        padded.copy(from + c * v.strides[1], v.strides[3], to + c * conv.channel_pitch(part));
       }
     }
 
-    void copy_pixels(const T* from, const PaddedRow<T>& row, T* to) const {
-      const int64_t pitch = conv.pixel_pitch(), channels = conv.channels, stride = conv.images.strides[3];
+    void copy_pixels(const T* from, const PaddedRow<T>& row, int64_t pitch, T* to) const {
+      const int64_t channels = conv.channels, stride = conv.images.strides[3];
       const int64_t existing = row.stop - row.first;
       clear(to, row.first * pitch);
       clear(to + row.stop * pitch, (row.count - row.stop) * pitch);
@@ -161,56 +199,72 @@ struct Taps {
       for (int64_t i = 0; i < count; i++) to[i] = 0;
     }
 
-    // Panels [first, stop) of the weights, a block of k at a time.
+    // Panels [first, stop) of the weights, a block of k at a time. A part of no taps has one block of none.
     void multiply(int64_t first, int64_t stop) const {
       for (int64_t q = first; q < stop; q++) {
-        for (int64_t k = 0; k < conv.depth(); k += kDepth) multiply_block(q, k);
+        for (int64_t p = 0; p < conv.part_count(); p++) {
+          const Part& part = conv.parts[p];
+          int64_t k = 0;
+          do multiply_block(part, tiles + p * (end - begin), q, k);
+          while ((k += kDepth) < conv.part_depth(part));
+        }
       }
       const int64_t line = group * conv.weights.lines;
-      finish_tile(conv.epilogue, conv.result, image, line + conv.weights.begin(first), line + conv.weights.begin(stop),
-                  conv.tile_begin(begin), conv.tile_begin(end));
+      finish(line + conv.weights.begin(first), line + conv.weights.begin(stop));
     }
 
-    void multiply_block(int64_t q, int64_t k) const {
+    void multiply_block(const Part& part, const Tile* tiles, int64_t q, int64_t k) const {
       const PackedWeights<T>& w = conv.weights;
-      const int64_t steps = min_of(kDepth, conv.depth() - k), outputs = conv.result.shape[1], count = end - begin;
+      const int64_t steps = min_of(kDepth, conv.part_depth(part) - k), count = end - begin;
       const int64_t line = w.begin(q), lines = w.begin(q + 1) - line, number = group * w.panels() + q;
+      const int64_t outputs = conv.result.shape[1];
       T* result = (T*)conv.result.data + image * conv.pixels() * outputs + group * w.lines + line;
-      Panel<T> b = {w.data + number * w.panel_size() + k * w.pitch(), 1, w.pitch()};
+      Panel<T> b = {w.data + number * w.panel_size() + (part.first_k + k) * w.pitch(), 1, w.pitch()};
       b.far = conv.reach.far, b.past = conv.reach.past;
       const bool looks_ahead = conv.looks_ahead();
       for (int64_t i = 0; i < count; i++) {
         const Tile& t = tiles[i];
+        if (t.pixels == 0) continue;
         if (looks_ahead) {
-          b.next = t.ahead + q * conv.part_ahead + k * conv.step_ahead, b.next_step = conv.step_ahead;
+          b.next = t.ahead + q * conv.part_ahead + (part.first_k + k) * conv.step_ahead, b.next_step = conv.step_ahead;
         } else {
           b.fetch_next(b.data + steps * b.step, steps, i, count);
         }
-        sum_pixels(PanelKind::listed_rows, steps, t.pixels, lines, {t.data, t.pitch, 0, t.at + k, t.half}, b, k > 0,
-                   result + t.pixel * outputs, outputs);
+        const Panel<T> a = {t.data, t.pitch, 0, t.at + k, t.half};
+        sum_pixels(PanelKind::listed_rows, steps, t.pixels, lines, a, b, k > 0, result + t.pixel * outputs,
+                   conv.x_step * outputs);
+      }
+    }
+
+    // The epilogue of some lines, on as long runs of pixels as there are.
+    void finish(int64_t line, int64_t stop_line) const {
+      if (!conv.epilogue) return;
+      auto finish = [=](int64_t first, int64_t stop) {
+        finish_tile(conv.epilogue, conv.result, image, line, stop_line, first, stop);
+      };
+      if (conv.part_count() == 1) return finish(conv.tile_begin(begin), conv.tile_begin(end));
+      const int64_t height = conv.result.shape[2], width = conv.result.shape[3];
+      for (int64_t t = begin; t < end; t++) {
+        const int64_t column = conv.tile_column(t), x = column * conv.x_step, y = conv.tile_row(t) * conv.y_step;
+        const int64_t x_end = min_of(width, (column + conv.tile_cells(t)) * conv.x_step);
+        for (int64_t i = y; i < min_of(height, y + conv.y_step); i++) finish(i * width + x, i * width + x_end);
       }
     }
   };
 
   // Of a unit: some for weights that stay in L2, else as many as there is room for.
   int64_t tiles_at_a_time() const {
-    const int64_t bytes = tile_size() * int64_t(sizeof(T)), products = tile_pixels() * depth() * weights.lines;
+    const int64_t bytes = tile_size() * int64_t(sizeof(T)), products = most_cells() * depth() * weights.lines;
     return max_of(kFewestTiles, weights.is_near() ? kFewestProducts / products : kWindowBytes / bytes);
   }
 
-  void run(const Call& call) {
+  // Units of all images and groups. One thread after another takes fewer units than threads, whose panels of weights
+  // are shared then.
+  void run() const {
     const int64_t threads = nl_num_threads(), all = images.shape[0] * groups();
     int64_t units = ceil_div(tiles(), tiles_at_a_time());
     if (all * units > 1) units = min_of(tiles(), ceil_div(ceil_div(all * units, threads) * threads, all));
-    const int64_t most = ceil_div(tiles(), units), count = all * units;
-
-    const int64_t bytes = weights.size(groups()) * int64_t(sizeof(T));
-    offset = (int64_t*)nl_scratch(2, 2 * depth() * int64_t(sizeof(int64_t)) + (call.kept ? 0 : bytes));
-    weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : offset + 2 * depth());
-    list_offsets();
-    make_once(call.kept, [&] { weights.pack(call.in[1], groups()); });
-
-    // One thread after another takes fewer units than threads, whose panels of weights are shared then.
+    const int64_t most = ceil_div(tiles(), units) * part_count(), count = all * units;
     parallel_for(count, count >= threads ? 1 : count, [&](int64_t first, int64_t stop) {
       Tile* memory = (Tile*)nl_scratch(0, most * int64_t(sizeof(Tile) + tile_size() * sizeof(T)));
       for (int64_t i = first; i < stop; i++) {
@@ -221,13 +275,48 @@ struct Taps {
   }
 };
 
-template <class T>
-bool forward(const Call& call, const Geometry& g) {
-  const int64_t channels = g.group_channels(), lines = g.group_outputs(), depth = g.taps() * channels;
-  Taps<T> conv = {call.in[0], call.out[0], call.epilogue, channels, g.y, g.x, {lines, depth, true, true}};
-  if (!conv.by_pixels() && conv.window_size() * int64_t(sizeof(T)) > kPlanesBytes) return false;
-  conv.run(call);
+// Of a convolution, or of its gradient; taps are numbered part by part, in `place`, those that reach no position last.
+template <class T, bool kGradient>
+bool convolve(const Call& call, const Geometry& g) {
+  const int64_t channels = kGradient ? g.group_outputs() : g.group_channels(), depth = g.taps() * channels;
+  const int64_t ys = kGradient ? Residue::number(g.y) : 1, xs = kGradient ? Residue::number(g.x) : 1;
+  PackedWeights<T> weights = {kGradient ? g.group_channels() : g.group_outputs(), depth, true, true};
+  const int64_t bytes = weights.size(g.groups) * int64_t(sizeof(T));
+  const int64_t numbers = 2 * (ys * g.y.kernel + xs * g.x.kernel + depth) + g.taps();
+  char* memory = (char*)nl_scratch(
+      2, (call.kept ? 0 : bytes) + ys * xs * int64_t(sizeof(Part)) + numbers * int64_t(sizeof(int64_t)));
+  weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : memory);
+  Part* parts = (Part*)(call.kept ? memory : memory + bytes);
+  int64_t* y_numbers = (int64_t*)(parts + ys * xs);
+  int64_t *x_numbers = y_numbers + 2 * ys * g.y.kernel, *offset = x_numbers + 2 * xs * g.x.kernel;
+  int64_t *place = offset + 2 * depth, placed = 0;
+  for (int64_t t = 0; t < g.taps(); t++) place[t] = -1;
+  for (int64_t p = 0; p < ys * xs; p++) {
+    int64_t *y_memory = y_numbers + 2 * (p / xs) * g.y.kernel, *x_memory = x_numbers + 2 * (p % xs) * g.x.kernel;
+    parts[p] = {axis_taps<kGradient>(g.y, p / xs, y_memory), axis_taps<kGradient>(g.x, p % xs, x_memory),
+                placed * channels};
+    const AxisTaps &y = parts[p].y, &x = parts[p].x;
+    for (int64_t t = 0; t < parts[p].taps(); t++) {
+      place[y.number[t / x.count] * g.x.kernel + x.number[t % x.count]] = placed++;
+    }
+  }
+  for (int64_t t = 0; t < g.taps(); t++) {
+    if (place[t] < 0) place[t] = placed++;
+  }
+  Taps<T> conv = {call.in[0], call.out[0], call.epilogue, channels, ys, xs, weights, parts, offset};
+  if (!kGradient && !conv.by_pixels() && conv.tile_size() * int64_t(sizeof(T)) > kPlanesBytes) return false;
+  conv.list_offsets();
+  make_once(call.kept, [&] {
+    if (!kGradient) return weights.pack(call.in[1], g.groups);
+    weights.pack_input(call.in[1], g.groups, [=](int t) { return place[t]; });
+  });
+  conv.run();
   return true;
+}
+
+template <bool kGradient>
+bool convolve(const Call& call, const Geometry& g) {
+  return call.out[0].dtype == DType::f32 ? convolve<float, kGradient>(call, g) : convolve<double, kGradient>(call, g);
 }
 
 }  // namespace
@@ -235,7 +324,11 @@ bool forward(const Call& call, const Geometry& g) {
 bool conv2d_taps(const Call& call) {
   const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
   if (g.taps() == 1 || !channels_last(call.out[0]) || g.x.output < kFewestColumns) return false;
-  return call.out[0].dtype == DType::f32 ? forward<float>(call, g) : forward<double>(call, g);
+  return convolve<false>(call, g);
+}
+
+bool conv2d_taps_input(const Call& call) {
+  return channels_last(call.out[0]) && convolve<true>(call, geometry(call.out[0], call.in[1], call.in[0], call.attr));
 }
 
 }  // namespace nl::NL_ISA

@@ -234,15 +234,16 @@ def weight_gradient(g: Geometry, x: Array, maps: Array) -> Array:
 # ---- graphs ----
 
 
-def record(g: Geometry, dtype: str, layout: str, negated: bool) -> Tape:
+def record(g: Geometry, dtype: str, layout: str, negated: bool, op: str = "conv2d") -> Tape:
     """Between images whose channels lie first or last; a negation behind it is an epilogue, on every element once."""
-    t = Tape()
-    x, w = t.leaf(dtype, g.images), t.leaf(dtype, g.weight)
-    out = t.fresh(dtype, g.maps, live=not negated)
+    t, forward = Tape(), op == "conv2d"
+    seen, made = (g.images, g.maps) if forward else (g.maps, g.images)
+    x, w = t.leaf(dtype, seen), t.leaf(dtype, g.weight)
+    out = t.fresh(dtype, made, live=not negated)
     x, out = (last(v) if lies == "last" else v for v, lies in zip((x, out), layout.split(" to "), strict=True))
-    t.write("conv2d", [x, w], [out], g.attributes)
+    t.write(op, [x, w], [out], g.attributes if forward else (*g.attributes, *g.images[2:]))
     if negated:
-        t.write("neg", [out], [replace(out, slot=t.fresh(dtype, g.maps, live=True).slot)])
+        t.write("neg", [out], [replace(out, slot=t.fresh(dtype, made, live=True).slot)])
     return t
 
 

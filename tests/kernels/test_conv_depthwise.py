@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from backends.replay import build, difference, run_oracle, run_program
 
-from neurlang import passes
-from neurlang.ir.types import DTYPES
-
-from .convolution import Geometry, record
+from .conv_programs import LAYOUTS, OPS, check
+from .convolution import Geometry
 
 pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.parametrize("threads", [1, 2, 3, 8], indirect=True)]
-LAYOUTS = ("last to last", "first to last", "last to first")
 
 
 def depthwise(
@@ -23,22 +19,6 @@ def depthwise(
     dilation: tuple[int, int] = (1, 1),
 ) -> Geometry:
     return Geometry(images, images[1], kernel, stride, padding, dilation, groups=images[1])
-
-
-def check(
-    g: Geometry, rng: np.random.Generator, layout: str, negated: bool, special: bool = False, dtype: str = "f32"
-) -> None:
-    """Against the definition; `special` numbers are infinite, NaN and zeros of either sign."""
-    t = record(g, dtype, layout, negated)
-    graph, leaves = t.graph(), t.leaves(rng)
-    for leaf in leaves.values():
-        numbers = leaf.view(DTYPES[dtype].numpy)
-        if special:
-            chosen = rng.random(numbers.size) < 0.1
-            numbers[chosen] = rng.choice([np.nan, np.inf, -np.inf, -0.0, 0.0], chosen.sum())
-    with np.errstate(all="ignore"):
-        expected = run_oracle(graph, t, leaves)
-    assert not difference(t, graph, expected, run_program(build(passes.run(graph)), graph, t, leaves))
 
 
 def random_layer(rng: np.random.Generator) -> Geometry:
@@ -58,17 +38,19 @@ def random_layer(rng: np.random.Generator) -> Geometry:
             return g
 
 
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("case", range(30))
-def test_random_layers(rng: np.random.Generator, case: int) -> None:
+def test_random_layers(rng: np.random.Generator, case: int, op: str) -> None:
     g, dtype = random_layer(rng), str(rng.choice(["f32", "f64"]))
-    check(g, rng, LAYOUTS[0], negated=case % 2 == 0, special=case % 3 == 0, dtype=dtype)
+    check(g, rng, LAYOUTS[0], negated=case % 2 == 0, special=case % 3 == 0, dtype=dtype, op=op)
 
 
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
 @pytest.mark.parametrize("case", range(6))
-def test_one_end_with_channels_last(rng: np.random.Generator, case: int, layout: str) -> None:
+def test_one_end_with_channels_last(rng: np.random.Generator, case: int, layout: str, op: str) -> None:
     g, dtype = random_layer(rng), str(rng.choice(["f32", "f64"]))
-    check(g, rng, layout, negated=case % 2 == 0, dtype=dtype)
+    check(g, rng, layout, negated=case % 2 == 0, dtype=dtype, op=op)
 
 
 LAYERS = {
@@ -79,9 +61,11 @@ LAYERS = {
     "a kernel of two blocks of k": depthwise((1, 18, 20, 18), (17, 16), padding=(3, 2)),
     "past the caches": depthwise((1, 32, 370, 372)),
     "from memory": depthwise((1, 32, 363, 372), stride=(2, 2), padding=(0, 1)),
+    "past the caches, stride 2": depthwise((1, 32, 361, 372), stride=(2, 2)),
 }
 
 
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("name", LAYERS)
-def test_common_layers(rng: np.random.Generator, name: str) -> None:
-    check(LAYERS[name], rng, LAYOUTS[0], negated=name != "past the caches")
+def test_common_layers(rng: np.random.Generator, name: str, op: str) -> None:
+    check(LAYERS[name], rng, LAYOUTS[0], negated="past the caches" not in name, op=op)

@@ -1,0 +1,56 @@
+"""Input gradients in programs, where maps and images may have their channels last, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from .conv_programs import LAYOUTS, check
+from .convolution import Geometry
+
+pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.parametrize("threads", [1, 2, 3, 8], indirect=True)]
+
+
+def random_layer(rng: np.random.Generator) -> Geometry:
+    def pair(*choices: int) -> tuple[int, int]:
+        return int(rng.choice(choices)), int(rng.choice(choices))
+
+    while True:
+        groups, one_tap = int(rng.choice([1, 1, 1, 3])), rng.random() < 0.3
+        g = Geometry(
+            images=(int(rng.integers(1, 4)), groups * int(rng.choice([1, 3, 16, 20, 33, 70])), *pair(*range(1, 35))),
+            outputs=groups * int(rng.choice([1, 5, 16, 40])),
+            kernel=(1, 1) if one_tap else pair(1, 2, 3, 3, 5),
+            stride=pair(1, 1, 2, 2, 3),
+            padding=(0, 0) if one_tap else pair(0, 1, 1, 2, 4),
+            dilation=(1, 1) if one_tap else pair(1, 1, 2, 3),
+            groups=groups,
+            tile=int(rng.choice([1, 2])),
+        )
+        if min(g.maps) >= 1:
+            return g
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", range(12))
+def test_random_layers(rng: np.random.Generator, case: int, layout: str) -> None:
+    g, dtype = random_layer(rng), str(rng.choice(["f32", "f64"]))
+    check(g, rng, layout, negated=case % 2 == 0, special=case % 3 == 0, dtype=dtype, op="conv2d_input")
+
+
+LAYERS = {
+    "several blocks of k": Geometry((1, 40, 9, 17), 300, (3, 3), (2, 2), (1, 1), tile=1),
+    "one tap, several blocks of k": Geometry((2, 70, 9, 11), 530, (1, 1)),
+    "one tap, stride 2": Geometry((2, 64, 15, 20), 96, (1, 1), (2, 2)),
+    "positions that no tap reaches": Geometry((1, 16, 13, 17), 24, (2, 2), (3, 4)),
+    "taps that reach no position": Geometry((2, 16, 3, 2), 4, (2, 3), (1, 2), (6, 7)),
+    "stem": Geometry((1, 3, 40, 60), 16, (7, 7), (2, 2), (3, 3)),
+    "weights beyond L2": Geometry((1, 256, 6, 30), 260, (3, 3), (2, 2), (1, 1), tile=1),
+    "maps from memory": Geometry((3, 16, 364, 362), 32, (3, 3), (2, 2), (1, 1)),
+    "images to memory, one tap": Geometry((3, 32, 181, 183), 16, (1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_common_layers(rng: np.random.Generator, name: str) -> None:
+    check(LAYERS[name], rng, LAYOUTS[0], negated="blocks" in name, op="conv2d_input")
