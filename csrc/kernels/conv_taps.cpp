@@ -141,6 +141,7 @@ struct Taps {
           if (q > first) nl_check_interrupt();
           multiply(q, min_of(q + kFinishedPanels, stop));
         }
+        if (conv.reach.past) stream_fence();
       });
     }
 

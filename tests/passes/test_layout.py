@@ -139,6 +139,50 @@ def test_weights_that_are_computed_stay() -> None:
     assert last(t.graph()) == set()
 
 
+def gradient(t: Tape, g: View, channels: int, kernel: int = 1, padding: int = 0, groups: int = 1) -> View:
+    w = t.leaf("f32", (g.shape[1], channels // groups, kernel, kernel))
+    size = [n - 2 * padding + kernel - 1 for n in g.shape[2:]]
+    out = t.fresh("f32", (g.shape[0], channels, *size))
+    t.write("conv2d_input", [g, w], [out], (1, 1, padding, padding, 1, 1, groups, 2, *size))
+    return out
+
+
+def test_gradients_go_from_pixels_to_pixels() -> None:
+    t = Tape()
+    g = gradient(t, permute(t.leaf("f32", (2, 9, 7, 32)), (0, 3, 1, 2)), 48, 3, 1)
+    y = gradient(t, t.map("mul", g, permute(t.leaf("f32", (2, 9, 7, 48)), (0, 3, 1, 2))), 48, 3, 1, groups=48)
+    t.keep(t.map("copy", permute(y, (0, 2, 3, 1))))
+    assert [node.op for node in coalesce(layout(t.graph())).nodes] == ["conv2d_input", "mul", "conv2d_input"]
+
+
+def test_a_chain_of_gradients_stays_where_its_end_does() -> None:
+    t = Tape()
+    g = permute(t.leaf("f32", (1, 3, 3, 16)), (0, 3, 1, 2))
+    for _ in range(300):
+        g = gradient(t, g, 16)
+    t.keep(g)
+    assert last(t.graph()) == {0}  # the maps that are given
+
+
+@pytest.mark.parametrize("end", ["from", "to"])
+def test_gradients_stay_where_one_end_does(end: str) -> None:
+    t = Tape()
+    g = t.leaf("f32", (2, 32, 9, 7)) if end == "from" else conv(t, t.leaf("f32", (2, 16, 9, 7)), 32)
+    y = gradient(t, g, 48)
+    t.keep(y if end == "to" else conv(t, y, 16))
+    assert last(t.graph()) == set()
+
+
+def test_what_gradients_by_weights_read_stays() -> None:
+    t = Tape()
+    g = gradient(t, permute(t.leaf("f32", (2, 9, 7, 32)), (0, 3, 1, 2)), 48)
+    out = t.fresh("f32", (48, 16, 1, 1), live=True)
+    t.write("conv2d_weight", [t.leaf("f32", (2, 16, 9, 7)), g], [out], (1, 1, 0, 0, 1, 1, 1, 2, 1, 1))
+    t.keep(t.map("copy", permute(gradient(t, g, 32), (0, 2, 3, 1))))
+    written = {x.storage: lies_last(x) for node in layout(t.graph()).nodes for x in node.outs}
+    assert not written[g.slot]
+
+
 # ---- bits -----------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from ..ir.graph import Access, Graph, Node, count
 from ..ir.types import Dim
 
 VECTOR, HALF_VECTOR = 16, 8  # channels come in vectors of up to 16 lanes; from three halves on few lanes stay empty
+CONVOLUTIONS = ("conv2d", "conv2d_input")  # from images, their first operand, to images
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +34,46 @@ class Family:
         turned = (self.turned(y) for y in _accesses(node) if y.storage in self.storages)
         return x.storage in self.storages or any(y is not None and _steps(x) == _steps(y) for y in turned)
 
-    def turned_in(self, node: Node) -> Node:
-        """The node with its accesses of the images turned."""
-        return node.map_accesses(lambda x: self.turned(x) or x)
-
 
 def layout(graph: Graph) -> Graph:
     """Turns the images [N, C, H, W] inside of the graph, family by family: what maps join lies alike."""
-    if all(node.op != "conv2d" for node in graph.nodes):
+    if all(node.op not in CONVOLUTIONS for node in graph.nodes):
         return graph
     touching: dict[int, list[int]] = {}
     for number, node in enumerate(graph.nodes):
         for storage in {x.storage for x in _accesses(node)}:
             touching.setdefault(storage, []).append(number)
-    nodes = list(graph.nodes)
+    families = []
     for storages in _joined(graph, touching):
-        numbers = sorted({n for s in storages for n in touching[s]})
-        family = _family(storages, [graph.nodes[n] for n in numbers])
-        if family is not None and all(_fits(nodes[n], family) for n in numbers):
-            for n in numbers:
-                nodes[n] = family.turned_in(nodes[n])
-    return graph.with_nodes(nodes)
+        nodes = [graph.nodes[n] for n in sorted({n for s in storages for n in touching[s]})]
+        family = _family(storages, nodes)
+        if family is not None:
+            families.append((family, nodes))
+    turned: dict[int, Family] = {}
+    for family in _fitting(families):
+        turned |= dict.fromkeys(family.storages, family)
+    return graph.with_nodes([node.map_accesses(lambda x: _turned(x, turned)) for node in graph.nodes])
+
+
+def _fitting(families: list[tuple[Family, list[Node]]]) -> list[Family]:
+    """The largest set of families that fit while all of them are turned.
+
+    Passes in both directions in turn let what does not fit spread along a chain of layers in one of them.
+    """
+    storages = {storage for family, _ in families for storage in family.storages}
+    while True:
+        count = len(families)
+        for family, nodes in families:
+            if not all(_fits(node, family, storages) for node in nodes):
+                storages -= family.storages
+        families = [(family, nodes) for family, nodes in families if family.storages <= storages]
+        if len(families) == count:
+            return [family for family, _ in families]
+        families.reverse()
+
+
+def _turned(x: Access, families: dict[int, Family]) -> Access:
+    return (families[x.storage].turned(x) or x) if x.storage in families else x
 
 
 def _accesses(node: Node) -> Iterator[Access]:
@@ -87,7 +107,7 @@ def _is_private(graph: Graph, storage: int, first: int) -> bool:
 
 def _family(storages: list[int], nodes: list[Node]) -> Family | None:
     """The storages as images, of the shape that a convolution sees; None where none does, or channels are few."""
-    images = (x for node in nodes if node.op == "conv2d" for x in (next(node.reads()), *node.outs))
+    images = (x for node in nodes if node.op in CONVOLUTIONS for x in (next(node.reads()), *node.outs))
     x = next((x for x in images if x.storage in storages), None)
     if x is None or x.shape[1] % HALF_VECTOR != 0 or x.shape[1] == HALF_VECTOR:
         return None
@@ -96,8 +116,11 @@ def _family(storages: list[int], nodes: list[Node]) -> Family | None:
     return Family(frozenset(storages), x.numel, x.shape[1], count(x.shape[2:]))
 
 
-def _fits(node: Node, family: Family) -> bool:
-    """Whether the node's kernel is at its best with the family's channels last, and its accesses can be turned."""
+def _fits(node: Node, family: Family, turned: set[int]) -> bool:
+    """Whether the node's kernel is at its best with the family's channels last, and its accesses can be turned.
+
+    `turned` are the storages of all families that are.
+    """
     images = [x for x in _accesses(node) if x.storage in family.storages]
     if any(x.numel != family.numel or family.turned(x) is None for x in images):
         return False
@@ -105,19 +128,28 @@ def _fits(node: Node, family: Family) -> bool:
     writes = any(x.storage in family.storages for x in node.outs)
     if node.kind == "map":
         return all(family.suits(x, node) for x in _accesses(node) if x.numel == family.numel)
-    if node.op == "conv2d":
+    if node.op in CONVOLUTIONS:
         (out,) = node.outs
         whole = not writes or out.shape[1] == family.channels  # it writes pixels that follow each other, no others
-        return whole and _knows_pixels(node, reads) and (not reads or _reads_pixels(node, family))
+        return whole and _knows_pixels(node, turned) and (not reads or _reads_pixels(node, family))
     if node.op == "max_pool2d_values":
         return family.channels % VECTOR == 0  # else its vectors go across images
     return node.kind == "reduce" and not writes
 
 
-def _knows_pixels(node: Node, reads: bool) -> bool:
-    """Whether a convolution has a kernel for pixels: of all channels, or of single ones between pixels or from them."""
+def _lies_last(x: Access, turned: set[int]) -> bool:
+    return x.storage in turned or x.strides[1] == 1
+
+
+def _knows_pixels(node: Node, turned: set[int]) -> bool:
+    """Whether a convolution has a kernel for pixels: of all channels, or of single ones between pixels or from them.
+
+    Gradients go from pixels to pixels only.
+    """
     x, w = node.reads()
-    return node.attrs[6] == 1 or (node.attrs[6] == w.shape[0] == x.shape[1] and (reads or x.strides[1] == 1))
+    if node.op == "conv2d_input" and not (_lies_last(x, turned) and _lies_last(node.outs[0], turned)):
+        return False
+    return node.attrs[6] == 1 or (w.shape[:2] == (node.attrs[6], 1) and _lies_last(x, turned))
 
 
 def _reads_pixels(node: Node, family: Family) -> bool:
