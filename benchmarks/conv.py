@@ -173,9 +173,19 @@ def medium(layer: Layer, x: np.ndarray, w: np.ndarray) -> dict[str, peers.Call]:
 
 
 def input_gradient(layer: Layer, x: np.ndarray, w: np.ndarray, g: np.ndarray) -> dict[str, peers.Call]:
+    def form(maps: nl.Tensor, weight: nl.Tensor) -> nl.Tensor:
+        return _tensor._conv2d_input(maps, weight, *attributes(layer), layer.size, layer.size)
+
     weight, maps = nl.tensor(w), nl.tensor(g)
-    ours = {"neurlang": lambda: _tensor._conv2d_input(maps, weight, *attributes(layer), layer.size, layer.size)}
-    return ours | torch_gradients(layer, x, w, g, 0)
+    calls = {"neurlang": lambda: form(maps, weight), "neurlang channels last": pixels_gradient(form, g, weight)}
+    return calls | torch_gradients(layer, x, w, g, 0)
+
+
+def pixels_gradient(form: Callable[..., nl.Tensor], g: np.ndarray, weight: nl.Tensor) -> peers.Call:
+    """Traced, from maps [N, H, W, C] to such images; the weight, which a step of training changes, is an operand."""
+    maps = lying_last(g)
+    traced = nl.trace(lambda g, w: form(g.permute(0, 3, 1, 2), w).permute(0, 2, 3, 1).contiguous())
+    return lambda: traced(maps, weight).permute(0, 3, 1, 2)
 
 
 def weight_gradient(layer: Layer, x: np.ndarray, w: np.ndarray, g: np.ndarray) -> dict[str, peers.Call]:
