@@ -276,40 +276,59 @@ struct Taps {
   }
 };
 
-// Of a convolution, or of its gradient; taps are numbered part by part, in `place`, those that reach no position last.
+// The parts of a convolution, or of its gradient, and the place of each tap among the taps of all parts.
+template <bool kGradient>
+struct Parts {
+  const Geometry& g;
+  const int64_t ys = kGradient ? Residue::number(g.y) : 1, xs = kGradient ? Residue::number(g.x) : 1;
+
+  // Memory of the parts, of the taps of their axes, and of `place`.
+  int64_t bytes() const {
+    return ys * xs * int64_t(sizeof(Part)) + (axis_numbers() + g.taps()) * int64_t(sizeof(int64_t));
+  }
+  int64_t axis_numbers() const { return 2 * (ys * g.y.kernel + xs * g.x.kernel); }
+  Part* parts(char* memory) const { return (Part*)memory; }
+  int64_t* place(char* memory) const { return (int64_t*)(parts(memory) + ys * xs) + axis_numbers(); }
+
+  // Taps are numbered part by part, those that reach no position last.
+  void list(char* memory, int64_t channels) const {
+    int64_t *y_numbers = (int64_t*)(parts(memory) + ys * xs), *x_numbers = y_numbers + 2 * ys * g.y.kernel;
+    int64_t *place = this->place(memory), placed = 0;
+    for (int64_t t = 0; t < g.taps(); t++) place[t] = -1;
+    for (int64_t p = 0; p < ys * xs; p++) {
+      const AxisTaps y = axis_taps<kGradient>(g.y, p / xs, y_numbers + 2 * (p / xs) * g.y.kernel);
+      const AxisTaps x = axis_taps<kGradient>(g.x, p % xs, x_numbers + 2 * (p % xs) * g.x.kernel);
+      parts(memory)[p] = {y, x, placed * channels};
+      for (int64_t t = 0; t < y.count * x.count; t++) {
+        place[y.number[t / x.count] * g.x.kernel + x.number[t % x.count]] = placed++;
+      }
+    }
+    for (int64_t t = 0; t < g.taps(); t++) {
+      if (place[t] < 0) place[t] = placed++;
+    }
+  }
+};
+
 template <class T, bool kGradient>
 bool convolve(const Call& call, const Geometry& g) {
   const int64_t channels = kGradient ? g.group_outputs() : g.group_channels(), depth = g.taps() * channels;
-  const int64_t ys = kGradient ? Residue::number(g.y) : 1, xs = kGradient ? Residue::number(g.x) : 1;
   PackedWeights<T> weights = {kGradient ? g.group_channels() : g.group_outputs(), depth, true, true};
-  const int64_t bytes = weights.size(g.groups) * int64_t(sizeof(T));
-  const int64_t numbers = 2 * (ys * g.y.kernel + xs * g.x.kernel + depth) + g.taps();
-  char* memory = (char*)nl_scratch(
-      2, (call.kept ? 0 : bytes) + ys * xs * int64_t(sizeof(Part)) + numbers * int64_t(sizeof(int64_t)));
-  weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : memory);
-  Part* parts = (Part*)(call.kept ? memory : memory + bytes);
-  int64_t* y_numbers = (int64_t*)(parts + ys * xs);
-  int64_t *x_numbers = y_numbers + 2 * ys * g.y.kernel, *offset = x_numbers + 2 * xs * g.x.kernel;
-  int64_t *place = offset + 2 * depth, placed = 0;
-  for (int64_t t = 0; t < g.taps(); t++) place[t] = -1;
-  for (int64_t p = 0; p < ys * xs; p++) {
-    int64_t *y_memory = y_numbers + 2 * (p / xs) * g.y.kernel, *x_memory = x_numbers + 2 * (p % xs) * g.x.kernel;
-    parts[p] = {axis_taps<kGradient>(g.y, p / xs, y_memory), axis_taps<kGradient>(g.x, p % xs, x_memory),
-                placed * channels};
-    const AxisTaps &y = parts[p].y, &x = parts[p].x;
-    for (int64_t t = 0; t < parts[p].taps(); t++) {
-      place[y.number[t / x.count] * g.x.kernel + x.number[t % x.count]] = placed++;
-    }
-  }
-  for (int64_t t = 0; t < g.taps(); t++) {
-    if (place[t] < 0) place[t] = placed++;
-  }
-  Taps<T> conv = {call.in[0], call.out[0], call.epilogue, channels, ys, xs, weights, parts, offset};
+  const Parts<kGradient> parts = {g};
+  const int64_t bytes = weights.size(g.groups) * int64_t(sizeof(T)), scratch = call.kept ? 0 : bytes;
+  char* memory = (char*)nl_scratch(2, scratch + parts.bytes() + 2 * depth * int64_t(sizeof(int64_t)));
+  weights.data = (T*)memory;
+  memory += scratch;
+  parts.list(memory, channels);
+  int64_t* offset = (int64_t*)(memory + parts.bytes());
+  Taps<T> conv = {call.in[0], call.out[0], call.epilogue,       channels, parts.ys,
+                  parts.xs,   weights,     parts.parts(memory), offset};
   if (!kGradient && !conv.by_pixels() && conv.tile_size() * int64_t(sizeof(T)) > kPlanesBytes) return false;
+  if (call.kept) conv.weights.data = (T*)nl_keep(call.kept, bytes);
   conv.list_offsets();
   make_once(call.kept, [&] {
-    if (!kGradient) return weights.pack(call.in[1], g.groups);
-    weights.pack_input(call.in[1], g.groups, [=](int t) { return place[t]; });
+    if (!kGradient) return conv.weights.pack(call.in[1], g.groups);
+    const int64_t* place = parts.place(memory);
+    conv.weights.pack_input(call.in[1], g.groups, [=](int t) { return place[t]; });
   });
   conv.run();
   return true;
