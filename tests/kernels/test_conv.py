@@ -193,13 +193,21 @@ FROM_MEMORY = {
 
 
 @pytest.mark.parametrize("name", FROM_MEMORY)
+@pytest.mark.parametrize("gradient", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_images_from_memory_are_as_alone(rng: np.random.Generator, dtype: type, name: str) -> None:
+def test_images_from_memory_are_as_alone(rng: np.random.Generator, dtype: type, gradient: bool, name: str) -> None:
+    """The gradient goes from maps to images."""
     g = FROM_MEMORY[name]
-    x, w = (tensor(rng.standard_normal(shape).astype(dtype)) for shape in (g.images, g.weight))
+    shapes = (g.maps if gradient else g.images, g.weight)
+    x, w = (tensor(rng.standard_normal(shape).astype(dtype)) for shape in shapes)
 
     def layer(pixels: nl.Tensor) -> nl.Tensor:
-        return _tensor._conv2d(pixels.permute(0, 3, 1, 2), w, *g.attributes).permute(0, 2, 3, 1).contiguous()
+        x = pixels.permute(0, 3, 1, 2)
+        if gradient:
+            out = _tensor._conv2d_input(x, w, *g.attributes, *g.images[2:])
+        else:
+            out = _tensor._conv2d(x, w, *g.attributes)
+        return out.permute(0, 2, 3, 1).contiguous()
 
     pixels = x.permute(0, 2, 3, 1).contiguous()
     got = nl.trace(layer)(pixels).numpy()

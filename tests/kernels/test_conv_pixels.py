@@ -46,7 +46,6 @@ LAYERS = {
     "taps that reach no position": Geometry((2, 16, 3, 2), 4, (2, 3), (1, 2), (6, 7)),
     "stem": Geometry((1, 3, 40, 60), 16, (7, 7), (2, 2), (3, 3)),
     "weights beyond L2": Geometry((1, 256, 6, 30), 260, (3, 3), (2, 2), (1, 1), tile=1),
-    "maps from memory": Geometry((3, 16, 364, 362), 32, (3, 3), (2, 2), (1, 1)),
     "images to memory, one tap": Geometry((3, 32, 181, 183), 16, (1, 1)),
 }
 
