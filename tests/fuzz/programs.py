@@ -87,11 +87,14 @@ def is_view(line: str) -> bool:
 
 
 class Generator:
-    """Makes one program. `exact` restricts it to integer arithmetic, whose results any correct library shares."""
+    """Makes one program. `exact` restricts it to integer arithmetic, whose results any correct library shares; with
+    `gradients` its inputs are leaves and it ends in a backward."""
 
-    def __init__(self, seed: int, lib: Any, *, exact: bool = False, reversed_views: bool = True) -> None:
+    def __init__(
+        self, seed: int, lib: Any, *, exact: bool = False, reversed_views: bool = True, gradients: bool = False
+    ) -> None:
         self.random = random.Random(seed)
-        self.lib, self.exact, self.reversed_views = lib, exact, reversed_views
+        self.lib, self.exact, self.reversed_views, self.gradients = lib, exact, reversed_views, gradients
         self.values: dict[str, Any] = {"nl": lib}
         self.names: list[str] = []
 
@@ -101,6 +104,11 @@ class Generator:
         body = self.lines(lambda: self.statement(wants_views), self.random.randint(10, 26))
         made = [name for name in self.names if not name.startswith("x")]
         live = tuple(name for name in made if self.random.random() < 0.3) + tuple(made[-1:])
+        if self.gradients:
+            body += self.lines(self.way_back, 1)
+            reached = [name for name in self.names if name.startswith("x") and self.values[name].grad is not None]
+            body += [f"g{name} = {name}.grad" for name in reached]
+            live += tuple(f"g{name}" for name in reached)
         return Program(tuple(setup), tuple(body), tuple(dict.fromkeys(live)))
 
     def lines(self, line: Callable[[], str], count: int) -> list[str]:
@@ -129,10 +137,21 @@ class Generator:
 
     # --- lines ---
 
+    def way_back(self) -> str:
+        """From a sum over some of the values that depend on leaves, or in vain from an input."""
+        made = [name for name in self.names if self.values[name].requires_grad and not self.values[name].is_leaf]
+        chosen = [name for name in made if self.random.random() < 0.5] or made[-1:] or self.names[:1]
+        return f"({' + '.join(f'({name} * {name}).double().sum()' for name in chosen)}).backward()"
+
     def input(self) -> str:
         name = f"x{len(self.names)}"
+        if self.gradients and self.random.random() < 0.8:
+            return f"{self.numbers(name)}.requires_grad_()"
         if self.names and self.random.random() < 0.3:  # an input that shares its storage with another one
             return self.fill(f"{name} = {{a}}[{{i}}]  # view")
+        return self.numbers(name)
+
+    def numbers(self, name: str) -> str:
         rank = self.random.choice((1, 2, 2, 2, 3))
         shape = [self.random.choice(EXTENTS) for _ in range(rank)]
         if self.random.random() < 0.1:

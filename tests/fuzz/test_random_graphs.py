@@ -44,7 +44,7 @@ def outcome(program: Program, values: dict[str, Any], results: Any) -> Outcome:
     """The bits of all inputs (they may have been written) and results."""
     named = {line.split(" = ")[0]: values[line.split(" = ")[0]] for line in program.setup}
     named |= dict(zip(program.results, results, strict=True))
-    return {name: bits(np.asarray(value)) for name, value in named.items()}
+    return {name: bits(np.asarray(value.detach())) for name, value in named.items()}
 
 
 def bits(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
@@ -109,15 +109,19 @@ def check(first: int, count: int) -> tuple[int, int]:
     """Runs `count` programs from seed `first` on; returns their operations and the kernels they became."""
     ops = kernels = 0
     for seed in range(first, first + count):
-        program = Generator(seed, nl).make()
-        if fails(program):
-            small = shrink(program, fails)
-            pytest.fail(f"seed {seed}: {describe(small)}\n{small}")
+        program = agreed(Generator(seed, nl).make(), seed)
         step = nl.trace()
         run_traced(program, step)
         ops += program.ops
         kernels += len(step.program.schedule.steps)  # native ones included
     return ops, kernels
+
+
+def agreed(program: Program, seed: int) -> Program:
+    if fails(program):
+        small = shrink(program, fails)
+        pytest.fail(f"seed {seed}: {describe(small)}\n{small}")
+    return program
 
 
 def describe(program: Program) -> str:
@@ -138,6 +142,25 @@ def test_all_executors_agree(first: int, request: pytest.FixtureRequest) -> None
 def test_all_executors_agree_on_many(first: int, request: pytest.FixtureRequest) -> None:
     ops, kernels = check(first + request.config.getoption("--seed") * SLOW, BATCH)
     assert kernels <= ops / 2, f"{kernels} kernels for {ops} operations: fusion has regressed"
+
+
+def check_gradients(first: int) -> None:
+    reached = 0
+    for seed in range(first, first + BATCH):
+        program = agreed(Generator(seed, nl, gradients=True).make(), seed)
+        reached += sum(name.startswith("g") for name in program.results)
+    assert reached >= BATCH, "too few gradients for a test of them"
+
+
+@pytest.mark.parametrize("first", range(0, FAST // 2, BATCH))
+def test_all_executors_agree_on_gradients(first: int, request: pytest.FixtureRequest) -> None:
+    check_gradients(first + request.config.getoption("--seed") * SLOW)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(FAST // 2, SLOW // 2, BATCH))
+def test_all_executors_agree_on_many_gradients(first: int, request: pytest.FixtureRequest) -> None:
+    check_gradients(first + request.config.getoption("--seed") * SLOW)
 
 
 def test_programs_are_as_rich_as_promised() -> None:
