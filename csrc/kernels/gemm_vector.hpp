@@ -67,11 +67,10 @@ template <class T, class S>
 struct VectorSums {
   static constexpr int W = kWidth<T>;
   static constexpr int kVecs = kLanes / W;
-  static constexpr int kRows = kVecs <= 2 ? 4 : 2;  // rows side by side, to hide the latency of fma
-  static constexpr int64_t kColumns =
-      16384 / int(sizeof(T));                  // across at most; shorter pieces of rows are read more slowly
-  static constexpr int64_t kLongRow = 2048;    // from here on rows are read one after another
-  static constexpr int kStretch = 4 * kLanes;  // of one row that are read before the next
+  static constexpr int kRows = kVecs <= 2 ? 4 : 2;                     // outputs side by side
+  static constexpr int kSide = sizeof(S) == sizeof(T) ? 4 : kStreams;  // rows of a lane side by side
+  static constexpr int64_t kColumns = 16384 / int(sizeof(T));  // across at most; shorter pieces are read more slowly
+  static constexpr int kStretch = 4 * kLanes;                  // of one row that are read before the next
   using V = typename Simd<T>::V;
   using Tree = TreeRow<Sum<T>>;
   using Short = typename Tree::Short;
@@ -87,19 +86,18 @@ struct VectorSums {
   void run(int64_t first, int64_t count, T* out) const {
     const S* from = p + first * line_stride;
     if (across()) return columns(from, int(count), out);
-    const int side = depth < kLongRow ? kRows : 1;
-    for (int64_t i = 0; i < count; i += side) {
-      int n = int(min_of(side, count - i));
-      n == 1 ? rows<1>(from + i * line_stride, n, out + i) : rows<kRows>(from + i * line_stride, n, out + i);
-    }
+    const int64_t apart = count / kRows;
+    for (int64_t i = 0; i < apart; i++) rows<kRows>(from + i * line_stride, apart, out + i);
+    for (int64_t i = kRows * apart; i < count; i++) rows<1>(from + i * line_stride, 0, out + i);
   }
 
+  // R rows that lie `apart`: streams that hardware prefetches, each of which goes on with the next rows.
   template <int R>
-  void rows(const S* from, int count, T* out) const {
+  void rows(const S* from, int64_t apart, T* out) const {
     const S* row[R];
-    for (int r = 0; r < R; r++) row[r] = from + min_of(r, count - 1) * line_stride;
+    for (int r = 0; r < R; r++) row[r] = from + r * apart * line_stride;
     Short total = row_sums<R>(row, 0, depth);
-    for (int r = 0; r < count; r++) out[r] = total[r];
+    for (int r = 0; r < R; r++) out[r * apart] = total[r];
   }
 
   // The sums of R rows from k on stay in one register: parts written one by one could not be read as a vector at once.
@@ -145,16 +143,9 @@ struct VectorSums {
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 16
       for (int i = 0; i < kCount; i += kLanes) {
-        if (R == 1) prefetch_ahead(row[r] + k + i);
         add(lanes[r], row[r] + k + i, x + k + i);
       }
     }
-  }
-
-  // A page ahead: hardware does not run so far, and with it a row alone is read as fast as memory gives it.
-  static void prefetch_ahead(const S* p) {
-#pragma GCC unroll 16
-    for (int v = 0; v < kVecs; v++) __builtin_prefetch(p + v * W + 4096 / int(sizeof(S)));
   }
 
   static void add(typename Tree::Lanes& lanes, const S* a, const T* b) {
@@ -183,19 +174,18 @@ struct VectorSums {
     int width;
   };
 
-  // The halved lanes of a block are themselves sums of pairs, if lanes come in the order of their reversed bits.
   void columns(const S* from, int count, T* out) const {
     const int64_t blocks = max_of(1, ceil_div(depth, kBlock)), pitch = whole_vectors<T>(count);
-    T* const stack = (T*)nl_scratch(1, (PairSums<T>::stack_elements(blocks * kLanes, pitch) + kBlock * W) * sizeof(T));
-    PairSums<T> sums = {stack + kBlock * W, pitch};
+    const int64_t narrow = kBlock * W, lanes = kLanes * pitch;
+    T* const scratch = (T*)nl_scratch(1, (narrow + lanes + PairSums<T>::stack_elements(blocks, pitch)) * sizeof(T));
+    PairSums<T> sums = {scratch + narrow + lanes, pitch};
     for (int64_t k = 0; k < blocks * kBlock; k += kBlock) {
       const int stop = int(min_of(kBlock, depth - k));
       Rows rows = {from + k * step, step, count};
-      if (count < W) rows = filled(rows, stop, (S*)stack);
-      for (int i = 0; i < kLanes; i++) {
-        add_lane(rows, x + k, reversed_bits(i), stop, sums.next());
-        sums.push();
-      }
+      if (count < W) rows = filled(rows, stop, (S*)scratch);
+      add_block(rows, x + k, stop, scratch + narrow, pitch);
+      for (int64_t i = 0; i < pitch; i += W) store(sums.next() + i, halved<1>(scratch + narrow + i, pitch));
+      sums.push();
     }
     const T* total = sums.finish();
     for (int j = 0; j < count; j++) out[j] = total[sum_of_column<T>(j, int(max_of(count, W)))];
@@ -213,20 +203,30 @@ struct VectorSums {
     return {buffer, W, W};
   }
 
-  static constexpr int reversed_bits(int lane) {
-    int reversed = 0;
-    for (int bit = 1; bit < kLanes; bit *= 2) reversed = 2 * reversed + ((lane & bit) != 0);
-    return reversed;
+  // The sums of a block's lanes, `pitch` apart. Of a lane's rows k, k + 32, … kSide are read side by side, then those
+  // of the next lane: streams that hardware prefetches, each of 32 rows that follow each other.
+  static void add_block(const Rows& rows, const T* factor, int stop, T* lanes, int64_t pitch) {
+    for (int first = 0; first < max_of(stop, 1); first += kSide * kLanes) {
+      for (int k = first; k < first + kLanes; k++, lanes += pitch) add_lane(rows, factor, k, stop, first > 0, lanes);
+      lanes -= kLanes * pitch;
+    }
   }
 
-  // One lane of a block: rows k, k + 32, … below `stop`, kStreams of them side by side.
-  static void add_lane(const Rows& rows, const T* factor, int k, int stop, T* sums) {
-    bool add = false;
-    for (; k + (kStreams - 1) * kLanes < stop; k += kStreams * kLanes, add = true) {
-      add_rows<kStreams>(rows, factor, k, add, sums);
-    }
+  // Rows k, k + 32, … below `stop`, kSide at most.
+  static void add_lane(const Rows& rows, const T* factor, int k, int stop, bool add, T* sums) {
+    if (k + (kSide - 1) * kLanes < stop) return add_rows<kSide>(rows, factor, k, add, sums);
     for (; k < stop; k += kLanes, add = true) add_rows<1>(rows, factor, k, add, sums);
     for (int i = 0; !add && i < rows.width; i += W) store(sums + i, V{});
+  }
+
+  // The sum of every kStep-th lane.
+  template <int kStep>
+  static __attribute__((always_inline)) V halved(const T* lanes, int64_t pitch) {
+    if constexpr (kStep == kLanes) {
+      return load<V>(lanes);
+    } else {
+      return halved<2 * kStep>(lanes, pitch) + halved<2 * kStep>(lanes + kStep * pitch, pitch);
+    }
   }
 
   // Adds R rows, or begins with them. A last vector that is not whole lies further in front and is summed by itself.
