@@ -85,7 +85,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def torch() -> Any:
-    return pytest.importorskip("torch", reason="PyTorch is not installed")
+    return pytest.importorskip("torch", reason="PyTorch is not installed: not compared with it")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def example(name: str) -> ModuleType:
 
 
 def test_demo(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed: the demo was not run")
     page = tmp_path / "demo.html"
     command = [sys.executable, str(ROOT / "examples" / "digits.py"), "--page", str(page)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)

@@ -50,10 +50,10 @@ def symbols(path: Path) -> Iterator[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def objects() -> dict[str, list[Path]]:
     if shutil.which("nm") is None:
-        pytest.skip("nm is not installed")
+        pytest.skip("nm is not installed: the symbols of the levels were not looked at")
     found = isa_objects()
     if not found:
-        pytest.skip("no build folder with object files")
+        pytest.skip("no build folder with object files: the symbols of the levels were not looked at")
     return found
 
 

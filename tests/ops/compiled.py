@@ -53,7 +53,7 @@ def levels() -> list[str]:
 def compiler() -> str:
     cc = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if cc is None:
-        pytest.skip("no C compiler")
+        pytest.skip("no C compiler: whether generated C has NumPy's bits is not known")
     return cc
 
 

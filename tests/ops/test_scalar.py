@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 import itertools
 import math
 import operator
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import mpmath as mp
@@ -23,59 +18,14 @@ from neurlang.ops import scalar as s
 from neurlang.ops import trigonometric as trig
 from neurlang.ops.table import ROWS
 
-from .compiled import LEVELS, NUMPY, ROOT, Kernel, Run, build, compile_kernels, fma_of, levels, same_bits
+from .compiled import NUMPY, Kernel, Run, compile_kernels, fma_of, levels, same_bits
+from .values import FLOATS, INTEGERS, any_bits, operands
 
 UNARY = (
     "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "asin", "acos", "atan", "sinh",
     "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "sigmoid", "rsqrt",
 )  # fmt: skip
 BINARY = ("pow", "atan2")
-FLOATS = ("f32", "f64")
-INTEGERS = ("u8", "i32", "i64")
-EDGES = (
-    0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0, 1e-40, -1e-40, 1e-310, 88.7, -103.9, 709.7, -745.0, 1e5, 1e9,
-    -1e30, 1e300, -1e300, 2.0**23, 2.0**31, 2.0**52, 2.0**63, math.inf, -math.inf, math.nan,
-)  # fmt: skip
-
-
-def edges(dtype: str) -> Any:
-    with np.errstate(over="ignore", under="ignore"):
-        return np.array(EDGES).astype(NUMPY[dtype])
-
-
-def any_bits(rng: np.random.Generator, dtype: str, n: int) -> Any:
-    """Values whose bits are uniformly random: all exponents, subnormal numbers, NaN (quiet: Python quiets them)."""
-    drawn = np.frombuffer(rng.bytes(n * s.SIZE[dtype]), NUMPY[dtype])
-    return np.where(np.isnan(drawn), NUMPY[dtype](math.nan), drawn) if dtype in FLOATS else drawn
-
-
-def floats(rng: np.random.Generator, dtype: str, n: int) -> Any:
-    moderate = rng.standard_normal(n) * np.exp(rng.uniform(-12, 8, n))
-    return np.concatenate([any_bits(rng, dtype, n), moderate.astype(NUMPY[dtype]), edges(dtype)])
-
-
-def integers(rng: np.random.Generator, dtype: str, n: int) -> Any:
-    info = np.iinfo(NUMPY[dtype])
-    ends = [v for v in (info.min, info.min + 1, -2, -1, 0, 1, 2, info.max - 1, info.max) if info.min <= v <= info.max]
-    small = rng.integers(max(info.min, -40), 40, n)
-    return np.concatenate([any_bits(rng, dtype, n), small, ends]).astype(NUMPY[dtype])
-
-
-def values(rng: np.random.Generator, dtype: str, n: int) -> Any:
-    if dtype == "b8":
-        return rng.random(2 * n) < 0.5
-    return floats(rng, dtype, n) if dtype in FLOATS else integers(rng, dtype, n)
-
-
-def operands(rng: np.random.Generator, dtypes: tuple[str, ...], n: int = 500) -> list[Any]:
-    """Arrays of one length; every pair of edges meets."""
-    drawn = [rng.permutation(values(rng, t, n)) for t in dtypes]
-    length = min(map(len, drawn))
-    drawn = [d[:length] for d in drawn]
-    if all(t in FLOATS for t in dtypes):
-        pairs = np.array(list(itertools.product(range(len(EDGES)), repeat=len(dtypes)))).T
-        drawn = [np.concatenate([d, edges(t)[p]]) for d, t, p in zip(drawn, dtypes, pairs, strict=True)]
-    return drawn
 
 
 def args(dtypes: tuple[str, ...]) -> list[s.E]:
@@ -555,49 +505,3 @@ def test_mistakes_are_type_errors(wrong: Callable[[], Any]) -> None:
 def test_shift_amounts_are_checked() -> None:
     with pytest.raises(ValueError, match="shift of i32 by 32"):
         s.arg(0, "i32") << 32
-
-
-# ---- the loop around the eager kernels --------------------------------------------------------------------------
-
-
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gen_cpp", ROOT / "tools" / "gen_cpp.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-LOOPED = (("add", "f32"), ("where", "f32"), ("where", "f64"), ("mul", "u8"), ("exp", "f64"), ("adam_", "f32"),
-          ("eq", "i64"), ("arange", "f32"))  # fmt: skip
-
-
-def map_library(level: str) -> ctypes.CDLL:
-    """The generated kernels of LOOPED, without the rest of the table."""
-    gen = generator()
-    kernels = "\n".join("\n".join(gen.map_kernel(ROWS[name], dtype, s, to_c)) for name, dtype in LOOPED)
-    header = f'#include "{ROOT}/csrc/simd/map.hpp"\nnamespace nl::NL_ISA {{\nextern "C" {{\n'
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "dtypes.gen.hpp").write_text("\n".join(gen.dtypes_header(s.dtypes.DTYPES)) + "\n")
-        flags = ("-std=c++17", f"-DNL_ISA={level}", f"-I{folder}", *LEVELS[level])
-        return build(header + kernels + "\n}}\n", *flags, language="c++")
-
-
-@pytest.mark.parametrize("level", levels())
-def test_map_kernels_at_every_length_and_step(level: str, rng: np.random.Generator) -> None:
-    library, gen = map_library(level), generator()
-    for (name, dtype), n in itertools.product(LOOPED, [*range(36), 64, 99]):
-        outputs = gen.outputs_of(ROWS[name], dtype, s)
-        dtypes = [t if t != "T" else dtype for t in ROWS[name].in_types]
-        ins = [np.resize(rng.permutation(values(rng, t, 50)), 1 if rng.random() < 0.4 else n) for t in dtypes]
-        guard = 8  # elements behind the results that must stay as they are
-        outs = [np.zeros(n + guard, NUMPY[e.dtype]) for e in outputs]
-        arrays = [*outs, *ins]
-        strides = [0 if k >= len(outs) and len(a) == 1 else a.itemsize for k, a in enumerate(arrays)]
-        pointers = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
-        kernel = library[gen.kernel_name(ROWS[name], dtype)]
-        kernel(pointers, (ctypes.c_int64 * len(arrays))(*strides), ctypes.c_int64(n), ctypes.c_int64(0))
-        whole = [np.broadcast_to(a, n) for a in ins]
-        for got, want in zip(outs, to_numpy.evaluate(outputs, whole, np, fma_of(level), shape=(n,)), strict=True):
-            assert same_bits(got[:n], want).all(), f"{name} {dtype} on {level}, {n} elements, steps {strides}"
-            assert not got[n:].any(), f"{name} {dtype} on {level} writes past {n} elements"

@@ -117,7 +117,7 @@ unsigned get_mode(void) { return 0; }
 def elf() -> bytes:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        pytest.skip("no C compiler")
+        pytest.skip("no C compiler: programs of native steps were not run")
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "native.c", Path(folder) / "native.so"
         source.write_text(SOURCE)
