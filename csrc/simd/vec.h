@@ -9,6 +9,12 @@
 #ifndef NL_VEC_H
 #define NL_VEC_H
 
+// Kernels in C that gcc compiles without SSE4.1: forwprop ends gcc 12 on selects between doubles, and without it
+// reassoc mixes up comparisons that are used beside their union (a < b, a == b and a <= b).
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__cplusplus) && defined(__SSE2__) && !defined(__SSE4_1__)
+#pragma GCC optimize("no-tree-forwprop", "no-tree-reassoc")
+#endif
+
 #if defined(__AVX512F__)
 #define NL_VEC_BYTES 64
 #elif defined(__AVX2__)

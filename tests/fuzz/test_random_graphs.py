@@ -153,9 +153,7 @@ def check_gradients(first: int) -> None:
 
 
 @pytest.mark.parametrize("first", range(0, FAST // 2, BATCH))
-def test_all_executors_agree_on_gradients(first: int, request: pytest.FixtureRequest, isa: str) -> None:
-    known = "compiled maxima of doubles beside their comparisons are wrong at the baseline level (seeds 17 and 73)"
-    request.applymarker(pytest.mark.xfail(isa == "baseline", reason=known, strict=False))
+def test_all_executors_agree_on_gradients(first: int, request: pytest.FixtureRequest) -> None:
     check_gradients(first + request.config.getoption("--seed") * SLOW)
 
 

@@ -34,7 +34,6 @@ LEVEL_FLAGS = {
     "neon": (),
     "generic": (),
 }
-GCC_FLAGS = ("-fno-tree-forwprop",)  # without SSE4.1 the pass makes gcc 12 crash on selects between doubles
 COMPILERS = ("cc", "gcc", "clang")
 TIMEOUT_SECONDS = 120
 MAGIC = b"NLKERN01"
@@ -51,11 +50,9 @@ class Compiler:
 
     words: tuple[str, ...]
     file: str
-    is_zig: bool = False
 
     def command(self, level: str) -> list[str]:
-        gcc = GCC_FLAGS if level == "baseline" and not self.is_zig else ()
-        return [*self.words, *FLAGS, *LEVEL_FLAGS[level], *gcc]
+        return [*self.words, *FLAGS, *LEVEL_FLAGS[level]]
 
 
 def compile_files(files: tuple[str, ...], level: str, version: str) -> list[bytes]:
@@ -88,7 +85,7 @@ def find_compiler() -> Compiler:
             return Compiler((path, *words[1:]), path)
     zig = None if chosen else importlib.util.find_spec("ziglang")
     if zig is not None and zig.origin is not None:  # by default it compiles for the machine, whatever the level
-        return Compiler((sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"), zig.origin, is_zig=True)
+        return Compiler((sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"), zig.origin)
     looked = chosen[0] if chosen else ", ".join(COMPILERS)
     raise CompileError(f"no C compiler found (looked for {looked}); install gcc, or neurlang[cc], or set CC")
 
