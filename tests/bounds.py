@@ -53,6 +53,7 @@ BOUNDS: dict[str, Callable[[int], float]] = {
 }
 
 GRADCHECK = {"eps": 1e-6, "atol": 1e-6, "rtol": 1e-5}  # finite differences in float64
+DEVIATIONS = 5.0  # of a statistic of random numbers from what is expected, in standard deviations
 PEER_RATIO = 2.0  # |ours - float64| <= PEER_RATIO * |torch - float64| in the maximum norm
 LARGE_TILES_GAIN = 152.2  # of errors, by the norms of the transforms of Winograd's tiles of 4x4 results
 LARGE_TILES_GROWTH = 4.0  # their root mean square error over that of tiles of 2x2: 2.9 for random numbers
@@ -91,6 +92,22 @@ def assert_agrees(ours: Any, theirs: Any, *, n: int = 1, what: str = "") -> None
     """Holds a result to that of another library, for which `n` layers or steps were taken."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert_close(ours, theirs, "another library", n=n, scale=np.max(np.abs(theirs), initial=1.0), what=what)
+
+
+def assert_share(holds: Any, p: float) -> None:
+    """Holds the share of random numbers of which something is true to its probability."""
+    holds = np.asarray(holds)
+    assert abs(holds.mean() - p) <= DEVIATIONS * math.sqrt(p * (1 - p) / holds.size), f"{holds.mean()}, expected {p}"
+
+
+def assert_drawn_alike(ours: Any, theirs: Any, *, what: str = "") -> None:
+    """Holds two samples to one distribution: by means, standard deviations and the shares below any number."""
+    a, b = (np.sort(np.ravel(x)).astype(np.float64) for x in (ours, theirs))
+    allowed = DEVIATIONS * math.sqrt(1 / a.size + 1 / b.size)
+    assert abs(a.mean() - b.mean()) <= allowed * b.std(), f"{what}: means {a.mean()}, {b.mean()}"
+    assert abs(a.std() - b.std()) <= allowed * b.std(), f"{what}: standard deviations {a.std()}, {b.std()}"
+    below = [np.searchsorted(x, np.concatenate([a, b]), "right") / x.size for x in (a, b)]
+    assert np.abs(below[0] - below[1]).max() <= allowed / 2, f"{what}: shares"
 
 
 def ulp_error(actual: Any, exact: Any) -> np.ndarray:

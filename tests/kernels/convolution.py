@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 
 import numpy as np
 from ir.programs import Tape, View
@@ -40,6 +41,21 @@ class Geometry:
     @property
     def attributes(self) -> tuple[int, ...]:
         return *self.stride, *self.padding, *self.dilation, self.groups, self.tile
+
+
+def pair(rng: np.random.Generator, *choices: int) -> tuple[int, int]:
+    """Two independent ones of the choices."""
+    return int(rng.choice(choices)), int(rng.choice(choices))
+
+
+def until_windows_fit(draw: Callable[[np.random.Generator], Geometry]) -> Callable[[np.random.Generator], Geometry]:
+    """Draws again and again, until there is a window that lies within the padded images."""
+
+    @wraps(draw)
+    def fitting(rng: np.random.Generator) -> Geometry:
+        return next(g for g in iter(lambda: draw(rng), None) if min(g.maps[2:]) >= 1)
+
+    return fitting
 
 
 def padded(g: Geometry, x: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from .conv_programs import LAYOUTS, OPS, check
-from .convolution import Geometry
+from .convolution import Geometry, pair, until_windows_fit
 
 pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.parametrize("threads", [1, 2, 3, 8], indirect=True)]
 
@@ -21,21 +21,16 @@ def depthwise(
     return Geometry(images, images[1], kernel, stride, padding, dilation, groups=images[1])
 
 
+@until_windows_fit
 def random_layer(rng: np.random.Generator) -> Geometry:
-    def pair(*choices: int) -> tuple[int, int]:
-        return int(rng.choice(choices)), int(rng.choice(choices))
-
-    while True:
-        kernel, stride = ((3, 3), int(rng.choice([1, 2]))) if rng.random() < 0.6 else (pair(1, 2, 3, 5), 0)
-        g = depthwise(
-            images=(int(rng.integers(1, 4)), int(rng.choice([1, 5, 16, 17, 24, 32, 40, 96])), *pair(*range(1, 15))),
-            kernel=kernel,
-            stride=(stride, stride) if stride else pair(1, 2, 3),
-            padding=pair(0, 1, 1, 2, 4),
-            dilation=(1, 1) if stride else pair(1, 1, 2, 3),
-        )
-        if min(g.maps) >= 1:
-            return g
+    common, stride = rng.random() < 0.6, int(rng.choice([1, 2]))
+    return depthwise(
+        images=(int(rng.integers(1, 4)), int(rng.choice([1, 5, 16, 17, 24, 32, 40, 96])), *pair(rng, *range(1, 15))),
+        kernel=(3, 3) if common else pair(rng, 1, 2, 3, 5),
+        stride=(stride, stride) if common else pair(rng, 1, 2, 3),
+        padding=pair(rng, 0, 1, 1, 2, 4),
+        dilation=(1, 1) if common else pair(rng, 1, 1, 2, 3),
+    )
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -6,29 +6,24 @@ import numpy as np
 import pytest
 
 from .conv_programs import LAYOUTS, check
-from .convolution import Geometry
+from .convolution import Geometry, pair, until_windows_fit
 
 pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.parametrize("threads", [1, 2, 3, 8], indirect=True)]
 
 
+@until_windows_fit
 def random_layer(rng: np.random.Generator) -> Geometry:
-    def pair(*choices: int) -> tuple[int, int]:
-        return int(rng.choice(choices)), int(rng.choice(choices))
-
-    while True:
-        groups, one_tap = int(rng.choice([1, 1, 1, 3])), rng.random() < 0.3
-        g = Geometry(
-            images=(int(rng.integers(1, 4)), groups * int(rng.choice([1, 3, 16, 20, 33, 70])), *pair(*range(1, 35))),
-            outputs=groups * int(rng.choice([1, 5, 16, 40])),
-            kernel=(1, 1) if one_tap else pair(1, 2, 3, 3, 5),
-            stride=pair(1, 1, 2, 2, 3),
-            padding=(0, 0) if one_tap else pair(0, 1, 1, 2, 4),
-            dilation=(1, 1) if one_tap else pair(1, 1, 2, 3),
-            groups=groups,
-            tile=int(rng.choice([1, 2])),
-        )
-        if min(g.maps) >= 1:
-            return g
+    groups, one_tap = int(rng.choice([1, 1, 1, 3])), rng.random() < 0.3
+    return Geometry(
+        images=(int(rng.integers(1, 4)), groups * int(rng.choice([1, 3, 16, 20, 33, 70])), *pair(rng, *range(1, 35))),
+        outputs=groups * int(rng.choice([1, 5, 16, 40])),
+        kernel=(1, 1) if one_tap else pair(rng, 1, 2, 3, 3, 5),
+        stride=pair(rng, 1, 1, 2, 2, 3),
+        padding=(0, 0) if one_tap else pair(rng, 0, 1, 1, 2, 4),
+        dilation=(1, 1) if one_tap else pair(rng, 1, 1, 2, 3),
+        groups=groups,
+        tile=int(rng.choice([1, 2])),
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bounds import assert_close
+from bounds import DEVIATIONS, assert_close
 
 import neurlang as nl
 from neurlang.ops import expressions, to_numpy
@@ -58,7 +58,8 @@ def test_moments_and_evenness() -> None:
         for sample, mean, variance, fourth in ((u, 0.5, 1 / 12, 1 / 80), (z, 0.0, 1.0, 3.0)):
             moments = [sample.mean(), sample.var(), ((sample - sample.mean()) ** 4).mean()]
             spread = np.sqrt(np.array([variance, fourth - variance**2, 100 * fourth]) / N)
-            assert (np.abs(np.array(moments) - [mean, variance, fourth]) < 5 * spread).all()  # five deviations
-        assert abs(np.corrcoef(u[1:], u[:-1])[0, 1]) < 5 / np.sqrt(N)
+            assert (np.abs(np.array(moments) - [mean, variance, fourth]) < DEVIATIONS * spread).all()
+        assert abs(np.corrcoef(u[1:], u[:-1])[0, 1]) < DEVIATIONS / np.sqrt(N)
         counts = np.histogram(u, 64, (0, 1))[0]
-        assert ((counts - N / 64) ** 2).sum() / (N / 64) < 120  # chi-square, 63 degrees of freedom: 5 deviations
+        chi_square, freedom = ((counts - N / 64) ** 2).sum() / (N / 64), 63
+        assert chi_square < freedom + DEVIATIONS * np.sqrt(2 * freedom)

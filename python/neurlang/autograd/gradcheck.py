@@ -16,15 +16,8 @@ from .modes import enable_grad, no_grad
 class GradcheckError(RuntimeError):
     """An analytic gradient that finite differences do not confirm.
 
-    >>> class Wrong(neurlang.autograd.Function):
-    ...     @staticmethod
-    ...     def forward(ctx, x):
-    ...         return x * 2
-    ...     @staticmethod
-    ...     def backward(ctx, grad):
-    ...         return grad
     >>> x = neurlang.ones(1, dtype=neurlang.float64, requires_grad=True)
-    >>> neurlang.autograd.gradcheck(Wrong.apply, x)
+    >>> neurlang.autograd.gradcheck(lambda x: x * x.detach(), x)
     Traceback (most recent call last):
         ...
     neurlang.autograd.gradcheck.GradcheckError: gradcheck: d output 0 / d input 0 differs from finite ...
