@@ -35,16 +35,24 @@ struct Planes {
   bool contiguous() const { return column_stride == 1 && row_stride == width; }
 };
 
+// Zeros in n elements `stride` apart.
+template <class T>
+void clear_row(T* to, int64_t stride, int64_t n) {
+  int64_t i = 0;
+  for (; stride == 1 && i + Simd<T>::kWidth <= n; i += Simd<T>::kWidth) store(to + i, typename Simd<T>::V{});
+  for (; i < n; i++) to[i * stride] = 0;
+}
+
 template <class T>
 void clear(const Planes<T>& to, T* plane) {
-  if (to.contiguous()) {
-    int64_t i = 0;
-    for (; i + Simd<T>::kWidth <= to.size(); i += Simd<T>::kWidth) store(plane + i, typename Simd<T>::V{});
-    for (; i < to.size(); i++) plane[i] = 0;
-    return;
-  }
-  for (int64_t i = 0; i < to.height; i++) {
-    for (int64_t j = 0; j < to.width; j++) plane[i * to.row_stride + j * to.column_stride] = 0;
+  const int64_t height = to.contiguous() ? 1 : to.height, width = to.contiguous() ? to.size() : to.width;
+  Polls polls;
+  for (int64_t i = 0; i < height; i++, plane += to.row_stride) {
+    for (int64_t j = 0, count; j < width; j += count) {
+      count = min_of(kGrain, width - j);
+      clear_row(plane + j * to.column_stride, to.column_stride, count);
+      polls.after(count);
+    }
   }
 }
 

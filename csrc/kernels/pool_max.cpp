@@ -2,12 +2,14 @@
 // index, and their gradient.
 //
 // The first of equal elements in row-major order wins, a NaN beats every number. Padding is -inf and beats nothing, so
-// a window's index starts at its first element inside the plane.
+// a window's index starts at its first element inside the plane. A window without any gives -inf and kNowhere.
 #include "pool_planes.hpp"
 #include "row_group.hpp"
 
 namespace nl::NL_ISA {
 namespace {
+
+constexpr int64_t kNowhere = -1;  // the index of a window that sees nothing, whose gradient goes nowhere
 
 // The largest of the vectors taken, lane by lane; any NaN gives NaN.
 template <class T, class V>
@@ -395,10 +397,8 @@ struct WideWindows {
 };
 
 template <class T>
-void forward(const Call& call) {
-  const int64_t* a = call.attr;  // kernel, stride, pad, dilation, each of rows and columns
+void largest_of_windows(const Call& call, const Axis& rows, const Axis& columns) {
   const View &x = call.in[0], &out = call.out[0];
-  const Axis rows = windows_along(0, x, out, a, a[6]), columns = windows_along(1, x, out, a, a[7]);
   const bool wide = x.shape[2] * x.shape[3] >> (8 * sizeof(T) - 1) != 0;
   // Across planes the values alone take 10 comparisons of a 5 x 5 window instead of 25: worth more than short rows.
   const bool separates = call.n_out == 1 && rows.kernel > rows.stride && columns.kernel > 3;
@@ -421,6 +421,43 @@ void forward(const Call& call) {
   wide ? with_indices<T, int64_t>(call, rows, columns) : with_indices<T, Mask<T>>(call, rows, columns);
 }
 
+bool sees_nothing(const Axis& a, int64_t o) { return a.taps(o).count() == 0; }
+
+// Whether some windows do; padding is half a kernel at most, so that takes dilation, or a plane of no elements.
+bool has_blind(const Axis& a) {
+  bool found = false;
+  for (int64_t o = 0; (a.dilation > 1 || a.size == 0) && o < a.outputs && !found; o++) found = sees_nothing(a, o);
+  return found;
+}
+
+// kNowhere at the indices of windows that see nothing.
+void mark_blind(const View& v, const Axis& rows, const Axis& columns) {
+  if (!has_blind(rows) && !has_blind(columns)) return;
+  const Planes<int64_t> indices(v);
+  parallel_for(indices.count, grain_of(indices.size()), [&](int64_t begin, int64_t stop) {
+    Polls polls;
+    for (int64_t p = begin; p < stop; p++) {
+      for (int64_t oh = 0; oh < rows.outputs; oh++) {
+        int64_t* row = indices.plane(p) + oh * indices.row_stride;
+        const bool blind = sees_nothing(rows, oh);
+        for (int64_t ow = 0; ow < columns.outputs; ow++) {
+          if (blind || sees_nothing(columns, ow)) row[ow * indices.column_stride] = kNowhere;
+        }
+        polls.after(columns.outputs);
+      }
+    }
+  });
+}
+
+template <class T>
+void forward(const Call& call) {
+  const int64_t* a = call.attr;  // kernel, stride, pad, dilation, each of rows and columns
+  const View &x = call.in[0], &out = call.out[0];
+  const Axis rows = windows_along(0, x, out, a, a[6]), columns = windows_along(1, x, out, a, a[7]);
+  largest_of_windows<T>(call, rows, columns);
+  if (call.n_out > 1) mark_blind(call.out[1], rows, columns);
+}
+
 template <class T>
 void forward_adaptive(const Call& call) {
   const View &x = call.in[0], &out = call.out[0];
@@ -436,7 +473,7 @@ void forward_adaptive(const Call& call) {
 
 // ---- the way back ----
 
-// Adds each g at its index, in row-major order of g. False if an index lies outside the plane.
+// Adds each g at its index, in row-major order of g, or nowhere. False if an index lies outside the plane.
 template <class T>
 bool scatter_plane(const Planes<const T>& g, const Planes<const int64_t>& index, const Planes<T>& to, int64_t p,
                    int64_t* fault) {
@@ -451,6 +488,7 @@ bool scatter_plane(const Planes<const T>& g, const Planes<const int64_t>& index,
       for (stop = min_of(width, w + kGrain); w < stop; w++) {
         const int64_t i = places[w * index.column_stride];
         if ((uint64_t)i >= (uint64_t)size) {
+          if (i == kNowhere) continue;
           fault[0] = i, fault[1] = size, fault[2] = 2;
           return false;
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +54,7 @@ def geometry(rng: np.random.Generator, dilate: bool) -> tuple[Axis, Axis]:
     axes = []
     for d, limit in zip(dilation, (20, 50), strict=True):
         axis = Axis(0, 1, 1, 0)
-        while axis.outputs() < 1 or not all(axis.window(o) for o in range(axis.outputs())):
+        while axis.outputs() < 1:
             kernel, stride = (int(n) for n in rng.integers(1, 5, 2))
             size = int(rng.integers(1, limit if rng.random() < 0.8 else 4))  # a window may hang over on both sides
             axis = Axis(size, kernel, stride, int(rng.integers(0, kernel // 2 + 1)), d, ceil)
@@ -71,10 +72,12 @@ def images(rng: np.random.Generator, rows: Axis, columns: Axis, dtype: type) -> 
 
 
 def max_pool(x: Array, rows: Axis, columns: Axis) -> tuple[Array, Array]:
-    best = np.empty((*x.shape[:2], rows.outputs(), columns.outputs()), x.dtype)
-    index = np.empty(best.shape, np.int64)
+    best = np.full((*x.shape[:2], rows.outputs(), columns.outputs()), -np.inf, x.dtype)
+    index = np.full(best.shape, -1, np.int64)
     for o in windows(rows, columns):
         places = [(h, w) for h in rows.window(o[0]) for w in columns.window(o[1])]
+        if not places:
+            continue
         taps = np.stack([x[:, :, h, w] for h, w in places])
         first = np.argmax(taps, 0)  # the first NaN, else the first of the largest
         best[..., o[0], o[1]] = np.take_along_axis(taps, first[None], 0)[0]
@@ -105,11 +108,12 @@ def test_max_pool2d_gradient(rng: np.random.Generator, dtype: type, case: int) -
     n, c = int(rng.integers(0, 3)), int(rng.integers(1, 6))
     outputs = (n, c, int(rng.integers(1, 20)), int(rng.integers(1, 20)))
     g = numbers(rng, outputs, dtype)
-    index = rng.integers(0, rows.size * columns.size, outputs)
+    index = rng.integers(-1, rows.size * columns.size, outputs)
     want = np.zeros((n, c, rows.size * columns.size), dtype)
     with np.errstate(all="ignore"):
         for at in np.ndindex(outputs):
-            want[(*at[:2], index[at])] += g[at]
+            if index[at] >= 0:
+                want[(*at[:2], index[at])] += g[at]
     gradient = lambda: _tensor._max_pool2d_grad(tensor(g), tensor(index), rows.size, columns.size)  # noqa: E731
     for got in on_all_threads(gradient):
         assert_same_bits(got, want.reshape(n, c, rows.size, columns.size))
@@ -126,7 +130,7 @@ def test_gradient_of_one_place_a_plane(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("outputs", [(2, 2), (1, 1)])
-@pytest.mark.parametrize("bad", [-1, 30])
+@pytest.mark.parametrize("bad", [-2, 30])
 def test_max_pool2d_gradient_refuses_a_place_outside_the_plane(bad: int, outputs: tuple[int, int]) -> None:
     index = np.zeros((2, 3, *outputs), np.int64)
     index[1, 2, 0, -1] = bad
@@ -421,10 +425,27 @@ def test_a_window_may_hang_over_far(rng: np.random.Generator, dtype: type) -> No
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("planes", [1, 40])
-def test_windows_that_see_nothing(dtype: type, planes: int) -> None:
-    """A dilated one that hangs over begins beyond a plane of no columns, of which nothing is read."""
-    x = tensor(np.empty((1, planes, 17, 0), dtype))
-    values, index = F.max_pool2d(x, 2, 60, (0, 1), 2, ceil_mode=True, return_indices=True)
-    assert values.shape == index.shape == (1, planes, 1, 1)
-    assert bool((values == -np.inf).all())
-    assert bool((F.max_pool2d(x, 2, 60, (0, 1), 2, ceil_mode=True) == -np.inf).all())
+@pytest.mark.parametrize("width", [0, 1])
+def test_windows_that_see_nothing(dtype: type, planes: int, width: int) -> None:
+    """Dilated ones on either side of a plane: -inf of the place -1, and no gradient of any order."""
+    x = tensor(np.ones((1, planes, 17, width), dtype)).requires_grad_()
+    geometry = 2, 60, (0, 1), 2, True
+    values, index = F.max_pool2d(x, *geometry, return_indices=True)
+    assert bool((values == -np.inf).all()) and bool((index == -1).all())
+    assert bool((F.max_pool2d(x.detach(), *geometry) == -np.inf).all())
+    g = tensor(np.ones((1, planes, 1, 1), dtype)).requires_grad_()
+    for traced in (False, True):
+        with nl.trace() if traced else nullcontext():
+            (first,) = nl.grad(F.max_pool2d(x, *geometry), (x,), g, create_graph=True)
+            (second,) = nl.grad(first, (g,), nl.ones_like(first))
+        assert first.shape == x.shape and bool((first == 0).all())
+        assert second.shape == g.shape and bool((second == 0).all())
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_places_in_three_dimensions_of_windows_that_see_nothing(depth: int) -> None:
+    x = nl.arange(4.0 * depth * 2).reshape(2, 1, depth, 4, 1).requires_grad_()
+    values, places = F.max_pool3d(x, 2, (1, 2, 1), (1, 0, 1), (2, 1, 2), return_indices=True)
+    assert bool((values == -np.inf).all()) and bool((places == -1).all())
+    (grad,) = nl.grad(values, (x,), nl.ones_like(values))
+    assert bool((grad == 0).all())

@@ -12,7 +12,7 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, bint ceil
     """The maximum of each window; with `return_indices` also its flat place in the H×W plane.
 
     Input [N, C, H, W] or [C, H, W]; `stride` left out is the kernel's size; padding counts as -∞. The first of equals
-    wins, a NaN beats every number.
+    wins, a NaN beats every number. A dilated window that sees only padding has the place -1 and no gradient.
 
     >>> x = neurlang.arange(16.0).reshape(1, 1, 4, 4)
     >>> neurlang.max_pool2d(x, 2)[0, 0].tolist()

@@ -403,7 +403,8 @@ def max_pool2d(F: Any, g: Any, _x: Any, outs: Any, *_geometry: int) -> tuple:
 
 def max_pool2d_grad(F: Any, gg: Any, _g: Any, index: Any, h: int, w: int) -> tuple:
     n, c, oh, ow = _g.shape
-    picked = F._gather(gg.reshape(n, c, h * w), index.reshape(n, c, oh * ow), 2)
+    planes = F.cat([gg.reshape(n, c, h * w), F.zeros((n, c, 1), dtype=gg.dtype)], 2)  # -1: the window saw nothing
+    picked = F._gather(planes, index.reshape(n, c, oh * ow), 2)
     return picked.reshape(n, c, oh, ow), None
 
 

@@ -261,6 +261,9 @@ def _largest_in_depth(
     largest, place = along_depth(_columns(best, x))
     shape = (*input.shape[:-3], largest.shape[2], *best.shape[2:])
     flat = place.reshape(*place.shape[:2], place.shape[2] * place.shape[3])
-    inside = F.gather(inside.reshape(*x.shape[:2], x.shape[2] * best.shape[2] * best.shape[3]), 2, flat)
+    nowhere = F.full((*x.shape[:2], 1), -1, dtype=F.int64)  # behind the places: what windows that see nothing name
+    places = inside.reshape(*x.shape[:2], x.shape[2] * best.shape[2] * best.shape[3])
+    inside = F.gather(F.cat([places, nowhere], 2), 2, flat)
     slice_of = F.floor_divide(flat, best.shape[2] * best.shape[3])
-    return largest.reshape(shape), (slice_of * (x.shape[3] * x.shape[4]) + inside).reshape(shape)
+    places = F.where(F.lt(inside, 0), -1, slice_of * (x.shape[3] * x.shape[4]) + inside)
+    return largest.reshape(shape), places.reshape(shape)

@@ -292,7 +292,10 @@ def adaptive_max_pool2d(np: Any, x: Array, oh: int, ow: int) -> tuple[Array, Arr
 
 
 def _largest(np: Any, x: Array, rows: list, columns: list) -> tuple[Array, Array]:
-    """The largest element of every window and its place: the first of equals, but a NaN beats every number."""
+    """The largest element of every window and its place: the first of equals, but a NaN beats every number.
+
+    Of a window that sees nothing they are -inf and -1.
+    """
     best = np.full((*x.shape[:2], len(rows), len(columns)), -np.inf, x.dtype)
     where = np.full(best.shape, -1, np.int64)
     for oh, ow in np.ndindex(len(rows), len(columns)):
@@ -310,7 +313,8 @@ def max_pool2d_grad(np: Any, g: Array, index: Array, h: int, w: int) -> Array:
     n, c = g.shape[:2]
     out = np.zeros((n, c, h * w), g.dtype)
     for a, b in np.ndindex(n, c):
-        np.add.at(out[a, b], index[a, b].ravel(), g[a, b].ravel())
+        seen = index[a, b] >= 0  # a window that sees nothing has the place -1
+        np.add.at(out[a, b], index[a, b][seen], g[a, b][seen])
     return out.reshape(n, c, h, w)
 
 
