@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -197,6 +197,13 @@ def test_backward_to_chosen_inputs() -> None:
 
 def test_errors_name_the_reason() -> None:
     x = leaf([1.0, 2.0])
+    for inputs, reason in (([], "empty"), ([x, nl.ones(2)], "input 1 does not require grad")):
+        with pytest.raises(RuntimeError, match=f"backward: .*{reason}"):
+            x.sum().backward(inputs=inputs)
+        with pytest.raises(RuntimeError, match=f"grad: .*{reason}"):
+            nl.grad(x.sum(), inputs)
+    with pytest.raises(RuntimeError, match="2 gradients are given for 1 tensors"):
+        autograd.backward(x * 2, [x.detach(), x.detach()])
     with pytest.raises(RuntimeError, match="shape"):
         (x * 2).backward()
     with pytest.raises(RuntimeError, match="shape"):
@@ -370,6 +377,35 @@ def test_switches_nest_and_decorate() -> None:
 
     assert nl.is_grad_enabled() and half.__doc__ == "Halves."
     assert not half(x).requires_grad and (x * 2).requires_grad
+
+
+@pytest.mark.parametrize("switch", [nl.no_grad, nl.no_grad(), lambda fn: nl.set_grad_enabled(False)(fn)])
+def test_switches_hold_while_a_generator_runs(switch: Any) -> None:
+    closed = []
+
+    @switch
+    def numbers() -> Iterator[tuple[Any, bool]]:
+        """What comes in, and whether gradients are recorded."""
+        given = None
+        try:
+            while given != "end":
+                try:
+                    given = yield given, nl.is_grad_enabled()
+                except KeyError as error:
+                    given = error.args[0]
+        finally:
+            closed.append(nl.is_grad_enabled())
+        return "done"
+
+    running, left = numbers(), numbers()
+    assert next(running) == next(left) == (None, False) and nl.is_grad_enabled()
+    assert running.send(1) == (1, False) and nl.is_grad_enabled()
+    assert running.throw(KeyError(2)) == (2, False) and nl.is_grad_enabled()
+    with pytest.raises(StopIteration, match="done"):
+        running.send("end")
+    left.close()
+    assert closed == [False, False] and nl.is_grad_enabled()
+    assert numbers.__doc__.startswith("What comes in")
 
 
 def test_switches_belong_to_their_thread() -> None:

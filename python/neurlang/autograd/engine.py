@@ -84,9 +84,23 @@ def _need_tensor(op: str, x: object) -> None:
         raise DTypeError(f"{op}: expected a Tensor, got {type(x).__name__}")
 
 
+def _inputs(op: str, inputs: Any) -> tuple[Tensor, ...]:
+    """The tensors whose gradients are asked for."""
+    wanted = as_tuple(inputs)
+    if not wanted:
+        raise RuntimeError(f"{op}: inputs is empty; name at least one tensor")
+    for position, x in enumerate(wanted):
+        _need_tensor(op, x)
+        if not x.requires_grad:
+            raise RuntimeError(f"{op}: input {position} does not require grad")
+    return wanted
+
+
 def _roots(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Roots:
     """The edges the walk starts from, with their gradients (1 where none is given)."""
     roots = []
+    if len(gradients) != len(outputs):
+        raise RuntimeError(f"backward: {len(gradients)} gradients are given for {len(outputs)} tensors")
     for x in (*outputs, *(g for g in gradients if g is not None)):
         _need_tensor("backward", x)
     for output, gradient in zip(outputs, gradients, strict=True):
@@ -161,8 +175,8 @@ def backward(
     """Adds the gradients of `tensors` to the `.grad` of the leaves (or of `inputs` only).
 
     A gradient may be left out (1) where a tensor has one element. The graph is freed unless `retain_graph` or
-    `create_graph` (which records the gradient itself) is set. RuntimeError where nothing requires grad, a gradient is
-    missing or has another shape, or the graph is gone or was overwritten.
+    `create_graph` (which records the gradient itself) is set. RuntimeError where nothing requires grad, an input does
+    not, a gradient is missing or has another shape, or the graph is gone or was overwritten.
 
     >>> x = neurlang.tensor(3.0, requires_grad=True)
     >>> neurlang.autograd.backward([x * x, 2 * x])
@@ -178,7 +192,7 @@ def backward(
         walk.run(retain, create_graph)
         _accumulate(walk.leaves.values(), create_graph)
     else:
-        wanted = as_tuple(inputs)
+        wanted = _inputs("backward", inputs)
         found = zip(wanted, _gradients(roots, wanted, retain, create_graph), strict=True)
         _accumulate([[x, g] for x, g in found if g is not None], create_graph)
 
@@ -200,12 +214,8 @@ def grad(
     >>> neurlang.grad(x * x, x)
     (tensor(6.),)
     """
-    outputs, inputs = as_tuple(outputs), as_tuple(inputs)
+    outputs, inputs = as_tuple(outputs), _inputs("grad", inputs)
     gradients = (None,) * len(outputs) if grad_outputs is None else as_tuple(grad_outputs)
-    for position, x in enumerate(inputs):
-        _need_tensor("grad", x)
-        if not x.requires_grad:
-            raise RuntimeError(f"grad: input {position} does not require grad")
     retain = create_graph if retain_graph is None else retain_graph
     results = _gradients(_roots(outputs, gradients), inputs, retain, create_graph)
     unused = [position for position, g in enumerate(results) if g is None]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import Any
 
 from .. import _tensor as F
-from ..switch import Switch
-
-Fn = TypeVar("Fn", bound=Callable[..., Any])
+from ..switch import Fn, Switch, during
 
 
 class set_grad_enabled(Switch):
@@ -49,15 +46,7 @@ class _Mode:
         F.set_grad_enabled(self.before[get_ident()].pop())
 
     def __call__(self, fn: Fn) -> Fn:
-        @functools.wraps(fn)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            before = F.set_grad_enabled(self.mode)
-            try:
-                return fn(*args, **kwargs)
-            finally:
-                F.set_grad_enabled(before)
-
-        return wrapper  # type: ignore[return-value]
+        return during(F.set_grad_enabled, self.mode, fn)
 
 
 class no_grad(_Mode):
