@@ -88,6 +88,45 @@ def test_arguments_of_scripts_for_several_devices() -> None:
         assert like(x, dtype=nl.float32, device="cpu", requires_grad=True).requires_grad
 
 
+def test_a_maximum_keeps_its_axes_or_is_of_two() -> None:
+    x = nl.rand(3, 4)
+    assert x.max(keepdim=True).shape == nl.min(x, keepdim=True).shape == (1, 1)
+    for wrong in (lambda: x.max(0, other=x), lambda: nl.min(x, other=x, keepdim=True)):
+        with pytest.raises(TypeError, match="another tensor is given"):
+            wrong()
+
+
+BITS = ["bool", "uint8", "int16", "float16", "bfloat16", "int32", "float32", "int64", "float64"]
+LAYOUTS: dict[str, Callable[[Any], Any]] = {
+    "dense": lambda x: x,
+    "one element": lambda x: x[0, 0],
+    "rows behind others": lambda x: x[2:],
+    "some columns": lambda x: x[:, 2:6],
+    "an odd place": lambda x: x[:, 1:5],
+    "every second": lambda x: x[:, ::2],
+    "turned": lambda x: x.t(),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("kind", BITS)
+def test_memory_viewed_as_another_dtype(kind: str, name: str, rng: np.random.Generator, torch: Any) -> None:
+    for wanted in BITS:
+        numbers = rng.integers(0, 2, (4, 8 * getattr(nl, kind).itemsize)).astype(np.uint8)
+        memory, theirs = (lib.tensor(numbers).view(getattr(lib, kind)) for lib in (nl, torch))
+        try:
+            expected = LAYOUTS[name](theirs).view(getattr(torch, wanted))
+        except RuntimeError:
+            with pytest.raises(nl.ShapeError, match="view"):
+                LAYOUTS[name](memory).view(getattr(nl, wanted))
+            continue
+        got = LAYOUTS[name](memory).view(getattr(nl, wanted))
+        assert got.stride() == expected.stride() and got.tolist() == expected.tolist()
+        for x in (got, expected):
+            x.zero_()
+        assert memory.tolist() == theirs.tolist()
+
+
 @pytest.mark.parametrize("exponent", [1, 2, 3])
 def test_a_power_of_bools_is_an_integer(exponent: int, torch: Any) -> None:
     ours, theirs = (lib.tensor([True, False]) ** exponent for lib in (nl, torch))

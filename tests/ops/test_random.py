@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bounds import DEVIATIONS, assert_close
+from bounds import DEVIATIONS, assert_close, assert_share
 
 import neurlang as nl
 from neurlang.ops import expressions, to_numpy
@@ -63,3 +63,22 @@ def test_moments_and_evenness() -> None:
         counts = np.histogram(u, 64, (0, 1))[0]
         chi_square, freedom = ((counts - N / 64) ** 2).sum() / (N / 64), 63
         assert chi_square < freedom + DEVIATIONS * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("dtype", [nl.float16, nl.bfloat16, nl.float32, nl.float64])
+def test_ones_are_as_frequent_as_is_said(dtype: nl.dtype) -> None:
+    p = nl.tensor([0.0, 0.25, 1.0], dtype=dtype).expand(N, 3)
+    for drawn in (nl.bernoulli(p), p.bernoulli(), nl.zeros(N, 3, dtype=nl.int64).bernoulli_(p)):
+        assert ((drawn == 0) | (drawn == 1)).all()
+        for column, share in enumerate(p[0].tolist()):
+            assert_share((drawn[:, column] == 1).numpy(), share)
+    assert nl.bernoulli(p).dtype is dtype
+    assert_share(nl.zeros(N, dtype=dtype).bernoulli_(0.75).bool().numpy(), 0.75)
+
+
+def test_probabilities_are_floats_between_0_and_1() -> None:
+    with pytest.raises(nl.DTypeError, match="bernoulli"):
+        nl.bernoulli(nl.tensor([0, 1]))
+    for p in (-0.5, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="bernoulli"):
+            nl.zeros(2).bernoulli_(p)

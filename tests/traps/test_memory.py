@@ -127,3 +127,20 @@ def test_out_of_memory_leaves_everything_as_it_was() -> None:
     with step:
         x.add_(1.0)
     assert x.item() == before + 1.0
+
+
+def test_memory_viewed_as_another_dtype() -> None:
+    # Two views of one memory, with places counted in elements of different sizes, in one program would pass each other.
+    def scenario(step: Any) -> Any:
+        x, results = data(4, 6), []
+        outside = x.view(nl.int32)
+        for _ in range(3):
+            with step:
+                outside[1].mul_(2)
+                y = x * 2.0
+                y.view(nl.float16)[:, 3:] = 1.0
+                z = y + x.view(nl.float64).float().sum()
+            results += [x.clone(), y, z]
+        return results
+
+    same(scenario)

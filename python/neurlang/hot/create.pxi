@@ -332,6 +332,27 @@ def randn_like(input, *, dtype=None, device=None, bint requires_grad=False):
     return randn(*x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
+def bernoulli(input):
+    """Ones with the probabilities that input holds, else zeros, in input's shape and dtype.
+
+    DTypeError for dtypes that are no floats.
+
+    >>> neurlang.bernoulli(neurlang.tensor([0.0, 1.0])).tolist()
+    [0.0, 1.0]
+    """
+    cdef Tensor p = need_tensor(input, "bernoulli").detach()
+    if not is_float(dtype_id(p.d.dtype)):
+        raise DTypeError(f"bernoulli: probabilities are floats, got the {describe(p)}")
+    return cast(chosen(dims_of(&p.d), p), dtype_id(p.d.dtype))
+
+
+cdef Tensor chosen(Dims shape, object p):
+    """Elements that are true with probability p, a number or a tensor of them."""
+    if not is_tensor(p) and not 0 <= p <= 1:
+        raise ValueError(f"bernoulli: a probability lies in [0, 1], got {p}")
+    return draw("uniform", shape, F32, 0, 1) < p
+
+
 def randint(low, high=None, size=None, *, dtype=None, device=None):
     """Integers from [low, high); `randint(high, size)` starts at 0.
 
@@ -401,6 +422,17 @@ def _to_bits(x):
     """A uint16 array over the memory of a bfloat16 tensor, which holds its bits."""
     readable(need_tensor(x, "bits"), "bits are read")
     return numpy_over(x, np.dtype(np.uint16))
+
+
+cdef Tensor read_as(Tensor x, dtype kind):
+    """The memory of x as elements of another dtype, as if it came back from NumPy: no history, versions of its own."""
+    readable(x, "view: memory is read as another dtype")
+    held, wanted = [np.dtype(np.uint16) if d.numpy is None else d.numpy for d in (x.dtype, kind)]
+    try:
+        return over_numpy(numpy_over(x, held).view(wanted), kind.id)
+    except ValueError:
+        raise ShapeError(f"view: the {describe(x)} with strides {stride_tuple(&x.d)} does not hold whole, aligned "
+                         f"elements of {kind.name} along its last axis; view a clone()") from None
 
 
 cdef Tensor over_numpy(object array, int t):

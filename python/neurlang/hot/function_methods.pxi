@@ -39,17 +39,21 @@ def index_add(self, dim, index, source, *, alpha=1):
     """`index_add_` on a copy."""
     return index_add(self, dim, index, source, alpha=alpha)
 
+def bernoulli(self):
+    """Ones with the probabilities that self holds, else zeros."""
+    return bernoulli(self)
+
 def nonzero(self, *, bint as_tuple=False):
     """The coordinates of the non-zero elements."""
     return nonzero(self, as_tuple=as_tuple)
 
-def max(self, dim=None, bint keepdim=False):
+def max(self, dim=None, bint keepdim=False, *, other=None):
     """The maximum, or (values, indices) along one axis, or the elementwise maximum with a tensor."""
-    return extremum("amax", "argmax", "maximum", self, dim, keepdim)
+    return extremum("amax", "argmax", "maximum", self, dim, keepdim, other)
 
-def min(self, dim=None, bint keepdim=False):
+def min(self, dim=None, bint keepdim=False, *, other=None):
     """The minimum, or (values, indices) along one axis, or the elementwise minimum with a tensor."""
-    return extremum("amin", "argmin", "minimum", self, dim, keepdim)
+    return extremum("amin", "argmin", "minimum", self, dim, keepdim, other)
 
 def argmax(self, dim=None, bint keepdim=False):
     """The index of the first maximum, along one axis or of the flattened tensor."""
@@ -79,9 +83,9 @@ def std(self, dim=None, unbiased=True, bint keepdim=False, *, correction=None):
     """The square root of `var`."""
     return statistics.std(F, self, dim, unbiased, keepdim, correction=correction)
 
-def norm(self, p=2, dim=None, bint keepdim=False):
+def norm(self, p=2, dim=None, bint keepdim=False, *, dtype=None):
     """The vector p-norm over `dim` (None: all)."""
-    return statistics.norm(F, self, p, dim, keepdim)
+    return statistics.norm(F, self, p, dim, keepdim, dtype=dtype)
 
 def logsumexp(self, dim, bint keepdim=False):
     """log(sum(exp(x))) along `dim`, without overflow."""

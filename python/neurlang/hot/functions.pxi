@@ -95,11 +95,15 @@ def nan_to_num(input, nan=0.0, posinf=None, neginf=None):
 
 # ---- maxima and minima with PyTorch's overloads ----
 
-cdef object extremum(str reduce_row, str arg_row, str map_row, object x, object dim, bint keepdim):
+cdef object extremum(str reduce_row, str arg_row, str map_row, object x, object dim, bint keepdim, object other):
+    if is_tensor(dim) and other is None:
+        dim, other = None, dim
+    if other is not None:
+        if dim is not None or keepdim:
+            raise TypeError(f"{map_row}: another tensor is given, so there is no axis to go along or to keep")
+        return map2(OP[map_row], x, need_tensor(other, map_row))
     if dim is None:
-        return reduce1(OP[reduce_row], x, None, False)
-    if is_tensor(dim):
-        return map2(OP[map_row], x, dim)
+        return reduce1(OP[reduce_row], x, None, keepdim)
     # The values are gathered so that, as in PyTorch, the gradient goes to the element that was chosen, ties or not.
     indices = arg_extremum(arg_row, x, dim, True)
     values = gather(x, dim, indices)
@@ -114,7 +118,7 @@ cdef Tensor arg_extremum(str row, object x, object dim, bint keepdim):
     return reduce1(OP[row], t, dim, keepdim)
 
 
-def tensor_max(input, dim=None, bint keepdim=False):
+def tensor_max(input, dim=None, bint keepdim=False, *, other=None):
     """The maximum; (values, indices) along one axis; elementwise with a tensor.
 
     Along one axis the first of equal maxima is chosen and gets the gradient; a NaN counts as the maximum.
@@ -127,10 +131,10 @@ def tensor_max(input, dim=None, bint keepdim=False):
     >>> neurlang.max(neurlang.tensor([1, 5]), neurlang.tensor([2, 4])).tolist()
     [2, 5]
     """
-    return extremum("amax", "argmax", "maximum", input, dim, keepdim)
+    return extremum("amax", "argmax", "maximum", input, dim, keepdim, other)
 
 
-def tensor_min(input, dim=None, bint keepdim=False):
+def tensor_min(input, dim=None, bint keepdim=False, *, other=None):
     """The minimum; (values, indices) along one axis; elementwise with a tensor.
 
     Along one axis the first of equal minima is chosen and gets the gradient; a NaN counts as the minimum.
@@ -141,7 +145,7 @@ def tensor_min(input, dim=None, bint keepdim=False):
     >>> values.tolist(), indices.tolist()
     ([1, 3], [0, 1])
     """
-    return extremum("amin", "argmin", "minimum", input, dim, keepdim)
+    return extremum("amin", "argmin", "minimum", input, dim, keepdim, other)
 
 
 def argmax(input, dim=None, bint keepdim=False):

@@ -435,12 +435,12 @@ def normal_(self, mean=0, std=1):
     return self
 
 def bernoulli_(self, p=0.5):
-    """Overwrites with ones of probability p, else zeros.
+    """Overwrites with ones of probability p (a number, or one for each element), else zeros.
 
     >>> neurlang.zeros(2).bernoulli_(1).tolist()
     [1.0, 1.0]
     """
-    copy_into(self, draw("uniform", dims_of(&self.d), F32, 0, 1) < p)
+    copy_into(self, chosen(dims_of(&self.d), p))
     return self
 
 def scatter_add_(self, dim, index, src):

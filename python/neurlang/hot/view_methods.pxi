@@ -15,17 +15,23 @@ def reshape(self, shape=(), second=ABSENT, *more):
     return reshaped(self, wanted, n, "reshape")
 
 def view(self, shape=(), second=ABSENT, /, *more):
-    """`reshape` that never copies.
+    """`reshape` that never copies; given a dtype, the same memory as its elements, more or fewer along the last axis.
 
-    ShapeError where the strides do not allow a view.
+    ShapeError where the strides do not allow a view. Elements of another dtype have no history, and are to each other
+    as memory that is shared with NumPy: inside a trace, asking for them cuts.
 
     >>> x = neurlang.arange(4)
     >>> x.view(2, 2)[0, 0] = 7
     >>> x.tolist()
     [7, 1, 2, 3]
+    >>> hex(neurlang.tensor(1.0).view(neurlang.int32).item())
+    '0x3f800000'
     """
     cdef int64_t wanted[MAX_RANK]
-    cdef int n = sizes_given(shape, second, more, "view", wanted)
+    cdef int n
+    if type(shape) is dtype and second is ABSENT:
+        return read_as(self, shape)
+    n = sizes_given(shape, second, more, "view", wanted)
     return reshaped(self, wanted, n, "view")
 
 def view_as(self, other):

@@ -35,7 +35,7 @@ from .loss import (
     SmoothL1Loss,
 )
 from .module import Module
-from .norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
+from .norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm, RMSNorm
 from .parameter import Parameter
 from .pooling import (
     AdaptiveAvgPool1d,
@@ -50,6 +50,7 @@ from .pooling import (
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
+    PixelShuffle,
     Upsample,
 )
 
@@ -70,6 +71,7 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -104,6 +106,7 @@ __all__ = [
     "NLLLoss",
     "Parameter",
     "ParameterList",
+    "PixelShuffle",
     "RMSNorm",
     "ReLU",
     "ReLU6",

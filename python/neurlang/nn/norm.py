@@ -147,6 +147,18 @@ class BatchNorm2d(_BatchNorm):
     ranks = (4,)
 
 
+class BatchNorm3d(_BatchNorm):
+    """Batch normalisation of volumes [N, C, D, H, W].
+
+    As `BatchNorm1d`, every channel over N, D, H and W. Ioffe & Szegedy 2015.
+
+    >>> neurlang.nn.BatchNorm3d(3)(neurlang.zeros(2, 3, 4, 4, 4)).shape
+    (2, 3, 4, 4, 4)
+    """
+
+    ranks = (5,)
+
+
 class _OverLastAxes(_Affine):
     """Normalises each sample over its last axes, which have shape `normalized_shape`."""
 

@@ -266,3 +266,23 @@ class Upsample(Module):
     def extra_repr(self) -> str:
         given = f"size={self.size}" if self.scale_factor is None else f"scale_factor={self.scale_factor}"
         return f"{given}, mode={self.mode!r}"
+
+
+class PixelShuffle(Module):
+    """Images [N, C r², H, W] to [N, C, H r, W r].
+
+    ShapeError where the channels are no multiple of r². Shi et al. 2016.
+
+    >>> neurlang.nn.PixelShuffle(2)(neurlang.arange(4).reshape(1, 4, 1, 1)).tolist()
+    [[[[0, 1], [2, 3]]]]
+    """
+
+    def __init__(self, upscale_factor: int) -> None:
+        super().__init__()
+        self.upscale_factor = upscale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.pixel_shuffle(input, self.upscale_factor)
+
+    def extra_repr(self) -> str:
+        return f"upscale_factor={self.upscale_factor}"

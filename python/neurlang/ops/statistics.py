@@ -137,12 +137,12 @@ def std(
     *,
     correction: float | None = None,
 ) -> Tensor:
-    """The square root of `var` over `dim` (None: all axes).
+    """The square root of `var` over `dim` (None: all axes); its gradient at 0 is 0.
 
     >>> neurlang.std(neurlang.tensor([1.0, 2.0, 3.0])).item()
     1.0
     """
-    return F.sqrt(var(F, input, dim, unbiased, keepdim, correction=correction))
+    return _power(F, var(F, input, dim, unbiased, keepdim, correction=correction), 0.5)
 
 
 @in_float32
@@ -165,16 +165,23 @@ def logsumexp(F: Any, input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor
     return result if keepdim else result.squeeze(tuple(axes))
 
 
-@in_float32
-def norm(F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = False) -> Tensor:
+def norm(
+    F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
     """The vector p-norm (Σ |x|^p)^(1/p) over `dim` (None: all axes); its gradient at 0 is 0.
 
-    p may be "fro" (2), ±∞ (the largest, the smallest |x|) and 0 (how many are not zero).
+    p may be "fro" (2), ±∞ (the largest, the smallest |x|) and 0 (how many are not zero). With `dtype` the input is
+    converted first.
 
     >>> x = neurlang.tensor([3.0, -4.0])
     >>> neurlang.norm(x).item(), neurlang.norm(x, 1).item(), neurlang.norm(x, neurlang.inf).item()
     (5.0, 7.0, 4.0)
     """
+    return _norm(F, input if dtype is None else input.to(dtype), p, dim, keepdim)
+
+
+@in_float32
+def _norm(F: Any, input: Tensor, p: Any, dim: Axes, keepdim: bool) -> Tensor:
     if p in (2, "fro"):
         return _power(F, _sum_squares(F, input, dim, keepdim), 0.5)
     size = F.abs(input)
