@@ -8,19 +8,47 @@ namespace {
 
 constexpr int64_t kSumBytes = 1 << 20;  // of sums of blocks that wait to be added
 
-// Adds the sums of `count` blocks, `size` elements each, whole vectors, to `total`; or the first ones become it.
+// Sums of `size` elements, whole vectors, over all blocks of k; those of a round are found before they are added.
 template <class T>
-void add_blocks(const T* sums, int64_t size, int64_t count, bool add, T* total) {
-  using V = typename Simd<T>::V;
-  constexpr int W = kWidth<T>;
-  parallel_for(size / W, grain_of(count * W), [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin * W; i < end * W; i += W) {
-      V sum = add ? load<V>(total + i) + load<V>(sums + i) : load<V>(sums + i);
-      for (int64_t b = 1; b < count; b++) sum += load<V>(sums + b * size + i);
-      store(total + i, sum);
+struct BlockSums {
+  int64_t blocks, size, round;
+  T* total = nullptr;
+  T* of_blocks = nullptr;  // of a round
+
+  BlockSums(int64_t number, int64_t elements, int64_t at_a_time)
+      : blocks(number), size(elements), round(min_of(number, at_a_time)) {}
+
+  // In the calling thread's scratch memory, with room for `numbers` of other use, where that begins.
+  int64_t* allocate(int64_t numbers) {
+    total = (T*)nl_scratch(2, (1 + round) * size * int64_t(sizeof(T)) + numbers * int64_t(sizeof(int64_t)));
+    of_blocks = total + size;
+    return (int64_t*)(of_blocks + round * size);
+  }
+
+  // find(first, count) puts the sums of `count` blocks from the first-th on at `of_blocks`.
+  template <class Find>
+  void run(const Find& find) const {
+    for (int64_t first = 0; first < blocks; first += round) {
+      const int64_t count = min_of(round, blocks - first);
+      find(first, count);
+      add(count, first > 0);
     }
-  });
-}
+  }
+
+  // To the total, or the first ones become it.
+  void add(int64_t count, bool follow) const {
+    using V = typename Simd<T>::V;
+    constexpr int W = kWidth<T>;
+    parallel_for(size / W, grain_of(count * W), [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin * W; i < end * W; i += W) {
+        V sum = load<V>(of_blocks + i);
+        if (follow) sum = load<V>(total + i) + sum;
+        for (int64_t b = 1; b < count; b++) sum += load<V>(of_blocks + b * size + i);
+        store(total + i, sum);
+      }
+    });
+  }
+};
 
 }  // namespace
 }  // namespace nl::NL_ISA

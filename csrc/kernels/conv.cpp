@@ -21,18 +21,14 @@ namespace {
 // A product of weights and pixels of some images.
 template <class T>
 struct PixelProduct {
-  const Epilogue* epilogue;                          // on finished rectangles
-  const View& result;                                // pixels are the rows of the product where its channels lie last
-  int64_t first_image, groups, group_lines, pixels;  // pixels of an image
+  const Epilogue* epilogue;  // on finished rectangles
+  const View& result;        // pixels are the rows of the product where its channels lie last
+  int64_t first_image, groups, group_lines;
 
-  // By image and channel.
+  // Lines of a group and pixels [first, stop).
   void finish(int64_t group, int64_t first_line, int64_t stop_line, int64_t first, int64_t stop) const {
     const int64_t line = group * group_lines;
-    for (int64_t j = first; j < stop;) {
-      const int64_t image = j / pixels, begin = image * pixels, end = min_of(stop, begin + pixels);
-      finish_tile(epilogue, result, first_image + image, line + first_line, line + stop_line, j - begin, end - begin);
-      j = end;
-    }
+    finish_tiles(epilogue, result, first_image, line + first_line, line + stop_line, first, stop);
   }
 
   // `out` has a row for each line of a group, or for each of the `count` pixels.
@@ -89,7 +85,7 @@ struct Forward {
 
   explicit Forward(const Call& c)
       : call(c),
-        g(geometry(c.in[0], c.in[1], c.out[0], c.attr)),
+        g(conv2d_geometry(c)),
         adjacent(channels_last(c.in[0]) && g.y.pad == 0 && g.x.pad == 0),
         stage(c.in[0], g.y, g.x, 1),
         weights{g.group_outputs(), g.group_channels(), channels_last(c.out[0]), call.kept != nullptr} {
@@ -113,7 +109,7 @@ struct Forward {
       const PixelLines<T> lines(call.in[0], g);
       Operand<T> pixels = {windows.fetch, &windows, nullptr, windows.lying};
       if (adjacent) pixels = {lines.fetch, &lines};
-      const PixelProduct<T> product = {call.epilogue, call.out[0], first, g.groups, weights.lines, g.pixels()};
+      const PixelProduct<T> product = {call.epilogue, call.out[0], first, g.groups, weights.lines};
       product.run(weights.operand(), pixels, count * g.pixels(), weights.depth, output(first));
     }
   }
@@ -137,7 +133,7 @@ struct InputGradient {
 
   explicit InputGradient(const Call& c)
       : call(c),
-        g(geometry(c.out[0], c.in[1], c.in[0], c.attr)),
+        g(conv2d_input_geometry(c)),
         stage(c.in[0], padded_maps(g.y), padded_maps(g.x), g.taps()),
         weights{g.group_channels(), g.taps() * g.group_outputs(), false, g.taps() > 1} {
     int64_t size = weights.size(g.groups), numbers = weights.depth + g.taps();
@@ -227,7 +223,7 @@ struct InputGradient {
     if (whole()) columns = {1, plane, g.channels * plane, 0, 1};
     T* data = (T*)call.out[0].data + first * g.channels * plane + y.begin * g.x.input + x.begin;
     Output<T> out = {data, g.group_channels() * plane, plane, columns};
-    PixelProduct<T> product = {whole() ? call.epilogue : nullptr, call.out[0], first, g.groups, weights.lines, plane};
+    PixelProduct<T> product = {whole() ? call.epilogue : nullptr, call.out[0], first, g.groups, weights.lines};
     product.run(weights.operand(), {windows.fetch, &windows}, count * y.count * x.count, depth, out);
     return depth;
   }
@@ -252,7 +248,7 @@ bool sums_of_nothing(const Call& call) {
 int conv2d(const Call& call) {
   if (sums_of_nothing(call)) return kOk;
   const View &weight = call.in[1], &out = call.out[0];
-  if (geometry(call.in[0], weight, out, call.attr).depthwise() && conv2d_depthwise(call)) return kOk;
+  if (conv2d_geometry(call).depthwise() && conv2d_depthwise(call)) return kOk;
   const int tile = winograd_tile(out.dtype, weight.shape[1], weight.shape[0] / call.attr[6], out.shape[2], out.shape[3],
                                  weight.shape + 2, call.attr);
   if (tile > 1) {
@@ -266,7 +262,7 @@ int conv2d(const Call& call) {
 int conv2d_input(const Call& call) {
   if (sums_of_nothing(call)) return kOk;
   const View &weight = call.in[1], &out = call.out[0];
-  if (geometry(out, weight, call.in[0], call.attr).depthwise() && conv2d_depthwise_input(call)) return kOk;
+  if (conv2d_input_geometry(call).depthwise() && conv2d_depthwise_input(call)) return kOk;
   const int tile = winograd_tile_input(out.dtype, weight.shape[0] / call.attr[6], weight.shape[1], out.shape[2],
                                        out.shape[3], weight.shape + 2, call.attr);
   if (tile > 1) {

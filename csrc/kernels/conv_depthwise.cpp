@@ -325,7 +325,7 @@ int64_t* memory_of_taps(const Geometry& g) {
 template <class T>
 bool forward(const Call& call) {
   if (channels_last(call.out[0])) return conv2d_depthwise_pixels(call);
-  const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
+  const Geometry g = conv2d_geometry(call);
   const bool in_rows = (is_dense(g.y) && is_dense(g.x)) || (is_split(g.y) && is_split(g.x));
   if (goes_across<T>(g, g.x.output, in_rows && !channels_last(call.in[0]))) {
     return conv2d_depthwise_lanes(call), true;
@@ -339,7 +339,7 @@ bool forward(const Call& call) {
 template <class T>
 bool input_gradient(const Call& call) {
   if (channels_last(call.out[0])) return conv2d_depthwise_pixels_input(call);
-  const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
+  const Geometry g = conv2d_input_geometry(call);
   const bool in_rows = is_dense(g.y) && is_dense(g.x);
   if (goes_across<T>(g, g.x.input, in_rows)) return conv2d_depthwise_lanes_input(call), true;
   if (!in_rows) return false;

@@ -183,12 +183,12 @@ void correlate(const Call& call, const Geometry& g) {
 }  // namespace
 
 void conv2d_depthwise_lanes(const Call& call) {
-  const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
+  const Geometry g = conv2d_geometry(call);
   call.out[0].dtype == DType::f32 ? correlate<float, false>(call, g) : correlate<double, false>(call, g);
 }
 
 void conv2d_depthwise_lanes_input(const Call& call) {
-  const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
+  const Geometry g = conv2d_input_geometry(call);
   call.out[0].dtype == DType::f32 ? correlate<float, true>(call, g) : correlate<double, true>(call, g);
 }
 

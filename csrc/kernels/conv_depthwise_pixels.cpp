@@ -459,12 +459,8 @@ bool convolve(const Call& call, const Geometry& g) {
 
 }  // namespace
 
-bool conv2d_depthwise_pixels(const Call& call) {
-  return convolve<false>(call, geometry(call.in[0], call.in[1], call.out[0], call.attr));
-}
+bool conv2d_depthwise_pixels(const Call& call) { return convolve<false>(call, conv2d_geometry(call)); }
 
-bool conv2d_depthwise_pixels_input(const Call& call) {
-  return convolve<true>(call, geometry(call.out[0], call.in[1], call.in[0], call.attr));
-}
+bool conv2d_depthwise_pixels_input(const Call& call) { return convolve<true>(call, conv2d_input_geometry(call)); }
 
 }  // namespace nl::NL_ISA

@@ -99,10 +99,8 @@ struct DepthwiseWeights {
   bool seen_in_place, maps_in_place;
   int64_t vectors, blocks, strip, parts;  // a unit takes one of `parts` of the vectors, and `strip` blocks
   int64_t* offset = nullptr;              // in the table, of each tap
-  T* total = nullptr;                     // [vector][tap][lane]
-  T* sums = nullptr;                      // of blocks
 
-  explicit DepthwiseWeights(const Call& c) : call(c), g(geometry(c.in[0], c.out[0], c.in[1], c.attr)) {
+  explicit DepthwiseWeights(const Call& c) : call(c), g(conv2d_weight_geometry(c)) {
     seen_in_place = c.in[0].strides[1] == 1 && g.channels >= W;
     maps_in_place = c.in[1].strides[1] == 1 && g.channels >= W;
     vectors = ceil_div(g.channels, W);
@@ -117,7 +115,7 @@ struct DepthwiseWeights {
   }
 
   int64_t pixels() const { return g.images * g.pixels(); }
-  int64_t size() const { return vectors * g.taps() * W; }
+  int64_t size() const { return vectors * g.taps() * W; }  // of the sums, [vector][tap][lane]
   // Of a vector; the last one ends with the last channel.
   int64_t first_channel(int64_t v) const { return max_of(0, min_of(v * W, g.channels - W)); }
 
@@ -182,12 +180,11 @@ struct DepthwiseWeights {
     template <class F>
     void for_pieces(const F& body) const {
       const Axis& y = conv.g.y;
-      for (int64_t r = first, next; r < stop; r = next) {
-        next = min_of(stop, (r / y.output + 1) * y.output);
-        const int64_t top = r % y.output * y.stride - y.pad, bottom = top + (next - r - 1) * y.stride + conv.span();
+      each_row(y.output, first, stop, [&](int64_t image, int64_t row, int64_t end) {
+        const int64_t top = row * y.stride - y.pad, bottom = top + (end - row - 1) * y.stride + conv.span();
         const int64_t begin = min_of(max_of(0, top), y.input);
-        body(Piece{r / y.output, r % y.output, next - r, top, begin, max_of(begin, min_of(y.input, bottom))});
-      }
+        body(Piece{image, row, end - row, top, begin, max_of(begin, min_of(y.input, bottom))});
+      });
     }
 
     // Lists what pixels [k, end) of the maps see, block by block.
@@ -239,11 +236,11 @@ struct DepthwiseWeights {
       const int64_t pitch = conv.maps_in_place ? v.strides[2] : x.output * W;
       for (int64_t i = 0; i < p.count; i++, maps += pitch, rows += y.stride * x.span()) {
         const int64_t begin = (p.image * y.output + p.first + i) * x.output, stop = min_of(end, begin + x.output);
-        for (int64_t at = max_of(k, begin), next; at < stop; at = next) {
-          if (at % kDepth == 0) *to.block++ = to.segment;
-          next = min_of(stop, (at / kDepth + 1) * kDepth);
-          *to.segment++ = {rows + (at - begin) * x.stride, maps + (at - begin) * conv.map_pitch(), next - at};
-        }
+        each_row(kDepth, max_of(k, begin), stop, [&](int64_t block, int64_t from, int64_t next) {
+          if (from == 0) *to.block++ = to.segment;
+          const int64_t pixel = block * kDepth + from - begin;
+          *to.segment++ = {rows + pixel * x.stride, maps + pixel * conv.map_pitch(), next - from};
+        });
       }
     }
 
@@ -283,24 +280,21 @@ struct DepthwiseWeights {
   void run() {
     const int64_t most =
         max_of(kSumBytes / (size() * int64_t(sizeof(T))), ceil_div(kUnits * nl_num_threads(), vectors));
-    const int64_t round = min_of(blocks, ceil_div(most, strip) * strip);
-    total = (T*)nl_scratch(2, (round + 1) * size() * sizeof(T) + g.taps() * sizeof(int64_t));
-    sums = total + size(), offset = (int64_t*)(sums + round * size());
+    BlockSums<T> sums(blocks, size(), ceil_div(most, strip) * strip);
+    offset = sums.allocate(g.taps());
     offsets_of({g.y.kernel, g.x.kernel, 0, g.y.dilation * g.x.span(), g.x.dilation}, 0, int(g.taps()), offset);
-    for (int64_t first = 0; first < blocks; first += round) {
-      const int64_t count = min_of(round, blocks - first);
+    sums.run([&](int64_t first, int64_t count) {
       const int64_t work = strip * kDepth * g.taps() * vectors / parts * W;
       parallel_for(ceil_div(count, strip) * parts, grain_of(work), [=](int64_t begin, int64_t end) {
         Strip rows(*this, (T*)nl_scratch(0, Strip::bytes(*this)));
         for (int64_t u = begin; u < end; u++) {
           const int64_t at = u / parts * strip, part = u % parts;
           run_strip(rows, first + at, min_of(first + count, first + at + strip), part * vectors / parts,
-                    (part + 1) * vectors / parts, sums + at * size());
+                    (part + 1) * vectors / parts, sums.of_blocks + at * size());
         }
       });
-      add_blocks(sums, size(), count, first > 0, total);
-    }
-    put();
+    });
+    put(sums.total);
   }
 
   // Blocks [begin, end) of vectors [v, stop).
@@ -317,7 +311,7 @@ struct DepthwiseWeights {
     }
   }
 
-  void put() const {
+  void put(const T* total) const {
     const int64_t taps = g.taps();
     parallel_for(vectors, grain_of(taps * W), [=](int64_t begin, int64_t end) {
       for (int64_t v = begin; v < end; v++) {

@@ -12,8 +12,15 @@
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int64_t kUnitBytes = 512 << 10;                             // of what a unit reads: half of a 1 MiB L2
 constexpr int64_t kFewestPixels = 4 * kTileRows, kMostPixels = 2048;  // of a unit; each reads all weights
+
+// Whether a product of `lines` of weights, `depth` of each, and a row of `pixels` is better turned, pixels one by one
+// against vectors of weights: where that fills vectors better, which costs a transpose of the result.
+template <class T>
+bool is_turned(int64_t lines, int64_t depth, int64_t pixels) {
+  constexpr int W = kWidth<T>, kTranspose = 48;  // as much as so many k
+  return ceil_div(lines, W) * pixels * (depth + kTranspose) < ceil_div(pixels, W) * lines * depth;
+}
 
 template <class T>
 struct Direct {
@@ -289,11 +296,11 @@ struct Direct {
     }
   };
 
-  // How many rows of the result fit a unit.
+  // How many rows of the result make a unit, which reads what stays in L2.
   int64_t rows_at_a_time() const {
     const int64_t fewest = weights.turned ? min_of(y.output, ceil_div(kFewestPixels, x.output)) : 1;
     int64_t rows = max_of(fewest, min_of(y.output, kMostPixels / x.output));
-    while (rows > fewest && max_of(staged_size(rows), packed_size(rows)) * int64_t(sizeof(T)) > kUnitBytes) rows--;
+    while (rows > fewest && max_of(staged_size(rows), packed_size(rows)) * int64_t(sizeof(T)) > kNearBytes) rows--;
     return rows;
   }
 
@@ -347,7 +354,7 @@ bool convolve(const Call& call, Axis y, Axis x, int64_t channels, int64_t lines,
 
 template <class T>
 bool forward(const Call& call) {
-  const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
+  const Geometry g = conv2d_geometry(call);
   if (g.taps() == 1 && (channels_last(call.in[0]) || channels_last(call.out[0]))) return false;
   const auto pack = [&](const PackedWeights<T>& weights) { weights.pack(call.in[1], g.groups); };
   return convolve<T>(call, g.y, g.x, g.group_channels(), g.group_outputs(), false, pack);
@@ -356,7 +363,7 @@ bool forward(const Call& call) {
 // With stride 1 the gradient is a convolution of the maps, padded to what their taps reach.
 template <class T>
 bool input_gradient(const Call& call) {
-  const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
+  const Geometry g = conv2d_input_geometry(call);
   if (g.y.stride > 1 || g.x.stride > 1) return false;
   auto seen = [](const Axis& a) {
     return Axis{a.output, a.kernel, a.input, 1, (a.kernel - 1) * a.dilation - a.pad, a.dilation};

@@ -123,7 +123,7 @@ struct Geometry {
 
 // `images` are of the size of the convolution's input, `maps` of its output; `weight` is [outputs, channels / groups,
 // y.kernel, x.kernel].
-inline Geometry geometry(const View& images, const View& weight, const View& maps, const int64_t* attr) {
+inline Geometry geometry_of(const View& images, const View& weight, const View& maps, const int64_t* attr) {
   return {images.shape[0],
           images.shape[1],
           maps.shape[1],
@@ -131,6 +131,9 @@ inline Geometry geometry(const View& images, const View& weight, const View& map
           axis_of(images.shape[2], weight.shape[2], maps.shape[2], attr[0], attr[2], attr[4]),
           axis_of(images.shape[3], weight.shape[3], maps.shape[3], attr[1], attr[3], attr[5])};
 }
+inline Geometry conv2d_geometry(const Call& c) { return geometry_of(c.in[0], c.in[1], c.out[0], c.attr); }
+inline Geometry conv2d_input_geometry(const Call& c) { return geometry_of(c.out[0], c.in[1], c.in[0], c.attr); }
+inline Geometry conv2d_weight_geometry(const Call& c) { return geometry_of(c.in[0], c.out[0], c.in[1], c.attr); }
 
 // The memory between the lowest and the highest element of a view: what vectors may read of it.
 template <class T>
@@ -165,6 +168,15 @@ inline void finish_tile(const Epilogue* epilogue, const View& result, int64_t im
   } else {
     epilogue->fn(epilogue->ctx, image, first_channel, stop_channel, first_pixel, stop_pixel);
   }
+}
+
+// The same on pixels that are numbered through images, from that of number `image` on.
+inline void finish_tiles(const Epilogue* epilogue, const View& result, int64_t image, int64_t first_channel,
+                         int64_t stop_channel, int64_t first_pixel, int64_t stop_pixel) {
+  if (!epilogue) return;
+  each_row(result.shape[2] * result.shape[3], first_pixel, stop_pixel, [&](int64_t i, int64_t begin, int64_t end) {
+    finish_tile(epilogue, result, image + i, first_channel, stop_channel, begin, end);
+  });
 }
 
 // A strided image: `channel`, `y` and `x` strides.

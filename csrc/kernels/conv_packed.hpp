@@ -6,16 +6,7 @@
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int64_t kNearBytes = 512 << 10;  // of weights that stay in L2: half of one of 1 MiB
-constexpr int64_t kFinishedPanels = 4;     // of weights, behind which an epilogue runs
-
-// Whether a product of `lines` of weights, `depth` of each, and a row of `pixels` is better turned, pixels one by one
-// against vectors of weights: where that fills vectors better, which costs a transpose of the result.
-template <class T>
-bool is_turned(int64_t lines, int64_t depth, int64_t pixels) {
-  constexpr int W = kWidth<T>, kTranspose = 48;  // as much as so many k
-  return ceil_div(lines, W) * pixels * (depth + kTranspose) < ceil_div(pixels, W) * lines * depth;
-}
+constexpr int64_t kFinishedPanels = 4;  // of weights, behind which an epilogue runs
 
 // The weights of all groups as an operand. Those of one tap that are used once are a matrix, fetched like any other;
 // others are packed first: [group][panel][k][pitch]. Panels are of rows, or of columns where the product is turned; a
@@ -34,6 +25,7 @@ struct PackedWeights {
   int64_t begin(int64_t p) const { return turned ? min_of(p * pitch(), lines) : row_panel_begin(lines, p); }
   int64_t panel_size() const { return depth * pitch(); }
   int64_t size(int64_t groups) const { return packs ? groups * panels() * panel_size() : 0; }
+  // Whether those of a group stay in L2.
   bool is_near() const { return size(1) * int64_t(sizeof(T)) <= kNearBytes; }
 
   // Reads weights that lie in memory, line by line or k by k; for this weight stays where it is.

@@ -24,8 +24,7 @@ struct Pixels {
   Reach reach = NL_ISA::reach(weights, result, epilogue);
 
   int64_t depth() const { return weights.depth; }
-  int64_t image_pixels() const { return grid.ys * grid.xs; }
-  int64_t count() const { return images.shape[0] * image_pixels(); }
+  int64_t count() const { return images.shape[0] * grid.ys * grid.xs; }
   int64_t row_panels() const { return NL_ISA::row_panels(count()); }
   int64_t row(int64_t p) const { return row_panel_begin(count(), p); }
 
@@ -56,7 +55,8 @@ struct Pixels {
         for (int64_t i = q; i < stop; i++) {
           for (int64_t k = 0; k < conv.depth(); k += kDepth) multiply(i, k);
         }
-        finish(conv.weights.begin(q), conv.weights.begin(stop));
+        finish_tiles(conv.epilogue, conv.result, 0, conv.weights.begin(q), conv.weights.begin(stop), begin[0],
+                     begin[p1 - p0]);
       }
     }
 
@@ -83,15 +83,6 @@ struct Pixels {
         }
         sum_pixels(PanelKind::strided_with_next, steps, rows, lines, a, b, k > 0,
                    (T*)conv.result.data + first * outputs + line, outputs);
-      }
-    }
-
-    void finish(int64_t first_line, int64_t stop_line) const {
-      const int64_t pixels = conv.image_pixels(), stop = begin[p1 - p0];
-      for (int64_t i = begin[0], end; i < stop; i = end) {
-        const int64_t image = i / pixels, first = image * pixels;
-        end = min_of(stop, first + pixels);
-        finish_tile(conv.epilogue, conv.result, image, first_line, stop_line, i - first, end - first);
       }
     }
   };
@@ -156,14 +147,14 @@ bool between_pixels(const Call& call) { return channels_last(call.in[0]) && chan
 }  // namespace
 
 bool conv2d_pixels(const Call& call) {
-  const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
+  const Geometry g = conv2d_geometry(call);
   if (!has_one_tap(g) || !between_pixels(call)) return false;
   call.out[0].dtype == DType::f32 ? forward<float>(call, g) : forward<double>(call, g);
   return true;
 }
 
 bool conv2d_pixels_input(const Call& call) {
-  const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
+  const Geometry g = conv2d_input_geometry(call);
   if (!has_one_tap(g) || g.y.stride > 1 || g.x.stride > 1 || !between_pixels(call)) return false;
   call.out[0].dtype == DType::f32 ? input_gradient<float>(call, g) : input_gradient<double>(call, g);
   return true;

@@ -342,13 +342,13 @@ bool convolve(const Call& call, const Geometry& g) {
 }  // namespace
 
 bool conv2d_taps(const Call& call) {
-  const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
+  const Geometry g = conv2d_geometry(call);
   if (g.taps() == 1 || !channels_last(call.out[0]) || g.x.output < kFewestColumns) return false;
   return convolve<false>(call, g);
 }
 
 bool conv2d_taps_input(const Call& call) {
-  return channels_last(call.out[0]) && convolve<true>(call, geometry(call.out[0], call.in[1], call.in[0], call.attr));
+  return channels_last(call.out[0]) && convolve<true>(call, conv2d_input_geometry(call));
 }
 
 }  // namespace nl::NL_ISA

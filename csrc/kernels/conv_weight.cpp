@@ -137,8 +137,7 @@ struct WeightGradient {
   int64_t* offset;  // of each (tap, channel of a group) in the stage
   T* sums;          // [output][tap][channel]
 
-  explicit WeightGradient(const Call& c)
-      : call(c), g(geometry(c.in[0], c.out[0], c.in[1], c.attr)), stage(g.y, g.x, g.channels) {
+  explicit WeightGradient(const Call& c) : call(c), g(conv2d_weight_geometry(c)), stage(g.y, g.x, g.channels) {
     // A chunk ends where a block of k ends; one image more than a block takes lets every chunk complete one.
     int64_t fitting = kStageBytes / max_of(1, stage.image_size() * int64_t(sizeof(T)));
     chunk = min_of(g.images, max_of(fitting, 1 + ceil_div(kDepth, g.pixels())));
@@ -200,7 +199,7 @@ void one_tap(const Call& call, Geometry g) {
 
 template <class T>
 void weight_gradient(const Call& call) {
-  const Geometry g = geometry(call.in[0], call.out[0], call.in[1], call.attr);
+  const Geometry g = conv2d_weight_geometry(call);
   g.taps() == 1 && g.y.pad == 0 && g.x.pad == 0 ? one_tap<T>(call, g) : WeightGradient<T>(call).run();
 }
 
@@ -208,7 +207,7 @@ void weight_gradient(const Call& call) {
 
 int conv2d_weight(const Call& call) {
   const View &maps = call.in[1], &out = call.out[0];
-  if (geometry(call.in[0], out, maps, call.attr).depthwise()) {
+  if (conv2d_weight_geometry(call).depthwise()) {
     conv2d_depthwise_weight(call);
   } else if (winograd_tile_weight(out.dtype, out.shape[1], out.shape[0] / call.attr[6], maps.shape[2], maps.shape[3],
                                   out.shape + 2, call.attr) > 1) {

@@ -12,7 +12,6 @@ namespace nl::NL_ISA {
 namespace {
 
 constexpr int kSums = kTileRows * kTileVecs;  // vectors of sums in registers
-constexpr int64_t kL2Bytes = 512 << 10;       // of images and maps at a time
 constexpr int64_t kMostSums = 1 << 13;        // a thread: where there are more, packing windows costs less
 
 // Pixels of a block that follow each other: the first one's place in a staged row of images, and how many.
@@ -92,11 +91,9 @@ struct WeightRows {
   bool by_pixels, maps_in_place;
   int64_t pitch, map_pitch;  // of a staged row, and of a pixel's maps
   int64_t blocks, strip;     // of k: in all, and that a thread takes at a time
-  int64_t* place = nullptr;  // in the sums of a block, of the elements of all runs
-  T* total = nullptr;        // [channel][tap][output], as the sums of a block
-  T* sums = nullptr;         // of blocks
+  int64_t* place = nullptr;  // in the sums of a block, [channel][tap][output], of the elements of all runs
 
-  explicit WeightRows(const Call& c) : call(c), g(geometry(c.in[0], c.out[0], c.in[1], c.attr)) {
+  explicit WeightRows(const Call& c) : call(c), g(conv2d_weight_geometry(c)) {
     const View &images = c.in[0], &maps = c.in[1];
     constexpr int64_t kLine = 64 / sizeof(T);
     by_pixels = images.strides[1] == 1 && images.strides[3] == g.channels;
@@ -111,13 +108,13 @@ struct WeightRows {
   // Whether this is the better way: outputs fill vectors (with 8 of 16 lanes it took 0.9-1.3 times as long), threads
   // have blocks enough, and what they see stays in their caches.
   static bool suits(const Call& c) {
-    const Geometry g = geometry(c.in[0], c.out[0], c.in[1], c.attr);
+    const Geometry g = conv2d_weight_geometry(c);
     const int64_t taps = g.x.kernel, threads = nl_num_threads();
     if (g.groups != 1 || g.x.dilation != 1 || (taps != 3 && taps != 5 && taps != 7)) return false;
     if (g.images * g.pixels() < 4 * threads * kDepth || g.channels == 0 || g.outputs == 0) return false;
     const WeightRows w(c);
     const bool few = w.sum_size() <= kMostSums * threads && w.sum_bytes() <= kSumBytes;
-    return few && 4 * g.outputs >= 3 * w.output_pitch() && w.bytes() <= 2 * kL2Bytes;
+    return few && 4 * g.outputs >= 3 * w.output_pitch() && w.bytes() <= 2 * kNearBytes;
   }
 
   int64_t pixel_size() const { return by_pixels ? g.channels : 1; }
@@ -133,7 +130,7 @@ struct WeightRows {
   int64_t choose_strip() const {
     const int64_t width = g.x.output, even = width / gcd(width, kDepth);
     const int64_t row = g.y.stride * planes() * pitch + (maps_in_place ? 0 : width * map_pitch);
-    const int64_t fitting = kL2Bytes / int64_t(sizeof(T)) * width / (row * kDepth);
+    const int64_t fitting = kNearBytes / int64_t(sizeof(T)) * width / (row * kDepth);
     const int64_t most = max_of(min_of(fitting, blocks / (4 * nl_num_threads())), ceil_div(width, kDepth));
     const int64_t kept = max_of(1, min_of(most, kSumBytes / max_of(1, sum_bytes())));
     return kept >= even ? kept / even * even : kept;
@@ -163,11 +160,11 @@ struct WeightRows {
     // Rows [first, stop) of the maps, image by image.
     void fill(int64_t stop) const {
       const int64_t height = conv.g.y.output;
-      for (int64_t r = first, next; r < stop; r = next) {
-        next = min_of(stop, (r / height + 1) * height);
-        conv.by_pixels ? stage_pixels(r, next - r) : stage_planes(r, next - r);
-        if (!conv.maps_in_place) turn_maps(r, next - r);
-      }
+      each_row(height, first, stop, [&](int64_t image, int64_t begin, int64_t end) {
+        const int64_t r = image * height + begin;
+        conv.by_pixels ? stage_pixels(r, end - begin) : stage_planes(r, end - begin);
+        if (!conv.maps_in_place) turn_maps(r, end - begin);
+      });
     }
 
     void stage_planes(int64_t r, int64_t count) const {
@@ -209,10 +206,9 @@ struct WeightRows {
       const int64_t width = conv.g.x.output, step = conv.g.x.stride * conv.pixel_size();
       Segment segments[kDepth];
       BlockRows<T> block = {segments, 0, nullptr, step, nullptr, conv.map_pitch, nullptr, nullptr};
-      for (int64_t p = k, next; p < stop; p = next) {
-        next = min_of(stop, (p / width + 1) * width);
-        segments[block.count++] = {conv.staged_row(p / width, first) * conv.pitch + p % width * step, next - p};
-      }
+      each_row(width, k, stop, [&](int64_t r, int64_t begin, int64_t end) {
+        segments[block.count++] = {conv.staged_row(r, first) * conv.pitch + begin * step, end - begin};
+      });
       const T* from = conv.maps_in_place ? (const T*)conv.call.in[1].data + k * conv.map_pitch
                                          : maps + (k - first * width) * conv.map_pitch;
       for (int64_t o = 0, vecs; o < conv.output_pitch(); o += vecs * W) {
@@ -261,37 +257,33 @@ struct WeightRows {
   }
 
   void run() {
-    const int64_t threads = nl_num_threads(), size = sum_size();
-    const int64_t strips = kSumBytes / (sum_bytes() * strip);
-    const int64_t round = min_of(blocks, max_of(1, strips / threads) * threads * strip);
-    total = (T*)nl_scratch(2, (round + 1) * size * sizeof(T) + lines() * sizeof(int64_t));
-    sums = total + size, place = (int64_t*)(sums + round * size);
+    const int64_t threads = nl_num_threads(), strips = max_of(1, kSumBytes / (sum_bytes() * strip) / threads) * threads;
+    BlockSums<T> sums(blocks, sum_size(), strips * strip);
+    place = sums.allocate(lines());
     list_places();
-    for (int64_t first = 0; first < blocks; first += round) {
-      const int64_t count = min_of(round, blocks - first);
+    sums.run([&](int64_t first, int64_t count) {
       parallel_for(ceil_div(count, strip), 1, [=](int64_t begin, int64_t end) {
         T* staged = (T*)nl_scratch(0, bytes());
         for (int64_t i = begin * strip; i < min_of(count, end * strip); i += strip) {
-          run_strip(staged, first + i, first + min_of(count, i + strip), first);
+          run_strip(staged, first + i, first + min_of(count, i + strip), sums.of_blocks + i * sums.size);
         }
       });
-      add_blocks(sums, size, count, first > 0, total);
-    }
-    put();
+    });
+    put(sums.total);
   }
 
-  // Blocks [begin, end), the sums of block `first` coming first.
-  void run_strip(T* staged, int64_t begin, int64_t end, int64_t first) const {
+  // Blocks [begin, end).
+  void run_strip(T* staged, int64_t begin, int64_t end, T* to) const {
     const int64_t k = begin * kDepth, stop = min_of(end * kDepth, g.images * g.pixels());
     const Strip rows = {*this, staged, staged + staged_size(), k / g.x.output};
     rows.fill(ceil_div(stop, g.x.output));
-    for (int64_t b = begin; b < end; b++) {
+    for (int64_t b = begin; b < end; b++, to += sum_size()) {
       nl_check_interrupt();
-      rows.add(b * kDepth, min_of(stop, (b + 1) * kDepth), sums + (b - first) * sum_size());
+      rows.add(b * kDepth, min_of(stop, (b + 1) * kDepth), to);
     }
   }
 
-  void put() const {
+  void put(const T* total) const {
     const int64_t n = lines();
     parallel_for(output_pitch() / W, grain_of(n * W), [=](int64_t begin, int64_t end) {
       T* buffer = (T*)nl_scratch(0, (n + 1) * W * sizeof(T));

@@ -19,7 +19,6 @@ constexpr int W = kWidth<float>;
 constexpr int kTaps = 9;
 constexpr int kLines = kPackedRows<float>;     // tiles in a panel of V, with what fills its vectors
 constexpr int kOutputs = kTileColumns<float>;  // in a panel of U
-constexpr int64_t kBlockBytes = 512 << 10;     // of V: half of a 1 MiB L2
 constexpr int64_t kMostPanels = 8;             // in a block: M is 2 KiB a tile
 
 // ---- weights ------------------------------------------------------------------------------------------------------
@@ -122,13 +121,10 @@ struct Block {
     return {panel + k * kLines, 1, kLines};
   }
 
-  // body(row of tiles, numbered through all images; tiles [begin, end) of it) for the tiles from `first` to `stop`.
+  // body(row of tiles, numbered through all images; tiles [begin, end) of it) for all tiles.
   template <class Body>
-  void each_row(int64_t first, int64_t stop, const Body& body) const {
-    const int64_t columns = conv.tile_columns();
-    for (int64_t r = first / columns; r * columns < stop; r++) {
-      body(r, max_of(first - r * columns, 0), min_of(stop - r * columns, columns));
-    }
+  void each_row_of_tiles(const Body& body) const {
+    each_row(conv.tile_columns(), first, stop, body);
   }
 
   void run() const {
@@ -228,7 +224,7 @@ struct Block {
 
   void put_results(int64_t q, const float* m) const {
     const int64_t line = q * kOutputs, count = min_of(kOutputs, conv.weights.outputs - line);
-    each_row(first, stop, [&](int64_t r, int64_t begin, int64_t end) {
+    each_row_of_tiles([&](int64_t r, int64_t begin, int64_t end) {
       const int64_t image = r / conv.tile_rows(), y = r % conv.tile_rows() * kResults;
       const View& out = conv.result;
       const int64_t plane = out.shape[2] * out.shape[3], height = min_of(kResults, out.shape[2] - y);
@@ -290,7 +286,7 @@ struct Block {
     const View& out = conv.result;
     const int64_t line = q * kOutputs, count = min_of(kOutputs, conv.weights.outputs - line);
     const int64_t height = out.shape[2], width = out.shape[3], outputs = out.shape[1];
-    each_row(first, stop, [&](int64_t r, int64_t begin, int64_t end) {
+    each_row_of_tiles([&](int64_t r, int64_t begin, int64_t end) {
       const int64_t image = r / conv.tile_rows(), y = r % conv.tile_rows() * kResults;
       for (int64_t t = begin; t < end; t++) {
         const float* from = m + (r * conv.tile_columns() + t - first) * kOutputs;
@@ -316,7 +312,7 @@ struct Block {
     const int64_t line = group * conv.weights.outputs + q * kOutputs;
     const int64_t end_line = group * conv.weights.outputs + min_of(q_end * kOutputs, conv.weights.outputs);
     const int64_t width = conv.result.shape[3], height = conv.result.shape[2];
-    each_row(first, stop, [&](int64_t r, int64_t begin, int64_t end) {
+    each_row_of_tiles([&](int64_t r, int64_t begin, int64_t end) {
       auto finish = [&](int64_t from, int64_t to) {
         finish_tile(conv.epilogue, conv.result, r / conv.tile_rows(), line, end_line, from, to);
       };
@@ -340,7 +336,7 @@ class Inputs {
     width = F::kStep * (rows == 1 ? stop - first : columns) + kShared;
     pitch = (ceil_div(width, W) + F::kStep) * W;  // vectors of a run's last tiles read more than they need
     lines = (float*)nl_scratch(1, F::kInputs * rows * pitch * int64_t(sizeof(float)));
-    b.each_row(first, stop, [&](int64_t r, int64_t from, int64_t to) { add(r, from, to); });
+    each_row(columns, first, stop, [&](int64_t r, int64_t from, int64_t to) { add(r, from, to); });
   }
 
   // Transforms channel `c` of the block's group.
@@ -455,7 +451,7 @@ template <class F>
 void Convolution<F>::run() const {
   const int64_t total = tiles(), all = row_panels(total), threads = nl_num_threads();
   if (total == 0) return;
-  const int64_t fitting = kBlockBytes / Block<F>::bytes(*this, 1);
+  const int64_t fitting = kNearBytes / Block<F>::bytes(*this, 1);
   const int64_t most = max_of(Block<F>::kFewestPanels, min_of(fitting, kMostPanels));
   const int64_t fewest = ceil_div(all, most), even = min_of(all, ceil_div(fewest, threads) * threads);
   const int64_t apart = ceil_div(weights.groups * even, threads) * ceil_div(all, even) * weights.panels();
@@ -486,7 +482,7 @@ TransformedWeights<F> transformed(const Call& call, TransformedWeights<F> weight
 
 template <class F>
 void forward(const Call& call) {
-  const Geometry g = geometry(call.in[0], call.in[1], call.out[0], call.attr);
+  const Geometry g = conv2d_geometry(call);
   const int64_t line_size = g.group_channels() * kTaps;
   auto pack = [=](const float* w, float* to, int64_t group, int64_t channel, const Slice& slice) {
     const float* from = w + (group * g.group_outputs() + slice.line) * line_size + channel * kTaps;
@@ -499,7 +495,7 @@ void forward(const Call& call) {
 // The windows see maps, padded to what their taps reach, and the taps in reverse.
 template <class F>
 void input_gradient(const Call& call) {
-  const Geometry g = geometry(call.out[0], call.in[1], call.in[0], call.attr);
+  const Geometry g = conv2d_input_geometry(call);
   const int64_t map_size = g.group_channels() * kTaps;
   auto pack = [=](const float* w, float* to, int64_t group, int64_t map, const Slice& slice) {
     const float* end = w + g.outputs * map_size;

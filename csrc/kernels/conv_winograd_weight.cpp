@@ -21,17 +21,6 @@ struct Tiles {
   int64_t images, rows, columns;  // of an image
 
   int64_t total() const { return images * rows * columns; }
-
-  // body(row of tiles, numbered through all images; its first tile, how many, and their number counted from `begin`)
-  // for the tiles from `begin` to `end`.
-  template <class Body>
-  void each_row(int64_t begin, int64_t end, const Body& body) const {
-    for (int64_t k = begin, next; k < end; k = next) {
-      const int64_t column = k % columns;
-      next = min_of(end, k - column + columns);
-      body(k / columns, column, next - k, k - begin);
-    }
-  }
 };
 
 // What rows of tiles see of an operand, the images or the maps: [vector of lines][row][pixel][lane], with zeros beyond
@@ -234,7 +223,7 @@ struct WeightGradient {
 
   explicit WeightGradient(const Call& c)
       : call(c),
-        g(geometry(c.in[0], c.out[0], c.in[1], c.attr)),
+        g(conv2d_weight_geometry(c)),
         tiles{g.images, ceil_div(g.y.output, 2), ceil_div(g.x.output, 2)},
         images{seen_by_windows(c.in[0], g), tiles, false, g.group_channels(), F::kStep, F::kInputs, g.y.pad, g.x.pad},
         maps{c.in[1], tiles, true, g.group_outputs(), 2, 2, 0, 0} {}
@@ -438,9 +427,10 @@ struct WeightGradient {
     if (side.count(n) <= 0) return;
     const int64_t pitch = side.pitch() * W, step = side.pitch_of_k();
     float* lanes = to.data + side.panel(n) * to.panel_size + n % side.vectors() * W;
-    tiles.each_row(k, stop, [&](int64_t r, int64_t tile, int64_t count, int64_t at) {
-      const float* seen = side.pixels(n, r, tile);
-      spread(seen + row.first * pitch, seen + row.second * pitch, count, lanes + at * step, step, to.element_size);
+    each_row(tiles.columns, k, stop, [&](int64_t r, int64_t begin, int64_t end) {
+      const float* seen = side.pixels(n, r, begin);
+      float* first = lanes + (r * tiles.columns + begin - k) * step;
+      spread(seen + row.first * pitch, seen + row.second * pitch, end - begin, first, step, to.element_size);
     });
   }
 };

@@ -11,7 +11,7 @@
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int64_t kPanelBytesOfA = 256 << 10;  // half of a 1 MiB L2
+constexpr int64_t kPanelBytesOfA = 256 << 10;  // a quarter of a 1 MiB L2
 constexpr int64_t kMaxColumns = 1024, kMaxWholeRow = 4096;
 constexpr int64_t kMaxRowBlocks = 16;        // of kMaxRowPanels, that share a packed B
 constexpr int64_t kHotBytes = 256 << 10;     // of C that are finished together, while they are in L2

@@ -237,12 +237,8 @@ struct Mapping {
     if (map.swapped) return finish_rectangle(map.p, batch, j0, j1, i0, i1);
     // Rows that are needed whole are numbered through all batches.
     if (!map.stacked || map.p.call.epilogue->of_rows) return finish_rectangle(map.p, batch, i0, i1, j0, j1);
-    int64_t m = map.p.m;
-    for (int64_t i = i0; i < i1;) {
-      int64_t b = i / m, stop = min_of(i1, (b + 1) * m);
-      finish_rectangle(map.p, b, i - b * m, stop - b * m, j0, j1);
-      i = stop;
-    }
+    each_row(map.p.m, i0, i1,
+             [&](int64_t b, int64_t begin, int64_t end) { finish_rectangle(map.p, b, begin, end, j0, j1); });
   }
 
   static void take(const void* owner, int64_t i0, int64_t i1, const void* rows) {

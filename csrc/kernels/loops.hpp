@@ -7,6 +7,8 @@ namespace {
 
 // Work below this many elements is not worth waking a thread for.
 constexpr int64_t kGrain = 32768;
+// What stays in L2 while other memory goes through it: half of one of 1 MiB.
+constexpr int64_t kNearBytes = 512 << 10;
 
 constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -35,6 +37,17 @@ template <class F>
 void parallel_for(int64_t n, int64_t grain, const F& body) {
   if (n <= 0) return;
   nl_parallel_for(n, grain, [](void* f, int64_t begin, int64_t end) { (*(const F*)f)(begin, end); }, (void*)&body);
+}
+
+// body(row, begin, end) for each row that some of the items [first, stop) are in, which are numbered through rows of
+// `columns`, and for which of the row's items they are.
+template <class F>
+void each_row(int64_t columns, int64_t first, int64_t stop, const F& body) {
+  if (first >= stop) return;
+  int64_t row = first / columns;
+  for (int64_t begin = row * columns; begin < stop; row++, begin += columns) {
+    body(row, max_of(first - begin, 0), min_of(stop - begin, columns));
+  }
 }
 
 // Lets signals be seen now and then in a long loop, which says how many elements it has done.

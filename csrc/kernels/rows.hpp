@@ -89,7 +89,7 @@ struct RowMap {
 
 // ---- tiles of columns: vectors lie across a kept axis, where the reduced one is strided ----
 
-// Elements of the 512 rows of a block that are kept between making them and adding them up: half of an L2 cache.
+// Elements of the 512 rows of a block that are kept between making them and adding them up: a quarter of a 1 MiB L2.
 template <class T>
 constexpr int64_t kTileElements = (256 << 10) / sizeof(T);
 

@@ -41,10 +41,12 @@ struct LogSoftmax {
   }
 };
 
-// How many exponentials of a row are kept between passes; a longer row leaves the L2 cache, and they are computed
-// twice.
+// Whether the exponentials of a row of n are kept between passes; those of a longer row would leave the L2 cache, and
+// are computed twice.
 template <class T>
-constexpr int64_t kKept = (512 << 10) / sizeof(T);
+bool keeps(int64_t n) {
+  return n * int64_t(sizeof(T)) <= kNearBytes;
+}
 
 // The terms e = exp(x - max) of a row's sum; e is left in `exps`, contiguous, or nowhere when that is null.
 template <class T>
@@ -94,7 +96,7 @@ void short_rows(const Strided<T> (&x)[W], const RowOut<T> (&y)[W], int64_t n, T*
 
 template <class K, class T>
 void over_rows(const RowMap<T>& map) {
-  const int64_t n = map.n, row_room = K::kOfExp && n <= kKept<T> ? whole_steps(n) : 0;
+  const int64_t n = map.n, row_room = K::kOfExp && keeps<T>(n) ? whole_steps(n) : 0;
   const int64_t room = map.grouped ? map.W * whole_steps(n) : row_room;
   parallel_for(map.rows.total, grain_of(4 * n), [=, &map](int64_t begin, int64_t stop) {
     T* exps = room ? (T*)nl_scratch(1, room * sizeof(T)) : nullptr;
