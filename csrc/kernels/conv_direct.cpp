@@ -31,6 +31,10 @@ struct Direct {
   bool in_place;  // one tap that sees all of an image, which is one row then: nothing has to be staged
   PackedWeights<T> weights;
   int64_t* offset = nullptr;  // of each k in the staged rows
+  int64_t* row = nullptr;     // of each staged row in the image, for the first unit
+  // Divided once.
+  int64_t row_step = y.phases();  // from what a row of the result sees to what the next one does, in staged rows
+  int64_t row_pitch = x.phases() * phase_pitch();
 
   int64_t groups() const { return images.shape[1] / channels; }
   const T* first_channel(int64_t image, int64_t group) const {
@@ -43,15 +47,16 @@ struct Direct {
 
   bool reads(const T* vector) const { return !in_place || vector + kWidth<T> <= Memory<T>(images).end; }
 
-  // ---- the staged rows of a unit: [channel][row][phase of x][x] ----
+  // ---- the staged rows of a unit: [channel][y][phase of y][phase of x][x] ----
 
   int64_t phase_pitch() const { return ceil_div(x.output, kTileColumns<T>) * kTileColumns<T> + x.shift(x.kernel - 1); }
-  int64_t row_pitch() const { return x.phases() * phase_pitch(); }
-  int64_t rows_seen(int64_t count) const { return (count - 1) * y.stride + (y.kernel - 1) * y.dilation + 1; }
+  // What tap k of y sees at the first row of the result, and how many rows all taps see at `count` of them.
+  int64_t first_seen(int64_t k) const { return y.shift(k) * row_step + y.phase(k); }
+  int64_t rows_seen(int64_t count) const { return (count - 1) * row_step + first_seen(y.kernel - 1) + 1; }
   // An odd number of cache lines, so that channels spread over the sets of L1.
   int64_t channel_pitch(int64_t count) const {
     constexpr int64_t kLine = 64 / sizeof(T);
-    return (ceil_div(rows_seen(count) * row_pitch(), kLine) | 1) * kLine;
+    return (ceil_div(rows_seen(count) * row_pitch, kLine) | 1) * kLine;
   }
   int64_t staged_size(int64_t count) const {
     return in_place ? 0 : channels * channel_pitch(count) + 2 * kTileColumns<T>;
@@ -60,13 +65,15 @@ struct Direct {
     return weights.turned ? row_panels(count * x.output) * weights.depth * kPackedRows<T> : 0;
   }
 
-  // The offset of each k; k runs over taps in order, channel fastest. A flipped kernel has its taps the other way
-  // round.
-  void list_offsets(int64_t count, bool flipped) {
+  // The offset of each k, and the staged rows; k runs over taps in order, channel fastest. A flipped kernel has its
+  // taps the other way round.
+  void list(int64_t count, bool flipped) {
+    for (int64_t i = 0; i < rows_seen(count); i++)
+      row[i] = i < row_step ? y.phase_begin(i) : row[i - row_step] + y.stride;
     for (int64_t t = 0, k = 0; t < y.kernel * x.kernel; t++) {
       int64_t ky = t / x.kernel, kx = t % x.kernel;
       if (flipped) ky = y.kernel - 1 - ky, kx = x.kernel - 1 - kx;
-      const int64_t tap = ky * y.dilation * row_pitch() + x.phase(kx) * phase_pitch() + x.shift(kx);
+      const int64_t tap = first_seen(ky) * row_pitch + x.phase(kx) * phase_pitch() + x.shift(kx);
       const int64_t pitch = in_place ? images.strides[1] : channel_pitch(count);
       for (int64_t c = 0; c < channels; c++) offset[k++] = tap + c * pitch;
     }
@@ -90,7 +97,7 @@ struct Direct {
     }
 
     void run() const {
-      const int64_t work = conv.rows_seen(end - begin) * conv.row_pitch(), each = conv.by_pixels() ? kWidth<T> : 1;
+      const int64_t work = conv.rows_seen(end - begin) * conv.row_pitch, each = conv.by_pixels() ? kWidth<T> : 1;
       parallel_for(conv.in_place ? 0 : conv.channels / each, grain_of(work * each), [=](int64_t first, int64_t stop) {
         for (int64_t c = first * each; c < stop * each; c += each) {
           T* rows = (T*)staged + c * channel_pitch;
@@ -117,11 +124,12 @@ struct Direct {
       const View& v = conv.images;
       const Axis &y = conv.y, &x = conv.x;
       const T* channel = conv.first_channel(image, group) + c * v.strides[1];
+      const int64_t seen = conv.rows_seen(end - begin);
       for (int64_t px = 0; px < x.phases(); px++) {
         const PaddedRow<T> padded(x.input, x.phase_begin(px), x.stride, x.phase_size());
         T* to = rows + px * conv.phase_pitch();
-        for (int64_t i = 0; i < conv.rows_seen(end - begin); i++, to += conv.row_pitch()) {
-          const int64_t row = begin * y.stride - y.pad + i;
+        for (int64_t i = 0; i < seen; i++, to += conv.row_pitch) {
+          const int64_t row = begin * y.stride + conv.row[i];
           const bool inside = row >= 0 && row < y.input;
           inside ? padded.copy(channel + row * v.strides[2], v.strides[3], to) : padded.clear(to);
         }
@@ -133,10 +141,10 @@ struct Direct {
       const View& v = conv.images;
       const Axis &y = conv.y, &x = conv.x;
       constexpr int W = kWidth<T>;
-      const int64_t pitch = ceil_div(x.input, W) * W;
+      const int64_t pitch = ceil_div(x.input, W) * W, seen = conv.rows_seen(end - begin);
       T* apart = (T*)nl_scratch(1, W * pitch * int64_t(sizeof(T)));
-      for (int64_t i = 0; i < conv.rows_seen(end - begin); i++, rows += conv.row_pitch()) {
-        const int64_t row = begin * y.stride - y.pad + i;
+      for (int64_t i = 0; i < seen; i++, rows += conv.row_pitch) {
+        const int64_t row = begin * y.stride + conv.row[i];
         const bool inside = row >= 0 && row < y.input;
         if (inside) put_apart(conv.first_channel(image, group) + c + row * v.strides[2], apart, pitch);
         for (int64_t px = 0; px < x.phases(); px++) {
@@ -165,7 +173,7 @@ struct Direct {
     }
 
     const T* staged_at(int64_t row, int64_t column) const {
-      return staged + row * conv.y.stride * conv.row_pitch() + column;
+      return staged + row * conv.row_step * conv.row_pitch + column;
     }
 
     // Whether results are worth asking for: from memory, and while sums are long enough for them to come. A 7x7 stem of
@@ -221,7 +229,7 @@ struct Direct {
     void pack(int64_t p) const {
       const int64_t first = row_panel_begin(pixels(), p);
       const int count = int(row_panel_begin(pixels(), p + 1) - first);
-      const Grid grid = {end - begin, conv.x.output, 0, conv.y.stride * conv.row_pitch(), 1};
+      const Grid grid = {end - begin, conv.x.output, 0, conv.row_step * conv.row_pitch, 1};
       int64_t line[kTileRows];
       offsets_of(grid, first, count, line);
       T* to = packed + p * conv.weights.depth * kPackedRows<T>;
@@ -314,9 +322,11 @@ struct Direct {
     const int64_t rows = ceil_div(y.output, chunks), count = all * ceil_div(y.output, rows);
 
     const int64_t bytes = weights.size(groups()) * int64_t(sizeof(T));
-    offset = (int64_t*)nl_scratch(2, weights.depth * int64_t(sizeof(int64_t)) + (call.kept ? 0 : bytes));
-    weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : offset + weights.depth);
-    list_offsets(rows, flipped);
+    const int64_t numbers = weights.depth + rows_seen(rows);
+    offset = (int64_t*)nl_scratch(2, numbers * int64_t(sizeof(int64_t)) + (call.kept ? 0 : bytes));
+    row = offset + weights.depth;
+    weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : offset + numbers);
+    list(rows, flipped);
     make_once(call.kept, pack);
 
     // Units that threads share are cut so that the panels of weights come out even.

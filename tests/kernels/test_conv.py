@@ -424,6 +424,15 @@ def test_strides_as_long_as_a_padding(rng: np.random.Generator, groups: int) -> 
     np.testing.assert_array_equal(by_w, np.broadcast_to(seen, by_w.shape) if groups == 1 else seen[:, None])
 
 
+@pytest.mark.parametrize("width", [3, 40])
+@pytest.mark.parametrize("dilation", [1, 2**30])
+def test_rows_that_no_tap_sees_take_no_memory(rng: np.random.Generator, width: int, dilation: int) -> None:
+    x, w = (tensor(rng.standard_normal(shape)) for shape in ((1, 2, 4, width), (3, 2, 2, 1)))
+    far, near = (nl.conv2d(x, w, stride=(s, 1), padding=(s, 0), dilation=(min(s, dilation), 1)) for s in (2**30, 9))
+    assert far.shape[2] == 3 - (dilation > 1)
+    assert_same_bits(far.numpy(), near.numpy())
+
+
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_epilogues_of_a_trace_see_finished_tiles(rng: np.random.Generator, name: str) -> None:
     g = GEOMETRIES[name]
