@@ -56,20 +56,22 @@ def layout(graph: Graph) -> Graph:
 
 
 def _fitting(families: list[tuple[Family, list[Node]]]) -> list[Family]:
-    """The largest set of families that fit while all of them are turned.
+    """The families that fit while all of them are turned: those that do not are left out, until all that stay do.
 
-    Passes in both directions in turn let what does not fit spread along a chain of layers in one of them.
+    One that is left out may keep its neighbours from fitting. Rounds go forwards and backwards in turn, so that this
+    spreads along a chain of layers in one of them.
     """
-    storages = {storage for family, _ in families for storage in family.storages}
+    turned = {storage for family, _ in families for storage in family.storages}
     while True:
-        count = len(families)
+        fitting = []
         for family, nodes in families:
-            if not all(_fits(node, family, storages) for node in nodes):
-                storages -= family.storages
-        families = [(family, nodes) for family, nodes in families if family.storages <= storages]
-        if len(families) == count:
+            if all(_fits(node, family, turned) for node in nodes):
+                fitting.append((family, nodes))
+            else:
+                turned -= family.storages
+        if len(fitting) == len(families):
             return [family for family, _ in families]
-        families.reverse()
+        families = fitting[::-1]
 
 
 def _turned(x: Access, families: dict[int, Family]) -> Access:
