@@ -180,6 +180,35 @@ def test_unused_inputs() -> None:
         nl.grad(x * 2, nl.ones(1))
 
 
+READ_FOR_OTHERS: dict[str, Callable[[nl.Tensor, nl.Tensor], nl.Tensor]] = {
+    "mul": lambda x, y: x * y,
+    "div": lambda x, y: x / y,
+    "remainder": lambda x, y: x % y,
+    "lerp": lambda x, y: nl.zeros_like(y).lerp(x, y),
+    "matmul": lambda x, y: x @ y,
+    "matmul, the other way round": lambda x, y: y @ x,
+    "conv2d": nl.conv2d,
+    "conv2d by the weight": lambda x, y: nl.conv2d(y, x),
+    "conv_transpose2d": nl.conv_transpose2d,
+}
+
+
+@pytest.mark.parametrize("name", READ_FOR_OTHERS)
+def test_an_operand_is_kept_where_another_wants_a_gradient(name: str) -> None:
+    found = []
+    for wanted in (False, True):
+        memory, start = np.arange(9.0).reshape(1, 1, 3, 3), leaf(np.ones((1, 1, 3, 3)))
+        kept, x = weakref.ref(memory), nl.from_numpy(memory).add_(start)
+        y = nl.full((1, 1, 3, 3), 2.5, dtype=nl.float64, requires_grad=wanted)
+        result = READ_FOR_OTHERS[name](x, y)
+        del memory, x
+        gc.collect()
+        assert (kept() is not None) == wanted
+        result.sum().backward()
+        found.append(start.grad.tolist())
+    assert found[0] == found[1]
+
+
 def test_several_roots_and_weights() -> None:
     x = leaf([1.0, 2.0])
     y = x * x

@@ -120,6 +120,11 @@ cdef enum:
     OVER_INT = 3
     OVER_INTEGER = 4
 
+cdef enum ReadBy:  # which of its gradients a rule computes from an operand
+    NO_GRADIENT
+    ANY_GRADIENT
+    GRADIENTS_OF_OTHERS
+
 cdef struct OpSpec:
     int n_in
     int n_out
@@ -132,7 +137,7 @@ cdef struct OpSpec:
     bint direct
     bint differentiable
     bint saves_out
-    bint saved[MAX_OPERANDS]  # which inputs the gradient rule reads; a variadic row's last flag holds for the rest
+    ReadBy read_by[MAX_OPERANDS]  # of the inputs; a variadic row's last one holds for the rest
 
 cdef OpSpec specs[MAX_OPS]
 cdef list rows = []
@@ -141,6 +146,11 @@ cdef dict OP = {}  # name -> number
 
 cdef int type_code(str t):
     return ANY if t == "T" else DTYPE_ID_OF_TEXT[t]
+
+
+cdef ReadBy read_by(str name):
+    """What a gradient rule says of an operand by its parameter's name."""
+    return NO_GRADIENT if name.startswith("_") else GRADIENTS_OF_OTHERS if name.endswith("_") else ANY_GRADIENT
 
 
 cdef int add_row(object row) except -1:
@@ -167,7 +177,7 @@ cdef int add_row(object row) except -1:
         names = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
         s.saves_out = "out" in names or "outs" in names
         for i in range(s.n_in):
-            s.saved[i] = not (2 + i < len(names) and names[2 + i].startswith("_"))
+            s.read_by[i] = read_by(names[2 + i] if 2 + i < len(names) else "")
     rows.append(row)
     OP[row.name] = op
     op_name_bytes.append(row.name.encode())

@@ -66,10 +66,9 @@ cdef Tensor map_into(int op, Tensor x, tuple operands):
 
 cdef tuple kept(int op, Tensor x, tuple operands):
     """The operands of what overwrites x: copies of those in its memory, where the gradient rule reads them."""
-    cdef const OpSpec* s = &specs[op]
-    if not (s.differentiable and grad_enabled() and any_wants_grad(operands)):
+    if not (specs[op].differentiable and grad_enabled() and any_wants_grad(operands)):
         return operands
-    return tuple([map1(COPY_OP, y) if i < s.n_in and s.saved[i] and is_tensor(y) and (<Tensor>y).d.storage == x.d.storage
+    return tuple([map1(COPY_OP, y) if is_tensor(y) and (<Tensor>y).d.storage == x.d.storage and reads(op, i, operands)
                   else y for i, y in enumerate(operands)])
 
 

@@ -187,20 +187,32 @@ cdef object edge_of(object x):
     return x if (<Tensor>x).node is None else (<Tensor>x).node
 
 
+cdef bint reads(int op, int i, tuple operands) except -1:
+    """Whether the row's gradient rule will read the values of operand i."""
+    cdef const OpSpec* s = &specs[op]
+    cdef ReadBy by = s.read_by[i if i < s.n_in else s.n_in - 1]
+    cdef int j
+    if by != GRADIENTS_OF_OTHERS:
+        return by == ANY_GRADIENT
+    for j in range(len(operands)):
+        if j != i and is_tensor(operands[j]) and wants_grad(<Tensor>operands[j]):
+            return True
+    return False
+
+
 cdef Node new_node(int op, tuple operands, int n_outputs):
     """A node whose operands' shapes are kept, and where a row's gradient rule reads them, their values."""
     cdef Node node = Node.__new__(Node)
     cdef int n = len(operands), i
-    cdef const OpSpec* s = &specs[op if op >= 0 else 0]
     global next_sequence
     node.op = op
     node.n_outputs = n_outputs
-    node.n_saved = n + (s.n_out if op >= 0 else 0)
+    node.n_saved = n + (specs[op].n_out if op >= 0 else 0)
     node.saved = <Saved*>nl_alloc(node.n_saved * sizeof(Saved))
     memset(node.saved, 0, node.n_saved * sizeof(Saved))
     for i in range(n):
         if is_tensor(operands[i]):
-            save_one(&node.saved[i], <Tensor>operands[i], op >= 0 and s.saved[i if i < s.n_in else s.n_in - 1])
+            save_one(&node.saved[i], <Tensor>operands[i], op >= 0 and reads(op, i, operands))
             node.saved[i].edge_output = (<Tensor>operands[i]).node_output
         elif op >= 0:
             node.saved[i].is_number = True

@@ -1,8 +1,9 @@
 """Gradient rules of the table's rows that take more than a line.
 
 A rule is called as `rule(F, g, *operands, [out], *attributes)`. A parameter that starts with `_` comes without values,
-only with `.shape` and `.dtype`. Broadcasting is undone by the engine. Rules call differentiable functions of `F` only,
-so they can be differentiated again; `wanted(x)` saves the work for operands that need no gradient.
+only with `.shape` and `.dtype`; so does one that ends with `_`, unless another operand wants a gradient. Broadcasting
+is undone by the engine. Rules call differentiable functions of `F` only, so they can be differentiated again;
+`wanted(x)` saves the work for operands that need no gradient.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ def wanted(x: Any) -> bool:
 # ---- elementwise ----
 
 
-def mul(F: Any, g: Any, x: Any, y: Any) -> tuple:
-    return (g * y if wanted(x) else None, g * x if wanted(y) else None)
+def mul(F: Any, g: Any, x_: Any, y_: Any) -> tuple:
+    return (g * y_ if wanted(x_) else None, g * x_ if wanted(y_) else None)
 
 
-def div(F: Any, g: Any, x: Any, y: Any) -> tuple:
+def div(F: Any, g: Any, x_: Any, y: Any) -> tuple:
     gx = g / y
-    return gx, -gx * x / y if wanted(y) else None
+    return gx, -gx * x_ / y if wanted(y) else None
 
 
 def atan2(F: Any, g: Any, y: Any, x: Any) -> tuple:
@@ -58,12 +59,12 @@ def _log(x: float) -> float:
     return log(x) if x > 0 else -inf if x == 0 else nan
 
 
-def remainder(F: Any, g: Any, x: Any, y: Any) -> tuple:
-    return g, -g * F.floor(x / y) if wanted(y) else None
+def remainder(F: Any, g: Any, x_: Any, y: Any) -> tuple:
+    return g, -g * F.floor(x_ / y) if wanted(y) else None
 
 
-def fmod(F: Any, g: Any, x: Any, y: Any) -> tuple:
-    return g, -g * F.trunc(x / y) if wanted(y) else None
+def fmod(F: Any, g: Any, x_: Any, y: Any) -> tuple:
+    return g, -g * F.trunc(x_ / y) if wanted(y) else None
 
 
 def maximum(F: Any, g: Any, x: Any, y: Any) -> tuple:
@@ -106,9 +107,9 @@ def hardtanh(F: Any, g: Any, x: Any, lo: Any, hi: Any) -> tuple:
     return F.where(F.logical_and(F.gt(x, lo), F.lt(x, hi)), g, 0.0), None, None
 
 
-def lerp(F: Any, g: Any, x: Any, y: Any, weight: Any) -> tuple:
+def lerp(F: Any, g: Any, x_: Any, y_: Any, weight: Any) -> tuple:
     gy = g * weight
-    return g - gy, gy, g * (y - x) if wanted(weight) else None
+    return g - gy, gy, g * (y_ - x_) if wanted(weight) else None
 
 
 def addcmul(F: Any, g: Any, _x: Any, a: Any, b: Any, value: Any) -> tuple:
@@ -285,9 +286,9 @@ def rms_norm(F: Any, g: Any, x: Any, weight: Any, eps_bits: int) -> tuple:
     return gx, gw.reshape(-1)
 
 
-def channel_affine(F: Any, g: Any, x: Any, mean: Any, scale: Any, _bias: Any) -> tuple:
+def channel_affine(F: Any, g: Any, x_: Any, mean_: Any, scale: Any, _bias: Any) -> tuple:
     scaled = g * scale
-    return scaled, -scaled if wanted(mean) else None, g * (x - mean) if wanted(scale) else None, g
+    return scaled, -scaled if wanted(mean_) else None, g * (x_ - mean_) if wanted(scale) else None, g
 
 
 def channel_norm(F: Any, g: Any, x: Any, weight: Any, _bias: Any, outs: Any, axis: int, eps_bits: int) -> tuple:
@@ -300,9 +301,7 @@ def channel_norm(F: Any, g: Any, x: Any, weight: Any, _bias: Any, outs: Any, axi
     return gx, gw.squeeze(0), gb.squeeze(0)
 
 
-def attention(
-    F: Any, g: Any, query: Any, key: Any, value: Any, mask: Any, draw: Any, outs: Any, *attrs: int
-) -> tuple:
+def attention(F: Any, g: Any, query: Any, key: Any, value: Any, mask: Any, draw: Any, outs: Any, *attrs: int) -> tuple:
     """By a kernel of its own; one that is to be differentiated again is written out."""
     if F.is_grad_enabled():
         return *attend.gradients(F, g, query, key, value, mask, draw, *attrs), None, None
@@ -364,33 +363,33 @@ def sort(F: Any, g: Any, _x: Any, outs: Any, axis: int, *_rest: int) -> tuple:
 # ---- contractions ----
 
 
-def matmul(F: Any, g: Any, a: Any, b: Any) -> tuple:
+def matmul(F: Any, g: Any, a_: Any, b_: Any) -> tuple:
     return (
-        F.matmul(g, F.transpose(b, -1, -2)) if wanted(a) else None,
-        F.matmul(F.transpose(a, -1, -2), g) if wanted(b) else None,
+        F.matmul(g, F.transpose(b_, -1, -2)) if wanted(a_) else None,
+        F.matmul(F.transpose(a_, -1, -2), g) if wanted(b_) else None,
     )
 
 
-def conv2d(F: Any, g: Any, x: Any, w: Any, *geometry: int) -> tuple:
+def conv2d(F: Any, g: Any, x_: Any, w_: Any, *geometry: int) -> tuple:
     return (
-        F._conv2d_input(g, w, *geometry, *x.shape[2:]) if wanted(x) else None,
-        F._conv2d_weight(x, g, *geometry, *w.shape[2:]) if wanted(w) else None,
+        F._conv2d_input(g, w_, *geometry, *x_.shape[2:]) if wanted(x_) else None,
+        F._conv2d_weight(x_, g, *geometry, *w_.shape[2:]) if wanted(w_) else None,
     )
 
 
-def conv2d_input(F: Any, gx: Any, g: Any, w: Any, *geometry: int) -> tuple:
+def conv2d_input(F: Any, gx: Any, g_: Any, w_: Any, *geometry: int) -> tuple:
     windows = geometry[:8]
     return (
-        F._conv2d(gx, w, *windows) if wanted(g) else None,
-        F._conv2d_weight(gx, g, *windows, *w.shape[2:]) if wanted(w) else None,
+        F._conv2d(gx, w_, *windows) if wanted(g_) else None,
+        F._conv2d_weight(gx, g_, *windows, *w_.shape[2:]) if wanted(w_) else None,
     )
 
 
-def conv2d_weight(F: Any, gw: Any, x: Any, g: Any, *geometry: int) -> tuple:
+def conv2d_weight(F: Any, gw: Any, x_: Any, g_: Any, *geometry: int) -> tuple:
     windows = geometry[:8]
     return (
-        F._conv2d_input(g, gw, *windows, *x.shape[2:]) if wanted(x) else None,
-        F._conv2d(x, gw, *windows) if wanted(g) else None,
+        F._conv2d_input(g_, gw, *windows, *x_.shape[2:]) if wanted(x_) else None,
+        F._conv2d(x_, gw, *windows) if wanted(g_) else None,
     )
 
 
