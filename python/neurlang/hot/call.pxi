@@ -517,6 +517,7 @@ cdef Tensor reduce1(int op, object x, object dim, bint keepdim):
     """A reduction over `dim` (None: all): one axis at a time, the last first."""
     cdef Tensor given = need_tensor(x, rows[op].name), result
     cdef int t = dtype_id(given.d.dtype), axes, axis
+    cdef bint at_once
     if specs[op].promote_int64 and t < I64:
         t = I64
     elif specs[op].promote_float and not is_float(t):
@@ -529,9 +530,15 @@ cdef Tensor reduce1(int op, object x, object dim, bint keepdim):
     axes = axes_of(rows[op].name, dim, given.d.rank)
     if given.d.rank == 0:
         return drop_axes(reduce_axis(op, with_axis(given), 0), 1)
+    # Of several axes a rule that looks at the result sees all at once: equal maxima share a gradient wherever they lie.
+    at_once = specs[op].saves_out and wants_grad(given)
+    if at_once:
+        result = alias(given)
     for axis in range(given.d.rank - 1, -1, -1):
         if axes >> axis & 1:
             result = reduce_axis(op, result, axis)
+    if at_once:
+        result = with_node(op, result, (given,), tuple([axis for axis in range(given.d.rank) if axes >> axis & 1]))
     return result if keepdim else drop_axes(result, axes)
 
 

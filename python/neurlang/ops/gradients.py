@@ -214,13 +214,13 @@ def erfinv(F: Any, g: Any, _x: Any, out: Any) -> tuple:
     return (g * (F.exp(out * out) * (sqrt(pi) / 2)),)
 
 
-# ---- reductions, over one axis that stays with extent 1 ----
+# ---- reductions, over an axis that stays with extent 1, or over several ----
 
 
-def extremum(F: Any, g: Any, x: Any, out: Any, axis: int) -> tuple:
+def extremum(F: Any, g: Any, x: Any, out: Any, *axes: int) -> tuple:
     """Ties share the gradient equally, as in PyTorch."""
     ties = F.eq(x, out).to(g.dtype)
-    return (g * (ties / F.sum(ties, axis, True)),)
+    return (g * (ties / F.sum(ties, axes, True)),)
 
 
 def prod(F: Any, g: Any, x: Any, axis: int) -> tuple:
