@@ -89,8 +89,8 @@ def var(
 ) -> Tensor:
     """Σ (x - mean)² / (n - correction) over `dim` (None: all axes); `unbiased` is a correction of 1.
 
-    The mean is taken first, what its rounding adds is taken away, and of several axes the sums of rows are joined (Chan,
-    Golub & LeVeque 1983).
+    The mean is taken first and what its rounding adds is taken away; over several axes the sums of rows are joined
+    (Chan, Golub & LeVeque 1983).
 
     >>> x = neurlang.tensor([1.0, 5.0])
     >>> neurlang.var(x).item(), neurlang.var(x, unbiased=False).item()
