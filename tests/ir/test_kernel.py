@@ -70,6 +70,11 @@ def test_lift_inserts_a_still_axis(rng: np.random.Generator) -> None:
         assert np.array_equal(form_addresses(lifted), expected)
 
 
+def test_lift_does_not_cut_a_run() -> None:
+    assert lift(((5, 1), (4, 5)), 3, 5) is None  # of columns of 4 elements
+    assert lift(((5, 1), (4, 5)), 3, 2) == ((5, 1), (2, 10), (3, 0), (2, 5))
+
+
 def test_chains() -> None:
     assert is_chain([2, 12, 4])
     assert not is_chain([4, 6])

@@ -247,6 +247,14 @@ def test_results_over_an_outer_axis_are_not_used_in_the_same_sweep() -> None:
     assert fused(fuse(t.graph())) == [["exp", "sum", "sub"]]
 
 
+def test_what_goes_through_results_in_another_order_is_not_fused() -> None:
+    t = Tape()
+    x, w = t.leaf("f32", (4, 3, 5)), t.leaf("f32", (4, 5))
+    t.keep(t.map("mul", reshape(t.reduce("sum", x, 1), (4, 5)), w))
+    t.keep(t.map("copy", permute(w, (1, 0))))  # reads w too, and what it writes lies as the products do
+    assert fused(fuse(t.graph())) == [["sum", "mul"], ["copy"]]
+
+
 def test_long_single_sums_stay_native() -> None:
     t = Tape()
     x = t.leaf("f32", (1, 1 << 20))

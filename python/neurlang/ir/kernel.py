@@ -92,10 +92,10 @@ def strides_over(form: Form, axes: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def lift(form: Form, extent: int, behind: int) -> Form:
+def lift(form: Form, extent: int, behind: int) -> Form | None:
     """A form over the kept elements of a reduction as one over all elements: stride 0 along the reduced axis.
 
-    The reduced axis has `extent` elements and `behind` elements lie inside of it.
+    The reduced axis has `extent` elements and `behind` elements lie inside of it; None where it falls inside a run.
     """
     axes: list[tuple[int, int]] = []
     size, done = 1, behind == 1
@@ -105,7 +105,7 @@ def lift(form: Form, extent: int, behind: int) -> Form:
         if not done and size * length >= behind:
             inner = behind // size
             if size * inner != behind or length % inner:
-                return ((-1, 0),)  # the axis falls inside an element run: equal to no form
+                return None
             axes += [(inner, stride), (extent, 0), (length // inner, stride * inner)]
             done = True
         else:

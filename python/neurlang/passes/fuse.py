@@ -380,7 +380,13 @@ def _aligned(a: Group, b: Group) -> list[Touch] | None:
         return b.touches
     if a.reduce is None or b.reduce is not None or b.numel * a.reduce[0] != a.numel:
         return None
-    return [Touch(t.node, t.access, lift(t.form, *a.reduce), t.write, True) for t in b.touches]
+    touches = []
+    for t in b.touches:
+        form = lift(t.form, *a.reduce)
+        if form is None:
+            return None
+        touches.append(Touch(t.node, t.access, form, t.write, True))
+    return touches
 
 
 def _same_elements(a: Group, touches: list[Touch]) -> bool:
