@@ -151,6 +151,29 @@ cdef tuple gathered_shape(Tensor x, list axes, int position, Tensor index):
     return tuple(rest[:position]) + shape_tuple(&index.d) + tuple(rest[position:])
 
 
+cdef bint is_places(Tensor key) noexcept:
+    """Whether an index is an array of integers."""
+    return key.d.rank > 0 and dtype_id(key.d.dtype) != B8 and not is_float(dtype_id(key.d.dtype))
+
+
+cdef tuple FIRST_AXIS = (1, 0, 0)  # index_get's attributes for indices of the first of its axes
+
+
+cdef Tensor rows_at(Tensor x, Tensor index):
+    """x gathered along its first axis at int64 indices of any shape: the usual case, without lists."""
+    cdef int64_t shape[2 * MAX_RANK]
+    cdef int i, n = index.d.rank
+    for i in range(n):
+        shape[i] = index.d.shape[i]
+    for i in range(1, x.d.rank):
+        shape[n] = x.d.shape[i]
+        n += 1
+    if n > MAX_RANK:
+        raise ShapeError(f"index: the result has more than the {MAX_RANK} axes supported")
+    cdef Dims result = shape_checked("index", shape, n)
+    return call(OP["index_get"], (x, index), result, dtype_id(x.d.dtype), FIRST_AXIS, numel(x.d))
+
+
 cdef object get_item(Tensor x, object key):
     cdef list arrays
     cdef Part part
@@ -160,6 +183,12 @@ cdef object get_item(Tensor x, object key):
     if x.d.rank > 0 and type(key) is int:
         part = picked(x, 0, clip_index(key))
         return cut(x, &part, 1)
+    if x.d.rank > 0 and is_tensor(key):
+        if is_places(key):
+            return rows_at(x, cast(key, I64))
+        if masks(key, x) and (<Tensor>key).d.rank == 1:
+            where = nonzero(key)
+            return rows_at(x, view_reshape(where, (where.shape[0],), "reshape"))
     arrays = []
     x = basic_index(x, key, arrays)
     if not arrays:
@@ -235,8 +264,8 @@ def nonzero(input, *, bint as_tuple=False):
     tape = current_tape()
     set_current_tape(NULL)
     try:
-        mask = cast(t.detach(), B8)
-        count = 0 if 0 in t.shape else int(reduce1(OP["sum"], mask, None, False).item())
+        mask = t if dtype_id(t.d.dtype) == B8 else cast(t.detach(), B8)
+        count = 0 if numel(t.d) == 0 else int(reduce1(OP["sum"], mask, None, False).item())
         shape = dims_from((count, t.d.rank), "nonzero")
         set_shape(&d, &shape, I64)
         operand(&ins[0], mask, B8)
