@@ -325,6 +325,7 @@ REFUSALS: dict[str, Refusal] = {
     "addmm of integers": (
         lambda: nl.addmm(nl.tensor([1]), nl.tensor([[1]]), nl.tensor([[1]]), alpha=0.5), nl.DTypeError, "alpha"
     ),
+    "norm by name": (lambda: nl.norm(nl.zeros(2, 2), "nuc"), ValueError, "'fro'"),
     "window count": (lambda: nl.nn.functional.adaptive_max_pool2d(nl.zeros(1, 1, 2, 2), 1.0), nl.DTypeError, "integer"),
     "two masks": (
         lambda: nl.nn.functional.scaled_dot_product_attention(

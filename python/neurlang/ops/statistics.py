@@ -194,6 +194,8 @@ def norm(
 def _norm(F: Any, input: Tensor, p: Any, dim: Axes, keepdim: bool) -> Tensor:
     if p in (2, "fro"):
         return _power(F, _sum_squares(F, input, dim, keepdim), 0.5)
+    if isinstance(p, str):
+        raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")
     size = F.abs(input)
     if p == math.inf:
         return F.amax(size, dim, keepdim)
