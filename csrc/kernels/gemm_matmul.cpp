@@ -247,13 +247,6 @@ struct Mapping {
   }
 };
 
-// Lines this far apart fall into the same sets of L1, which holds 12 of them.
-template <class T>
-bool aliases(int64_t stride) {
-  int64_t bytes = (stride < 0 ? -stride : stride) * int64_t(sizeof(T)) % 4096;
-  return bytes < 128 || bytes > 4096 - 128;
-}
-
 // Rows are read in place where they meet too few columns to pay for packing.
 template <class T>
 bool rows_in_place(const Matrix<T>& a, int64_t n) {
@@ -388,8 +381,8 @@ void multiply_matrices(const Product& p) {
       if (p.call.epilogue) map.finish(&map, at, begin, end, 0, b.lines);
     });
   }
-  if (batch == 1 && !p.makes() && is_small(a.lines, b.lines, p.k)) {
-    b.in_place = b.line_stride == 1;
+  if (batch == 1 && !p.makes() && is_small(a, b, p.k)) {
+    b.in_place = b.line_stride == 1 && (a.lines <= kTileRows || !aliases<T>(b.step));
     SmallProduct<T>{a, b, c, p.k}.run();
     if (p.call.epilogue) map.finish(&map, 0, 0, a.lines, 0, b.lines);
     return;

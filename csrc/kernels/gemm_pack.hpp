@@ -115,6 +115,13 @@ struct Maker {
   }
 };
 
+// Lines this far apart fall into the same sets of L1, which holds 12 of them, or 8.
+template <class T>
+bool aliases(int64_t stride) {
+  const int64_t bytes = (stride < 0 ? -stride : stride) * int64_t(sizeof(T)), rest = bytes % 4096;
+  return bytes > 4096 - 64 && (rest < 64 || rest > 4096 - 64);
+}
+
 // `lines` x k elements, and their panels.
 template <class T>
 struct Matrix {

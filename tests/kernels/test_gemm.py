@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -64,6 +65,15 @@ def test_random_shapes_and_layouts(rng: np.random.Generator, dtype: type, case: 
         repeated = np.broadcast_to((a, b)[which := rng.integers(2)][(0,) * len(batch)], (a, b)[which].shape)
         a, b = (repeated, b) if which == 0 else (a, repeated)
     check(a, b)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("pitch", [1024, 1040])  # rows that crowd each other out of L1, and others
+def test_small_products_of_views_of_wide_matrices(rng: np.random.Generator, dtype: type, pitch: int) -> None:
+    wide = normal(rng, (pitch, pitch), dtype)
+    for m, k, n in [(20, 20, 20), (33, 64, 70), (15, 200, 90), (80, 80, 80)]:
+        for a, b in itertools.product((wide[:m, :k], wide[:k, :m].T), (wide[:k, :n], wide[:n, :k].T)):
+            check(a, b)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
