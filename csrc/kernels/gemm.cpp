@@ -13,9 +13,8 @@ namespace {
 
 constexpr int64_t kPanelBytesOfA = 256 << 10;  // a quarter of a 1 MiB L2
 constexpr int64_t kMaxColumns = 1024, kMaxWholeRow = 4096;
-constexpr int64_t kMaxRowBlocks = 16;        // of kMaxRowPanels, that share a packed B
-constexpr int64_t kHotBytes = 256 << 10;     // of C that are finished together, while they are in L2
-constexpr int64_t kGrainProducts = 3 << 17;  // fewer products than these (3-7 us) are not worth another thread
+constexpr int64_t kMaxRowBlocks = 16;     // of kMaxRowPanels, that share a packed B
+constexpr int64_t kHotBytes = 256 << 10;  // of C that are finished together, while they are in L2
 
 template <class T>
 constexpr int64_t kMaxRowPanels = kPanelBytesOfA / (kDepth * kPackedRows<T> * int64_t(sizeof(T)));

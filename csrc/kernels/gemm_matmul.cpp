@@ -357,6 +357,19 @@ void contract_blocks(Matrix<T> a, Matrix<T> b, const Output<T>& c, int64_t batch
   contract(job);
 }
 
+// Each batch on one thread.
+template <class T>
+void multiply_small(const Matrix<T>& a, Matrix<T> b, const Output<T>& c, int64_t batches, int64_t products,
+                    const Mapping& map) {
+  b.in_place = b.line_stride == 1 && (a.lines <= kTileRows || !aliases<T>(b.step));
+  parallel_for(batches, max_of(1, kGrainProducts / products), [&](int64_t begin, int64_t end) {
+    for (int64_t batch = begin; batch < end; batch++) {
+      SmallProduct<T>{a, b, c, map.p.k, batch}.run();
+      if (map.p.call.epilogue) map.finish(&map, batch, 0, a.lines, 0, b.lines);
+    }
+  });
+}
+
 template <class T>
 void multiply_matrices(const Product& p) {
   Matrix<T> a = p.matrix_a<T>(), b = p.matrix_b<T>();
@@ -381,12 +394,8 @@ void multiply_matrices(const Product& p) {
       if (p.call.epilogue) map.finish(&map, at, begin, end, 0, b.lines);
     });
   }
-  if (batch == 1 && !p.makes() && is_small(a, b, p.k)) {
-    b.in_place = b.line_stride == 1 && (a.lines <= kTileRows || !aliases<T>(b.step));
-    SmallProduct<T>{a, b, c, p.k}.run();
-    if (p.call.epilogue) map.finish(&map, 0, 0, a.lines, 0, b.lines);
-    return;
-  }
+  const int64_t products = a.lines * b.lines * max_of(1, p.k);
+  if (!p.makes() && is_small(a, products, p.k)) return multiply_small(a, b, c, batch, products, map);
   if (!p.makes() && streams(a, b, p.k)) return stream(a, b, c, batch, map);
   if (!p.makes() && streams_lines(a, b, p.k)) return stream_lines(a, b, c, batch, map);
   contract_blocks(a, b, c, batch, map);

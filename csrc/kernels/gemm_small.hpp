@@ -10,37 +10,39 @@ constexpr int64_t kMostSmall = 1 << 19;  // 80 x 80 x 80: 0.6-0.95 of the time t
 
 // Rows that crowd each other out of L1 are better packed, unless they are tiny.
 template <class T>
-bool is_small(const Matrix<T>& a, const Matrix<T>& b, int64_t k) {
-  const int64_t products = a.lines * b.lines * max_of(1, k);
+bool is_small(const Matrix<T>& a, int64_t products, int64_t k) {
   if (k > kDepth || products > kMostSmall) return false;
   return products <= kTiny || a.line_stride == 1 || !aliases<T>(a.line_stride);
 }
 
-// Rows of A where they lie times one panel of B after another, on the calling thread and its stack.
+// Of one batch rows of A where they lie times one panel of B after another, on the calling thread and its stack.
 template <class T>
 struct SmallProduct {
   const Matrix<T>& a;
   const Matrix<T>& b;
   const Output<T>& c;
-  int64_t k;
+  int64_t k, batch;
 
   void run() const {
     T packed[kDepth * kTileColumns<T>];
+    const T* const lines = a.batch(batch);
     for (int64_t j = 0; j < b.lines; j += kTileColumns<T>) {
       const int count = int(min_of(kTileColumns<T>, b.lines - j)), width = int(whole_vectors<T>(count));
-      const Panel<T> columns = b.fetch(&b, {0, 0, j, 0, count, int(k), width, width}, packed);
+      const Panel<T> columns = b.fetch(&b, {batch, 0, j, 0, count, int(k), width, width}, packed);
       for (int64_t p = 0; p < row_panels(a.lines); p++) {
-        multiply(row_panel_begin(a.lines, p), row_panel_begin(a.lines, p + 1), columns, j, count, width);
+        multiply(lines, row_panel_begin(a.lines, p), row_panel_begin(a.lines, p + 1), columns, j, count, width);
       }
     }
   }
 
  private:
-  void multiply(int64_t i, int64_t end, const Panel<T>& columns, int64_t j, int count, int width) const {
-    const Panel<T> rows = {a.data + i * a.line_stride, a.line_stride, a.step};
+  void multiply(const T* lines, int64_t i, int64_t end, const Panel<T>& columns, int64_t j, int count,
+                int width) const {
+    const Panel<T> rows = {lines + i * a.line_stride, a.line_stride, a.step};
     const auto kernel = micro_kernel(T(), int(end - i), width / kWidth<T>);
     const bool direct = count == width && c.columns.x_stride == 1;
-    T block[kTileRows * kTileColumns<T>], *to = c.data + i * c.row_stride + j * c.columns.x_stride;
+    T block[kTileRows * kTileColumns<T>],
+        *to = c.data + batch * c.batch_stride + i * c.row_stride + j * c.columns.x_stride;
     kernel(k, rows, columns, direct ? to : block, direct ? c.row_stride : width, nullptr, 0);
     for (const T* sums = block; !direct && i < end; i++, sums += width, to += c.row_stride) {
       if (c.columns.x_stride == 1) {

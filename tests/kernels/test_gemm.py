@@ -77,6 +77,16 @@ def test_small_products_of_views_of_wide_matrices(rng: np.random.Generator, dtyp
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(60, 5, 8, 7), (7, 40, 64, 33), (3, 80, 80, 80), (2, 90, 64, 90)])
+def test_batches_of_small_products(rng: np.random.Generator, dtype: type, shape: tuple[int, ...]) -> None:
+    batch, m, k, n = shape
+    a, b = normal(rng, (batch, m, k), dtype), normal(rng, (batch, k, n), dtype)
+    turned = [np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (a, b)]
+    for operands in itertools.product((a, turned[0], a[::-1]), (b, turned[1], b[:1].repeat(batch, 0))):
+        check(*operands)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("shape", [(1, 700, 1300), (700, 1300, 1), (1, 20_000, 1), (3, 5000, 2), (1, 40, 300)])
 def test_vectors_and_long_sums(rng: np.random.Generator, dtype: type, shape: tuple[int, int, int]) -> None:
     m, k, n = shape
