@@ -253,11 +253,12 @@ bool rows_in_place(const Matrix<T>& a, int64_t n) {
   return !a.maker.prologue && n <= 8 * kTileColumns<T> && (a.line_stride == 1 || !aliases<T>(a.line_stride));
 }
 
-// Columns must be adjacent; packing pays when they meet several panels of rows and their lines crowd L1.
+// Columns must be adjacent; packing pays when they meet several panels of rows and would not stay in L2, or crowd L1.
 template <class T>
 bool columns_in_place(const Matrix<T>& b, int64_t m, int64_t k) {
-  return !b.maker.prologue && b.line_stride == 1 &&
-         (m <= kTileRows || min_of(k, kDepth) * b.step * int64_t(sizeof(T)) <= 16 << 10);
+  const int64_t bytes = min_of(k, kDepth) * b.step * int64_t(sizeof(T));
+  const bool stay = bytes <= (aliases<T>(b.step) ? 16 << 10 : 64 << 10);
+  return !b.maker.prologue && b.line_stride == 1 && (m <= kTileRows || stay);
 }
 
 // Whether a matrix lies in memory rather than in L2, with lines enough to share among threads.
