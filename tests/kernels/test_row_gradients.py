@@ -54,12 +54,18 @@ def test_what_a_row_leaves(rng: np.random.Generator, dtype: type, length: int, c
             assert_same_bits(got, want)
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_variance_beside_a_large_mean(rng: np.random.Generator, axis: int) -> None:
-    x = (rng.standard_normal((300, 400)) + 1e6).astype(np.float32)
-    exact = x.astype(np.float64).var(axis, ddof=1)
-    assert_close(nl.var(tensor(x), axis).numpy(), exact, "variance", n=x.shape[axis])
-    assert (nl.var(nl.full((300, 70), 0.1), axis, unbiased=False).numpy() < 1e-14).all()
+@pytest.mark.parametrize("axis", [0, 1, 2, (0, 1), (0, 2), (0, 1, 2)])
+def test_variance_beside_a_large_mean(rng: np.random.Generator, axis: int | tuple[int, ...]) -> None:
+    for shape in (300, 4, 400), (4, 170, 8):
+        x = (rng.standard_normal(shape) + 1e6).astype(np.float32)
+        exact = x.astype(np.float64).var(axis, ddof=1)
+        assert_close(nl.var(tensor(x), axis).numpy(), exact, "variance", n=x.size // exact.size)
+        assert (nl.var(nl.full(shape, 0.1), axis, unbiased=False).numpy() < 1e-14).all()
+
+
+def test_variance_of_a_number() -> None:
+    for dim in (0, -1, (0,), None):
+        assert nl.var(nl.tensor(3.0), dim, correction=0).item() == 0
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (0, 64), (64, 0), (2, 0, 64)], ids=str)

@@ -89,8 +89,7 @@ def var(
 ) -> Tensor:
     """Σ (x - mean)² / (n - correction) over `dim` (None: all axes); `unbiased` is a correction of 1.
 
-    The mean is taken first and what its rounding adds is taken away; over several axes the sums of rows are joined
-    (Chan, Golub & LeVeque 1983).
+    The mean is taken first, and what its rounding adds is taken away (Chan, Golub & LeVeque 1983).
 
     >>> x = neurlang.tensor([1.0, 5.0])
     >>> neurlang.var(x).item(), neurlang.var(x, unbiased=False).item()
@@ -106,23 +105,14 @@ _LONG = 1 << 16  # elements of a row that is shared out among threads where ther
 
 
 def _square_deviations(F: Any, x: Tensor, dim: Axes, keepdim: bool) -> Tensor:
-    """Σ (x - mean)² over `dim` without what the rounding of the mean adds.
-
-    Of several axes the last one goes first, a row at a time: the deviations from the rows' means and those of the means
-    add up, and x is never written with its mean taken away.
-    """
-    axes, total = _sorted_axes(F, "var", x, dim), count_over(x, dim)
-    n = x.shape[axes[-1]] if axes else 1
-    if not axes or not total or not x.dtype.is_floating_point or (n > _LONG and x.numel() < 8 * n):
+    """Σ (x - mean)² over `dim` without what the rounding of the mean adds; over one axis a row at a time."""
+    axes, n = _sorted_axes(F, "var", x, dim), count_over(x, dim)
+    if x.ndim == 0 or len(axes) > 1 or not x.dtype.is_floating_point or (n > _LONG and x.numel() < 8 * n):
         centred = x - mean(F, x, dim, True)
         rest = F.sum(centred, dim, keepdim)
-        return F.maximum(_sum_squares(F, centred, dim, keepdim) - F.div(rest * rest, total), 0.0)
-    *others, last = axes
-    result = F._sum_square_deviations(x, last)
-    if others:
-        means = F.div(F.sum(x, last, True), n)
-        result = F.sum(result, others, True) + _square_deviations(F, means, others, True) * n
-    return result if keepdim else result.squeeze(axes)
+        return F.maximum(_sum_squares(F, centred, dim, keepdim) - F.div(rest * rest, n), 0.0)
+    result = F._sum_square_deviations(x, axes[0])
+    return result if keepdim else result.squeeze(axes[0])
 
 
 def _sum_squares(F: Any, x: Tensor, dim: Axes, keepdim: bool) -> Tensor:
@@ -175,9 +165,7 @@ def logsumexp(F: Any, input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor
     return result if keepdim else result.squeeze(tuple(axes))
 
 
-def norm(
-    F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None
-) -> Tensor:
+def norm(F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The vector p-norm (Σ |x|^p)^(1/p) over `dim` (None: all axes); its gradient at 0 is 0.
 
     p may be "fro" (2), ±∞ (the largest, the smallest |x|) and 0 (how many are not zero). With `dtype` the input is
