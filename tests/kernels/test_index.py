@@ -128,7 +128,7 @@ def test_several_index_arrays(rng: np.random.Generator, dtype: type, case: int) 
     where = range(position, position + rank)
     picked = np.moveaxis(at_front(x, axes)[tuple(indices)], range(rank), where)
     tensors = [tensor(i) for i in indices]
-    for got in on_all_threads(lambda: _tensor.index_get(tensor(x), tensors, axes, position)):
+    for got in on_all_threads(lambda: _tensor._index_get(tensor(x), *tensors, len(axes), *axes, position)):
         same(got, picked)
     value = numbers(rng, picked.shape, dtype) if picked.ndim else np.array(3).astype(dtype)
     for accumulate in (False, True):
@@ -142,7 +142,7 @@ def test_several_index_arrays(rng: np.random.Generator, dtype: type, case: int) 
                 target[place] = source[at]
 
         def write(t: nl.Tensor, accumulate: bool = accumulate) -> None:
-            _tensor.index_put_(t, tensors, axes, position, tensor(value), accumulate)
+            _tensor._index_put(t, tensor(value), *tensors, len(axes), *axes, position, accumulate)
 
         for got in on_copies(x, write):
             same(got, want)
@@ -201,8 +201,8 @@ def test_a_bad_index_is_named_and_nothing_is_written(rng: np.random.Generator, b
         lambda t: t.scatter_add_(1, tensor(index), nl.ones(4, 7, 5)),
         lambda t: nl.index_select(t, 1, tensor(flat)),
         lambda t: t.index_add_(1, tensor(flat), nl.ones(4, 7, 5)),
-        lambda t: _tensor.index_get(t, [tensor(flat)], [1], 1),
-        lambda t: _tensor.index_put_(t, [tensor(flat)], [1], 1, nl.ones(4, 7, 5), False),
+        lambda t: _tensor._index_get(t, tensor(flat), 1, 1, 1),
+        lambda t: _tensor._index_put(t, nl.ones(4, 7, 5), tensor(flat), 1, 1, 1, False),
     ]
     for call in calls:
         copy = tensor(x.copy())

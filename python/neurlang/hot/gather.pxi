@@ -122,12 +122,12 @@ def _index_put(x, value, *rest):
 cdef tuple split_indices(str op, Tensor x, tuple rest):
     """k index tensors of one shape, the axes that they name, and where these land: what `rest` holds, k in between."""
     cdef int k = py.sum([is_tensor(t) for t in rest])
-    cdef list tensors = list(rest[:k]), axes = list(rest[k + 1:-1])
+    cdef tuple tensors = rest[:k], axes = rest[k + 1:-1]
     cdef Tensor index
-    if k == 0 or rest[k:k + 1] != (k,) or len(axes) != k or axes != sorted(set(axes)):
+    if k == 0 or rest[k:k + 1] != (k,) or len(axes) != k or list(axes) != sorted(set(axes)):
         raise ShapeError(f"{op}: expected index tensors, how many, an axis for each in ascending order, and a place")
     if axes[0] < 0 or axes[-1] >= x.d.rank or not 0 <= rest[-1] <= x.d.rank - k:
-        raise ShapeError(f"{op}: axes {axes} and place {rest[-1]} are not of a {describe(x)}")
+        raise ShapeError(f"{op}: axes {list(axes)} and place {rest[-1]} are not of a {describe(x)}")
     for t in tensors:
         index = need_tensor(t, op)
         if dtype_id(index.d.dtype) != I64 or not same_shape(&index.d, &(<Tensor>tensors[0]).d):

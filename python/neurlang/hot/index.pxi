@@ -129,8 +129,9 @@ cdef list index_tensors(Tensor x, list arrays):
                 raise IndexError(f"a boolean index of shape {shape_tuple(&t.d)} does not match axes of shape {have}")
             if t.d.rank == 0:
                 raise IndexError("a single boolean is not an index here; use an array of booleans")
-            for i, column in enumerate(unbind(nonzero(t), 1)):
-                result.append((axis + i, column))
+            found = nonzero(t)
+            for i in range(t.d.rank):
+                result.append((axis + i, column_of(found, i)))
         elif is_float(dtype_id(t.d.dtype)):
             raise IndexError(f"an index array must hold integers or booleans, got {describe(t)}")
         else:
@@ -138,40 +139,41 @@ cdef list index_tensors(Tensor x, list arrays):
     return result
 
 
+cdef Tensor column_of(Tensor matrix, int i):
+    cdef Part parts[2]
+    parts[0], parts[1] = Part(0, 1, matrix.d.shape[0]), Part(i, 1, DROPPED)
+    return cut(matrix, parts, 2)
+
+
 cdef tuple gather_plan(Tensor x, list indices):
     """Index tensors broadcast to one shape, their axes, and where the gathered axes land (NumPy's rule)."""
+    if len(indices) == 1:
+        axis, t = indices[0]
+        return (t,), (axis,), axis
     tensors = broadcast_tensors(*[t for _, t in indices])
-    axes = [a for a, _ in indices]
-    adjacent = axes == list(range(axes[0], axes[0] + len(axes)))
-    return list(tensors), axes, axes[0] if adjacent else 0
+    axes = tuple([a for a, _ in indices])
+    adjacent = axes == tuple(range(axes[0], axes[0] + len(axes)))
+    return tuple(tensors), axes, axes[0] if adjacent else 0
 
 
-cdef tuple gathered_shape(Tensor x, list axes, int position, Tensor index):
-    rest = [n for a, n in enumerate(shape_tuple(&x.d)) if a not in axes]
-    return tuple(rest[:position]) + shape_tuple(&index.d) + tuple(rest[position:])
+cdef Dims gathered_shape(Tensor x, tuple axes, int position, Tensor index) except *:
+    """The axes of x that are left, with those of the index at `position` of them."""
+    cdef int64_t shape[2 * MAX_RANK]
+    cdef int a, left = 0
+    for a in range(x.d.rank):
+        if a not in axes:
+            shape[left if left < position else left + index.d.rank] = x.d.shape[a]
+            left += 1
+    for a in range(index.d.rank):
+        shape[position + a] = index.d.shape[a]
+    if left + index.d.rank > MAX_RANK:
+        raise ShapeError(f"index: {left + index.d.rank} axes are more than the {MAX_RANK} supported")
+    return shape_checked("index", shape, left + index.d.rank)
 
 
 cdef bint is_places(Tensor key) noexcept:
     """Whether an index is an array of integers."""
     return key.d.rank > 0 and dtype_id(key.d.dtype) != B8 and not is_float(dtype_id(key.d.dtype))
-
-
-cdef tuple FIRST_AXIS = (1, 0, 0)  # index_get's attributes for indices of the first of its axes
-
-
-cdef Tensor rows_at(Tensor x, Tensor index):
-    """x gathered along its first axis at int64 indices of any shape: the usual case, without lists."""
-    cdef int64_t shape[2 * MAX_RANK]
-    cdef int i, n = index.d.rank
-    for i in range(n):
-        shape[i] = index.d.shape[i]
-    for i in range(1, x.d.rank):
-        shape[n] = x.d.shape[i]
-        n += 1
-    if n > MAX_RANK:
-        raise ShapeError(f"index: the result has more than the {MAX_RANK} axes supported")
-    cdef Dims result = shape_checked("index", shape, n)
-    return call(OP["index_get"], (x, index), result, dtype_id(x.d.dtype), FIRST_AXIS, numel(x.d))
 
 
 cdef object get_item(Tensor x, object key):
@@ -183,12 +185,8 @@ cdef object get_item(Tensor x, object key):
     if x.d.rank > 0 and type(key) is int:
         part = picked(x, 0, clip_index(key))
         return cut(x, &part, 1)
-    if x.d.rank > 0 and is_tensor(key):
-        if is_places(key):
-            return rows_at(x, cast(key, I64))
-        if masks(key, x) and (<Tensor>key).d.rank == 1:
-            where = nonzero(key)
-            return rows_at(x, view_reshape(where, (where.shape[0],), "reshape"))
+    if x.d.rank > 0 and is_tensor(key) and is_places(key):  # the usual array, which leaves nothing to cut
+        return index_get(x, (cast(key, I64),), (0,), 0)
     arrays = []
     x = basic_index(x, key, arrays)
     if not arrays:
@@ -198,20 +196,19 @@ cdef object get_item(Tensor x, object key):
     return index_get(x, tensors, axes, position)
 
 
-def index_get(x, tensors, axes, position):
+cdef Tensor index_get(Tensor x, tuple tensors, tuple axes, int position):
     """x gathered at int64 tensors (of one shape) along `axes`; the gathered axes land at `position`."""
-    cdef Tensor t = x
-    cdef Dims shape = dims_from(gathered_shape(t, axes, position, tensors[0]), "index")
-    return call(OP["index_get"], (t, *tensors), shape, dtype_id(t.d.dtype), (len(axes), *axes, position), numel(t.d))
+    cdef Dims shape = gathered_shape(x, axes, position, tensors[0])
+    cdef tuple attrs = (len(axes),) + axes + (position,)
+    return call(OP["index_get"], (x,) + tensors, shape, dtype_id(x.d.dtype), attrs, numel(x.d))
 
 
-def index_put_(x, tensors, axes, position, value, bint accumulate):
+cdef Tensor index_put_(Tensor x, tuple tensors, tuple axes, int position, object value, bint accumulate):
     """Writes (or adds) `value` into x at int64 tensors along `axes`, in row-major order of the indices."""
-    cdef Tensor t = x
-    shape = gathered_shape(t, axes, position, tensors[0])
-    v = value if is_tensor(value) else full((), value, dtype=t.dtype)
-    v = view_expand(cast(v, dtype_id(t.d.dtype)), shape)
-    call_into(OP["index_put"], t, (v, *tensors), (len(axes), *axes, position, accumulate))
+    cdef Dims shape = gathered_shape(x, axes, position, tensors[0])
+    v = value if is_tensor(value) else full((), value, dtype=x.dtype)
+    v = view_expand(cast(v, dtype_id(x.d.dtype)), dims_tuple(&shape))
+    call_into(OP["index_put"], x, (v,) + tensors, (len(axes),) + axes + (position, accumulate))
     return x
 
 
