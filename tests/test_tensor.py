@@ -108,6 +108,13 @@ LAYOUTS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def test_a_view_as_the_same_dtype_keeps_its_history() -> None:
+    x = nl.tensor([1.0, 2.0], requires_grad=True)
+    (x.view(x.dtype) * 3).sum().backward()
+    assert x.grad.tolist() == [3, 3]
+
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("kind", BITS)
 def test_memory_viewed_as_another_dtype(kind: str, name: str, rng: np.random.Generator, torch: Any) -> None:

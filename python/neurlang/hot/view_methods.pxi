@@ -30,7 +30,7 @@ def view(self, shape=(), second=ABSENT, /, *more):
     cdef int64_t wanted[MAX_RANK]
     cdef int n
     if type(shape) is dtype and second is ABSENT:
-        return read_as(self, shape)
+        return self.view_as(self) if (<dtype>shape).id == dtype_id(self.d.dtype) else read_as(self, shape)
     n = sizes_given(shape, second, more, "view", wanted)
     return reshaped(self, wanted, n, "view")
 
