@@ -141,3 +141,10 @@ def test_gradients_at_kinks_are_torchs(name: str, torch: Any) -> None:
     # PyTorch's hardsigmoid has 1/6 in float32 only.
     dtype = np.float32 if name == "hardsigmoid" else np.float64
     assert_close(ours.grad.numpy().astype(dtype), theirs.grad.numpy().astype(dtype), "elementwise")
+
+
+def test_the_power_0_has_the_gradient_0(torch: Any) -> None:
+    for lib in (nl, torch):
+        x = lib.tensor([1.0, 0.0, -2.0], requires_grad=True)
+        (x**0).sum().backward()
+        assert x.grad.tolist() == [0.0, 0.0, 0.0]
