@@ -250,7 +250,7 @@ struct Mapping {
 // Rows are read in place where they meet too few columns to pay for packing.
 template <class T>
 bool rows_in_place(const Matrix<T>& a, int64_t n) {
-  return !a.maker.prologue && n <= 8 * kTileColumns<T> && (a.line_stride == 1 || !aliases<T>(a.line_stride));
+  return !a.maker.prologue && n <= 8 * kTileColumns<T> && !aliases<T>(a.line_stride);
 }
 
 // Columns must be adjacent; packing pays when they meet several panels of rows and would not stay in L2, or crowd L1.
@@ -395,10 +395,10 @@ void multiply_matrices(const Product& p) {
       if (p.call.epilogue) map.finish(&map, at, begin, end, 0, b.lines);
     });
   }
-  const int64_t products = a.lines * b.lines * max_of(1, p.k);
-  if (!p.makes() && is_small(a, products, p.k)) return multiply_small(a, b, c, batch, products, map);
   if (!p.makes() && streams(a, b, p.k)) return stream(a, b, c, batch, map);
   if (!p.makes() && streams_lines(a, b, p.k)) return stream_lines(a, b, c, batch, map);
+  const int64_t products = a.lines * b.lines * max_of(1, p.k);
+  if (!p.makes() && is_small(a, products, p.k)) return multiply_small(a, b, c, batch, products, map);
   contract_blocks(a, b, c, batch, map);
 }
 

@@ -115,7 +115,7 @@ struct Maker {
   }
 };
 
-// Lines this far apart fall into the same sets of L1, which holds 12 of them, or 8.
+// Whole lines of memory this far apart fall into the same sets of L1, which holds 12 of them, or 8; closer ones do not.
 template <class T>
 bool aliases(int64_t stride) {
   const int64_t bytes = (stride < 0 ? -stride : stride) * int64_t(sizeof(T)), rest = bytes % 4096;

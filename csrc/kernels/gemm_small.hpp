@@ -6,16 +6,16 @@ namespace nl::NL_ISA {
 namespace {
 
 constexpr int64_t kTiny = 1 << 13;       // multiplications: 20 x 20 x 20
-constexpr int64_t kMostSmall = 1 << 19;  // 80 x 80 x 80: 0.6-0.95 of the time that packing panels of A takes
+constexpr int64_t kMostSmall = 1 << 19;  // 80 x 80 x 80: beyond, packing panels of A pays
 
 // Rows that crowd each other out of L1 are better packed, unless they are tiny.
 template <class T>
 bool is_small(const Matrix<T>& a, int64_t products, int64_t k) {
   if (k > kDepth || products > kMostSmall) return false;
-  return products <= kTiny || a.line_stride == 1 || !aliases<T>(a.line_stride);
+  return products <= kTiny || !aliases<T>(a.line_stride);
 }
 
-// Of one batch rows of A where they lie times one panel of B after another, on the calling thread and its stack.
+// One batch: rows of A where they lie times one panel of B after another, on the calling thread and its stack.
 template <class T>
 struct SmallProduct {
   const Matrix<T>& a;
@@ -41,8 +41,8 @@ struct SmallProduct {
     const Panel<T> rows = {lines + i * a.line_stride, a.line_stride, a.step};
     const auto kernel = micro_kernel(T(), int(end - i), width / kWidth<T>);
     const bool direct = count == width && c.columns.x_stride == 1;
-    T block[kTileRows * kTileColumns<T>],
-        *to = c.data + batch * c.batch_stride + i * c.row_stride + j * c.columns.x_stride;
+    T block[kTileRows * kTileColumns<T>];
+    T* to = c.data + batch * c.batch_stride + i * c.row_stride + j * c.columns.x_stride;
     kernel(k, rows, columns, direct ? to : block, direct ? c.row_stride : width, nullptr, 0);
     for (const T* sums = block; !direct && i < end; i++, sums += width, to += c.row_stride) {
       if (c.columns.x_stride == 1) {
