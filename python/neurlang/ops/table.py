@@ -54,7 +54,8 @@ class Row:
     `grad(F, g, *ins, [out], *attrs)` returns one gradient (or None) per input, before broadcasting is undone. A
     parameter whose name starts with `_` is not saved: the rule gets only its shape and dtype; one whose name ends with
     `_` is saved where another operand wants a gradient, which alone reads it. A parameter named `out` is the saved
-    result, `outs` the tuple of all results. Attributes are integers; a float travels as its 64 bits.
+    result, `outs` the tuple of all results; with either a reduction is given all its axes at once, else one at a time.
+    Attributes are integers; a float travels as its 64 bits.
 
     `binding` says how Python reaches a map or reduce: ``method`` (function and method of Tensor), ``function``,
     ``internal`` (a function with a leading underscore, for gradient rules, composites and optimisers), ``composite``
