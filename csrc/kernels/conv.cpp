@@ -206,10 +206,9 @@ struct InputGradient {
   bool whole() const { return residues() == 1; }
 
   void finish_images(int64_t first, int64_t count) const {
-    parallel_for(count, grain_of(g.channels * g.y.input * g.x.input), [&](int64_t begin, int64_t end) {
-      for (int64_t i = first + begin; i < first + end; i++) {
-        finish_tile(call.epilogue, call.out[0], i, 0, g.channels, 0, g.y.input * g.x.input);
-      }
+    const int64_t plane = g.y.input * g.x.input;
+    parallel_for(count, grain_of(g.channels * plane), [&](int64_t begin, int64_t end) {
+      finish_tiles(call.epilogue, call.out[0], first, 0, g.channels, begin * plane, end * plane);
     });
   }
 
@@ -234,13 +233,12 @@ int64_t elements(const View& v) { return v.shape[0] * v.shape[1] * v.shape[2] * 
 // Where there are no results, or no weights: then every sum is +0. Returns whether that was all.
 bool sums_of_nothing(const Call& call) {
   const View& out = call.out[0];
-  const int64_t size = elements(out), plane = out.shape[2] * out.shape[3];
+  const int64_t size = elements(out);
   if (size > 0 && elements(call.in[1]) > 0) return false;
+  // Whatever the dtype and layout: +0 has no bit set, and a result lies in one piece.
   parallel_for(size * itemsize(out.dtype), kGrain,
                [&](int64_t begin, int64_t end) { __builtin_memset(out.data + begin, 0, end - begin); });
-  for (int64_t i = 0; size > 0 && i < out.shape[0]; i++) {
-    finish_tile(call.epilogue, out, i, 0, out.shape[1], 0, plane);
-  }
+  if (size > 0) finish_tiles(call.epilogue, out, 0, 0, out.shape[1], 0, size / out.shape[1]);
   return true;
 }
 

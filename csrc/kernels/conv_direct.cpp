@@ -31,7 +31,7 @@ struct Direct {
   bool in_place;  // one tap that sees all of an image, which is one row then: nothing has to be staged
   PackedWeights<T> weights;
   int64_t* offset = nullptr;  // of each k in the staged rows
-  int64_t* row = nullptr;     // of each staged row in the image, for the first unit
+  int64_t* place = nullptr;   // of each staged row in the image, for the first unit
   // Divided once.
   int64_t row_step = y.phases();  // from what a row of the result sees to what the next one does, in staged rows
   int64_t row_pitch = x.phases() * phase_pitch();
@@ -69,7 +69,7 @@ struct Direct {
   // taps the other way round.
   void list(int64_t count, bool flipped) {
     for (int64_t i = 0; i < rows_seen(count); i++)
-      row[i] = i < row_step ? y.phase_begin(i) : row[i - row_step] + y.stride;
+      place[i] = i < row_step ? y.phase_begin(i) : place[i - row_step] + y.stride;
     for (int64_t t = 0, k = 0; t < y.kernel * x.kernel; t++) {
       int64_t ky = t / x.kernel, kx = t % x.kernel;
       if (flipped) ky = y.kernel - 1 - ky, kx = x.kernel - 1 - kx;
@@ -129,7 +129,7 @@ struct Direct {
         const PaddedRow<T> padded(x.input, x.phase_begin(px), x.stride, x.phase_size());
         T* to = rows + px * conv.phase_pitch();
         for (int64_t i = 0; i < seen; i++, to += conv.row_pitch) {
-          const int64_t row = begin * y.stride + conv.row[i];
+          const int64_t row = begin * y.stride + conv.place[i];
           const bool inside = row >= 0 && row < y.input;
           inside ? padded.copy(channel + row * v.strides[2], v.strides[3], to) : padded.clear(to);
         }
@@ -144,7 +144,7 @@ struct Direct {
       const int64_t pitch = ceil_div(x.input, W) * W, seen = conv.rows_seen(end - begin);
       T* apart = (T*)nl_scratch(1, W * pitch * int64_t(sizeof(T)));
       for (int64_t i = 0; i < seen; i++, rows += conv.row_pitch) {
-        const int64_t row = begin * y.stride + conv.row[i];
+        const int64_t row = begin * y.stride + conv.place[i];
         const bool inside = row >= 0 && row < y.input;
         if (inside) put_apart(conv.first_channel(image, group) + c + row * v.strides[2], apart, pitch);
         for (int64_t px = 0; px < x.phases(); px++) {
@@ -324,7 +324,7 @@ struct Direct {
     const int64_t bytes = weights.size(groups()) * int64_t(sizeof(T));
     const int64_t numbers = weights.depth + rows_seen(rows);
     offset = (int64_t*)nl_scratch(2, numbers * int64_t(sizeof(int64_t)) + (call.kept ? 0 : bytes));
-    row = offset + weights.depth;
+    place = offset + weights.depth;
     weights.data = (T*)(call.kept ? nl_keep(call.kept, bytes) : offset + numbers);
     list(rows, flipped);
     make_once(call.kept, pack);

@@ -121,12 +121,6 @@ struct Block {
     return {panel + k * kLines, 1, kLines};
   }
 
-  // body(row of tiles, numbered through all images; tiles [begin, end) of it) for all tiles.
-  template <class Body>
-  void each_row_of_tiles(const Body& body) const {
-    each_row(conv.tile_columns(), first, stop, body);
-  }
-
   void run() const {
     const int64_t work = kElements * kLines * channels();
     parallel_for(panels, grain_of(work), [=](int64_t begin, int64_t end) {
@@ -224,7 +218,7 @@ struct Block {
 
   void put_results(int64_t q, const float* m) const {
     const int64_t line = q * kOutputs, count = min_of(kOutputs, conv.weights.outputs - line);
-    each_row_of_tiles([&](int64_t r, int64_t begin, int64_t end) {
+    each_row(conv.tile_columns(), first, stop, [&](int64_t r, int64_t begin, int64_t end) {
       const int64_t image = r / conv.tile_rows(), y = r % conv.tile_rows() * kResults;
       const View& out = conv.result;
       const int64_t plane = out.shape[2] * out.shape[3], height = min_of(kResults, out.shape[2] - y);
@@ -286,7 +280,7 @@ struct Block {
     const View& out = conv.result;
     const int64_t line = q * kOutputs, count = min_of(kOutputs, conv.weights.outputs - line);
     const int64_t height = out.shape[2], width = out.shape[3], outputs = out.shape[1];
-    each_row_of_tiles([&](int64_t r, int64_t begin, int64_t end) {
+    each_row(conv.tile_columns(), first, stop, [&](int64_t r, int64_t begin, int64_t end) {
       const int64_t image = r / conv.tile_rows(), y = r % conv.tile_rows() * kResults;
       for (int64_t t = begin; t < end; t++) {
         const float* from = m + (r * conv.tile_columns() + t - first) * kOutputs;
@@ -312,7 +306,7 @@ struct Block {
     const int64_t line = group * conv.weights.outputs + q * kOutputs;
     const int64_t end_line = group * conv.weights.outputs + min_of(q_end * kOutputs, conv.weights.outputs);
     const int64_t width = conv.result.shape[3], height = conv.result.shape[2];
-    each_row_of_tiles([&](int64_t r, int64_t begin, int64_t end) {
+    each_row(conv.tile_columns(), first, stop, [&](int64_t r, int64_t begin, int64_t end) {
       auto finish = [&](int64_t from, int64_t to) {
         finish_tile(conv.epilogue, conv.result, r / conv.tile_rows(), line, end_line, from, to);
       };
