@@ -13,7 +13,7 @@
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int64_t kNearPanels = 2, kFarPanels = 16;
+constexpr int64_t kNearPanels = 2, kFarPanels = 8;
 
 template <class T>
 struct Pixels {
@@ -28,9 +28,9 @@ struct Pixels {
   int64_t row_panels() const { return NL_ISA::row_panels(count()); }
   int64_t row(int64_t p) const { return row_panel_begin(count(), p); }
 
-  // Whether pixels are evenly spaced; else they are copied, a unit at a time.
-  bool is_even() const {
-    return grid.y_stride == grid.xs * grid.x_stride &&
+  // Whether pixels are evenly spaced, and do not crowd the same sets of L1; else they are copied, a unit at a time.
+  bool in_place() const {
+    return !aliases<T>(grid.x_stride) && grid.y_stride == grid.xs * grid.x_stride &&
            (images.shape[0] == 1 || grid.plane_stride == grid.ys * grid.y_stride);
   }
   int64_t copy_pitch() const { return depth() + kWidth<T>; }  // spreads pixels over the sets of L1
@@ -48,7 +48,7 @@ struct Pixels {
 
     void run() {
       for (int64_t p = p0; p <= p1; p++) begin[p - p0] = conv.row(p);
-      if (conv.weights.is_near() && conv.is_even() && goes_on) look_ahead();
+      if (conv.weights.is_near() && conv.in_place() && goes_on) look_ahead();
       for (int64_t q = q0; q < q1; q += kFinishedPanels) {
         if (q > q0) nl_check_interrupt();
         const int64_t stop = min_of(q + kFinishedPanels, q1);
@@ -103,12 +103,12 @@ struct Pixels {
     const int64_t parts = blocks >= threads ? 1 : min_of(lines, threads / gcd(threads, blocks));
     const int64_t most = ceil_div(all, blocks) * kTileRows;
     parallel_for(blocks * parts, 1, [&](int64_t begin, int64_t end) {
-      T* copies = is_even() ? nullptr : (T*)nl_scratch(0, most * copy_pitch() * int64_t(sizeof(T)));
+      T* copies = in_place() ? nullptr : (T*)nl_scratch(0, most * copy_pitch() * int64_t(sizeof(T)));
       for (int64_t u = begin; u < end; u++) {
         const int64_t b = u / parts, part = u % parts, p0 = b * all / blocks, p1 = (b + 1) * all / blocks;
-        const int64_t pitch = is_even() ? grid.x_stride : copy_pitch();
-        const T* data = is_even() ? (const T*)images.data + row(p0) * pitch : copies;
-        if (!is_even()) copy(row(p0), row(p1), copies);
+        const int64_t pitch = in_place() ? grid.x_stride : copy_pitch();
+        const T* data = in_place() ? (const T*)images.data + row(p0) * pitch : copies;
+        if (!in_place()) copy(row(p0), row(p1), copies);
         Unit{*this, p0, p1, part * lines / parts, (part + 1) * lines / parts, u + 1 < end, data, pitch}.run();
       }
       if (reach.past) stream_fence();

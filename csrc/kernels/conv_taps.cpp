@@ -3,11 +3,12 @@
 //
 // A tile is some neighbouring pixels of a row of the result, or two short rows. What a k reads of them lies evenly
 // apart in a row of the image, so the micro-kernel takes it where it lies, by a list of offsets, against vectors of
-// outputs: nothing is packed. Tiles that reach over the border read a copy of their window between zeros.
+// outputs: nothing is packed. Tiles that reach over the border, or whose pixels crowd the same sets of L1, read a copy
+// of their window between zeros.
 //
 // The gradient reads maps and writes pixels of images. Positions of one residue modulo the stride see the same taps and
 // are a part of the result; a unit goes through all parts, so that what it reads is read once and what it writes is
-// adjacent. A residue that no tap reaches has sums of nothing.
+// adjacent. Where no tap reaches some residue, whose sums are +0, what a unit writes is cleared before, in one go.
 #include "conv_taps.hpp"
 
 #include "conv_packed.hpp"
@@ -52,6 +53,13 @@ struct Taps {
   int64_t groups() const { return images.shape[1] / channels; }
   int64_t depth() const { return weights.depth; }
   int64_t pixels() const { return result.shape[2] * result.shape[3]; }
+  // Whether no tap reaches the positions of some residue.
+  bool leaves_gaps() const {
+    for (int64_t p = 0; p < part_count(); p++) {
+      if (parts[p].taps() == 0) return true;
+    }
+    return false;
+  }
   int64_t part_depth(const Part& part) const { return part.taps() * channels; }
 
   // The lowest row that the first row of results sees; of a residue it is that of the last one.
@@ -129,10 +137,12 @@ struct Taps {
     int64_t count() const { return (end - begin) * conv.part_count(); }
 
     void run() const {
+      const bool leaves_gaps = conv.leaves_gaps();
       parallel_for(count(), grain_of(conv.tile_size()), [=](int64_t first, int64_t stop) {
         for (int64_t i = first; i < stop; i++) {
-          const Part& part = conv.parts[i / (end - begin)];
-          tiles[i] = place(part, begin + i % (end - begin), copies + i * conv.tile_size());
+          const int64_t p = i / (end - begin), t = begin + i % (end - begin);
+          tiles[i] = place(conv.parts[p], t, copies + i * conv.tile_size());
+          if (leaves_gaps && p == 0) each_run(t, [=](int64_t pixel, int64_t last) { clear_pixels(pixel, last); });
         }
       });
       const int64_t panels = conv.weights.panels();
@@ -164,7 +174,9 @@ struct Taps {
         const int64_t pitch = x.stride * pixel_pitch, half = rows > 1 ? row_pitch - width * pitch : 0;
         return {data, offset + part.first_k, pitch, half, pixel, rows * width, ahead};
       };
-      if (row + y.least() >= 0 && last + y.most() < v.shape[2] && column >= 0 && column + columns <= v.shape[3]) {
+      const bool inside =
+          row + y.least() >= 0 && last + y.most() < v.shape[2] && column >= 0 && column + columns <= v.shape[3];
+      if (inside && !aliases<T>(x.stride * v.strides[3])) {
         from += row * v.strides[2] + cell_column * x.stride * v.strides[3];
         return at(from, conv.offset, y.stride * v.strides[2], v.strides[3]);
       }
@@ -200,14 +212,14 @@ struct Taps {
       for (int64_t i = 0; i < count; i++) to[i] = 0;
     }
 
-    // Panels [first, stop) of the weights, a block of k at a time. A part of no taps has one block of none.
+    // Panels [first, stop) of the weights, a block of k at a time.
     void multiply(int64_t first, int64_t stop) const {
       for (int64_t q = first; q < stop; q++) {
         for (int64_t p = 0; p < conv.part_count(); p++) {
           const Part& part = conv.parts[p];
-          int64_t k = 0;
-          do multiply_block(part, tiles + p * (end - begin), q, k);
-          while ((k += kDepth) < conv.part_depth(part));
+          for (int64_t k = 0; k < conv.part_depth(part); k += kDepth) {
+            multiply_block(part, tiles + p * (end - begin), q, k);
+          }
         }
       }
       const int64_t line = group * conv.weights.lines;
@@ -244,12 +256,25 @@ struct Taps {
         finish_tile(conv.epilogue, conv.result, image, line, stop_line, first, stop);
       };
       if (conv.part_count() == 1) return finish(conv.tile_begin(begin), conv.tile_begin(end));
+      for (int64_t t = begin; t < end; t++) each_run(t, finish);
+    }
+
+    // body(first, stop) for each run of the result's pixels that are tile t's in some part.
+    template <class Body>
+    void each_run(int64_t t, const Body& body) const {
       const int64_t height = conv.result.shape[2], width = conv.result.shape[3];
-      for (int64_t t = begin; t < end; t++) {
-        const int64_t column = conv.tile_column(t), x = column * conv.x_step, y = conv.tile_row(t) * conv.y_step;
-        const int64_t x_end = min_of(width, (column + conv.tile_cells(t)) * conv.x_step);
-        for (int64_t i = y; i < min_of(height, y + conv.y_step); i++) finish(i * width + x, i * width + x_end);
-      }
+      const int64_t column = conv.tile_column(t), x = column * conv.x_step, y = conv.tile_row(t) * conv.y_step;
+      const int64_t x_end = min_of(width, (column + conv.tile_cells(t)) * conv.x_step);
+      const int64_t y_end = min_of(height, y + conv.tile_rows() * conv.y_step);
+      for (int64_t i = y; i < y_end; i++) body(i * width + x, i * width + x_end);
+    }
+
+    // Clears the group's lines of pixels [first, stop) of the result.
+    void clear_pixels(int64_t first, int64_t stop) const {
+      const int64_t outputs = conv.result.shape[1], lines = conv.weights.lines;
+      const int64_t some = lines == outputs ? stop - first : 1;  // whose lines are adjacent
+      T* to = (T*)conv.result.data + (image * conv.pixels() + first) * outputs + group * lines;
+      for (; first < stop; first += some, to += some * outputs) __builtin_memset(to, 0, some * lines * sizeof(T));
     }
   };
 

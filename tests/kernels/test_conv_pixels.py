@@ -1,4 +1,4 @@
-"""Input gradients in programs, where maps and images may have their channels last, bit for bit."""
+"""Input gradients, and some convolutions, in programs, where images and maps may have their channels last."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ LAYERS = {
     "one tap, several blocks of k": Geometry((2, 70, 9, 11), 530, (1, 1)),
     "one tap, stride 2": Geometry((2, 64, 15, 20), 96, (1, 1), (2, 2)),
     "positions that no tap reaches": Geometry((1, 16, 13, 17), 24, (2, 2), (3, 4)),
+    "positions that no tap reaches, groups, parts of rows": Geometry((2, 32, 9, 67), 48, (1, 1), (2, 2), groups=2),
+    "no position that a tap reaches, two rows at a time": Geometry((1, 16, 7, 1), 24, (1, 1), (1, 3), (0, 1)),
     "taps that reach no position": Geometry((2, 16, 3, 2), 4, (2, 3), (1, 2), (6, 7)),
     "stem": Geometry((1, 3, 40, 60), 16, (7, 7), (2, 2), (3, 3)),
     "weights beyond L2": Geometry((1, 256, 6, 30), 260, (3, 3), (2, 2), (1, 1), tile=1),
@@ -48,3 +50,21 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_common_layers(rng: np.random.Generator, name: str) -> None:
     check(LAYERS[name], rng, LAYOUTS[0], negated="blocks" in name, op="conv2d_input")
+
+
+# Of what is read pixels lie a multiple of 4 KiB apart.
+CROWDED = {
+    "one tap": ("conv2d", Geometry((2, 1024, 5, 7), 40, (1, 1))),
+    "one tap, weights beyond L2": ("conv2d", Geometry((2, 1024, 9, 7), 140, (1, 1))),
+    "several taps": ("conv2d", Geometry((1, 1024, 4, 40), 20, (1, 2), tile=1)),
+    "gradient of one tap": ("conv2d_input", Geometry((2, 40, 5, 7), 1024, (1, 1))),
+    "gradient of one tap, stride 2": ("conv2d_input", Geometry((2, 40, 5, 31), 1024, (1, 1), (2, 2))),
+    "gradient of several taps": ("conv2d_input", Geometry((1, 20, 6, 40), 1024, (2, 3), (1, 2), (0, 1))),
+}
+
+
+@pytest.mark.parametrize("name", CROWDED)
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_pixels_that_crowd_each_other_out_of_the_cache(rng: np.random.Generator, name: str, dtype: str) -> None:
+    op, g = CROWDED[name]
+    check(g, rng, LAYOUTS[0], negated="stride" in name, dtype=dtype, op=op)
