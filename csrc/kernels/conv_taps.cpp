@@ -22,6 +22,8 @@ constexpr int64_t kFewestColumns = 7;  // of the result, for tiles that are wort
 constexpr int64_t kFewestTiles = 4;    // of a unit, that meet weights which come from L2
 constexpr int64_t kFewestProducts = 1 << 19;  // of a unit: some 10 us
 constexpr int64_t kWindowBytes = 1 << 20;     // at most, of a unit whose weights do not
+constexpr int64_t kBeyondBytes = 3 << 19;     // of images, or results, that lie beyond L2
+constexpr int64_t kLongSum = 128;             // while which results come from L3
 
 // Results that see the same taps: every y_step-th row and x_step-th column of all, numbered as cells. Of a window that
 // is copied only the rows that taps see are: [tap of y][column][channel], or [channel][tap of y][column] where channels
@@ -69,11 +71,13 @@ struct Taps {
   int64_t rows() const { return parts[0].y.outputs; }
   int64_t columns() const { return parts[0].x.outputs; }
 
-  // From memory pixels come too late unless they are asked for: 16 images of 16 channels at 320 x 320 took 1.7 times as
-  // long. From L3 asking for them costs 1-5 %.
-  bool looks_ahead() const {
-    const int64_t elements = images.shape[0] * images.shape[1] * images.shape[2] * images.shape[3];
-    return weights.is_near() && by_pixels() && elements * int64_t(sizeof(T)) >= kFarBytes;
+  static int64_t bytes(const View& v) { return v.shape[0] * v.shape[1] * v.shape[2] * v.shape[3] * int64_t(sizeof(T)); }
+  // From beyond L2 pixels come too late unless they are asked for: 16 images of 16 channels at 320 x 320 took 1.7 times
+  // as long.
+  bool looks_ahead() const { return weights.is_near() && by_pixels() && bytes(images) >= kBeyondBytes; }
+  // So do the lines that results overwrite, for which stores wait; from L3 they are worth it while sums are long.
+  bool asks_for_results() const {
+    return reach.far || (!reach.past && depth() >= kLongSum && bytes(result) >= kBeyondBytes);
   }
 
   // ---- tiles: two rows of the result where they fit, else nearly equal parts of a row ----
@@ -233,7 +237,7 @@ struct Taps {
       const int64_t outputs = conv.result.shape[1];
       T* result = (T*)conv.result.data + image * conv.pixels() * outputs + group * w.lines + line;
       Panel<T> b = {w.data + number * w.panel_size() + (part.first_k + k) * w.pitch(), 1, w.pitch()};
-      b.far = conv.reach.far, b.past = conv.reach.past;
+      b.far = conv.asks_for_results(), b.past = conv.reach.past;
       const bool looks_ahead = conv.looks_ahead();
       for (int64_t i = 0; i < count; i++) {
         const Tile& t = tiles[i];
