@@ -1,4 +1,4 @@
-// alloc.cpp: small blocks from size classes with a free list a thread, large ones mapped singly and kept for reuse.
+// alloc.cpp: small blocks from size classes with a free list a thread, large ones kept for reuse, all in huge pages.
 #include "alloc.hpp"
 
 #include <pthread.h>
@@ -23,8 +23,9 @@ namespace {
 
 constexpr int64_t kPage = 4096;
 constexpr int64_t kHugePage = int64_t(2) << 20;
-constexpr int64_t kSmallMax = 64 << 10;      // longer blocks are mapped singly
+constexpr int64_t kSmallMax = 64 << 10;      // longer blocks are large
 constexpr int64_t kSlab = int64_t(1) << 20;  // what small blocks are cut from
+constexpr int64_t kRegion = 2 * kHugePage;   // what slabs and large blocks below a huge page are cut from
 constexpr int64_t kBatch = 16 << 10;         // bytes that go between a thread's list and the shared one at a time
 constexpr int64_t kCheckEvery = int64_t(64) << 20;  // bytes mapped between two looks at the system's free memory
 
@@ -74,8 +75,8 @@ int64_t class_size(int small) {
 }
 
 constexpr int64_t kAddressable = int64_t(1) << 47;
-constexpr int kLargeClasses = (47 - 16) * 8;
-SizeClass large_class(int64_t bytes) { return geometric(bytes, 16, 3); }
+constexpr int kLargeStepsLog2 = 3, kLargeClasses = (47 - 16) << kLargeStepsLog2;
+SizeClass large_class(int64_t bytes) { return geometric(bytes, 16, kLargeStepsLog2); }
 
 // ---- memory from the system ----
 
@@ -190,12 +191,45 @@ class LargeCache {
 };
 LargeCache large_cache;
 
+// Several blocks share a huge page: mapped singly, those below one would lie in small pages, whose addresses miss the
+// TLB whenever a step of training comes back to them.
+struct Region {
+  char* begin = nullptr;
+  int64_t left = 0;
+
+  char* cut(int64_t size) {
+    left -= size;
+    return std::exchange(begin, begin + size);
+  }
+
+  // Blocks of the longest classes that fit.
+  void keep_rest() {
+    while (left > kSmallMax) {
+      const SizeClass c = large_class(left & -(int64_t(1) << (floor_log2(left) - kLargeStepsLog2)));
+      large_cache.put(cut(c.size), c);
+    }
+  }
+};
+Region region;
+
+// Null when there is no memory.
+char* map_block(int64_t size) {
+  if (size >= kHugePage) return map(size);
+  if (region.left < size) {
+    char* p = map(kRegion);
+    if (p == nullptr) return nullptr;
+    region.keep_rest();
+    region = {p, kRegion};
+  }
+  return region.cut(size);
+}
+
 // Maps memory even if cached blocks have to go for it. Throws when that is not enough.
 char* map_or_throw(int64_t size, int64_t wanted) {
-  char* p = map(size);
+  char* p = map_block(size);
   if (p == nullptr) {
     large_cache.shrink(0);
-    p = map(size);
+    p = map_block(size);
   }
   if (p == nullptr) throw_out_of_memory(wanted);
   return p;
