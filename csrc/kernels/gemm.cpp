@@ -52,7 +52,8 @@ int64_t threads_for(const Contraction<T>& job) {
 
 // The cut of least cost: the products of the largest tile, its share of packing counted as kPacking lines more, times
 // the number of tiles that the busiest thread computes. Tried are cuts into a few tiles for each thread.
-// An epilogue that finds rows in pieces reads them again: kReadAgain products an element.
+// An epilogue that finds rows in pieces reads them again, and what it joins to them as short strips, too short for the
+// hardware's prefetching: kReadAgain products an element.
 template <class T>
 Cut plan(const Contraction<T>& job, int64_t threads) {
   constexpr int64_t kPacking = 8, kTilesEach = 4, kReadAgain = 16;
@@ -69,7 +70,7 @@ Cut plan(const Contraction<T>& job, int64_t threads) {
       int64_t c = min_of(columns, max_of(fewest_columns, ceil_div(threads * each, job.batch * r)));
       int64_t height = min_of(job.m, ceil_div(rows, r) * kTileRows), width = ceil_div(columns, c) * kTileColumns<T>;
       int64_t cost = ceil_div(job.batch * r * c, threads) * (height + kPacking) * (width + kPacking);
-      if (job.of_rows && c > 1) cost += cost * kReadAgain / depth;
+      if (job.finish && c > 1) cost += cost * kReadAgain / depth;
       if (cost < least) least = cost, best.rows = r, best.columns = c;
     }
   }
