@@ -86,10 +86,15 @@ struct Taps {
   int64_t most_cells() const { return weights.lines <= kWidth<T> ? 2 * kTileRows : kTileRows; }
   int64_t tile_rows() const { return part_count() == 1 && 2 * columns() <= most_cells() ? 2 : 1; }
   int64_t tiles() const { return ceil_div(rows(), tile_rows()) * row_tiles; }
-  int64_t tile_row(int64_t t) const { return min_of(t / row_tiles * tile_rows(), rows()); }
-  int64_t tile_column(int64_t t) const { return t % row_tiles * columns() / row_tiles; }
-  int64_t tile_begin(int64_t t) const { return tile_row(t) * columns() + tile_column(t); }
-  int64_t tile_cells(int64_t t) const { return tile_begin(t + 1) - tile_begin(t); }
+  struct Cells {
+    int64_t row, column, rows, width;
+  };
+  Cells cells(int64_t t) const {
+    const int64_t r = t / row_tiles, i = t - r * row_tiles, row = r * tile_rows();
+    const int64_t column = i * columns() / row_tiles, stop = (i + 1) * columns() / row_tiles;
+    return {row, column, min_of(tile_rows(), rows() - row), stop - column};
+  }
+  int64_t first_cell(int64_t t) const { return min_of(cells(t).row, rows()) * columns() + cells(t).column; }
 
   // ---- copied windows ----
 
@@ -163,14 +168,13 @@ struct Taps {
     Tile place(const Part& part, int64_t t, T* copy) const {
       const View& v = conv.images;
       const AxisTaps &y = part.y, &x = part.x;
-      const int64_t cell_row = conv.tile_row(t), cell_column = conv.tile_column(t), cells = conv.tile_cells(t);
-      const int64_t rows = ceil_div(cells, conv.columns());
-      const int64_t width = min_of(ceil_div(cells, rows), x.outputs - cell_column);
-      if (cell_row >= y.outputs || width <= 0) return {};
-      const int64_t row = cell_row * y.stride, column = cell_column * x.stride + x.least();
+      const Cells cells = conv.cells(t);
+      const int64_t rows = cells.rows, width = min_of(cells.width, x.outputs - cells.column);
+      if (cells.row >= y.outputs || width <= 0) return {};
+      const int64_t row = cells.row * y.stride, column = cells.column * x.stride + x.least();
       const int64_t columns = part.columns_seen(width), last = row + (rows - 1) * y.stride;
       const int64_t pixel =
-          (cell_row * conv.y_step + y.begin) * conv.result.shape[3] + cell_column * conv.x_step + x.begin;
+          (cells.row * conv.y_step + y.begin) * conv.result.shape[3] + cells.column * conv.x_step + x.begin;
       const T* from = (const T*)v.data + image * v.strides[0] + group * conv.channels * v.strides[1];
       const T* ahead = from + (last + conv.bottom() + 1) * v.strides[2];
       ahead += t % conv.row_tiles * conv.weights.panels() * conv.part_ahead;
@@ -181,7 +185,7 @@ struct Taps {
       const bool inside =
           row + y.least() >= 0 && last + y.most() < v.shape[2] && column >= 0 && column + columns <= v.shape[3];
       if (inside && !aliases<T>(x.stride * v.strides[3])) {
-        from += row * v.strides[2] + cell_column * x.stride * v.strides[3];
+        from += row * v.strides[2] + cells.column * x.stride * v.strides[3];
         return at(from, conv.offset, y.stride * v.strides[2], v.strides[3]);
       }
       for (int64_t i = 0; i < rows * y.count; i++) {
@@ -259,7 +263,7 @@ struct Taps {
       auto finish = [=](int64_t first, int64_t stop) {
         finish_tile(conv.epilogue, conv.result, image, line, stop_line, first, stop);
       };
-      if (conv.part_count() == 1) return finish(conv.tile_begin(begin), conv.tile_begin(end));
+      if (conv.part_count() == 1) return finish(conv.first_cell(begin), conv.first_cell(end));
       for (int64_t t = begin; t < end; t++) each_run(t, finish);
     }
 
@@ -267,9 +271,9 @@ struct Taps {
     template <class Body>
     void each_run(int64_t t, const Body& body) const {
       const int64_t height = conv.result.shape[2], width = conv.result.shape[3];
-      const int64_t column = conv.tile_column(t), x = column * conv.x_step, y = conv.tile_row(t) * conv.y_step;
-      const int64_t x_end = min_of(width, (column + conv.tile_cells(t)) * conv.x_step);
-      const int64_t y_end = min_of(height, y + conv.tile_rows() * conv.y_step);
+      const Cells cells = conv.cells(t);
+      const int64_t x = cells.column * conv.x_step, x_end = min_of(width, x + cells.width * conv.x_step);
+      const int64_t y = cells.row * conv.y_step, y_end = min_of(height, y + cells.rows * conv.y_step);
       for (int64_t i = y; i < y_end; i++) body(i * width + x, i * width + x_end);
     }
 
