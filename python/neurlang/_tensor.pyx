@@ -91,6 +91,7 @@ include "hot/composite.pxi"
 include "hot/along.pxi"
 include "hot/functions.pxi"
 include "hot/structure.pxi"
+include "hot/backward.pxi"
 include "hot/tape.pxi"
 
 # Public names that must not shadow builtins or types in this file.
@@ -105,7 +106,7 @@ nl_bind_into(<PyObject*>F)
 # What the package calls here and users do not.
 INTERNAL = {
     "Block", "Cut", "Frozen", "Geometry", "Library", "Likeness", "Loan", "Node", "Permutation", "Program",
-    "ProgramHandle", "Reshaping", "Stale", "TapeRecorder", "adopt_row", "conv_tile", "drawn", "fma_f32",
+    "ProgramHandle", "Reshaping", "Stale", "TapeRecorder", "Walk", "adopt_row", "conv_tile", "drawn", "fma_f32",
     "fma_f64", "freeze_tape", "index_get", "index_put_", "is_tensor_public", "leaves", "load_library",
     "native_address", "next_draw", "python_node", "rebuild", "set_conv_tile", "set_hooks", "simd_header",
     "sum_to", "take_gradient", "tensor_max", "tensor_min", "tensor_numel", "tensor_pow", "tensor_round",

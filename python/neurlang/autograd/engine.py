@@ -1,9 +1,8 @@
-"""Reverse-mode differentiation: the walk over recorded nodes."""
+"""Reverse-mode differentiation: where walks over recorded nodes begin and end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from heapq import heappop, heappush
 from typing import Any
 
 from .. import _tensor as F
@@ -13,65 +12,6 @@ from .modes import set_grad_enabled
 
 Edge = Any  # where a gradient flows: None, a Node, or a leaf Tensor
 Roots = list[tuple[Edge, int, Tensor]]  # edges, the number of the node's output, gradients
-
-
-class _Walk:
-    """One backward pass: nodes are visited newest first, so each has all of its output gradients when it is reached.
-
-    With `targets`, only what leads to them is visited, and the gradients that arrive there are kept.
-    """
-
-    def __init__(self, roots: Roots, targets: Sequence[Edge] | None = None) -> None:
-        self.roots = roots
-        self.newest: list[int] = []  # a heap of negated sequence numbers
-        self.pending: dict[int, tuple[Node, list[Tensor | None]]] = {}  # by sequence number: gradients so far
-        self.leaves: dict[int, list[Tensor]] = {}  # by id: leaf and gradient so far
-        self.stops: dict[int, list[Tensor | None]] = {id(edge): [] for edge in targets or ()}
-        self.through = None if targets is None else _paths((edge for edge, _, _ in roots), targets)
-
-    def run(self, retain_graph: bool, create_graph: bool) -> None:
-        with set_grad_enabled(create_graph):
-            for edge, output, gradient in self.roots:
-                self._send(edge, output, gradient)
-            self._visit_all(retain_graph)
-
-    def _send(self, edge: Edge, output: int, grad: Tensor) -> None:
-        """Adds `grad` to what has arrived at the end of an edge."""
-        if self.through is not None and id(edge) not in self.through and id(edge) not in self.stops:
-            return
-        if type(edge) is not Node:
-            arrived = self.leaves.get(id(edge))
-            self.leaves[id(edge)] = [edge, grad if arrived is None else F.add(arrived[1], grad)]
-            return
-        seq = edge.seq
-        entry = self.pending.get(seq)
-        if entry is None:
-            entry = self.pending[seq] = (edge, [None] * edge.n_outputs)
-            heappush(self.newest, -seq)
-        grads = entry[1]
-        grads[output] = grad if grads[output] is None else F.add(grads[output], grad)
-
-    def _visit_all(self, retain_graph: bool) -> None:
-        send, through, newest, pending = self._send, self.through, self.newest, self.pending
-        while newest:
-            node, grads = pending.pop(-heappop(newest))
-            if through is not None:
-                if id(node) in self.stops:
-                    self.stops[id(node)] = grads
-                if id(node) not in through:
-                    continue
-            for edge, output, grad in node.flows(F, tuple(grads)):
-                send(edge, output, grad)
-            if not retain_graph:
-                node.release()
-
-    def gradient(self, x: Tensor) -> Tensor | None:
-        """What arrived at a target."""
-        edge = _edge(x)
-        if type(edge) is not Node:
-            return self.leaves[id(edge)][1] if id(edge) in self.leaves else None
-        arrived = self.stops[id(edge)]
-        return arrived[x.output_nr] if arrived else None
 
 
 def _edge(tensor: Tensor) -> Edge:
@@ -142,9 +82,11 @@ def _paths(roots: Iterable[Edge], targets: Iterable[Edge]) -> set[int]:
 
 def _gradients(roots: Roots, inputs: Sequence[Tensor], retain_graph: bool, create_graph: bool) -> list[Tensor | None]:
     """The gradients with respect to `inputs` alone; nothing is accumulated anywhere."""
-    walk = _Walk(roots, [_edge(x) for x in inputs])
-    walk.run(retain_graph, create_graph)
-    return [walk.gradient(x) for x in inputs]
+    targets = [_edge(x) for x in inputs]
+    walk = F.Walk(_paths((edge for edge, _, _ in roots), targets), targets)
+    with set_grad_enabled(create_graph):
+        walk.run(roots, retain_graph)
+    return [walk.arrived(edge, x.output_nr) for edge, x in zip(targets, inputs, strict=True)]
 
 
 def _accumulate(leaves: Iterable[list[Tensor]], create_graph: bool) -> None:
@@ -188,8 +130,9 @@ def backward(
     retain = create_graph if retain_graph is None else retain_graph
     roots = _roots(outputs, gradients)
     if inputs is None:
-        walk = _Walk(roots)
-        walk.run(retain, create_graph)
+        walk = F.Walk()
+        with set_grad_enabled(create_graph):
+            walk.run(roots, retain)
         _accumulate(walk.leaves.values(), create_graph)
     else:
         wanted = _inputs("backward", inputs)

@@ -28,16 +28,12 @@ cdef struct Saved:
     int edge_output     # which output of the node at the edge's end this operand is
 
 
+@cython.freelist(16)
 cdef class Geometry:
     """An operand whose values the gradient rule does not read: shape, dtype, and whether its gradient is wanted."""
     cdef readonly tuple shape
     cdef readonly object dtype
     cdef readonly bint requires_grad
-
-    def __init__(self, shape, dtype, requires_grad):
-        self.shape = shape
-        self.dtype = dtype
-        self.requires_grad = requires_grad
 
     @property
     def ndim(self):
@@ -56,6 +52,15 @@ class Stale(Geometry):
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = refuse
     __pow__ = __rpow__ = __neg__ = __matmul__ = __rmatmul__ = __eq__ = __lt__ = __le__ = __gt__ = __ge__ = refuse
     __hash__ = None
+
+
+cdef Geometry geometry_of(type kind, const TensorData* d, bint requires_grad):
+    """What is left of an operand without its values."""
+    cdef Geometry geometry = kind.__new__(kind)
+    geometry.shape = shape_tuple(d)
+    geometry.dtype = DTYPES[dtype_id(d.dtype)]
+    geometry.requires_grad = requires_grad
+    return geometry
 
 
 cdef int64_t next_sequence = 0
@@ -114,10 +119,10 @@ cdef class Node:
         if s.is_number:
             return bits_to_number(s.bits, dtype_id(s.d.dtype))
         if s.d.storage == NULL:
-            return Geometry(shape_tuple(&s.d), DTYPES[dtype_id(s.d.dtype)], self.edges[i] is not None)
+            return geometry_of(Geometry, &s.d, self.edges[i] is not None)
         edge = owner if owner is not None else self.edges[i] if i < <int>len(self.edges) else None
         if s.d.storage.version != s.version:
-            stale = Stale(shape_tuple(&s.d), DTYPES[dtype_id(s.d.dtype)], edge is not None)
+            stale = geometry_of(Stale, &s.d, edge is not None)
             stale.message = (
                 f"{self.name} backward: a tensor needed for the gradient, "
                 f"{DTYPES[dtype_id(s.d.dtype)].name}{list(shape_tuple(&s.d))}, was modified in place "
@@ -132,16 +137,16 @@ cdef class Node:
             t.node_output = 0 if owner is not None else s.edge_output
         return t
 
-    def apply(self, F, tuple grads):
+    cdef object apply(self, object F, list grads):
         """The gradients of the operands (some None), given those of the outputs."""
         cdef int i, n_in
+        cdef list args
         if self.op < 0:
             if self.rule is None:
                 raise RuntimeError(FREED.format(self.name))
-            return self.rule(F, *grads)
+            return tuple(self.rule(F, *grads))
         if self.freed:
             raise RuntimeError(FREED.format(self.name))
-        row = rows[self.op]
         n_in = len(self.edges)
         args = [F, grads[0]]
         for i in range(n_in):
@@ -150,23 +155,8 @@ cdef class Node:
             outs = [self._unpack(n_in + i, self if i == 0 else None) for i in range(specs[self.op].n_out)]
             args.append(outs[0] if len(outs) == 1 else tuple(outs))
         if self.attrs:
-            return row.grad(*args, *self.attrs)
-        return row.grad(*args)
-
-    def flows(self, F, tuple grads):
-        """(edge, output of the node there, gradient) of every operand that wants one, broadcasting undone."""
-        cdef tuple results = tuple(self.apply(F, grads))
-        cdef list flows = []
-        cdef object edge, grad
-        cdef int i
-        for i in range(len(self.edges)):
-            edge, grad = self.edges[i], results[i]
-            if edge is None or grad is None:
-                continue
-            if not is_tensor(grad) or not same_shape(&(<Tensor>grad).d, &self.saved[i].d):
-                grad = sum_to(grad, shape_tuple(&self.saved[i].d))
-            flows.append((edge, self.saved[i].edge_output, grad))
-        return flows
+            args.extend(self.attrs)
+        return tuple(rows[self.op].grad(*args))
 
 
 cdef str FREED = ("{} backward: the saved tensors were freed by an earlier backward; "
