@@ -19,10 +19,10 @@ struct Norm {
 
   static V centred(V v, V mean) { return kCentred ? v - mean : v; }
 
-  // The terms of a row's variance.
-  auto squares(T mean) const {
-    return [m = splat<V>(mean), n = n](V v, const T* p, int64_t) {
-      __builtin_prefetch(p + n, 0, 2);  // most likely the next row
+  // The terms of a row's variance, which ask for what lies some elements behind them.
+  auto squares(T mean, int64_t ahead) const {
+    return [m = splat<V>(mean), ahead](V v, const T* p, int64_t) {
+      __builtin_prefetch(p + ahead, 0, 2);
       const V d = centred(v, m);
       return d * d;
     };
@@ -30,7 +30,7 @@ struct Norm {
 
   void row(const Strided<T>& x, RowOut<T> y) const {
     const T mean = kCentred ? Tree::run(x, n) / T(n) : T(0);
-    const T deviation = square_root(Tree::run(x, n, squares(mean)) / T(n) + eps);
+    const T deviation = square_root(Tree::run(x, n, squares(mean, n)) / T(n) + eps);
     for_blocks(n, [&](int64_t i, int64_t count) { scaled(x, i, count, mean, deviation, y); });
   }
 
@@ -38,9 +38,10 @@ struct Norm {
   template <int W>
   void short_rows(const Strided<T> (&x)[W], const RowOut<T> (&y)[W]) const {
     T means[W] = {}, variances[W];
-    const auto row_at = Tree::asking_ahead([&](int r) { return x[r].data; }, n);
-    if (kCentred) store(means, Tree::several(row_at, n) / splat<V>(T(n)));
-    store(variances, Tree::several(row_at, n, [&](int r) { return squares(means[r]); }) / splat<V>(T(n)));
+    auto row_at = [&](int r) { return x[r].data; };
+    if (kCentred) store(means, Tree::several_asking(row_at, n) / splat<V>(T(n)));
+    store(variances,
+          Tree::several(row_at, n, [&](int r) { return squares(means[r], Tree::ahead(n)); }) / splat<V>(T(n)));
     for (int r = 0; r < W; r++) scaled(x[r], 0, n, means[r], square_root(variances[r] + eps), y[r]);
   }
 

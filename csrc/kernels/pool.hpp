@@ -26,13 +26,16 @@ struct Planes {
         row_stride(v.strides[2]),
         column_stride(v.strides[3]) {}
 
+  // Whether all planes are as far apart.
+  bool even() const { return image_stride == channels * channel_stride; }
   T* plane(int64_t p) const {
-    if (image_stride == channels * channel_stride)
-      return data + p * channel_stride;  // a division costs more than a row
+    if (even()) return data + p * channel_stride;  // a division costs more than a row
     return data + p / channels * image_stride + p % channels * channel_stride;
   }
   int64_t size() const { return height * width; }
   bool contiguous() const { return column_stride == 1 && row_stride == width; }
+  // Whether they are one piece of memory, in order.
+  bool dense() const { return even() && contiguous() && channel_stride == size(); }
 };
 
 // Zeros in n elements `stride` apart.
@@ -138,15 +141,6 @@ V strided_load(const T* p, int64_t stride) {
   V v = {};
   for (int l = 0; l < kWidth; l++) v[l] = p[l * stride];
   return v;
-}
-
-// Whether any lane of a mask is set.
-template <class V>
-bool any_lane(V mask) {
-  int64_t words[sizeof(V) / 8], found = 0;
-  store(words, mask);
-  for (int64_t word : words) found |= word;
-  return found != 0;
 }
 
 // Stores the first `count` lanes.

@@ -263,6 +263,12 @@ struct Results {
 
   explicit Results(const Call& call) : values(call.out[0]), indices(call.n_out > 1 ? &call.out[1] : nullptr) {}
   bool needs_place(T largest) const { return indices || largest == 0; }
+  // The values of planes of one element, from p on.
+  template <class V>
+  void put_several(int64_t p, V v) const {
+    if (values.dense()) return store(values.plane(p), v);
+    for (int r = 0; r < Simd<T>::kWidth; r++) *values.plane(p + r) = v[r];
+  }
   void put(int64_t p, int64_t oh, int64_t ow, T value, int64_t index) const {
     values.plane(p)[oh * values.row_stride + ow * values.column_stride] = value;
     if (!indices) return;
@@ -274,6 +280,7 @@ struct Results {
 // The largest element of every plane, each contiguous.
 template <class T>
 struct WholePlanes {
+  using V = typename Simd<T>::V;
   using Tree = TreeRow<Max<T>>;
   static constexpr int W = Simd<T>::kWidth;
   const Planes<const T>& x;
@@ -285,17 +292,7 @@ struct WholePlanes {
     if (x.count < 2 * threads && parts > 1) return in_parts(parts);
     parallel_for(x.count, grain_of(n), [=](int64_t begin, int64_t stop) {
       int64_t p = begin;
-      auto plane_at = [&](int r) { return x.plane(p + r); };
-      auto readable = [&] {
-        bool inside = is_short<T>(n);
-        for (int r = 0; r < W; r++) inside = inside && end - plane_at(r) >= whole_steps(n);
-        return inside;
-      };
-      for (; p + W <= stop && readable(); p += W) {
-        typename Max<T>::Lane found[W];
-        store(found, Tree::several(Tree::asking_ahead(plane_at, n), n));
-        for (int r = 0; r < W; r++) finish(p + r, 0, n, Max<T>::finish(found[r]));
-      }
+      while (is_short<T>(n) && p + W <= stop && group(p)) p += W;
       const int64_t half = Tree::has_stretches(n) ? (stop - p) / 2 : 0;
       for (int64_t i = 0; i < half; i++, p++) {
         const auto found = Tree::two(x.plane(p), x.plane(p + half), n, end);
@@ -304,6 +301,26 @@ struct WholePlanes {
       }
       for (p += half; p < stop; p++) finish(p, 0, n, largest(x.plane(p), n));
     });
+  }
+
+  // Short planes from p on, one to a lane; false, and nothing done, where memory ends too early.
+  bool group(int64_t p) const {
+    const int64_t n = x.size();
+    auto plane_at = [=](int r) { return x.plane(p + r); };
+    V found = {};
+    if (!Tree::plainly(plane_at, n, found)) {
+      for (int r = 0; r < W; r++) {
+        if (end - plane_at(r) < whole_steps(n)) return false;
+      }
+      const auto keys = Tree::several(plane_at, n);
+      for (int r = 0; r < W; r++) found[r] = Max<T>::finish(keys[r]);
+    }
+    if (!results.indices && !any_lane(found == T(0))) {
+      results.put_several(p, found);
+    } else {
+      for (int r = 0; r < W; r++) finish(p + r, 0, n, found[r]);
+    }
+    return true;
   }
 
   // Of few large planes threads share the parts.
@@ -504,8 +521,7 @@ bool scatter_plane(const Planes<const T>& g, const Planes<const int64_t>& index,
 // Zeros in the planes from p on, in as many as stay in the L1 cache and lie side by side; returns the next one.
 template <class T>
 int64_t clear_some(const Planes<T>& to, int64_t p, int64_t end) {
-  const bool dense = to.contiguous() && to.channel_stride == to.size() && to.image_stride == to.channels * to.size();
-  const int64_t most = dense ? kGroupBytes / (int64_t)sizeof(T) / max_of(1, to.size()) : 1;
+  const int64_t most = to.dense() ? kGroupBytes / (int64_t)sizeof(T) / max_of(1, to.size()) : 1;
   const int64_t stop = min_of(end, p + max_of(1, most));
   if (stop == p + 1) {
     clear(to, to.plane(p));

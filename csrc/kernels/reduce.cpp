@@ -17,7 +17,7 @@ struct Tree {
 
   template <class RowAt>
   static auto several(const RowAt& row_at, int64_t n) {
-    return TreeRow<M>::several(TreeRow<M>::asking_ahead(row_at, n), n);
+    return TreeRow<M>::several_asking(row_at, n);
   }
   static bool in_twos(int64_t n) { return TreeRow<M>::has_stretches(n); }
   static auto two(const In* p, const In* q, int64_t n, const In* end) { return TreeRow<M>::two(p, q, n, end); }

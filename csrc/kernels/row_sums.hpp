@@ -60,7 +60,7 @@ RowSums<T> sums_of_short_rows(const T* const (&x)[W], int64_t n, T* terms) {
   T centers[W];
   auto row_at = [=](int r) { return x[r]; };
   using First = TreeRow<typename K::First>;
-  store(found, First::several(First::asking_ahead(row_at, n), n));
+  store(found, First::several_asking(row_at, n));
   auto row_of_terms = [=](int r) { return terms + r * pitch; };
   auto store_terms = [&](auto&& term) __attribute__((always_inline)) {
     for (int r = 0; r < W; r++) {

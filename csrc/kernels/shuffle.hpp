@@ -115,6 +115,23 @@ NL_FN Zipped<V> part_quads(V a, V b) {
   }
 }
 
+// zip_quads of pairs of 4 bytes, or of elements of 8.
+template <class V>
+NL_FN Zipped<V> zip_pairs(V a, V b) {
+  using Pairs = typename VecOf<int64_t, sizeof(V)>::V;
+  const Zipped<Pairs> zipped = zip_quads((Pairs)a, (Pairs)b);
+  return {(V)zipped.low, (V)zipped.high};
+}
+
+// The first halves of two vectors of 512 bits, and the second ones.
+template <class V>
+NL_FN Zipped<V> part_halves(V a, V b) {
+  using Pairs = typename VecOf<int64_t, sizeof(V)>::V;
+  const Pairs x = (Pairs)a, y = (Pairs)b;
+  return {(V)__builtin_shufflevector(x, y, 0, 1, 2, 3, 8, 9, 10, 11),
+          (V)__builtin_shufflevector(x, y, 4, 5, 6, 7, 12, 13, 14, 15)};
+}
+
 // Transposes W vectors of W: squares of 128 bits first, in each of which a round zips the first half of the vectors
 // with the second, then the squares, by rounds that part every vector from its neighbour.
 template <class V, int W>

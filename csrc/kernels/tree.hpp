@@ -67,8 +67,9 @@ struct TreeRow {
   static constexpr int kWidth = Simd<Lane>::kWidth;
   static constexpr int kVecs = kLanes / kWidth;
   typedef In InV __attribute__((vector_size(kWidth * sizeof(In))));
-  typedef Lane Short __attribute__((vector_size(16)));  // a partial result, in lane 0
-  static constexpr bool kSeveral = sizeof(Lane) >= 4;   // whether several rows may be halved at once
+  typedef Lane Short __attribute__((vector_size(16)));      // a partial result, in lane 0
+  static constexpr bool kSeveral = sizeof(Lane) >= 4;       // whether several rows may be halved at once
+  static constexpr bool kPlain = kSeveral && kHasPlain<M>;  // a form that serves most short rows
 
   struct Lanes {
     V v[kVecs];
@@ -148,24 +149,43 @@ struct TreeRow {
   }
 
   // Halves R vectors, a power of two up to kWidth: the result of vector r in lane r. One after another would wait for
-  // its halvings; here a halving zips two vectors into one.
-  template <int R>
-  static auto halve_several(V (&rows)[R]) {
-#pragma GCC unroll 4
-    for (int h = R / 2; h > 0; h /= 2) {
-#pragma GCC unroll 8
-      for (int r = 0; r < h; r++) {
-        Zipped<V> zipped = zip(rows[r], rows[r + h]);
-        rows[r] = M::combine(zipped.low, zipped.high);
-      }
-    }
+  // its halvings; here a halving joins two vectors to one. Lanes that meet are always those of T(n); where they meet is
+  // chosen so that only 128 bits as a whole, or elements inside them, move: half of what other shuffles cost.
+  template <int R, class W>
+  static auto halve_several(W (&rows)[R]) {
+    constexpr int kInQuad = 16 / sizeof(Lane);
     if constexpr (R == 1) {
       return fold(narrow<16>(rows[0]));
-    } else if constexpr (R * sizeof(Lane) < 16) {
-      static_assert(2 * R * sizeof(Lane) == 16);
-      return fold_once(narrow<16>(rows[0]));
+    } else if constexpr (sizeof(W) > 16 && R * sizeof(Lane) < sizeof(W)) {
+      typename VecOf<Lane, sizeof(W) / 2>::V halves[R];
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) halves[r] = narrow<sizeof(W) / 2>(rows[r]);
+      return halve_several<R>(halves);
+    } else if constexpr (R < kInQuad) {
+      return fold_once(joined(zip_quads(rows[0], rows[1])));
+    } else if constexpr (kInQuad == 2) {
+      return joined(zip_pairs(to_quads(rows, 0), to_quads(rows, 1)));
     } else {
-      return narrow<R * sizeof(Lane)>(rows[0]);
+      const W a = joined(zip_quads(to_quads(rows, 0), to_quads(rows, 1)));
+      const W b = joined(zip_quads(to_quads(rows, 2), to_quads(rows, 3)));
+      return joined(zip_pairs(a, b));
+    }
+  }
+
+  template <class W>
+  static W joined(const Zipped<W>& halves) {
+    return M::combine(halves.low, halves.high);
+  }
+
+  // Rows j, j + L, … halved to 128 bits each, side by side; L lanes have 128 bits.
+  template <class W, int R>
+  static W to_quads(const W (&rows)[R], int j) {
+    constexpr int L = 16 / sizeof(Lane);
+    if constexpr (sizeof(W) == 16) return rows[j];
+    if constexpr (sizeof(W) == 32) return joined(part_quads(rows[j], rows[j + L]));
+    if constexpr (sizeof(W) == 64) {
+      return joined(
+          part_quads(joined(part_halves(rows[j], rows[j + L])), joined(part_halves(rows[j + 2 * L], rows[j + 3 * L]))));
     }
   }
 
@@ -221,20 +241,52 @@ struct TreeRow {
 
   template <class RowAt>
   static V several(const RowAt& row_at, int64_t n) {
+    if constexpr (kPlain) {
+      InV found;
+      if (plainly(row_at, n, found) && !any_lane(found == In(0))) return M::lift(found);
+    }
     return several(row_at, n, [](int) { return Element(); });
   }
 
-  // The rows of `row_at`, of which each asks for what lies a group behind it, and kAhead at least: short groups are
-  // done before their memory is there (rows of 56 took 1.6 times as long from L3). All asked for at once would wait for
-  // it.
+  // By the plain form: in lane r the result of row r, a zero of either sign. Nothing (false) of less than a vector's
+  // elements, and where a sum is a NaN: where an element is one, or there are infinities of both signs.
   template <class RowAt>
-  static auto asking_ahead(const RowAt& row_at, int64_t n) {
-    constexpr int64_t kAhead = (16 << 10) / sizeof(In);
-    return [=, ahead = max_of(kWidth * n, kAhead)](int r) {
+  static bool plainly(const RowAt& row_at, int64_t n, InV& found) {
+    if (n < kWidth) return false;
+    InV rows[kWidth], sums = {};
+#pragma GCC unroll 16
+    for (int r = 0; r < kWidth; r++) {
       const In* row = row_at(r);
-      for (int64_t k = 0; k < n; k += 64 / sizeof(In)) __builtin_prefetch(row + ahead + k);
-      return row;
-    };
+      InV best = load<InV>(row + n - kWidth), sum = best;  // what is taken twice changes nothing
+      for (int64_t k = 0; k + kWidth <= n; k += kWidth) {
+        const InV next = in_register(load<InV>(row + k));
+        best = M::Plain::combine(best, next), sum = sum + next;
+      }
+      rows[r] = best, sums = sums + sum;
+    }
+    found = TreeRow<typename M::Plain>::template halve_several<kWidth>(rows);
+    return !any_lane(sums != sums);
+  }
+
+  // An element, which asks for what lies some elements behind it.
+  struct Asking {
+    int64_t ahead;
+
+    InV operator()(InV v, const In* p, int64_t) const {
+      __builtin_prefetch(p + ahead);
+      return v;
+    }
+  };
+
+  // How far behind each of several short rows memory is asked for: a group, and 16 KiB at least, for short ones are
+  // done before it is there (rows of 56 took 1.6 times as long from L3).
+  static int64_t ahead(int64_t n) { return max_of(kWidth * n, (16 << 10) / (int64_t)sizeof(In)); }
+
+  // With every vector: asked for all at once, rows would wait for it. Hardware follows the loads of a plain form.
+  template <class RowAt>
+  static V several_asking(const RowAt& row_at, int64_t n) {
+    if constexpr (kPlain) return several(row_at, n);
+    return several(row_at, n, [n](int) { return Asking{ahead(n)}; });
   }
 
   // T(n) of terms of R rows of any length, in whole steps; the result of row r in lane r.
@@ -318,13 +370,15 @@ struct TreeRow {
   __attribute__((noinline)) static Pair stretches(const In* p, const In* q, int64_t n) {
     const int blocks = int(n / kBlock);
     alignas(64) Lane of_p[kMostBlocks + 2 * kWidth], of_q[kMostBlocks + 2 * kWidth];
-    for (int b = 0; b < blocks; b += kHalf, p += kHalf * kBlock, q += kHalf * kBlock) {
+    int b = 0;
+    do {
       V rows[kWidth];
       for (int i = 0; i < kHalf; i++) two_blocks(p + i * kBlock, q + i * kBlock, rows[i], rows[i + kHalf]);
       const V both = halve_several<kWidth>(rows);
       __builtin_memcpy(of_p + b, &both, kHalf * sizeof(Lane));
       __builtin_memcpy(of_q + b, (const Lane*)&both + kHalf, kHalf * sizeof(Lane));
-    }
+      b += kHalf, p += kHalf * kBlock, q += kHalf * kBlock;
+    } while (b < blocks);
     return {in_pairs(of_p, blocks), in_pairs(of_q, blocks)};
   }
 

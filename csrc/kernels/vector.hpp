@@ -68,6 +68,26 @@ __attribute__((always_inline)) inline void store(T* p, V v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 
+// A vector that stays in a register: gcc loads one anew for every instruction that can read memory.
+template <class V>
+NL_FN V in_register(V v) {
+#if defined(__aarch64__)
+  __asm__("" : "+w"(v));
+#else
+  __asm__("" : "+v"(v));
+#endif
+  return v;
+}
+
+// Whether any lane of a mask is set.
+template <class V>
+bool any_lane(V mask) {
+  int64_t words[sizeof(V) / 8], found = 0;
+  store(words, mask);
+  for (int64_t word : words) found |= word;
+  return found != 0;
+}
+
 template <class T>
 constexpr bool kIsFloat = T(0.5) != T(0);
 

@@ -79,6 +79,7 @@ cdef class Tensor:
 
 include "hot/node.pxi"
 include "hot/call.pxi"
+include "hot/reduce.pxi"
 include "hot/inplace.pxi"
 include "functions.gen.pxi"
 include "hot/view.pxi"

@@ -279,6 +279,23 @@ def test_one_window_over_the_plane(rng: np.random.Generator, dtype: type, size: 
         np.testing.assert_array_equal(got[1].numpy(), index[0])
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [(7, 7), (3, 5), (2, 2), (14, 14)])
+def test_one_window_over_planes_of_which_few_are_special(
+    rng: np.random.Generator, dtype: type, size: tuple[int, int]
+) -> None:
+    x = rng.standard_normal((3, 300, *size)).astype(dtype)
+    flat = x.reshape(900, -1)
+    for value in (np.nan, np.inf, -np.inf, 100.0):
+        flat[rng.integers(0, 900, 5), rng.integers(0, flat.shape[1], 5)] = value
+    flat[500:503] = rng.choice([0.0, -0.0, -1.0], flat[500:503].shape)
+    for planes in (x, x[:, 7:290], x[:, ::2]):
+        want, index = ROWS["adaptive_max_pool2d"].numpy(np, planes, 1, 1)
+        for got in on_all_threads(lambda planes=planes: F.adaptive_max_pool2d(tensor(planes), 1)):
+            assert_same_bits(got, want)
+        np.testing.assert_array_equal(F.adaptive_max_pool2d(tensor(planes), 1, True)[1].numpy(), index)
+
+
 def test_adaptive_pooling_to_nothing_and_back() -> None:
     x = nl.ones(2, 3, 4, 5, requires_grad=True)
     for y in (F.adaptive_avg_pool2d(x, (0, 2)), F.adaptive_max_pool2d(x, (0, 2))):

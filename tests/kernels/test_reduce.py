@@ -124,6 +124,43 @@ def test_one_special_element_anywhere(value: float, length: int) -> None:
             check("argmax", layout, 1, np.full((3, 1), position, np.int64))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 15, 16, 17, 31, 49, 64, 100, 256, 300])
+def test_extrema_of_short_rows(rng: np.random.Generator, dtype: type, length: int) -> None:
+    """Most groups of rows have nothing special, some a NaN, infinities of both signs, or a zero as the extremum."""
+    x = rng.standard_normal((200, length)).astype(dtype)
+    for value in (np.nan, np.inf, -np.inf, 0.0, -0.0):
+        some = rng.integers(0, 200, 3)
+        x[some, rng.integers(0, length, 3)] = value
+    x[40:42], x[80:82] = -np.abs(x[40:42]), np.abs(x[80:82])
+    x[np.ix_([40, 41, 80, 81], [0, length - 1])] = [[0.0, -0.0], [-0.0, 0.0]] * 2
+    x[120], x[121] = np.negative(np.nan), -np.inf
+    for rows in (x, x[::-1], np.ascontiguousarray(x.reshape(20, 10, length).transpose(1, 0, 2))):
+        check("amax", rows, rows.ndim - 1, largest(rows, rows.ndim - 1))
+        check("amin", rows, rows.ndim - 1, -largest(-rows, rows.ndim - 1))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_extrema_over_several_axes(rng: np.random.Generator, case: int) -> None:
+    """Axes that lie as one, and those that do not, in any layout; an empty axis has no extremum wherever it stands."""
+    shape = tuple(int(n) for n in rng.integers(1, 9, 4))
+    axes = tuple(sorted(int(d) for d in rng.choice(4, rng.integers(2, 5), replace=False)))
+    x = numbers(rng, shape, [np.float32, np.int32][case % 2])
+    want = {"amax": x, "amin": x, "any": x != 0, "all": x != 0}
+    for axis in reversed(axes):
+        want["amax"], want["amin"] = largest(want["amax"], axis), -largest(-want["amin"], axis)
+        want["any"], want["all"] = want["any"].any(axis, keepdims=True), want["all"].all(axis, keepdims=True)
+    for op, wanted in want.items():
+        for got in on_all_threads(lambda op=op: getattr(nl, op)(tensor(x), axes, True)):
+            assert_same_bits(got, wanted)
+        kept = getattr(nl, op)(tensor(x), axes)
+        assert kept.shape == tuple(n for d, n in enumerate(shape) if d not in axes)
+        assert_same_bits(kept.numpy().reshape(-1), wanted.reshape(-1))
+    nothing = nl.zeros(*(0 if d == axes[0] else n for d, n in enumerate(shape)))
+    with pytest.raises(nl.ShapeError, match="empty"):
+        nl.amax(nothing, axes)
+
+
 def test_long_vectors_are_split_between_threads_at_subtrees(rng: np.random.Generator) -> None:
     for n in (100_000, 262_144, 262_145, 1_000_003):
         x = rng.standard_normal(n).astype(np.float32)
