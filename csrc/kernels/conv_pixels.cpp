@@ -28,11 +28,12 @@ struct Pixels {
   int64_t row_panels() const { return NL_ISA::row_panels(count()); }
   int64_t row(int64_t p) const { return row_panel_begin(count(), p); }
 
-  // Whether pixels are evenly spaced, and do not crowd the same sets of L1; else they are copied, a unit at a time.
-  bool in_place() const {
-    return !aliases<T>(grid.x_stride) && grid.y_stride == grid.xs * grid.x_stride &&
+  bool is_even() const {
+    return grid.y_stride == grid.xs * grid.x_stride &&
            (images.shape[0] == 1 || grid.plane_stride == grid.ys * grid.y_stride);
   }
+  // Whether pixels are evenly spaced, and do not crowd the same sets of L1; else they are copied, a unit at a time.
+  bool in_place() const { return is_even() && !aliases<T>(grid.x_stride); }
   int64_t copy_pitch() const { return depth() + kWidth<T>; }  // spreads pixels over the sets of L1
 
   // Row panels [p0, p1) and panels [q0, q1) of the weights.
@@ -43,12 +44,12 @@ struct Pixels {
     const T* data;
     int64_t pitch;  // of pixels
     const T* ahead = nullptr;
-    int64_t ahead_step = 0;
-    int64_t begin[kFarPanels + 1] = {};  // of each panel of pixels, and where the last one ends
+    int64_t ahead_step = 0, ahead_panels = 0;  // of pixels, the last ones, whose kernels fetch what lies ahead
+    int64_t begin[kFarPanels + 1] = {};        // of each panel of pixels, and where the last one ends
 
     void run() {
       for (int64_t p = p0; p <= p1; p++) begin[p - p0] = conv.row(p);
-      if (conv.weights.is_near() && conv.in_place() && goes_on) look_ahead();
+      if (conv.is_even() && goes_on) look_ahead();
       for (int64_t q = q0; q < q1; q += kFinishedPanels) {
         if (q > q0) nl_check_interrupt();
         const int64_t stop = min_of(q + kFinishedPanels, q1);
@@ -60,11 +61,14 @@ struct Pixels {
       }
     }
 
-    // The next unit's pixels lie behind this one's.
+    // The next unit's pixels lie behind this one's. Where weights come from beyond L2, most kernels fetch those.
     void look_ahead() {
-      const int64_t own = (begin[p1 - p0] - begin[0]) * pitch;
-      ahead = data + own;
-      ahead_step = ceil_div(own, (q1 - q0) * conv.depth() * (p1 - p0));
+      constexpr int64_t kLine = 64 / sizeof(T);
+      const int64_t stride = conv.grid.x_stride, panels = p1 - p0, steps = (q1 - q0) * conv.depth();
+      const int64_t own = (begin[panels] - begin[0]) * stride;
+      ahead = (const T*)conv.images.data + begin[panels] * stride;
+      ahead_panels = conv.weights.is_near() ? panels : min_of(panels - 1, ceil_div(own, steps * kLine));
+      if (ahead_panels > 0) ahead_step = ceil_div(own, steps * ahead_panels);
     }
 
     void multiply(int64_t q, int64_t k) {
@@ -73,13 +77,14 @@ struct Pixels {
       const int64_t line = w.begin(q), lines = w.begin(q + 1) - line;
       Panel<T> b = {w.data + q * w.panel_size() + k * w.pitch(), 1, w.pitch()};
       b.far = conv.reach.far, b.past = conv.reach.past;
-      for (int64_t p = 0; p < p1 - p0; p++) {
+      const int64_t panels = p1 - p0, others = panels - ahead_panels;
+      for (int64_t p = 0; p < panels; p++) {
         const int64_t first = begin[p], rows = begin[p + 1] - first;
         const Panel<T> a = {data + (first - begin[0]) * pitch + k, pitch, 1};
-        if (ahead) {
-          b.next = ahead, b.next_step = ahead_step, ahead += steps * ahead_step;
+        if (p < others) {
+          b.fetch_next(b.data + steps * b.step, steps, p, others);
         } else {
-          b.fetch_next(b.data + steps * b.step, steps, p, p1 - p0);
+          b.next = ahead, b.next_step = ahead_step, ahead += steps * ahead_step;
         }
         sum_pixels(PanelKind::strided_with_next, steps, rows, lines, a, b, k > 0,
                    (T*)conv.result.data + first * outputs + line, outputs);
