@@ -202,12 +202,12 @@ template <class T>
 void multiply(int64_t rows, int64_t columns, int64_t depth, Panel<T> a, const T* b, int64_t b_row, T* c, int64_t c_row,
               bool accumulate) {
   for (int64_t j = 0; j < columns; j += kTileColumns<T>) {
-    int vecs = int(min_of(kTileColumns<T>, columns - j)) / kWidth<T>;
+    const int width = int(min_of(kTileColumns<T>, columns - j));
     for (int64_t p = 0; p < row_panels(rows); p++) {
       int64_t i = row_panel_begin(rows, p), height = row_panel_begin(rows, p + 1) - i;
       T* to = c + i * c_row + j;
-      micro_kernel(T(), int(height), vecs, kind_of(a))(depth, {a.data + i * a.line_stride, a.line_stride, a.step},
-                                                       {b + j, 1, b_row}, to, c_row, accumulate ? to : nullptr, c_row);
+      micro_kernel(T(), int(height), width, kind_of(a))(depth, {a.data + i * a.line_stride, a.line_stride, a.step},
+                                                        {b + j, 1, b_row}, to, c_row, accumulate ? to : nullptr, c_row);
     }
   }
 }

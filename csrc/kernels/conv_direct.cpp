@@ -198,10 +198,10 @@ struct Direct {
             T* to = out(line) + i * columns + j;
             if (count % W == 0) {
               b.far = far;
-              sum(lines, count / W, panel(p), b, to, plane);
+              sum(lines, count, panel(p), b, to, plane);
             } else {
               T part[kTileRows * kTileColumns<T>];
-              sum(lines, ceil_div(count, W), panel(p), b, part, kTileColumns<T>);
+              sum(lines, count, panel(p), b, part, kTileColumns<T>);
               for (int64_t l = 0; l < lines; l++) copy_line(part + l * kTileColumns<T>, count, to + l * plane);
             }
           }
@@ -211,8 +211,8 @@ struct Direct {
     }
 
     // Through all of k, a block at a time.
-    void sum(int64_t rows, int64_t vecs, Panel<T> a, Panel<T> b, T* to, int64_t pitch) const {
-      const auto kernel = micro_kernel(T(), int(rows), int(vecs), PanelKind::listed);
+    void sum(int64_t rows, int64_t columns, Panel<T> a, Panel<T> b, T* to, int64_t pitch) const {
+      const auto kernel = micro_kernel(T(), int(rows), int(columns), PanelKind::listed);
       for (int64_t k = 0; k < conv.weights.depth; k += kDepth) {
         kernel(min_of(kDepth, conv.weights.depth - k), a, b, to, pitch, k > 0 ? to : nullptr, pitch);
         a.data += kDepth * a.step;
@@ -251,7 +251,6 @@ struct Direct {
       const int64_t all = row_panels(pixels()), first = part * all / parts, stop = (part + 1) * all / parts;
       const int64_t begin = row_panel_begin(pixels(), first), count = row_panel_begin(pixels(), stop) - begin;
       const int64_t depth = conv.weights.depth, lines = conv.weights.begin(p + 1) - conv.weights.begin(p);
-      const int vecs = int(ceil_div(lines, kWidth<T>));
       T* sums = (T*)nl_scratch(1, count * kTileColumns<T> * sizeof(T));
       for (int64_t k = 0; k < depth; k += kDepth) {  // a block of weights stays in L1
         Panel<T> b = panel(p);
@@ -261,7 +260,7 @@ struct Direct {
           const int64_t j = row_panel_begin(pixels(), t), rows = row_panel_begin(pixels(), t + 1) - j;
           const Panel<T> a = {packed + (t * depth + k) * kPackedRows<T>, 1, kPackedRows<T>};
           T* to = sums + (j - begin) * kTileColumns<T>;
-          const auto kernel = micro_kernel(T(), int(rows), vecs, PanelKind::with_next);
+          const auto kernel = micro_kernel(T(), int(rows), int(lines), PanelKind::with_next);
           kernel(min_of(kDepth, depth - k), a, b, to, kTileColumns<T>, k > 0 ? to : nullptr, kTileColumns<T>);
         }
       }

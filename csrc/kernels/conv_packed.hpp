@@ -111,7 +111,7 @@ template <class T>
 void sum_pixels(PanelKind kind, int64_t steps, int64_t rows, int64_t lines, const Panel<T>& a, const Panel<T>& b,
                 bool add, T* to, int64_t pitch) {
   constexpr int kColumns = kTileColumns<T>;
-  const auto kernel = micro_kernel(T(), int(rows), int(ceil_div(lines, kWidth<T>)), kind);
+  const auto kernel = micro_kernel(T(), int(rows), int(lines), kind);
   if (lines % kWidth<T> == 0) return kernel(steps, a, b, to, pitch, add ? to : nullptr, pitch);
   T part[2 * kTileRows * kColumns];
   for (int64_t i = 0; add && i < rows; i++) copy_line(to + i * pitch, lines, part + i * kColumns);

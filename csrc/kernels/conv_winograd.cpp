@@ -197,7 +197,7 @@ struct Block {
 
   void multiply(int64_t q, float* m) const {
     const float* u = conv.weights.panel(group, q);
-    const int vecs = int(ceil_div(min_of(kOutputs, conv.weights.outputs - q * kOutputs), W));
+    const int outputs = int(min_of(kOutputs, conv.weights.outputs - q * kOutputs));
     const PanelKind kind = conv.by_pixels() ? PanelKind::strided_with_next : PanelKind::with_next;
     for (int64_t k = 0; k < channels(); k += kDepth) {
       const int64_t depth = min_of(kDepth, channels() - k);
@@ -210,7 +210,7 @@ struct Block {
           float* to = m + e * product_size() + panel_begin(p) * kOutputs;
           b.fetch_next(next, depth, p, panels);
           const int rows = int(panel_begin(p + 1) - panel_begin(p));
-          micro_kernel(float(), rows, vecs, kind)(depth, a, b, to, kOutputs, k > 0 ? to : nullptr, kOutputs);
+          micro_kernel(float(), rows, outputs, kind)(depth, a, b, to, kOutputs, k > 0 ? to : nullptr, kOutputs);
         }
       }
     }

@@ -341,8 +341,8 @@ struct WeightGradient {
   void multiply(int64_t depth, int64_t p, const float* a, int64_t q, const float* b, float* to, int64_t pitch,
                 const float* before) const {
     const Panel<float> left = {a, 1, maps.pitch_of_k()}, right = {b, 1, images.pitch_of_k()};
-    const int64_t vecs = ceil_div(images.begin(q + 1) - images.begin(q), W);
-    const auto kernel = micro_kernel(float(), int(maps.begin(p + 1) - maps.begin(p)), int(vecs), PanelKind::packed);
+    const int outputs = int(maps.begin(p + 1) - maps.begin(p)), channels = int(images.begin(q + 1) - images.begin(q));
+    const auto kernel = micro_kernel(float(), outputs, channels, PanelKind::packed);
     kernel(depth, left, right, to, pitch, before, pitch);
   }
 

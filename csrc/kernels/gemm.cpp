@@ -87,11 +87,11 @@ struct Columns {
   void find(const Grid& grid, int64_t first, int n) {
     bool adjacent = grid.x_stride == 1 && first % grid.xs + n <= grid.xs;
     count = n;
-    direct = adjacent && n % kWidth<T> == 0;
+    direct = adjacent && n == tile_width<T>(n);
     offsets_of(grid, first, direct ? 1 : n, offset);
   }
 
-  int vecs() const { return int(ceil_div(count, kWidth<T>)); }
+  int width() const { return tile_width<T>(count); }
 
   void get(const T* row, T* block) const {
     for (int i = 0; i < count; i++) block[i] = row[offset[i]];
@@ -233,7 +233,7 @@ struct Tile {
 
   Panel<T> fetch_columns(int64_t q, int64_t k, int depth, T* buffer) const {
     const Columns<T>& c = columns[q - q0];
-    int width = c.vecs() * kWidth<T>;
+    const int width = c.width();
     return job.b.fetch(job.b.source, {batch, q, column(q), k, c.count, depth, width, width}, buffer);
   }
 
@@ -246,7 +246,7 @@ struct Tile {
     const T* before = first && !job.add ? nullptr : from_block ? in_block : in_c;
     PanelKind kind = kind_of(a);
     if (b.next) kind = kind == PanelKind::packed ? PanelKind::with_next : PanelKind::strided_with_next;
-    auto kernel = micro_kernel(T(), int(row(p + 1) - row(p)), c.vecs(), kind);
+    auto kernel = micro_kernel(T(), int(row(p + 1) - row(p)), c.count, kind);
     kernel(depth, a, b, to_block ? in_block : in_c, to_block ? kTileColumns<T> : job.c.row_stride, before,
            from_block ? kTileColumns<T> : job.c.row_stride);
   }

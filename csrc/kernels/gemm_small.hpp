@@ -5,8 +5,8 @@
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int64_t kTiny = 1 << 13;       // multiplications: 20 x 20 x 20
-constexpr int64_t kMostSmall = 1 << 19;  // 80 x 80 x 80: beyond, packing panels of A pays
+constexpr int64_t kTiny = 1 << 13;                  // multiplications: 20 x 20 x 20
+constexpr int64_t kMostSmall = 2 * kGrainProducts;  // 92 x 92 x 92: beyond, a second thread pays
 
 // Rows that crowd each other out of L1 are better packed, unless they are tiny.
 template <class T>
@@ -26,9 +26,13 @@ struct SmallProduct {
   void run() const {
     T packed[kDepth * kTileColumns<T>];
     const T* const lines = a.batch(batch);
-    for (int64_t j = 0; j < b.lines; j += kTileColumns<T>) {
-      const int count = int(min_of(kTileColumns<T>, b.lines - j)), width = int(whole_vectors<T>(count));
-      const Panel<T> columns = b.fetch(&b, {batch, 0, j, 0, count, int(k), width, width}, packed);
+    for (int64_t done = 0, width; done < b.lines; done += width) {
+      width = panel_width(min_of(kTileColumns<T>, b.lines - done));
+      // Columns that do not fill their vectors are computed with some before them: neither packed nor set aside.
+      const bool lie = b.in_place && c.columns.x_stride == 1 && width <= b.lines;
+      const int64_t j = lie ? min_of(done, b.lines - width) : done;
+      const int count = int(min_of(width, b.lines - j));
+      const Panel<T> columns = b.fetch(&b, {batch, 0, j, 0, count, int(k), int(width), int(width)}, packed);
       for (int64_t p = 0; p < row_panels(a.lines); p++) {
         multiply(lines, row_panel_begin(a.lines, p), row_panel_begin(a.lines, p + 1), columns, j, count, width);
       }
@@ -36,10 +40,15 @@ struct SmallProduct {
   }
 
  private:
+  // Of so many columns those that the next panel takes; of one vector and a bit the bit is a panel of its own.
+  static int64_t panel_width(int64_t columns) {
+    return columns <= kHalf<T> ? kHalf<T> : whole_vectors<T>(columns - kHalf<T>);
+  }
+
   void multiply(const T* lines, int64_t i, int64_t end, const Panel<T>& columns, int64_t j, int count,
-                int width) const {
+                int64_t width) const {
     const Panel<T> rows = {lines + i * a.line_stride, a.line_stride, a.step};
-    const auto kernel = micro_kernel(T(), int(end - i), width / kWidth<T>);
+    const auto kernel = micro_kernel(T(), int(end - i), int(width));
     const bool direct = count == width && c.columns.x_stride == 1;
     T block[kTileRows * kTileColumns<T>];
     T* to = c.data + batch * c.batch_stride + i * c.row_stride + j * c.columns.x_stride;

@@ -22,12 +22,23 @@ constexpr int kTileRows = 2, kTileVecs = 4;
 #endif
 
 NL_FN vf32 multiply_add(vf32 a, vf32 b, vf32 c) { return vf32_fma(a, b, c); }
+NL_FN hf32 multiply_add(hf32 a, hf32 b, hf32 c) { return hf32_fma(a, b, c); }
 NL_FN vf64 multiply_add(vf64 a, vf64 b, vf64 c) { return vf64_fma(a, b, c); }
 
 template <class T>
 constexpr int kWidth = Simd<T>::kWidth;  // elements in a vector
 template <class T>
 constexpr int kTileColumns = kTileVecs * kWidth<T>;
+
+// Columns of the narrowest tile, where that is half a vector: Zen 4 takes two passes for a whole one of 64 bytes.
+template <class T>
+constexpr int kHalf = NL_VEC_BYTES == 64 && sizeof(T) == sizeof(float) ? kWidth<T> / 2 : 0;
+
+// The columns that the kernel of a tile of so many reads and writes.
+template <class T>
+constexpr int tile_width(int64_t columns) {
+  return int(columns <= kHalf<T> ? kHalf<T> : whole_vectors<T>(columns));
+}
 
 // Where the elements of one panel of an operand lie: element (line, k) at data[line * line_stride + k * step]. Lines
 // are rows of A or columns of B; the columns of a B panel are always adjacent.
@@ -68,9 +79,9 @@ template <class T>
 using MicroKernel = void (*)(int64_t depth, const Panel<T>& a, const Panel<T>& b, T* c, int64_t c_row, const T* before,
                              int64_t before_row);
 
-// The kernel of a tile of `rows` (1..kTileRows) rows of `vecs` (1..kTileVecs) vectors; listed rows of one vector may be
-// twice as many.
-MicroKernel<float> micro_kernel(float, int rows, int vecs, PanelKind kind = PanelKind::strided);
-MicroKernel<double> micro_kernel(double, int rows, int vecs, PanelKind kind = PanelKind::strided);
+// The kernel of a tile of `rows` (1..kTileRows) rows of `columns` (1..kTileColumns) columns, of which it reads and
+// writes tile_width; listed rows of one vector may be twice as many.
+MicroKernel<float> micro_kernel(float, int rows, int columns, PanelKind kind = PanelKind::strided);
+MicroKernel<double> micro_kernel(double, int rows, int columns, PanelKind kind = PanelKind::strided);
 
 }  // namespace nl::NL_ISA

@@ -69,11 +69,20 @@ def test_random_shapes_and_layouts(rng: np.random.Generator, dtype: type, case: 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("pitch", [1024, 1040])  # rows that crowd each other out of L1, and others
-def test_small_products_of_views_of_wide_matrices(rng: np.random.Generator, dtype: type, pitch: int) -> None:
+def test_products_of_views_of_wide_matrices(rng: np.random.Generator, dtype: type, pitch: int) -> None:
     wide = normal(rng, (pitch, pitch), dtype)
-    for m, k, n in [(20, 20, 20), (33, 64, 70), (15, 200, 90), (80, 80, 80)]:
+    for m, k, n in [(20, 20, 20), (33, 64, 70), (15, 200, 90), (80, 80, 80), (130, 129, 131)]:
         for a, b in itertools.product((wide[:m, :k], wide[:k, :m].T), (wide[:k, :n], wide[:n, :k].T)):
             check(a, b)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("m", "k"), [(17, 9), (130, 70), (90, 270)])  # small, in tiles, in two blocks of k
+def test_every_remainder_of_columns(rng: np.random.Generator, dtype: type, m: int, k: int) -> None:
+    a, b = normal(rng, (m, k), dtype), normal(rng, (k, 140), dtype)
+    for n in (*range(2, 40), *range(100, 140)):
+        check(a, np.ascontiguousarray(b[:, :n]))
+        check(a, np.ascontiguousarray(b[:, :n].T).T)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
