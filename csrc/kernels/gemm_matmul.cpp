@@ -253,11 +253,14 @@ bool rows_in_place(const Matrix<T>& a, int64_t n) {
   return !a.maker.prologue && n <= 8 * kTileColumns<T> && !aliases<T>(a.line_stride);
 }
 
-// Columns must be adjacent; packing pays when they meet several panels of rows and would not stay in L2, or crowd L1.
+// Columns must be adjacent; packing pays when they meet several panels of rows and would not stay near. A tall tile
+// spends so long on a line of B that it may come from L2 each time; a low one wants it from L1, where rows may crowd
+// each other out.
 template <class T>
 bool columns_in_place(const Matrix<T>& b, int64_t m, int64_t k) {
-  const int64_t bytes = min_of(k, kDepth) * b.step * int64_t(sizeof(T));
-  const bool stay = bytes <= (aliases<T>(b.step) ? 16 << 10 : 64 << 10);
+  constexpr bool kTall = kTileRows > 8;
+  const int64_t bytes = min_of(k, kDepth) * b.lines * int64_t(sizeof(T));
+  const bool stay = kTall ? bytes <= kNearBytes : bytes <= 48 << 10 && !aliases<T>(b.step);
   return !b.maker.prologue && b.line_stride == 1 && (m <= kTileRows || stay);
 }
 
@@ -361,7 +364,7 @@ void contract_blocks(Matrix<T> a, Matrix<T> b, const Output<T>& c, int64_t batch
 template <class T>
 void multiply_small(const Matrix<T>& a, Matrix<T> b, const Output<T>& c, int64_t batches, int64_t products,
                     const Mapping& map) {
-  b.in_place = b.line_stride == 1 && (a.lines <= kTileRows || !aliases<T>(b.step));
+  b.in_place = columns_in_place(b, a.lines, map.p.k);
   parallel_for(batches, max_of(1, kGrainProducts / products), [&](int64_t begin, int64_t end) {
     for (int64_t batch = begin; batch < end; batch++) {
       SmallProduct<T>{a, b, c, map.p.k, batch}.run();

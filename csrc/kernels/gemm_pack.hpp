@@ -106,12 +106,11 @@ struct Maker {
 
   // The part that begins at an element of this number.
   void make(int64_t first, int64_t height, int64_t width, T* to, int64_t pitch) const {
-    const int64_t j = first % columns;
-    for (int64_t row = first / columns, some; height > 0; row += some, height -= some, to += some * pitch) {
-      const int64_t i = row % rows;
-      some = min_of(height, rows - i);
-      prologue->fn(prologue->ctx, row / rows, i, i + some, j, j + width, to, pitch);
-    }
+    const int64_t row = first / columns, j = first % columns;
+    each_row(rows, row, row + height, [&](int64_t matrix, int64_t begin, int64_t end) {
+      prologue->fn(prologue->ctx, matrix, begin, end, j, j + width, to, pitch);
+      to += (end - begin) * pitch;
+    });
   }
 };
 
