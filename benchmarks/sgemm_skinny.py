@@ -14,7 +14,10 @@ from .timing import Case
 FORMS = ("NN", "NT", "TN")
 ROWS = (1, 2, 4, 8, 16, 32)
 # M, N, K
-LAYERS = ((4096, 16, 4096), (197, 768, 768), (3136, 64, 576), (128, 512, 784), (2048, 2, 512), (2048, 3, 512))
+LAYERS = (
+    (4096, 16, 4096), (197, 768, 768), (3136, 64, 576), (128, 512, 784), (16, 256, 128), (2048, 2, 512), (2048, 3, 512),
+)  # fmt: skip
+SMALL = (8, 16, 24, 32)  # cubes of which batches are multiplied
 # rows to choose from, M, N, K
 NAMED = ((50000, 4096, 64, 512), (50000, 4096, 256, 512), (8000, 8192, 128, 128))
 
@@ -26,6 +29,8 @@ def cases() -> Iterator[Case]:
             yield product(f"{m} x {n} x {k} {form}", (m, k), (k, n), form)
     for form in FORMS:
         yield product(f"96 of 64 x 64 x 64 {form}", (96, 64, 64), (96, 64, 64), form)
+    for n in SMALL:
+        yield product(f"96 of {n} x {n} x {n}", (96, n, n), (96, n, n))
     yield product("48 of 64 x 64 x 32", (48, 64, 32), (48, 32, 64))
     for rows, m, n, k in NAMED:
         yield of_named_rows(rows, m, n, k)
