@@ -54,6 +54,67 @@ def test_what_a_row_leaves(rng: np.random.Generator, dtype: type, length: int, c
             assert_same_bits(got, want)
 
 
+@pytest.mark.parametrize("length", [*LENGTHS, 20_000])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("case", range(4))
+def test_deviations_from_given_centers(rng: np.random.Generator, dtype: type, length: int, case: int) -> None:
+    shape, axis = shape_around(rng, length)
+    x = numbers(rng, shape, dtype)
+    kept = tuple(1 if d == axis else n for d, n in enumerate(shape))
+    center = np.broadcast_to(numbers(rng, tuple(n if rng.random() < 0.6 else 1 for n in kept), dtype), kept)
+    wanted = from_definition("deviations", [x, center], axis)
+    for k, want in enumerate(wanted):
+        for got in on_all_threads(lambda k=k: _tensor._deviations(tensor(x), tensor(center), axis)[k]):
+            assert_same_bits(got, want)
+
+
+def test_deviations_refuse_centers_of_another_shape() -> None:
+    with pytest.raises(nl.ShapeError, match="centers"):
+        _tensor._deviations(nl.ones(3, 4), nl.ones(1, 4), 1)
+
+
+# How the axes lie as rows: the first four join, as long as rows have 4096 elements at most.
+ROWS_OF_AXES = [
+    ((3, 5, 7, 7), (0, 2, 3), (3, 5, 49), (0, 2)),
+    ((5, 64, 64), (1, 2), (5, 4096), (1,)),
+    ((2, 65, 64), (1, 2), (2, 65, 64), (1, 2)),
+    ((4, 3, 2, 600), (0, 1, 2), (24, 600), (0,)),
+    ((4, 3, 2, 6), (0, 2), (4, 3, 2, 6), (0, 2)),
+    ((70, 80, 3, 40), (0, 1, 3), (70, 80, 3, 40), (0, 1, 3)),
+]
+
+
+@pytest.mark.parametrize(("shape", "axes", "rows", "joined"), ROWS_OF_AXES, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_variance_over_several_axes_has_defined_bits(
+    rng: np.random.Generator, dtype: type, shape: tuple[int, ...], axes: tuple[int, ...], rows: tuple[int, ...],
+    joined: tuple[int, ...],
+) -> None:  # fmt: skip
+    def total(x: Array) -> Array:
+        for axis in reversed(joined):
+            x = tree(x, axis)
+        return x
+
+    x = numbers(rng, shape, dtype)
+    n = dtype(np.prod([shape[d] for d in axes]))
+    with np.errstate(all="ignore"):
+        centred = x.reshape(rows) - total(x.reshape(rows)) / n
+        rest = total(centred)
+        want = np.maximum(total(centred * centred) - rest * rest / n, dtype(0)) / n
+    want = want.reshape([1 if d in axes else size for d, size in enumerate(shape)])
+    for got in on_all_threads(lambda: nl.var(tensor(x), axes, unbiased=False, keepdim=True)):
+        assert_same_bits(got, want)
+    traced = nl.trace(lambda x: nl.var(x, axes, unbiased=False, keepdim=True))
+    assert_same_bits(traced(tensor(x)).numpy(), want)
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (0, 2, 3), (1, 3), (2, 3), None])
+def test_gradients_of_variances_over_several_axes(rng: np.random.Generator, axes: tuple[int, ...] | None) -> None:
+    x = nl.from_numpy(rng.standard_normal((2, 3, 2, 3))).requires_grad_()
+    assert gradcheck(lambda x: nl.var(x, axes), [x], **GRADCHECK)
+    assert gradgradcheck(lambda x: nl.std(x, axes), [x], **GRADCHECK)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2, (0, 1), (0, 2), (0, 1, 2)])
 def test_variance_beside_a_large_mean(rng: np.random.Generator, axis: int | tuple[int, ...]) -> None:
     for shape in (300, 4, 400), (4, 170, 8):
@@ -79,6 +140,9 @@ def test_nothing_along_an_axis(dtype: type, shape: tuple[int, ...]) -> None:
                 assert_same_bits(call(x, axis).numpy(), from_definition(op, [x.numpy()], axis)[0])
         kept = [n for d, n in enumerate(shape) if d != axis]
         assert list(nl.var(x, axis).shape) == kept and nl.isnan(nl.var(x, axis)).all().item()
+        over = tuple({axis, len(shape) - 1})
+        assert nl.var(x, over).numel() == np.prod([n for d, n in enumerate(shape) if d not in over])
+        assert nl.isnan(nl.var(x)).item()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -80,6 +80,7 @@ KERNEL_CALLS: dict[str, tuple[list[tuple[int, ...]], Callable[..., Any]]] = {
     "logcumsumexp": ([(3, 4)], lambda x: nl.logcumsumexp(x, 1)),
     "cummax": ([(3, 4)], lambda x: nl.cummax(x, 1)[0]),
     "sum_square_deviations": ([(3, 4)], lambda x: nl._tensor._sum_square_deviations(x, 0)),
+    "deviations": ([(3, 4)], lambda x: nl._tensor._deviations(x, x.sum(1, True) / 4, 1)[0]),
     "logsumexp": ([(3, 4)], lambda x: nl._tensor._logsumexp(x, 1)),
     "sum_squares": ([(3, 4)], lambda x: nl._tensor._sum_squares(x, 0)),
     "sort": ([(3, 4)], lambda x: nl.sort(x, 0, True)[0]),

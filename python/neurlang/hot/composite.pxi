@@ -152,6 +152,18 @@ cdef tuple norm_gradients(str op, tuple operands, int vectors, object eps_bits):
     return call_several(OP[op], operands, shapes, dtype_id(x.d.dtype), (eps_bits,), numel(x.d))
 
 
+def _deviations(input, center, dim):
+    """Sums along an axis, which stays with extent 1, of the squares of x - center, and of x - center."""
+    cdef Tensor x = input
+    cdef int axis = own_axis("deviations", x, dim)
+    same_float("deviations", (x, center))
+    shape = shape_tuple(&x.d)
+    shape = shape[:axis] + (1,) + shape[axis + 1:]
+    if center.shape != shape:
+        raise ShapeError(f"deviations: the centers must be of shape {list(shape)}, got {describe(center)}")
+    return call_several(OP["deviations"], (x, center), (shape, shape), dtype_id(x.d.dtype), (axis,), numel(x.d))
+
+
 def _channel_affine(input, mean, scale, bias):
     check_letters("batch_norm", (input, mean, scale, bias), (b"NCS", b"C1", b"C1", b"C1"))
     cdef Tensor x = input

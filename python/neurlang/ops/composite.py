@@ -49,6 +49,11 @@ def define_sum_square_deviations(F: Any, x: Tensor, axis: int) -> Tensor:
     return F.maximum(F.sum(centred * centred, axis, True) - rest * rest / n, 0.0)
 
 
+def define_deviations(F: Any, x: Tensor, center: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    centred = x - center
+    return F.sum(centred * centred, axis, True), F.sum(centred, axis, True)
+
+
 def define_logsumexp(F: Any, x: Tensor, axis: int) -> Tensor:
     shift = F.nan_to_num(F.amax(x, axis, True), 0.0, 0.0, 0.0)  # nothing is taken from an infinity
     return F.log(F.sum(F.exp(x - shift), axis, True)) + shift

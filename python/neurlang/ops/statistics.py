@@ -102,17 +102,43 @@ def var(
 
 
 _LONG = 1 << 16  # elements of a row that is shared out among threads where there are few
+_JOINED = 1 << 12  # elements that axes are joined up to
 
 
 def _square_deviations(F: Any, x: Tensor, dim: Axes, keepdim: bool) -> Tensor:
-    """Σ (x - mean)² over `dim` without what the rounding of the mean adds; over one axis a row at a time."""
-    axes, n = _sorted_axes(F, "var", x, dim), count_over(x, dim)
-    if x.ndim == 0 or len(axes) > 1 or not x.dtype.is_floating_point or (n > _LONG and x.numel() < 8 * n):
-        centred = x - mean(F, x, dim, True)
-        rest = F.sum(centred, dim, keepdim)
-        return F.maximum(_sum_squares(F, centred, dim, keepdim) - F.div(rest * rest, n), 0.0)
-    result = F._sum_square_deviations(x, axes[0])
-    return result if keepdim else result.squeeze(axes[0])
+    """Σ (x - mean)² over `dim` without what the rounding of the mean adds."""
+    n, named = count_over(x, dim), _sorted_axes(F, "var", x, dim)
+    rows, axes = _with_long_rows(x, named)
+    *others, last = axes or [0]
+    if x.ndim == 0 or not x.dtype.is_floating_point or (rows.shape[last] > _LONG and x.numel() < 8 * rows.shape[last]):
+        centred = rows - mean(F, rows, axes, True)
+        result = _corrected(F, _sum_squares(F, centred, axes, True), F.sum(centred, axes, True), n)
+    elif others:
+        center = mean(F, rows, axes, True).expand([1 if d == last else size for d, size in enumerate(rows.shape)])
+        squares, rest = (F.sum(part, others, True) for part in F._deviations(rows, center, last))
+        result = _corrected(F, squares, rest, n)
+    else:
+        result = F._sum_square_deviations(rows, last)
+    kept = ((d, 1 if d in named else size) for d, size in enumerate(x.shape))
+    return result.reshape([size for d, size in kept if keepdim or d not in named])
+
+
+def _corrected(F: Any, squares: Tensor, rest: Tensor, n: int) -> Tensor:
+    """Σ (x - mean)² where x - mean, which is rounded, adds up to `rest`."""
+    return F.maximum(squares - F.div(rest * rest, n), 0.0)
+
+
+def _with_long_rows(x: Tensor, axes: Sequence[int]) -> tuple[Tensor, list[int]]:
+    """x with adjacent ones of some axes as one, of up to _JOINED elements, and which axes these are then."""
+    sizes: list[int] = []
+    named: list[bool] = []
+    for d in reversed(range(x.ndim)):
+        if d in axes and named and named[-1] and sizes[-1] * x.shape[d] <= _JOINED:
+            sizes[-1] *= x.shape[d]
+        else:
+            sizes.append(x.shape[d])
+            named.append(d in axes)
+    return x.reshape(sizes[::-1]), [d for d, is_named in enumerate(named[::-1]) if is_named]
 
 
 def _sum_squares(F: Any, x: Tensor, dim: Axes, keepdim: bool) -> Tensor:
