@@ -35,7 +35,7 @@ struct PackedWeights {
   }
 
   Operand<T> operand() {
-    if (packs) return {fetch, this, nullptr, turned ? lying : nullptr};
+    if (packs) return {fetch, this, nullptr, turned ? lying : nullptr, !turned};
     matrix.batches = &groups;
     return {matrix.fetch, &matrix};
   }

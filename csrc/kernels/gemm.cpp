@@ -68,12 +68,14 @@ Cut plan(const Contraction<T>& job, int64_t threads) {
   for (int64_t r = fewest_rows; r <= min_of(rows, fewest_rows + kTilesEach * threads); r++) {
     for (int64_t each = 1; each <= kTilesEach; each++) {
       int64_t c = min_of(columns, max_of(fewest_columns, ceil_div(threads * each, job.batch * r)));
-      int64_t height = min_of(job.m, ceil_div(rows, r) * kTileRows), width = ceil_div(columns, c) * kTileColumns<T>;
+      const int64_t height = job.a.numbered ? min_of(job.m, ceil_div(rows, r) * kTileRows) : ceil_div(job.m, r);
+      const int64_t width = ceil_div(columns, c) * kTileColumns<T>;
       int64_t cost = ceil_div(job.batch * r * c, threads) * (height + kPacking) * (width + kPacking);
       if (job.finish && c > 1) cost += cost * kReadAgain / depth;
       if (cost < least) least = cost, best.rows = r, best.columns = c;
     }
   }
+  if (!job.a.numbered) best.row_panels = ceil_div(rows, best.rows) * best.rows;
   return best;
 }
 
@@ -112,6 +114,7 @@ bool crowds(int64_t row_stride) {
 template <class T>
 struct Tile {
   const Contraction<T>& job;
+  const Cut& cut;
   int64_t batch, p0, p1, q0, q1;
   T* packed_a;
   T* packed_b;
@@ -123,7 +126,7 @@ struct Tile {
   static constexpr int64_t kPanelA = kDepth * kPackedRows<T>;
   static constexpr int64_t kPanelB = kDepth * kTileColumns<T>;
 
-  int64_t row(int64_t p) const { return row_panel_begin(job.m, p); }
+  int64_t row(int64_t p) const { return p * job.m / cut.row_panels; }
   int64_t column(int64_t q) const { return min_of(q * kTileColumns<T>, job.n); }
   T* row_of_c(int64_t i) const {
     return own ? own + (i - own_row) * job.c.row_stride
@@ -272,7 +275,7 @@ void run_tiles(const Contraction<T>& job, int64_t threads) {
       int64_t p0 = r * cut.row_panels / cut.rows, p1 = (r + 1) * cut.row_panels / cut.rows;
       int64_t q0 = c * cut.column_panels / cut.columns, q1 = (c + 1) * cut.column_panels / cut.columns;
       T* const taken = takes ? packed_a + shared : nullptr;
-      Tile<T>{job, t / per_batch, p0, p1, q0, q1, packed_a, packed_b, blocks, columns, taken, 0}.run();
+      Tile<T>{job, cut, t / per_batch, p0, p1, q0, q1, packed_a, packed_b, blocks, columns, taken, 0}.run();
     }
   };
   parallel_for(job.batch * per_batch, max_of(1, kGrainProducts / max_of(products, 1)), range);

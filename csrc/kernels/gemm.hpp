@@ -34,6 +34,8 @@ struct Operand {
   // Where the slice lies, of an operand whose lines are adjacent: kernels bring it into L2 before it is fetched, a
   // cache line of each k. No hardware follows as many streams as there are k: 1.2-1.6 times as fast from memory.
   Panel<T> (*lying)(const void* source, const Slice& slice) = nullptr;
+  // Of an A that was packed before: its panels are those of row_panels, and not as many as share out evenly.
+  bool numbered = false;
 };
 
 // The points of `planes` x `ys` x `xs`, numbered with x fastest, and their distances in memory.
