@@ -88,6 +88,16 @@ struct Maps {
     data = last ? (const T*)v.data : contiguous<T>(v, slot);
     grid = {v.shape[2], v.shape[3], v.strides[0], v.strides[2], v.strides[3]};
     if (grid.y_stride == grid.xs * grid.x_stride) grid.xs *= grid.ys, grid.ys = 1;
+    if (grid.ys == 1 && grid.plane_stride == grid.xs * grid.x_stride) grid.xs *= v.shape[0];
+  }
+
+  Operand<T> operand() const { return {fetch, this, nullptr, last ? lying : nullptr}; }
+
+  static Panel<T> lying(const void* source, const Slice& slice) {
+    const Maps& maps = *(const Maps*)source;
+    int64_t at;
+    offsets_of(maps.grid, slice.k, 1, &at);
+    return {maps.data + slice.batch * maps.group_channels + slice.line + at, 1, maps.grid.x_stride};
   }
 
   static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
@@ -179,8 +189,8 @@ struct WeightGradient {
     Windows<T, Table, Grid> windows = {
         stage.data - first * stage.image_size(), g.group_channels(), {offset}, pixels(), nullptr, (const T*)INTPTR_MAX};
     Output<T> out = {sums, g.group_outputs() * lines(), lines(), {1, lines(), 0, 0, 1}};
-    Operand<T> a = {maps.fetch, &maps}, b = {windows.fetch, &windows};
-    contract({g.groups, g.group_outputs(), lines(), k, stop, k > 0, a, b, out, nullptr, nullptr});
+    const Operand<T> b = {windows.fetch, &windows};
+    contract({g.groups, g.group_outputs(), lines(), k, stop, k > 0, maps.operand(), b, out, nullptr, nullptr});
   }
 };
 
@@ -192,8 +202,8 @@ void one_tap(const Call& call, Geometry g) {
   const Maps<T> maps(call.in[1], g.groups, reads_in_place<T>(g)), seen(images, g.groups, false, 2);
   const int64_t lines = g.group_outputs(), columns = g.group_channels();
   const Output<T> out = {(T*)call.out[0].data, lines * columns, columns, {1, columns, 0, 0, 1}};
-  const Operand<T> a = {Maps<T>::fetch, &maps}, b = {Maps<T>::fetch, &seen};
-  contract({g.groups, lines, columns, 0, g.images * g.pixels(), false, a, b, out, nullptr, nullptr});
+  const int64_t pixels = g.images * g.pixels();
+  contract({g.groups, lines, columns, 0, pixels, false, maps.operand(), seen.operand(), out, nullptr, nullptr});
   if (call.epilogue) call.epilogue->fn(call.epilogue->ctx, 0, 0, g.outputs, 0, columns);
 }
 

@@ -195,6 +195,7 @@ struct Tile {
         for (int64_t i = p; i < stop; i++) {
           Panel<T> b = panel[q - q0];
           if (p == p0) expect_columns(q + 1, k, i - p, stop - p), fetch_next(q + 1, k, i - p, b);
+          if (q + 1 == q1 && !b.next) fetch_next_rows(i, p, stop, k, b);
           multiply(i, rows[i - p], q, b, k, depth);
         }
       }
@@ -232,6 +233,17 @@ struct Tile {
     const Panel<T> next = job.b.lying(job.b.source, slice);
     panel.next = next.data + i * kLine, panel.next_step = next.step;
     panel.far = job.batch * job.m * job.n * int64_t(sizeof(T)) >= kFarBytes;
+  }
+
+  // After the last columns row panel `i` of [p, stop) is not needed any more: its kernel fetches what takes its place,
+  // of the panels behind these, or of the first ones at the next k.
+  void fetch_next_rows(int64_t i, int64_t p, int64_t stop, int64_t k, Panel<T>& panel) const {
+    const int64_t next = (stop < p1 ? stop : p0) + i - p;
+    if (stop == p1) k += kDepth;
+    if (job.a.lying == nullptr || next >= p1 || k >= job.k_end) return;
+    const int count = int(row(next + 1) - row(next)), depth = int(min_of(kDepth, job.k_end - k));
+    const Panel<T> rows = job.a.lying(job.a.source, {batch, next, row(next), k, count, depth, count, 0});
+    panel.next = rows.data, panel.next_step = rows.step;
   }
 
   Panel<T> fetch_columns(int64_t q, int64_t k, int depth, T* buffer) const {

@@ -350,6 +350,8 @@ WEIGHTS = {
     "7x7 stem": Geometry((1, 3, 110, 120), 40, (7, 7), (2, 2), (3, 3)),
     "small images": Geometry((40, 2, 9, 13), 19, (5, 5), (1, 1), (2, 2), (2, 1)),
     "sums in several rounds": Geometry((1, 14, 93, 90), 64, (1, 3), padding=(0, 1)),
+    "one tap, blocks of several images": Geometry((7, 48, 9, 11), 500, (1, 1)),
+    "one tap, rows apart": Geometry((3, 48, 17, 41), 64, (1, 1), (2, 2)),
     "rows longer than a block": Geometry((2, 4, 8, 1300), 33, (2, 3), (3, 2), (0, 2)),
     "depthwise, blocks of several images": Geometry((17, 40, 7, 7), 40, (3, 3), padding=(1, 1), groups=40),
     "depthwise, stride 2": Geometry((3, 24, 15, 18), 24, (3, 3), (2, 2), (1, 1), groups=24),
