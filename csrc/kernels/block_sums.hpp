@@ -8,22 +8,21 @@ namespace {
 
 constexpr int64_t kSumBytes = 1 << 20;  // of sums of blocks that wait to be added
 
-// Sums of `size` elements, whole vectors, over all blocks of k; those of a round are found before they are added.
+// Sums of `size` elements, whole vectors, over all blocks of k; those of a round are found before they are added. They
+// lie in the calling thread's scratch memory.
 template <class T>
 struct BlockSums {
   int64_t blocks, size, round;
-  T* total = nullptr;
-  T* of_blocks = nullptr;  // of a round
+  T *total, *of_blocks;  // of a round
+  int64_t* numbers;      // room for some of other use
 
-  BlockSums(int64_t number, int64_t elements, int64_t at_a_time)
-      : blocks(number), size(elements), round(min_of(number, at_a_time)) {}
-
-  // In the calling thread's scratch memory, with room for `numbers` of other use, where that begins.
-  int64_t* allocate(int64_t numbers) {
-    total = (T*)nl_scratch(2, (1 + round) * size * int64_t(sizeof(T)) + numbers * int64_t(sizeof(int64_t)));
-    of_blocks = total + size;
-    return (int64_t*)(of_blocks + round * size);
-  }
+  BlockSums(int64_t number, int64_t elements, int64_t at_a_time, int64_t others)
+      : blocks(number),
+        size(elements),
+        round(min_of(number, at_a_time)),
+        total((T*)nl_scratch(2, (1 + round) * size * int64_t(sizeof(T)) + others * int64_t(sizeof(int64_t)))),
+        of_blocks(total + size),
+        numbers((int64_t*)(of_blocks + round * size)) {}
 
   // find(first, count) puts the sums of `count` blocks from the first-th on at `of_blocks`.
   template <class Find>

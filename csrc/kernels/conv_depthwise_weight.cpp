@@ -280,8 +280,8 @@ struct DepthwiseWeights {
   void run() {
     const int64_t most =
         max_of(kSumBytes / (size() * int64_t(sizeof(T))), ceil_div(kUnits * nl_num_threads(), vectors));
-    BlockSums<T> sums(blocks, size(), ceil_div(most, strip) * strip);
-    offset = sums.allocate(g.taps());
+    const BlockSums<T> sums(blocks, size(), ceil_div(most, strip) * strip, g.taps());
+    offset = sums.numbers;
     offsets_of({g.y.kernel, g.x.kernel, 0, g.y.dilation * g.x.span(), g.x.dilation}, 0, int(g.taps()), offset);
     sums.run([&](int64_t first, int64_t count) {
       const int64_t work = strip * kDepth * g.taps() * vectors / parts * W;

@@ -258,8 +258,8 @@ struct WeightRows {
 
   void run() {
     const int64_t threads = nl_num_threads(), strips = max_of(1, kSumBytes / (sum_bytes() * strip) / threads) * threads;
-    BlockSums<T> sums(blocks, sum_size(), strips * strip);
-    place = sums.allocate(lines());
+    const BlockSums<T> sums(blocks, sum_size(), strips * strip, lines());
+    place = sums.numbers;
     list_places();
     sums.run([&](int64_t first, int64_t count) {
       parallel_for(ceil_div(count, strip), 1, [=](int64_t begin, int64_t end) {

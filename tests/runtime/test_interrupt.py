@@ -89,6 +89,14 @@ WORK = {
         "x = nl.rand(1, 1, 1 << 12, 1 << 12, requires_grad=True)\ny = nl.max_pool2d(x, 3, 1, 1)\n"
         "work = lambda: y.backward(y.detach(), retain_graph=True)"
     ),
+    # Results of 4 and 6 GiB, which one thread clears.
+    "max_pool2d backward to one place": (
+        "g, place = nl.ones(1, 1, 1, 1), nl.zeros(1, 1, 1, 1, dtype=nl.int64)\n"
+        "work = lambda: nl._tensor._max_pool2d_grad(g, place, 1 << 15, 1 << 15)"
+    ),
+    "conv2d of no weights": (
+        "x, w = nl.rand(1, 0, 3 << 14, 1 << 15), nl.rand(1, 0, 1, 1)\nwork = lambda: nl.conv2d(x, w)"
+    ),
     "layer_norm backward of short rows": (
         "x = nl.rand(1 << 23, 4, requires_grad=True)\nw = nl.rand(4, requires_grad=True)\n"
         "y = nl.layer_norm(x, 4, w)\nwork = lambda: y.backward(y.detach(), retain_graph=True)"

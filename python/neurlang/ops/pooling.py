@@ -261,9 +261,9 @@ def _largest_in_depth(
     largest, place = along_depth(_columns(best, x))
     shape = (*input.shape[:-3], largest.shape[2], *best.shape[2:])
     flat = place.reshape(*place.shape[:2], place.shape[2] * place.shape[3])
-    nowhere = F.full((*x.shape[:2], 1), -1, dtype=F.int64)  # behind the places: what windows that see nothing name
-    places = inside.reshape(*x.shape[:2], x.shape[2] * best.shape[2] * best.shape[3])
-    inside = F.gather(F.cat([places, nowhere], 2), 2, flat)
+    nowhere = F.full((*x.shape[:2], 1), -1, dtype=F.int64)  # behind the others: what windows that see nothing name
+    of_all_slices = inside.reshape(*x.shape[:2], x.shape[2] * best.shape[2] * best.shape[3])
+    chosen = F.gather(F.cat([of_all_slices, nowhere], 2), 2, flat)
     slice_of = F.floor_divide(flat, best.shape[2] * best.shape[3])
-    places = F.where(F.lt(inside, 0), -1, slice_of * (x.shape[3] * x.shape[4]) + inside)
+    places = F.where(F.lt(chosen, 0), -1, slice_of * (x.shape[3] * x.shape[4]) + chosen)
     return largest.reshape(shape), places.reshape(shape)
