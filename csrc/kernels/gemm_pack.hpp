@@ -77,17 +77,29 @@ NL_FN void copy_line(const T* from, int64_t count, T* to) {
   copy_few(from + i, count - i, to + i);
 }
 
+// Copies kVecs vectors of each k. The instructions of a k are so few that the loads of dozens are under way at once:
+// lines of memory that follow each other as k does lie too far apart for the hardware's prefetching.
+template <class T, int kVecs>
+void copy_strip(const T* from, int64_t step, int64_t depth, T* to, int64_t pitch) {
+  constexpr int W = kWidth<T>;
+  for (int64_t k = 0; k < depth; k++, from += step, to += pitch) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVecs; v++) store(to + v * W, load<typename Simd<T>::V>(from + v * W));
+  }
+}
+
 // Packs adjacent lines. `readable` >= count lines exist from the first one on, so that whole vectors can be copied.
 template <class T>
 void pack_adjacent(const T* from, int64_t step, int64_t readable, const Slice& slice, T* buffer) {
-  using V = typename Simd<T>::V;
-  for (int k = 0; k < slice.depth; k++) {
-    int i = 0;
-    for (; i < slice.count && i + kWidth<T> <= readable; i += kWidth<T>) store(buffer + i, load<V>(from + i));
-    copy_few(from + i, slice.count - i, buffer + i);
-    from += step;
-    buffer += slice.pitch;
-  }
+  constexpr int W = kWidth<T>;
+  int i = 0;
+  for (; i + W < slice.count && i + 2 * W <= readable; i += 2 * W)
+    copy_strip<T, 2>(from + i, step, slice.depth, buffer + i, slice.pitch);
+  for (; i < slice.count && i + W <= readable; i += W)
+    copy_strip<T, 1>(from + i, step, slice.depth, buffer + i, slice.pitch);
+  if (i >= slice.count) return;
+  for (int64_t k = 0; k < slice.depth; k++)
+    copy_few(from + k * step + i, slice.count - i, buffer + k * slice.pitch + i);
 }
 
 template <class T>
