@@ -349,7 +349,8 @@ void contract_blocks(Matrix<T> a, Matrix<T> b, const Output<T>& c, int64_t batch
   const Epilogue* epilogue = p.call.epilogue;
   a.in_place = rows_in_place(a, b.lines);
   b.in_place = columns_in_place(b, a.lines, p.k);
-  const Operand<T> rows = {a.fetch, &a}, columns = {b.fetch, &b, b.expect};
+  const bool transposed = a.line_stride == 1 && !a.maker.prologue;
+  const Operand<T> rows = {a.fetch, &a, nullptr, transposed ? a.lying : nullptr}, columns = {b.fetch, &b, b.expect};
   const auto finish = epilogue ? map.finish : nullptr;
   Contraction<T> job = {batch, a.lines, b.lines, 0, p.k, false, rows, columns, c, finish, &map};
   job.of_rows = epilogue && epilogue->of_rows && !map.swapped;

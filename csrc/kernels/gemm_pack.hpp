@@ -191,12 +191,17 @@ struct Matrix {
     }
   }
 
+  static Panel<T> lying(const void* source, const Slice& slice) {
+    const Matrix& m = *(const Matrix*)source;
+    return {m.at(slice), m.line_stride, m.step};
+  }
+
   static Panel<T> fetch(const void* source, const Slice& slice, T* buffer) {
     const Matrix& m = *(const Matrix*)source;
     if (m.maker.prologue) return m.make_panel(slice, buffer);
     const T* from = m.at(slice);
     int64_t readable = m.lines - slice.line;
-    if (m.in_place && readable >= slice.reach) return {from, m.line_stride, m.step};
+    if (m.in_place && readable >= slice.reach) return lying(source, slice);
     if (m.line_stride == 1) {
       pack_adjacent(from, m.step, readable, slice, buffer);
     } else if (m.step == 1) {
