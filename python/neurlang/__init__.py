@@ -9,7 +9,8 @@ from .autograd import enable_grad, grad, no_grad, set_grad_enabled
 from .blas import get_gemm, set_gemm, show_config
 from .errors import AliasError, CacheWarning, DTypeError, FormatError, ShapeError, TraceError
 from .functional import *  # noqa: F403
-from .ops.table import ROWS, Row, register
+from .ops.row import Row
+from .ops.table import ROWS, register
 from .precision import get_conv_precision, set_conv_precision
 from .serialize import load, save
 from .tracing import Counts, reset_programs, trace

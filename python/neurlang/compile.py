@@ -19,7 +19,8 @@ from .ir.interpret import interpret
 from .ir.kernel import KernelStep, Memory, Schedule, touched
 from .ir.types import dtype_name
 from .lines import Line, line_text
-from .ops.table import ROWS, Row
+from .ops.row import Row
+from .ops.table import ROWS
 
 VERSION = "0.1.0"  # part of the key of everything in the cache on disk
 MAX_NOTES = 8  # lines that `why()` names

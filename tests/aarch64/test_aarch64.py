@@ -23,7 +23,7 @@ from neurlang import _tensor, compile
 from neurlang.backends.cpu.compile import FLAGS, LEVEL_FLAGS
 from neurlang.backends.cpu.device import VECTOR_BYTES
 from neurlang.backends.cpu.render import render
-from neurlang.ops.table import Row
+from neurlang.ops.row import Row
 
 from . import player
 

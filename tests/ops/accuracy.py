@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from neurlang.ops import scalar as s
-from neurlang.ops.table import ROWS, TABLE, Row
+from neurlang.ops.row import Row
+from neurlang.ops.table import ROWS, TABLE
 
 from .compiled import LEVELS, NUMPY, ROOT, VEC, Kernel, build, levels, text
 

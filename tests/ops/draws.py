@@ -10,7 +10,8 @@ import numpy as np
 
 from neurlang import _tensor
 from neurlang.ops.dtypes import DTYPES, WIDE
-from neurlang.ops.table import TABLE, Row
+from neurlang.ops.row import Row
+from neurlang.ops.table import TABLE
 
 NUMPY: dict[str, Any] = {text: np.dtype(info.numpy).type for text, info in DTYPES.items()}
 TEXT = {np.dtype(kind): text for text, kind in NUMPY.items()}

@@ -11,7 +11,7 @@ from bounds import GRADCHECK, assert_close
 
 import neurlang as nl
 from neurlang.autograd import gradcheck, gradgradcheck
-from neurlang.ops.table import Row
+from neurlang.ops.row import Row
 
 from .draws import MAPS, NUMBERS, REDUCTIONS, draw, function, ids, types_of
 

@@ -18,7 +18,8 @@ from neurlang import _tensor
 from neurlang.ops import scalar as s
 from neurlang.ops import to_numpy
 from neurlang.ops.dtypes import DTYPES, from_bits, rounded, to_bits
-from neurlang.ops.table import TABLE, Row
+from neurlang.ops.row import Row
+from neurlang.ops.table import TABLE
 
 from .compiled import Kernel, compile_kernels, fma_of, levels, same_bits
 from .draws import draw

@@ -12,7 +12,8 @@ from bounds import assert_agrees
 import neurlang as nl
 from neurlang import _tensor
 from neurlang.ops.dtypes import DTYPES, WIDE
-from neurlang.ops.table import ROWS, TABLE, Row
+from neurlang.ops.row import Row
+from neurlang.ops.table import ROWS, TABLE
 
 from .draws import (
     MAPS,

@@ -16,7 +16,8 @@ import pytest
 from bounds import assert_agrees
 
 from neurlang.ops import scalar, shapes, table, to_numpy
-from neurlang.ops.table import ROWS, TABLE, Row
+from neurlang.ops.row import Row, check
+from neurlang.ops.table import ROWS, TABLE
 
 from .draws import NUMPY, draw, reference, tolerance, wide_dtypes
 
@@ -46,7 +47,7 @@ def ids(case: tuple[Row, str]) -> str:
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 def test_row_is_well_formed(row: Row) -> None:
-    table.check(row)
+    check(row)
     assert hasattr(shapes, row.shape), f"ops/shapes.py has no rule {row.shape}"
     assert row.native or row.kind in ("map", "source"), "neither an expression nor a kernel"
     assert row.stablehlo and "\n" not in row.doc and not row.doc.endswith(".")

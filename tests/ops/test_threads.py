@@ -10,7 +10,7 @@ from kernels.reduction import on_all_threads
 
 import neurlang as nl
 from neurlang.ops.dtypes import WIDE, wide
-from neurlang.ops.table import Row
+from neurlang.ops.row import Row
 
 from .draws import MAPS, draw, function, ids, types_of
 from .test_narrow import NARROW, bits

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..ops import to_numpy
-from ..ops.table import ROWS, Row
+from ..ops.row import Row
+from ..ops.table import ROWS
 from . import definitions
 from .definitions import Fma
 from .graph import Access, Const, Graph, Node, Operand

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 
 SOURCES = (
-    "dtypes.py", "elementary.py", "exact.py", "expressions.py", "scalar.py", "table.py", "to_c.py", "trigonometric.py"
+    "dtypes.py", "elementary.py", "exact.py", "expressions.py", "row.py", "scalar.py", "table.py", "to_c.py",
+    "trigonometric.py",
 )  # fmt: skip
 
 

@@ -1,9 +1,8 @@
 """Gradient rules of the table's rows that take more than a line.
 
-A rule is called as `rule(F, g, *operands, [out], *attributes)`. A parameter that starts with `_` comes without values,
-only with `.shape` and `.dtype`; so does one that ends with `_`, unless another operand wants a gradient. Broadcasting
-is undone by the engine. Rules call differentiable functions of `F` only, so they can be differentiated again;
-`wanted(x)` saves the work for operands that need no gradient.
+How a rule is called, and what the names of its parameters say, stands with `Row.grad` (row.py). Broadcasting is undone
+by the walk back. Rules call differentiable functions of `F` only, so they can be differentiated again; `wanted(x)`
+saves the work for operands that need no gradient.
 """
 
 from __future__ import annotations
