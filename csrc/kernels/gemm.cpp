@@ -248,8 +248,8 @@ struct Tile {
 
   Panel<T> fetch_columns(int64_t q, int64_t k, int depth, T* buffer) const {
     const Columns<T>& c = columns[q - q0];
-    const int width = c.width();
-    return job.b.fetch(job.b.source, {batch, q, column(q), k, c.count, depth, width, width}, buffer);
+    const int width = c.width(), pitch = int(whole_vectors<T>(width));
+    return job.b.fetch(job.b.source, {batch, q, column(q), k, c.count, depth, width, pitch}, buffer);
   }
 
   void multiply(int64_t p, const Panel<T>& a, int64_t q, const Panel<T>& b, int64_t k, int depth) const {

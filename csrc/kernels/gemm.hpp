@@ -17,7 +17,7 @@ constexpr int kPackedRows = (kTileRows + kWidth<T> - 1) / kWidth<T> * kWidth<T>;
 
 // The part of an operand that one panel holds: lines [line, line + count) at k in [k, k + depth). `index` is the
 // panel's number, `reach` how many lines the kernel will read (vectors may run past the last column), and `pitch` the
-// distance of two k if the panel has to be packed.
+// distance of two k if the panel has to be packed: whole vectors, for packers store these.
 struct Slice {
   int64_t batch, index, line, k;
   int count, depth, reach, pitch;

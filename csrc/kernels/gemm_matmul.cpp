@@ -306,7 +306,7 @@ bool streams_lines(const Matrix<T>& a, const Matrix<T>& b, int64_t k) {
 template <class T>
 void stream_lines(const Matrix<T>& a, const Matrix<T>& b, const Output<T>& c, int64_t batch, const Mapping& map) {
   constexpr int kLines = 8 < kTileRows ? 8 : kTileRows;
-  int64_t k = map.p.k, groups = ceil_div(a.lines, kLines), pitch = tile_width<T>(b.lines);
+  int64_t k = map.p.k, groups = ceil_div(a.lines, kLines), pitch = whole_vectors<T>(b.lines);
   T* packed = (T*)nl_scratch(0, k * pitch * sizeof(T));
   for (int64_t at = 0; at < batch; at++) {
     auto pack = [&](int64_t begin, int64_t end) {
@@ -322,8 +322,8 @@ void stream_lines(const Matrix<T>& a, const Matrix<T>& b, const Output<T>& c, in
         int64_t first = g * kLines, count = min_of(kLines, a.lines - first);
         for (int64_t d = 0; d < k; d += kDepth) {
           Panel<T> lines = {a.batch(at) + first * a.line_stride + d, a.line_stride, 1};
-          micro_kernel(T(), int(count), int(pitch))(min_of(kDepth, k - d), lines, {packed + d * pitch, 1, pitch}, sums,
-                                                    kTileColumns<T>, d > 0 ? sums : nullptr, kTileColumns<T>);
+          micro_kernel(T(), int(count), int(b.lines))(min_of(kDepth, k - d), lines, {packed + d * pitch, 1, pitch},
+                                                      sums, kTileColumns<T>, d > 0 ? sums : nullptr, kTileColumns<T>);
         }
         for (int64_t i = 0; i < count; i++) {
           T* to = c.data + at * c.batch_stride + (first + i) * c.row_stride;

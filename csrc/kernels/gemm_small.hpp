@@ -31,8 +31,8 @@ struct SmallProduct {
       // Columns that do not fill their vectors are computed with some before them: neither packed nor set aside.
       const bool lie = b.in_place && c.columns.x_stride == 1 && width <= b.lines;
       const int64_t j = lie ? min_of(done, b.lines - width) : done;
-      const int count = int(min_of(width, b.lines - j));
-      const Panel<T> columns = b.fetch(&b, {batch, 0, j, 0, count, int(k), int(width), int(width)}, packed);
+      const int count = int(min_of(width, b.lines - j)), pitch = int(whole_vectors<T>(width));
+      const Panel<T> columns = b.fetch(&b, {batch, 0, j, 0, count, int(k), int(width), pitch}, packed);
       for (int64_t p = 0; p < row_panels(a.lines); p++) {
         multiply(lines, row_panel_begin(a.lines, p), row_panel_begin(a.lines, p + 1), columns, j, count, width);
       }

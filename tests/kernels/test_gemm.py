@@ -142,6 +142,15 @@ def test_few_lines_times_a_large_matrix(
     check(a.T if order[0] == "T" else a, b.T if order[1] == "T" else b)
 
 
+@pytest.mark.parametrize("n", range(5, 9))  # half a vector of columns, which threads pack block by block
+def test_threads_pack_few_columns_beside_each_other(rng: np.random.Generator, n: int) -> None:
+    a, b = rng.standard_normal((514, 2303)).astype(np.float32), rng.standard_normal((n, 2303)).astype(np.float32)
+    check(a, b.T)
+    once = nl.matmul(tensor(a), tensor(b).T).numpy()
+    for _ in range(100):
+        assert_same_bits(nl.matmul(tensor(a), tensor(b).T).numpy(), once)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_batches_of_few_lines_times_large_matrices(rng: np.random.Generator, dtype: type) -> None:
     for m, n in (3, 701), (701, 3):
