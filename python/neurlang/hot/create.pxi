@@ -343,11 +343,11 @@ def bernoulli(input):
     cdef Tensor p = need_tensor(input, "bernoulli").detach()
     if not is_float(dtype_id(p.d.dtype)):
         raise DTypeError(f"bernoulli: probabilities are floats, got the {describe(p)}")
-    return cast(chosen(dims_of(&p.d), p), dtype_id(p.d.dtype))
+    return cast(draw_bools(dims_of(&p.d), p), dtype_id(p.d.dtype))
 
 
-cdef Tensor chosen(Dims shape, object p):
-    """Elements that are true with probability p, a number or a tensor of them."""
+cdef Tensor draw_bools(Dims shape, object p):
+    """Bools, each true with probability p, a number or a tensor of this shape."""
     if not is_tensor(p) and not 0 <= p <= 1:
         raise ValueError(f"bernoulli: a probability lies in [0, 1], got {p}")
     return draw("uniform", shape, F32, 0, 1) < p

@@ -80,9 +80,7 @@ cdef int whole_axes(Tensor x, Part* parts, int n, int axis, int count) except -1
 
 
 cdef inline int need_room(int n) except -1:
-    if n > MAX_PARTS:
-        raise ShapeError(f"index: the result has more than the {MAX_RANK} axes supported")
-    return 0
+    return need_rank(MAX_RANK + 1) if n > MAX_PARTS else 0
 
 
 cdef inline int result_axis(const Part* parts, int n) noexcept:
@@ -166,8 +164,7 @@ cdef Dims gathered_shape(Tensor x, tuple axes, int position, Tensor index) excep
             left += 1
     for a in range(index.d.rank):
         shape[position + a] = index.d.shape[a]
-    if left + index.d.rank > MAX_RANK:
-        raise ShapeError(f"index: {left + index.d.rank} axes are more than the {MAX_RANK} supported")
+    need_rank(left + index.d.rank)
     return shape_checked("index", shape, left + index.d.rank)
 
 

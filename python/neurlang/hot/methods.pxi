@@ -440,7 +440,7 @@ def bernoulli_(self, p=0.5):
     >>> neurlang.zeros(2).bernoulli_(1).tolist()
     [1.0, 1.0]
     """
-    copy_into(self, chosen(dims_of(&self.d), p))
+    copy_into(self, draw_bools(dims_of(&self.d), p))
     return self
 
 def scatter_add_(self, dim, index, src):

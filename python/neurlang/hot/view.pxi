@@ -186,6 +186,13 @@ cdef Tensor cut(Tensor x, const Part* parts, int n):
     return v
 
 
+cdef inline int need_rank(int rank) except -1:
+    """What an index gives has at most MAX_RANK axes."""
+    if rank > MAX_RANK:
+        raise ShapeError(f"index: the result has more than the {MAX_RANK} axes supported")
+    return 0
+
+
 cdef int place_parts(TensorData* v, const TensorData* x, const Part* parts, int n) except -1:
     """Offset, shape and strides of the view."""
     cdef int i, axis = 0, rank = 0
@@ -194,8 +201,7 @@ cdef int place_parts(TensorData* v, const TensorData* x, const Part* parts, int 
             v.offset += parts[i].start * x.strides[axis]
             axis += 1
             continue
-        if rank == MAX_RANK:
-            raise ShapeError(f"index: the result has more than the {MAX_RANK} axes supported")
+        need_rank(rank + 1)
         if parts[i].count == INSERTED:
             v.shape[rank] = v.strides[rank] = 1
         else:
@@ -205,8 +211,7 @@ cdef int place_parts(TensorData* v, const TensorData* x, const Part* parts, int 
             v.strides[rank] = x.strides[axis] * parts[i].step
             axis += 1
         rank += 1
-    if rank + x.rank - axis > MAX_RANK:
-        raise ShapeError(f"index: the result has more than the {MAX_RANK} axes supported")
+    need_rank(rank + x.rank - axis)
     for axis in range(axis, x.rank):
         v.shape[rank] = x.shape[axis]
         v.strides[rank] = x.strides[axis]
