@@ -79,17 +79,18 @@ Cut plan(const Contraction<T>& job, int64_t threads) {
   return best;
 }
 
-// Where `count` columns of a row of C lie, from column `first` on.
+// Where `count` columns of a row of C lie.
 template <class T>
 struct Columns {
   int count;
-  bool direct;  // whole vectors of adjacent columns: the micro-kernel can write C itself
+  bool direct;  // adjacent, and as many as are written at a time: that can be to C itself
   int64_t offset[kTileColumns<T>];
 
-  void find(const Grid& grid, int64_t first, int n) {
+  // `n` columns from `first` on, for who writes `width`.
+  void find(const Grid& grid, int64_t first, int n, int width) {
     bool adjacent = grid.x_stride == 1 && first % grid.xs + n <= grid.xs;
     count = n;
-    direct = adjacent && n == tile_width<T>(n);
+    direct = adjacent && n == width;
     offsets_of(grid, first, direct ? 1 : n, offset);
   }
 
@@ -143,7 +144,10 @@ struct Tile {
 
   void run() {
     own_row = row(p0);
-    for (int64_t q = q0; q < q1; q++) columns[q - q0].find(job.c.columns, column(q), int(column(q + 1) - column(q)));
+    for (int64_t q = q0; q < q1; q++) {
+      const int count = int(column(q + 1) - column(q));
+      columns[q - q0].find(job.c.columns, column(q), count, tile_width<T>(count));
+    }
     if (job.k_begin == job.k_end && !job.add) clear();
     if (job.add) each_block(p0, p1, [](const Columns<T>& c, T* row, T* block) { c.get(row, block); });
     for (int64_t k = job.k_begin; k < job.k_end; k += kDepth) {
@@ -334,7 +338,7 @@ struct BlockSums {
   void add_columns(int64_t first, int64_t count, bool add) const {
     using V = typename Simd<T>::V;
     Columns<T> columns;
-    columns.find(job.c.columns, first, int(min_of(kWidth<T>, job.n - first)));
+    columns.find(job.c.columns, first, int(min_of(kWidth<T>, job.n - first)), kWidth<T>);
     const T* from = sums + first;
     T* row = job.c.data;
     for (int64_t i = 0; i < job.m; i++, from += job.n, row += job.c.row_stride) {

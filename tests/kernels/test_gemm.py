@@ -103,6 +103,14 @@ def test_vectors_and_long_sums(rng: np.random.Generator, dtype: type, shape: tup
         check(normal(rng, (m, k), dtype), normal(rng, (k, n), dtype))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("m", "n"), [(50, 8), (40, 9), (30, 24), (25, 28), (15, 40)])
+def test_threads_share_long_sums(rng: np.random.Generator, dtype: type, m: int, n: int) -> None:
+    a, b = normal(rng, (m, 8300), dtype), normal(rng, (8300, n), dtype)
+    check(a, b)
+    check(np.ascontiguousarray(a.T).T, b)
+
+
 @pytest.mark.parametrize("order", ["NN", "NT", "TN", "TT"])
 @pytest.mark.parametrize(
     "shape", [(128, 300, 96), (14, 256, 32), (15, 257, 33), (500, 64, 70), (7, 520, 400), (400, 300, 9)]
