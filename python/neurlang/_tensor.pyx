@@ -1,4 +1,4 @@
-# _tensor.pyx: the hot door: Tensor, the eager call and the tape. Its parts, one subject a file, lie in hot/.
+# _tensor.pyx: the hot door: Tensor, the eager call, the walk back and the tape. Its parts, one subject a file: hot/.
 # cython: language_level=3, cdivision=True
 # cython: embedsignature=True, freethreading_compatible=False
 # distutils: language = c++

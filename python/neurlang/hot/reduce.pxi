@@ -26,14 +26,20 @@ cdef int axes_of(str op, object dim, int rank) except -1:
     return mask if rank else 0
 
 
+cdef int need_elements(int op, Tensor x, int axes) except -1:
+    """Refuses an extremum, or its place, along an axis without elements."""
+    cdef int axis
+    for axis in range(x.d.rank - 1, -1, -1):
+        if axes >> axis & 1 and x.d.shape[axis] == 0 and rows[op].monoid in ("max", "min", "argmax", "argmin"):
+            raise ShapeError(
+                f"{rows[op].name}: axis {axis} of the {describe(x)} is empty, which has no {rows[op].name}")
+    return 0
+
+
 cdef Tensor reduce_axis(int op, Tensor x, int64_t axis):
     """One axis, kept with extent 1."""
     cdef Operand operand
-    cdef Tensor out
-    cdef int t = dtype_id(x.d.dtype)
-    if x.d.shape[axis] == 0 and rows[op].monoid in ("max", "min", "argmax", "argmin"):
-        raise ShapeError(f"{rows[op].name}: axis {axis} of the {describe(x)} is empty, which has no {rows[op].name}")
-    out = Tensor.__new__(Tensor)
+    cdef Tensor out = Tensor.__new__(Tensor)
     set_like(&out.d, &x.d)
     out.d.shape[axis] = 1
     set_contiguous_strides(out.d)
@@ -88,6 +94,7 @@ cdef Tensor reduce1(int op, object x, object dim, bint keepdim):
     axes = axes_of(rows[op].name, dim, given.d.rank)
     if given.d.rank == 0:
         return drop_axes(reduce_axis(op, with_axis(given), 0), 1)
+    need_elements(op, given, axes)
     # Of several axes a rule that looks at the result sees all at once: equal maxima share a gradient wherever they lie.
     at_once = specs[op].saves_out and wants_grad(given)
     if at_once:
