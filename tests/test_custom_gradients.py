@@ -134,3 +134,34 @@ def test_unmaterialised_gradients() -> None:
     x = leaf([1.0])
     Pair.apply(x)[1].backward()
     assert seen[0][0] is None and x.grad.item() == 2.0
+
+
+def test_a_rule_may_walk_back_itself_or_stop_the_walk() -> None:
+    class Square(autograd.Function):
+        stops = True
+
+        @staticmethod
+        def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx: Any, grad: nl.Tensor) -> list[nl.Tensor]:
+            if Square.stops:
+                raise KeyboardInterrupt
+            again = ctx.saved_tensors[0].detach().requires_grad_()
+            with nl.enable_grad():
+                (again * again).backward(grad)
+            return [again.grad]
+
+    x = leaf([1.0, 2.0])
+    h = x * 3
+    y = (Square.apply(h) + h).sum()
+    with pytest.raises(KeyboardInterrupt):
+        y.backward(retain_graph=True)
+    assert x.grad is None
+    Square.stops = False
+    y.backward(retain_graph=True)  # as if nothing had been before
+    assert x.grad.tolist() == [21.0, 39.0]
+    y.backward()
+    assert x.grad.tolist() == [42.0, 78.0]
