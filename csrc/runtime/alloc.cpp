@@ -128,6 +128,7 @@ char* map(int64_t bytes) {
   system_memory.mapped += bytes;
   system_memory.unchecked += bytes;
   system_memory.peak = std::max(system_memory.peak, system_memory.mapped);
+  poison(block, bytes);
   return block;
 }
 
@@ -348,7 +349,6 @@ Block* cut_from_slab(int64_t size) {
   if (shared.slab_left < size) {
     shared.slab = map_or_throw(kSlab, kSlab);
     shared.slab_left = kSlab;
-    poison(shared.slab, kSlab);
   }
   shared.slab_left -= size;
   char* block = std::exchange(shared.slab, shared.slab + size);
