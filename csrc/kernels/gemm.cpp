@@ -198,7 +198,7 @@ struct Tile {
         if (p == p0) panel[q - q0] = fetch_columns(q, k, depth, packed_b + (stop < p1 ? (q - q0) * kPanelB : 0));
         for (int64_t i = p; i < stop; i++) {
           Panel<T> b = panel[q - q0];
-          if (p == p0) expect_columns(q + 1, k, i - p, stop - p), fetch_next(q + 1, k, i - p, b);
+          if (p == p0) expect_columns(q + 1, k, i - p, stop - p), fetch_next_columns(q + 1, k, i - p, b);
           if (q + 1 == q1 && !b.next) fetch_next_rows(i, p, stop, k, b);
           multiply(i, rows[i - p], q, b, k, depth);
         }
@@ -229,7 +229,7 @@ struct Tile {
   }
 
   // Kernel `i` with a panel fetches cache lines `i` of the next one.
-  void fetch_next(int64_t q, int64_t k, int64_t i, Panel<T>& panel) const {
+  void fetch_next_columns(int64_t q, int64_t k, int64_t i, Panel<T>& panel) const {
     constexpr int64_t kLine = 64 / sizeof(T);
     if (job.b.lying == nullptr || i * kLine >= kTileColumns<T>) return;
     const Slice slice = next_columns(q, k);

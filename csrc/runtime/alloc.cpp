@@ -110,20 +110,17 @@ bool system_has(int64_t bytes) {
   return true;
 }
 
-// Null when there is no memory.
+// A huge page or more, from where one begins on. Null when there is no memory.
 char* map(int64_t bytes) {
   if (!system_has(bytes)) return nullptr;
-  const int64_t slack = bytes >= kHugePage ? kHugePage - kPage : 0;
-  void* p = mmap(nullptr, size_t(bytes + slack), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  constexpr int64_t kSlack = kHugePage - kPage;
+  void* p = mmap(nullptr, size_t(bytes + kSlack), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) return nullptr;
-  char* block = static_cast<char*>(p);
-  if (slack > 0) {
-    char* const begin = block;
-    block += -reinterpret_cast<uintptr_t>(begin) % kHugePage;
-    if (block > begin) munmap(begin, size_t(block - begin));
-    if (block < begin + slack) munmap(block + bytes, size_t(begin + slack - block));
-    madvise(block, size_t(bytes), MADV_HUGEPAGE);
-  }
+  char* const begin = static_cast<char*>(p);
+  char* const block = begin + -reinterpret_cast<uintptr_t>(begin) % kHugePage;
+  if (block > begin) munmap(begin, size_t(block - begin));
+  if (block < begin + kSlack) munmap(block + bytes, size_t(begin + kSlack - block));
+  madvise(block, size_t(bytes), MADV_HUGEPAGE);
   ++system_memory.requests;
   system_memory.mapped += bytes;
   system_memory.unchecked += bytes;
