@@ -186,7 +186,6 @@ struct Direct {
     // Vectors of pixels times lines of outputs, panels [first, stop) of them, one after another: planes are written in
     // the order of memory, as many at a time as a panel has lines.
     void multiply(int64_t first, int64_t stop) const {
-      constexpr int W = kWidth<T>;
       const int64_t columns = conv.x.output, plane = conv.pixels();
       const bool far = is_far();
       for (int64_t p = first; p < stop; p++) {
@@ -196,7 +195,7 @@ struct Direct {
             const int64_t count = min_of(kTileColumns<T>, columns - j);
             Panel<T> b = {staged_at(i, j), 1, 0, conv.offset};
             T* to = out(line) + i * columns + j;
-            if (count % W == 0) {
+            if (fills_tile<T>(count)) {
               b.far = far;
               sum(lines, count, panel(p), b, to, plane);
             } else {

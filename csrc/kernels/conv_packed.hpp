@@ -112,7 +112,7 @@ void sum_pixels(PanelKind kind, int64_t steps, int64_t rows, int64_t lines, cons
                 bool add, T* to, int64_t pitch) {
   constexpr int kColumns = kTileColumns<T>;
   const auto kernel = micro_kernel(T(), int(rows), int(lines), kind);
-  if (lines % kWidth<T> == 0) return kernel(steps, a, b, to, pitch, add ? to : nullptr, pitch);
+  if (fills_tile<T>(lines)) return kernel(steps, a, b, to, pitch, add ? to : nullptr, pitch);
   T part[2 * kTileRows * kColumns];
   for (int64_t i = 0; add && i < rows; i++) copy_line(to + i * pitch, lines, part + i * kColumns);
   kernel(steps, a, b, part, kColumns, add ? part : nullptr, kColumns);

@@ -40,6 +40,12 @@ constexpr int tile_width(int64_t columns) {
   return int(columns <= kHalf<T> ? kHalf<T> : whole_vectors<T>(columns));
 }
 
+// Whether they are no more than these, so that the kernel can write where they lie.
+template <class T>
+constexpr bool fills_tile(int64_t columns) {
+  return columns == tile_width<T>(columns);
+}
+
 // Where the elements of one panel of an operand lie: element (line, k) at data[line * line_stride + k * step]. Lines
 // are rows of A or columns of B; the columns of a B panel are always adjacent.
 template <class T>

@@ -76,6 +76,8 @@ GEOMETRIES = {
     "first layer": Geometry((9, 1, 20, 20), 32, (3, 3), padding=(1, 1)),
     "second layer": Geometry((4, 32, 10, 10), 40, (3, 3), padding=(1, 1)),
     "stem": Geometry((1, 3, 40, 40), 16, (7, 7), (2, 2), (3, 3)),
+    "rows of half a vector": Geometry((2, 3, 9, 8), 20, (3, 3), padding=(1, 1)),
+    "rows of two vectors and a half, several blocks of k": Geometry((1, 12, 6, 40), 17, (5, 5), padding=(2, 2)),
     "projection": Geometry((2, 64, 8, 8), 96, (1, 1), (2, 2)),
     "projection, small maps": Geometry((2, 300, 13, 14), 96, (1, 1), (2, 2)),
     "pointwise": Geometry((3, 40, 7, 7), 70, (1, 1)),
