@@ -103,7 +103,7 @@ struct Taps {
   // Pixels of a tile must not crowd the same sets of L1.
   int64_t pixel_pitch(const Part& part) const {
     if (!by_pixels()) return 1;
-    return channels * part.x.stride * int64_t(sizeof(T)) % 4096 == 0 ? channels + kWidth<T> : channels;
+    return aliases<T>(channels * part.x.stride) ? whole_vectors<T>(channels) + kWidth<T> : channels;
   }
   int64_t row_pitch(const Part& part) const { return widest(part) * pixel_pitch(part); }
   int64_t channel_pitch(const Part& part) const { return by_pixels() ? 1 : part.y.count * row_pitch(part); }
