@@ -75,8 +75,8 @@ int64_t class_size(int small) {
 }
 
 constexpr int64_t kAddressable = int64_t(1) << 47;
-constexpr int kLargeStepsLog2 = 3, kLargeClasses = (47 - 16) << kLargeStepsLog2;
-SizeClass large_class(int64_t bytes) { return geometric(bytes, 16, kLargeStepsLog2); }
+constexpr int kLargeStepsLog2 = 3, kLeastLargeLog2 = 12, kLargeClasses = (47 - kLeastLargeLog2) << kLargeStepsLog2;
+SizeClass large_class(int64_t bytes) { return geometric(bytes, kLeastLargeLog2, kLargeStepsLog2); }
 
 // ---- memory from the system ----
 
@@ -200,9 +200,9 @@ struct Region {
     return std::exchange(begin, begin + size);
   }
 
-  // Blocks of the longest classes that fit.
+  // Blocks of the longest classes that fit. The last one may be so short that nobody asks for it: it waits to go back.
   void keep_rest() {
-    while (left > kSmallMax) {
+    while (left > 0) {
       const SizeClass c = large_class(left & -(int64_t(1) << (floor_log2(left) - kLargeStepsLog2)));
       large_cache.put(cut(c.size), c);
     }

@@ -139,6 +139,18 @@ def test_released_memory_goes_back_to_the_system() -> None:
     assert resident() < before - 190 * MIB
 
 
+@pytest.mark.parametrize("n", [70_000, 80_000, 300_000, MIB])
+def test_what_blocks_were_cut_from_goes_back_whole(n: int) -> None:
+    # Whatever they leave of it that is too short for another one.
+    mapped = []
+    for _ in range(60):
+        blocks = [_tensor.Block(n) for _ in range(200)]
+        del blocks
+        _tensor.release_cached_memory()
+        mapped.append(_tensor.memory_stats()["mapped"])
+    assert mapped[-1] - mapped[0] <= 4 * MIB  # what is being cut now
+
+
 def test_large_blocks_lie_in_huge_pages() -> None:
     with open("/sys/kernel/mm/transparent_hugepage/enabled") as f:
         if "[never]" in f.read():
