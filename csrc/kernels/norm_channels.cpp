@@ -33,8 +33,25 @@ struct OfPieces {
   T operator[](int64_t piece) const { return data[piece * stride]; }
 };
 
-// The groups of a call.
+// The groups of a call, which follow each other along the two axes that a group does not go along.
 struct Groups {
+  struct Place {
+    int64_t number, first, second;
+  };
+
+  // A view of all axes, or a [1, G, D, 1] or [N, G, 1, 1] one, looked at once for all groups.
+  template <class T>
+  struct Part {
+    Pieces<T> pieces;  // of group 0
+    int64_t first, second;
+
+    Pieces<T> operator()(const Place& group) const {
+      Pieces<T> its = pieces;
+      its.data += group.first * first + group.second * second;
+      return its;
+    }
+  };
+
   int axis;  // of the pieces: 0 or 2
   int64_t batch, outer, inner, size;
 
@@ -43,26 +60,25 @@ struct Groups {
 
   int64_t count() const { return axis == 0 ? outer * inner : batch * outer; }
   int64_t pieces() const { return axis == 0 ? batch : inner; }
-  // A group's element of a [1, G, D, 1] or [N, G, 1, 1] view.
-  template <class T>
-  T& statistic(const View& v, int64_t group) const {
-    const int64_t *s = v.strides, split = axis == 0 ? inner : outer;
-    return ((T*)v.data)[group / split * s[axis == 0 ? 1 : 0] + group % split * s[axis == 0 ? 2 : 1]];
+  int64_t rows() const { return axis == 0 ? inner : outer; }  // groups along the second of the two axes
+  Place place(int64_t number) const { return {number, number / rows(), number % rows()}; }
+  Place behind(const Place& group) const {
+    const bool last = group.second + 1 == rows();
+    return {group.number + 1, group.first + last, last ? 0 : group.second + 1};
   }
 
   template <class T>
-  Pieces<T> of(const View& v, int64_t group) const {
+  Part<T> part(const View& v) const {
     const int64_t* s = v.strides;
-    const int64_t first =
-        axis == 0 ? group / inner * s[1] + group % inner * s[2] : group / outer * s[0] + group % outer * s[1];
-    return {(T*)v.data + first, s[axis], s[3], end_of<T>(v)};
+    return {{(T*)v.data, s[axis], s[3], end_of<T>(v)}, s[axis == 0], s[1 + (axis == 0)]};
   }
 
   // The group's part of a [G, D, 1] view.
   template <class T>
-  OfPieces<T> channels(const View& v, int64_t group) const {
-    if (axis == 0) return {(const T*)v.data + group / inner * v.strides[0] + group % inner * v.strides[1], 0};
-    return {(const T*)v.data + group % outer * v.strides[0], v.strides[1]};
+  OfPieces<T> channels(const View& v, const Place& group) const {
+    const int64_t* s = v.strides;
+    if (axis == 0) return {(const T*)v.data + group.first * s[0] + group.second * s[1], 0};
+    return {(const T*)v.data + group.second * s[0], s[1]};
   }
 };
 
@@ -73,30 +89,76 @@ struct Together {
   static int64_t at(int64_t first, int r, int64_t rows) { return kAll || first + r < rows ? first + r : first; }
 };
 
-// Whether pieces are read and written where they lie, in whole vectors.
-template <class T>
-bool in_place(const Pieces<T>& from, const Pieces<T>& to, int64_t size, bool stream) {
-  return from.step == 1 && to.step == 1 && !stream && size >= Simd<T>::kWidth;
+// How many pieces are read and written where they lie, in whole vectors, as one run: all where they follow each other
+// in every view, or one by one; none where they cannot.
+template <class T, class... Views>
+int64_t in_a_run(int64_t pieces, int64_t size, bool stream, const Views&... views) {
+  if (stream || size < Simd<T>::kWidth || !((views.step == 1) && ...)) return 0;
+  return ((views.stride == size) && ...) && pieces * size <= kGrain ? pieces : 1;
 }
 
-// to[p][i] = f(from[p][i], i) for all pieces; f is what result_at(piece, i, count) gives for a block from element i on,
-// or for as much as 2 kGrain where they are `plain`. All is passed by value, so that compilers know that stores change
+// What a result takes of its piece, in every lane.
+template <class T, int K>
+struct Factors {
+  using V = typename Simd<T>::V;
+  V v[K];
+
+  // These in the first `count` lanes, others in those behind them.
+  Factors before(const Factors& others, int64_t count) const {
+    const auto mine = first_lanes<T>(int(count));
+    Factors joined;
+    for (int k = 0; k < K; k++) joined.v[k] = mine ? v[k] : others.v[k];
+    return joined;
+  }
+};
+
+// out[i] = f(factors, in[i], i) for `pieces` of `size` elements, a vector at least, that follow each other: whole
+// vectors, of which some have elements of two pieces.
+template <class T, class FactorsOf, class F>
+__attribute__((noinline)) void map_run(const T* in, T* out, int64_t pieces, int64_t size, FactorsOf factors_of, F f) {
+  using V = typename Simd<T>::V;
+  constexpr int W = Simd<T>::kWidth;
+  int64_t i = 0;
+  auto factors = factors_of(0);
+  for (int64_t p = 0; p < pieces; p++) {
+    const int64_t stop = (p + 1) * size;
+    for (; i + W <= stop; i += W) store(out + i, f(factors, load<V>(in + i), i));
+    if (p + 1 == pieces) break;
+    const auto next = factors_of(p + 1);
+    if (i < stop) {
+      store(out + i, f(factors.before(next, stop - i), load<V>(in + i), i));
+      i += W;
+    }
+    factors = next;
+  }
+  const int64_t last = pieces * size - W;  // moved back: `out` is not `in`
+  if (i < last + W) store(out + last, f(factors, load<V>(in + last), last));
+}
+
+// to[p][i] = f(factors_of(p), from[p][i], i) for all pieces; f is what result_at(piece, i) gives for elements from i
+// on. As many pieces are `together` as in_a_run says. All is passed by value, so that compilers know that stores change
 // none of it: what is looked up for every piece costs as much as a short one.
-template <class T, class ResultAt>
+template <class T, class FactorsOf, class ResultAt>
 __attribute__((always_inline)) inline void map_pieces(Pieces<T> from, Pieces<T> to, int64_t pieces, int64_t size,
-                                                      bool plain, bool stream, ResultAt result_at) {
+                                                      int64_t together, bool stream, FactorsOf factors_of,
+                                                      ResultAt result_at) {
+  if (together > 1) return map_run(from.data, to.data, pieces, size, factors_of, result_at(0, 0, pieces * size));
   Polls polls;
-  for (int64_t p = 0; plain && p < pieces; p++) {
+  for (int64_t p = 0; together && p < pieces; p++) {
     for (int64_t i = 0, count; i < size; i += count) {
       count = size - i < 2 * kGrain ? size - i : kGrain;
-      map_vectors(from.data + p * from.stride + i, count, to.data + p * to.stride + i, result_at(p, i, count));
+      map_vectors(
+          from.data + p * from.stride + i, count, to.data + p * to.stride + i,
+          [f = result_at(p, i, count), factors = factors_of(p)](auto v, int64_t k) { return f(factors, v, k); });
       polls.after(count);
     }
   }
   alignas(64) T buffer[kBlock];
-  for (int64_t p = 0; !plain && p < pieces; p++) {
+  for (int64_t p = 0; !together && p < pieces; p++) {
     for_blocks(size, [&](int64_t i, int64_t count) {
-      map_block(from.in(p)(i, count, buffer), i, count, to.out(p, stream), result_at(p, i, count));
+      const auto f = result_at(p, i, count);
+      map_block(from.in(p)(i, count, buffer), i, count, to.out(p, stream),
+                [=, factors = factors_of(p)](auto v, int64_t k) { return f(factors, v, k); });
     });
     polls.after(size);
   }
@@ -199,17 +261,19 @@ struct NextGroup {
 template <class T>
 int forward(const Call& call) {
   using V = typename Simd<T>::V;
-  const View &x = call.in[0], &weight = call.in[1], &bias = call.in[2], &y = call.out[0];
-  const Groups groups(call, x);
+  const View &weight = call.in[1], &bias = call.in[2];
+  const Groups groups(call, call.in[0]);
+  const auto x = groups.part<T>(call.in[0]), y = groups.part<T>(call.out[0]);
+  const auto means = groups.part<T>(call.out[1]), variances = groups.part<T>(call.out[2]);
   const int64_t pieces = groups.pieces(), size = groups.size;
   const T n = T(pieces * size), eps = T(double_of(call.attr[1]));
-  const bool stream = y.strides[3] == 1 && streams<T>(y, size, groups.count() * pieces);
+  const bool stream = y.pieces.step == 1 && streams<T>(call.out[0], size, groups.count() * pieces);
   parallel_for(groups.count(), grain_of(2 * pieces * size), [&](int64_t begin, int64_t stop) {
     T* sums = (T*)nl_scratch(1, room_for_sums<T>(pieces) * sizeof(T));
     T* memory = (T*)nl_scratch(2, kGroupBytes);
-    for (int64_t g = begin; g < stop; g++) {
-      const Pieces<T> from = groups.of<T>(x, g), to = groups.of<T>(y, g);
-      const NextGroup<T> next(groups.of<T>(x, g + 1), pieces, size);
+    for (auto g = groups.place(begin); g.number < stop; g = groups.behind(g)) {
+      const Pieces<T> from = x(g), to = y(g);
+      const NextGroup<T> next(x(groups.behind(g)), pieces, size);
       const bool readable = from.readable(pieces, size);
       auto elements = [&](int64_t p, int64_t i, int64_t count, T* room) {
         return readable ? from.data + p * from.stride + i : from.in(p)(i, count, room);
@@ -223,15 +287,19 @@ int forward(const Call& call) {
       const T variance = total(sums, pieces) / n;
       const T inverse = T(1) / square_root(variance + eps);
       const OfPieces<T> weights = groups.channels<T>(weight, g), biases = groups.channels<T>(bias, g);
-      map_pieces(from, to, pieces, size, in_place(from, to, size, stream), stream, [=](int64_t p, int64_t i, int64_t) {
-        return [=, m = splat<V>(mean), scale = splat<V>(inverse * weights[p]), shift = splat<V>(biases[p]),
-                ahead = next.from(p, i, from.data)](V v, int64_t k) {
+      auto scale_and_shift = [=](int64_t p) {
+        return Factors<T, 2>{{splat<V>(inverse * weights[p]), splat<V>(biases[p])}};
+      };
+      auto result_at = [=](int64_t p, int64_t i, int64_t) {
+        return [=, m = splat<V>(mean), ahead = next.from(p, i, from.data)](const Factors<T, 2>& of, V v, int64_t k) {
           __builtin_prefetch(ahead + k, 0, 2);
-          return (v - m) * scale + shift;
+          return (v - m) * of.v[0] + of.v[1];
         };
-      });
-      groups.statistic<T>(call.out[1], g) = mean;
-      groups.statistic<T>(call.out[2], g) = variance;
+      };
+      const int64_t together = in_a_run<T>(pieces, size, stream, from, to);
+      map_pieces(from, to, pieces, size, together, stream, scale_and_shift, result_at);
+      *means(g).data = mean;
+      *variances(g).data = variance;
     }
     if (stream) stream_fence();
   });
@@ -243,9 +311,12 @@ int forward(const Call& call) {
 template <class T>
 struct Gradients {
   using V = typename Simd<T>::V;
+  using Part = Groups::Part<T>;
+  using Place = Groups::Place;
 
   const Call& call;
   const Groups groups;
+  const Part g, x, out, means, variances;
   const int64_t pieces, size, channels;
   const T n, eps;
   const bool stream;
@@ -254,12 +325,17 @@ struct Gradients {
   explicit Gradients(const Call& c)
       : call(c),
         groups(c, c.in[1]),
+        g(groups.part<T>(c.in[0])),
+        x(groups.part<T>(c.in[1])),
+        out(groups.part<T>(c.out[0])),
+        means(groups.part<T>(c.in[3])),
+        variances(groups.part<T>(c.in[4])),
         pieces(groups.pieces()),
         size(groups.size),
         channels(groups.outer * groups.inner),
         n(T(pieces * size)),
         eps(T(double_of(c.attr[1]))),
-        stream(c.out[0].strides[3] == 1 && streams<T>(c.out[0], size, groups.count() * pieces, 2)) {
+        stream(out.pieces.step == 1 && streams<T>(c.out[0], size, groups.count() * pieces, 2)) {
     const int64_t kept = groups.axis == 0 ? 0 : groups.batch * channels;
     of_grad = (T*)nl_scratch(0, 2 * kept * sizeof(T));
     of_product = of_grad + kept;
@@ -269,7 +345,7 @@ struct Gradients {
     parallel_for(groups.count(), grain_of(3 * pieces * size), [&](int64_t begin, int64_t stop) {
       T* sums = (T*)nl_scratch(1, 2 * room_for_sums<T>(pieces) * sizeof(T));
       T* memory = (T*)nl_scratch(2, kGroupBytes);
-      for (int64_t g = begin; g < stop; g++) group(g, sums, memory);
+      for (auto at = groups.place(begin); at.number < stop; at = groups.behind(at)) group(at, sums, memory);
       if (stream) stream_fence();
     });
     if (groups.axis == 0) return;
@@ -288,22 +364,22 @@ struct Gradients {
     });
   }
 
-  void group(int64_t g, T* sums, T* memory) const {
-    const Pieces<T> from = groups.of<T>(call.in[1], g), by = groups.of<T>(call.in[0], g);
-    const V mean = splat<V>(groups.statistic<T>(call.in[3], g));
-    const V inverse = splat<V>(T(1) / square_root(groups.statistic<T>(call.in[4], g) + eps));
+  void group(const Place& at, T* sums, T* memory) const {
+    const Pieces<T> from = x(at), by = g(at);
+    const T mean = *means(at).data, inverse = T(1) / square_root(*variances(at).data + eps);
+    const V m = splat<V>(mean), scale = splat<V>(inverse);
     alignas(64) T room[2][kBlock];
     const bool readable = by.readable(pieces, size);
     auto gradient = [&](int64_t p, int64_t i, int64_t count, T* buffer) {
       return readable ? by.data + p * by.stride + i : by.in(p)(i, count, buffer);
     };
     auto times_normal_at = [=](int64_t p) {
-      return [=, in = from.in(p).data](V v, const T*, int64_t i) { return v * ((load<V>(in + i) - mean) * inverse); };
+      return [=, in = from.in(p).data](V v, const T*, int64_t i) { return v * ((load<V>(in + i) - m) * scale); };
     };
     auto product = [&](int64_t p, int64_t i, int64_t count, T* buffer) {
       const T *in = from.in(p)(i, count, room[0]), *g_in = by.in(p)(i, count, room[1]);
       for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
-        store(buffer + k, load<V>(g_in + k) * ((load<V>(in + k) - mean) * inverse));
+        store(buffer + k, load<V>(g_in + k) * ((load<V>(in + k) - m) * scale));
       }
       return (const T*)buffer;
     };
@@ -314,48 +390,51 @@ struct Gradients {
       sum_pieces(pieces, size, gradient, themselves<T>, sums, memory);
       sum_pieces(pieces, size, product, themselves<T>, products, memory);
     }
-    const V mean_gradient = weighted_mean(g, sums, of_grad, call.out[2]);
-    const V mean_product = weighted_mean(g, products, of_product, call.out[1]);
-    by_input(g, from, by, mean, inverse, mean_gradient, mean_product);
+    const T mean_gradient = weighted_mean(at, sums, of_grad, call.out[2]);
+    const T mean_product = weighted_mean(at, products, of_product, call.out[1]);
+    by_input(at, from, by, mean, inverse, mean_gradient, mean_product);
   }
 
   // The mean over a group of sums over its pieces times weights, which they become. The sums themselves are kept, or
   // the sum of those of a batch norm is the result of its channel.
-  V weighted_mean(int64_t g, T* sums, T* kept, const View& result) const {
-    const OfPieces<T> weights = groups.channels<T>(call.in[2], g);
+  T weighted_mean(const Place& at, T* sums, T* kept, const View& result) const {
+    const OfPieces<T> weights = groups.channels<T>(call.in[2], at);
     if (groups.axis == 0) {
-      ((T*)result.data)[g] = total(sums, pieces);
+      ((T*)result.data)[at.number] = total(sums, pieces);
     } else {
-      __builtin_memcpy(kept + g * pieces, sums, pieces * sizeof(T));
+      __builtin_memcpy(kept + at.number * pieces, sums, pieces * sizeof(T));
     }
     constexpr int W = Simd<T>::kWidth;
     int64_t p = 0;
     for (; weights.stride == 1 && p + W <= pieces; p += W)
       store(sums + p, load<V>(weights.data + p) * load<V>(sums + p));
     for (; p < pieces; p++) sums[p] = weights[p] * sums[p];
-    return splat<V>(total(sums, pieces) / n);
+    return total(sums, pieces) / n;
   }
 
-  void by_input(int64_t g, const Pieces<T>& from, const Pieces<T>& by, V mean, V inverse, V mean_gradient,
-                V mean_product) const {
-    const OfPieces<T> weights = groups.channels<T>(call.in[2], g);
-    const Pieces<T> to = groups.of<T>(call.out[0], g);
-    const NextGroup<T> next(groups.of<T>(call.in[1], g + 1), pieces, size);
-    const NextGroup<T> next_by(groups.of<T>(call.in[0], g + 1), pieces, size);
-    const NextGroup<T> next_to(groups.of<T>(call.out[0], g + 1), pieces, size);
-    const bool plain = from.step == 1 && in_place(by, to, size, stream);
+  void by_input(const Place& at, const Pieces<T>& from, const Pieces<T>& by, T mean, T inverse, T mean_gradient,
+                T mean_product) const {
+    const OfPieces<T> weights = groups.channels<T>(call.in[2], at);
+    const Pieces<T> to = out(at);
+    const Place behind = groups.behind(at);
+    const NextGroup<T> next(x(behind), pieces, size);
+    const NextGroup<T> next_by(g(behind), pieces, size);
+    const NextGroup<T> next_to(out(behind), pieces, size);
+    const int64_t together = in_a_run<T>(pieces, size, stream, from, by, to);
     alignas(64) T memory[kBlock];
-    map_pieces(by, to, pieces, size, plain, stream, [=, room = memory](int64_t p, int64_t i, int64_t count) {
-      const T* in = plain ? from.data + p * from.stride + i : from.in(p)(i, count, room);
-      return [=, w = splat<V>(weights[p]), ahead = next.from(p, i, in), by_ahead = next_by.from(p, i, in),
-              to_ahead = stream ? in : next_to.from(p, i, in)](V v, int64_t k) {
+    auto weight_of = [=](int64_t p) { return Factors<T, 1>{{splat<V>(weights[p])}}; };
+    auto result_at = [=, room = memory](int64_t p, int64_t i, int64_t count) {
+      const T* in = together ? from.data + p * from.stride + i : from.in(p)(i, count, room);
+      return [=, ahead = next.from(p, i, in), by_ahead = next_by.from(p, i, in),
+              to_ahead = stream ? in : next_to.from(p, i, in)](const Factors<T, 1>& of, V v, int64_t k) {
         __builtin_prefetch(ahead + k, 0, 2);
         __builtin_prefetch(by_ahead + k, 0, 2);
         __builtin_prefetch(to_ahead + k, 0, 2);
-        const V normal = (load<V>(in + k) - mean) * inverse;
-        return (v * w - mean_gradient - normal * mean_product) * inverse;
+        const V normal = (load<V>(in + k) - splat<V>(mean)) * splat<V>(inverse);
+        return (v * of.v[0] - splat<V>(mean_gradient) - normal * splat<V>(mean_product)) * splat<V>(inverse);
       };
-    });
+    };
+    map_pieces(by, to, pieces, size, together, stream, weight_of, result_at);
   }
 };
 
@@ -374,15 +453,19 @@ int by_channel(const Call& call) {
   const bool stream = y.strides[2] == 1 && streams<T>(y, size, rows);
   const T* end = end_of<T>(x);
   parallel_for(rows, grain_of(size), [&](int64_t begin, int64_t stop) {
-    int64_t n = begin / channels, c = begin % channels;
-    for (int64_t row = begin; row < stop; row++) {
-      auto of = [&](int k) { return splat<V>(((const T*)call.in[k].data)[c * call.in[k].strides[0]]); };
-      const V mean = of(1), scale = of(2), bias = of(3);
-      const Pieces<T> from{(T*)x.data + n * x.strides[0] + c * x.strides[1], 0, x.strides[2], end};
-      const Pieces<T> to{(T*)y.data + n * y.strides[0] + c * y.strides[1], 0, y.strides[2], nullptr};
-      map_pieces(from, to, 1, size, in_place(from, to, size, stream), stream,
-                 [=](int64_t, int64_t, int64_t) { return [=](V v, int64_t) { return (v - mean) * scale + bias; }; });
-      if (++c == channels) c = 0, n++;
+    for (int64_t row = begin, count; row < stop; row += count) {
+      const int64_t n = row / channels, c = row % channels;
+      count = min_of(min_of(stop - row, channels - c), max_of(1, kGrain / max_of(size, 1)));
+      const Pieces<T> from{(T*)x.data + n * x.strides[0] + c * x.strides[1], x.strides[1], x.strides[2], end};
+      const Pieces<T> to{(T*)y.data + n * y.strides[0] + c * y.strides[1], y.strides[1], y.strides[2], nullptr};
+      auto affine = [=, in = call.in](int64_t p) {
+        auto of = [=](int k) { return splat<V>(((const T*)in[k].data)[(c + p) * in[k].strides[0]]); };
+        return Factors<T, 3>{{of(1), of(2), of(3)}};
+      };
+      auto result_at = [](int64_t, int64_t, int64_t) {
+        return [](const Factors<T, 3>& of, V v, int64_t) { return (v - of.v[0]) * of.v[1] + of.v[2]; };
+      };
+      map_pieces(from, to, count, size, in_a_run<T>(count, size, stream, from, to), stream, affine, result_at);
     }
     if (stream) stream_fence();
   });

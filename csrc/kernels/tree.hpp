@@ -96,17 +96,13 @@ struct TreeRow {
 
   // The last step of a block of rows of n elements: how many there are, and which lanes they fill.
   struct Rest {
-    using Index = Mask<Lane>;
-    using IndexV = typename Simd<Index>::V;
     int count;
-    IndexV exists[kVecs];
+    typename Simd<Mask<Lane>>::V exists[kVecs];
 
     explicit Rest(int64_t n) : count(int(n % kLanes)) {
-      IndexV index;
-      for (int i = 0; i < kWidth; i++) index[i] = Index(i);
       for (int i = 0; i < kVecs; i++) {
         const int left = count - i * kWidth;
-        exists[i] = index < splat<IndexV>(Index(left < 0 ? 0 : left > kWidth ? kWidth : left));
+        exists[i] = first_lanes<Lane>(left < 0 ? 0 : left > kWidth ? kWidth : left);
       }
     }
   };

@@ -68,6 +68,16 @@ __attribute__((always_inline)) inline void store(T* p, V v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 
+// What selects the first `count` lanes of a vector of T.
+template <class T>
+__attribute__((always_inline)) inline auto first_lanes(int count) {
+  using Index = Mask<T>;
+  using V = typename Simd<Index>::V;
+  V index;
+  for (int l = 0; l < Simd<Index>::kWidth; l++) index[l] = Index(l);
+  return index < splat<V>(Index(count));
+}
+
 // A vector that stays in a register: gcc loads one anew for every instruction that can read memory.
 template <class V>
 NL_FN V in_register(V v) {

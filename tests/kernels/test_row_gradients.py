@@ -234,11 +234,16 @@ def test_large_offsets_do_not_spoil_the_gradient(rng: np.random.Generator) -> No
     assert_close(got, want, "rounding of a large mean", scale=1000)
 
 
-# Short pieces in whole groups and not, pieces longer than a block, one piece, one element.
+# Short pieces in whole groups and not, pieces longer than a block, one piece, one element; vectors of whole pieces, of
+# the ends of two, and as many as one piece has.
 CHANNELS = [
     (1, 1, 1, 1),
     (2, 3, 4, 5),
     (33, 2, 3, 49),
+    (3, 5, 16, 49),
+    (2, 2, 40, 17),
+    (2, 3, 7, 16),
+    (2, 2, 5, 95),
     (3, 2, 20, 130),
     (5, 1, 2, 700),
     (2, 2, 1, 1030),
@@ -268,22 +273,27 @@ def test_channel_norm_and_its_gradients(
 
 
 @pytest.mark.parametrize("axis", [0, 2])
-@pytest.mark.parametrize("size", [513, 4096])
+@pytest.mark.parametrize("size", [49, 513, 4096])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_channel_norm_gradients_of_mixed_layouts(rng: np.random.Generator, dtype: type, size: int, axis: int) -> None:
-    """The input channels last, the gradient not, and the other way; one number for the whole gradient."""
+def test_channel_norms_of_mixed_layouts(rng: np.random.Generator, dtype: type, size: int, axis: int) -> None:
+    """The input and the gradient with pieces side by side, pieces apart, channels last; one number for a gradient."""
     shape, attrs = (2, 3, 2, size), (axis, bits_of(1e-5))
     x, g = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
     weight, bias = (rng.standard_normal((*shape[1:3], 1)).astype(dtype) for _ in range(2))
-    backward = [g, x, weight, *from_definition("channel_norm", [x, weight, bias], *attrs)[1:]]
+    wanted = from_definition("channel_norm", [x, weight, bias], *attrs)
+    backward = [g, x, weight, *wanted[1:]]
     want = from_definition("channel_norm_grad", backward, *attrs)
-    for layouts in itertools.product((False, True), repeat=2):
-        for k, last in enumerate(layouts):
-            backward[k] = np.ascontiguousarray(backward[k].transpose(3, 0, 1, 2)).transpose(1, 2, 3, 0) if last else (
-                np.ascontiguousarray(backward[k])
-            )
-        for got, right in zip(_tensor._channel_norm_grad(*map(tensor, backward), *attrs), want, strict=True):
-            assert_same_bits(got.numpy(), right)
+    layouts = (
+        np.ascontiguousarray,
+        lambda a: np.pad(a, [(0, 0)] * 3 + [(0, 3)])[..., :size],
+        lambda a: np.ascontiguousarray(a.transpose(3, 0, 1, 2)).transpose(1, 2, 3, 0),
+    )
+    for of_g, of_x in itertools.product(layouts, repeat=2):
+        backward[:2] = of_g(g), of_x(x)
+        got = _tensor._channel_norm(*map(tensor, (of_x(x), weight, bias)), *attrs)
+        got += _tensor._channel_norm_grad(*map(tensor, backward), *attrs)
+        for one, right in zip(got, wanted + want, strict=True):
+            assert_same_bits(one.numpy(), right)
     one = np.broadcast_to(np.ones(1, dtype), shape)
     want = from_definition("channel_norm_grad", [np.array(one), *backward[1:]], *attrs)
     ones = tensor(np.ones(1, dtype)).expand(*shape)
@@ -291,7 +301,7 @@ def test_channel_norm_gradients_of_mixed_layouts(rng: np.random.Generator, dtype
         assert_same_bits(got.numpy(), right)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 5), (17, 4, 300), (1, 1, 1), (4, 2, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 5), (17, 4, 300), (3, 70, 49), (2, 40, 900), (1, 1, 1), (4, 2, 1)], ids=str)
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_channel_affine(rng: np.random.Generator, dtype: type, shape: tuple[int, ...]) -> None:
     operands = [numbers(rng, s, dtype) for s in (shape, *[(shape[1], 1)] * 3)]
