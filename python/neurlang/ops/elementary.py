@@ -9,7 +9,6 @@ compute float32 in float64 and round once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from .exact import (
     LINEAR,
@@ -335,12 +334,12 @@ _POW32_EXP2 = hex_floats(
 
 
 def _power_f32(x: E, y: E) -> E:
-    """2^(y log2 x) in float64 for positive finite x, both float32 values."""
-    e, f = _split(x)
+    """2^(y log2 x) for positive finite x, in float64."""
+    e, f = _split_normal(convert(x, "f64"))  # which has no subnormal numbers of float32
     s = f / (f + 2)
-    exponent = _clamp(y * fma(s, poly(s * s, _POW32_LOG2), e), *_EXP2_RANGE["f32"])
+    exponent = _clamp(convert(y, "f64") * fma(s, poly(s * s, _POW32_LOG2), e), *_EXP2_RANGE["f32"])
     n = rint_small(exponent)
-    return ldexp(poly(exponent - n, _POW32_EXP2), n)
+    return convert(ldexp(poly(exponent - n, _POW32_EXP2), n), "f32")
 
 
 # 2 atanh(s) / s = 2 + z (2/3 + z R(z)) with z = s²: 2/3 in two parts and R, float64
@@ -386,13 +385,7 @@ def _power_f64(x: E, y: E) -> E:
 
 def pow(x: E, y: E) -> E:
     """C's pow: exact at its special values, NaN for a negative base with a fractional exponent."""
-    if x.dtype == "f32":
-        x, y = convert(x, "f64"), convert(y, "f64")
-        return convert(_pow_edges(x, y, _power_f32), "f32")
-    return _pow_edges(x, y, _power_f64)
-
-
-def _pow_edges(x: E, y: E, power: Callable[[E, E], E]) -> E:
+    power = _power_f32 if x.dtype == "f32" else _power_f64
     size = absolute(x)
     whole, even = eq(rint(y), y), eq(rint(y * 0.5), y * 0.5)
     regular = (size > 0) & (size < math.inf)
