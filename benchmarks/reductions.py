@@ -18,6 +18,7 @@ PLACES: tuple[tuple[tuple[int, ...], Axes], ...] = (
     ((64, 64), 0), ((64, 64), 1),
     ((100_000, 64), 0), ((64, 100_000), 1), ((100_000, 56), 1),
     ((32, 512, 256), 1), (IMAGES, (0, 2, 3)),
+    ((512, 512), 0), ((64, 3136), 0), ((8, 50_176), 0),
     ((16,), 0),
 )
 FEW = ((SQUARE, 0), (SQUARE, 1), ((1000, 1000), 0), ((1000, 1000), 1))
@@ -41,7 +42,7 @@ def variance(lib: Any, x: Any, axes: Axes) -> Any:
 OPS: tuple[tuple[str, Form, Form, tuple[tuple[tuple[int, ...], Axes], ...]], ...] = (
     ("sum", torch_or_ours("sum"), of_numpy("sum"), PLACES),
     ("mean", torch_or_ours("mean"), of_numpy("mean"), FEW),
-    ("amax", torch_or_ours("amax"), of_numpy("max"), FEW),
+    ("amax", torch_or_ours("amax"), of_numpy("max"), (*FEW, ((8, 50_176), 0))),
     ("amin", torch_or_ours("amin"), of_numpy("min"), FEW[2:]),
     ("prod", torch_or_ours("prod"), of_numpy("prod"), FEW),
     ("argmax", torch_or_ours("argmax"), of_numpy("argmax"), FEW),

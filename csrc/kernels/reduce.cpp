@@ -1,6 +1,8 @@
 // reduce.cpp: the reductions in the order of T(n) over one axis: sum, sum_squares, prod, amax, amin, any, all.
 #include "reduce.hpp"
 
+#include "tree_columns.hpp"
+
 namespace nl::NL_ISA {
 namespace {
 

@@ -107,6 +107,19 @@ int64_t reduce_twos(const Rows& r, int64_t begin, int64_t end) {
   return begin + 2 * half;
 }
 
+// Results of parts, where they are adjacent a line of parts at a time: loops of a known length become vectors.
+template <class K>
+void finish_parts(const typename K::Part* parts, int64_t count, typename K::Out* out, int64_t stride) {
+  constexpr int kLine = 64 / sizeof(typename K::Out);
+  int64_t i = 0;
+  for (; stride == 1 && i + kLine <= count; i += kLine) {
+    typename K::Out found[kLine];
+    for (int k = 0; k < kLine; k++) found[k] = K::finish(parts[i + k]);
+    __builtin_memcpy(out + i, found, sizeof(found));
+  }
+  for (; i < count; i++) out[i * stride] = K::finish(parts[i]);
+}
+
 // The table of a class K of static functions over its types In, Part and Out.
 template <class K>
 constexpr Reducer reducer_of() {
@@ -145,7 +158,7 @@ constexpr Reducer reducer_of() {
       },
       [](char* a, const char* b, int64_t count) { K::merge((Part*)a, (const Part*)b, count); },
       [](const char* parts, int64_t count, char* out, int64_t stride) {
-        for (int64_t i = 0; i < count; i++) ((Out*)out)[i * stride] = K::finish(((const Part*)parts)[i]);
+        finish_parts<K>((const Part*)parts, count, (Out*)out, stride);
       },
   };
 }
@@ -202,11 +215,19 @@ void reduce_rows(const Reducer& r, const Rows& rows) {
   for (int64_t i = 0; i < kept.total; i++) r.finish(parts.at(0, i), 1, rows.out + kept.seek(i).at[1] * r.out_size, 1);
 }
 
+// How many tiles columns are cut into: of at most r.tile each, and one for every thread where nothing else is shared.
+int64_t tiles_of(const Reducer& r, int64_t n, int64_t columns, int64_t others) {
+  const int64_t fewest = ceil_div(columns, r.tile);
+  if (n > kBlock) return fewest;
+  const int64_t shares = min_of(ceil_div(nl_num_threads(), max_of(others, 1)), n * columns / kGrain);
+  return max_of(fewest, min_of(shares, columns / (2 * r.width)));
+}
+
 // Columns lie along axis `d` of what is kept, in tiles of nearly equal width.
 void reduce_columns(const Reducer& r, const Rows& rows, Walk<2> kept, int d) {
   const int64_t columns = kept.shape[d], stride = kept.stride[0][d], out_stride = kept.stride[1][d];
   kept.remove_axis(d);
-  const int64_t tiles = ceil_div(columns, r.tile);
+  const int64_t tiles = tiles_of(r, rows.n, columns, kept.total);
   Split s(rows.n, kept.total * tiles, columns / tiles);
   Parts parts(r, s, s.count == 1 ? 0 : kept.total * columns);
   int64_t grain = grain_of(min_of(s.size, rows.n) * (columns / tiles));

@@ -2,6 +2,7 @@
 #pragma once
 #include "row_group.hpp"
 #include "stream_store.hpp"
+#include "tree_columns.hpp"
 
 namespace nl::NL_ISA {
 namespace {

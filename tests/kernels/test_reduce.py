@@ -196,6 +196,20 @@ def test_long_columns_are_split_too(rng: np.random.Generator, columns: int) -> N
     check("sum", window, 0, tree(window, 0))
 
 
+@pytest.mark.parametrize("length", [*range(1, 35), 63, 65, 96, 127, 128, 129, 400, 512])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8])
+def test_columns_of_few_rows(rng: np.random.Generator, dtype: type, length: int) -> None:
+    """Rows of one block, adjacent, in a window and backwards, of columns from a vector to several tiles."""
+    columns = int(rng.choice([16, 17, 100, 1030, 2500]))
+    whole = numbers(rng, (2, length, columns + 3), dtype)
+    for x in (np.ascontiguousarray(whole[:, :, 3:]), whole[:, :, 1:-2], whole[:, ::-1, :columns], whole[..., ::2]):
+        with np.errstate(all="ignore"):
+            of_integers = np.issubdtype(dtype, np.integer)
+            check("sum", x, 1, x.sum(1, np.int64, keepdims=True) if of_integers else tree(x, 1))
+        check("amax", x, 1, x.max(1, keepdims=True) if of_integers else largest(x, 1))
+        check("any", x, 1, (x != 0).any(1, keepdims=True))
+
+
 def test_a_sum_is_as_accurate_as_its_tree_is_deep(rng: np.random.Generator) -> None:
     for n in (1000, 1_000_000):
         x = rng.standard_normal(n).astype(np.float32) * np.float32(1e3)
