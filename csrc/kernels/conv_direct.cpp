@@ -15,11 +15,12 @@ namespace {
 constexpr int64_t kFewestPixels = 4 * kTileRows, kMostPixels = 2048;  // of a unit; each reads all weights
 
 // Whether a product of `lines` of weights, `depth` of each, and a row of `pixels` is better turned, pixels one by one
-// against vectors of weights: where that fills vectors better, which costs a transpose of the result.
+// against vectors of weights: where that fills vectors better, which costs a transpose of the result, and `packing`, in
+// products of vectors.
 template <class T>
-bool is_turned(int64_t lines, int64_t depth, int64_t pixels) {
+bool is_turned(int64_t lines, int64_t depth, int64_t pixels, int64_t packing) {
   constexpr int W = kWidth<T>, kTranspose = 48;  // as much as so many k
-  return ceil_div(lines, W) * pixels * (depth + kTranspose) < ceil_div(pixels, W) * lines * depth;
+  return ceil_div(lines, W) * pixels * (depth + kTranspose) + packing < ceil_div(pixels, W) * lines * depth;
 }
 
 template <class T>
@@ -352,8 +353,10 @@ bool convolve(const Call& call, Axis y, Axis x, int64_t channels, int64_t lines,
   const bool in_place = one_tap && images.strides[3] == 1 && images.strides[2] == x.input && images.strides[1] >= 0;
   if (in_place) x = {y.input * x.input, 1, y.output * x.output, 1, 0, 1}, y = {1, 1, 1, 1, 0, 1};
   const int64_t depth = y.kernel * x.kernel * channels;
-  const bool turned =
-      channels_last(call.out[0]) || is_turned<T>(lines, depth, one_tap ? y.output * x.output : x.output);
+  const int64_t pixels = one_tap ? y.output * x.output : x.output;
+  // Else weights of one tap are read where they lie. To pack one takes as long as a product.
+  const int64_t packing = one_tap && !call.kept ? lines * depth / images.shape[0] : 0;
+  const bool turned = channels_last(call.out[0]) || is_turned<T>(lines, depth, pixels, packing);
   if (y.kernel * x.kernel == 1 && !(one_tap && turned)) return false;
   Direct<T> direct = {images, call.out[0], call.epilogue, channels, y, x, in_place, {lines, depth, turned, true}};
   direct.run(call, flipped, [&] { pack(direct.weights); });

@@ -43,11 +43,16 @@ struct Cut {
   int64_t rows, columns;
 };
 
+// Of one batch. Few columns take as long as the narrowest tile.
+template <class T>
+int64_t products(const Contraction<T>& job) {
+  return job.m * max_of(job.n, tile_width<T>(1)) * (job.k_end - job.k_begin);
+}
+
 // As many threads as the work is worth.
 template <class T>
 int64_t threads_for(const Contraction<T>& job) {
-  int64_t products = job.batch * job.m * job.n * (job.k_end - job.k_begin);
-  return max_of(1, min_of(nl_num_threads(), products / kGrainProducts));
+  return max_of(1, min_of(nl_num_threads(), job.batch * products(job) / kGrainProducts));
 }
 
 // The cut of least cost: the products of the largest tile, its share of packing counted as kPacking lines more, times
@@ -275,7 +280,7 @@ template <class T>
 void run_tiles(const Contraction<T>& job, int64_t threads) {
   const Cut cut = plan(job, threads);
   int64_t per_batch = cut.rows * cut.columns;
-  int64_t products = ceil_div(job.m * job.n * (job.k_end - job.k_begin), per_batch);
+  const int64_t grain = max_of(1, kGrainProducts / max_of(1, ceil_div(products(job), per_batch)));
   int64_t row_panels = ceil_div(cut.row_panels, cut.rows);
   int64_t column_panels = ceil_div(cut.column_panels, cut.columns);
   const bool takes = job.take && cut.columns == 1;
@@ -294,7 +299,7 @@ void run_tiles(const Contraction<T>& job, int64_t threads) {
       Tile<T>{job, cut, t / per_batch, p0, p1, q0, q1, packed_a, packed_b, blocks, columns, taken, 0}.run();
     }
   };
-  parallel_for(job.batch * per_batch, max_of(1, kGrainProducts / max_of(products, 1)), range);
+  parallel_for(job.batch * per_batch, grain, range);
 }
 
 // ---- a small C over a long k: threads compute blocks of k, which are then added in order ----------------------------
