@@ -171,6 +171,21 @@ def test_grad_visits_only_what_leads_to_the_inputs() -> None:
     assert visited == ["x"]
 
 
+def test_an_input_that_is_named_twice_gets_its_gradient_once(torch: Any) -> None:
+    for lib in (nl, torch):
+        x = lib.tensor([1.0, 2.0], requires_grad=True)
+        (x * x).sum().backward(inputs=[x, x])
+        assert x.grad.tolist() == [2.0, 4.0]
+
+
+def test_errors_name_the_call() -> None:
+    x, constant = leaf([1.0, 2.0]), nl.ones(1)
+    for name, call in ("backward", lambda y, g: y.backward(g)), ("grad", lambda y, g: nl.grad(y, x, g)):
+        for y, g, text in (x, None, "a gradient"), (x, constant, "the gradient"), (constant, None, "the tensor"):
+            with pytest.raises(RuntimeError, match=f"^{name}: {text}"):
+                call(y, g)
+
+
 def test_unused_inputs() -> None:
     x, y = leaf([1.0]), leaf([1.0])
     assert nl.grad(x * 2, (x, y), allow_unused=True)[1] is None

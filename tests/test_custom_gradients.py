@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -96,6 +98,42 @@ def test_custom_function_may_return_or_overwrite_its_argument() -> None:
     assert x.grad.item() == 13.0
 
 
+def test_what_a_function_overwrites(torch: Any) -> None:
+    for lib in (nl, torch):
+
+        class Double_(lib.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, x: Any) -> Any:
+                ctx.mark_dirty(x)
+                return x.mul_(2)
+
+            @staticmethod
+            def backward(ctx: Any, grad: Any) -> Any:
+                return grad * 2
+
+        x = lib.tensor([1.0, 2.0, 3.0], requires_grad=True)
+        h = x * 1
+        Double_.apply(h[1:])  # what was before flows into what is now, through the view
+        h.sum().backward()
+        assert h.tolist() == [1.0, 4.0, 6.0] and x.grad.tolist() == [1.0, 2.0, 2.0]
+        for leaf_or_view in (x, x[1:]):
+            with pytest.raises(RuntimeError, match="leaf"):
+                Double_.apply(leaf_or_view)
+
+
+def test_what_a_function_overwrites_it_returns(torch: Any) -> None:
+    for lib in (nl, torch):
+
+        class Lost(lib.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, x: Any) -> Any:
+                ctx.mark_dirty(x)
+                return x.mul_(2) * 1
+
+        with pytest.raises(RuntimeError, match="return"):
+            Lost.apply(lib.ones(2, requires_grad=True) * 1)
+
+
 def test_custom_function_mistakes_are_reported() -> None:
     class Wrong(autograd.Function):
         @staticmethod
@@ -115,6 +153,65 @@ def test_custom_function_mistakes_are_reported() -> None:
     h.add_(1.0)
     with pytest.raises(RuntimeError, match="modified in place"):
         y.backward()
+
+
+def returns(gradients: Callable[[nl.Tensor], Any]) -> type[autograd.Function]:
+    class Scaled(autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: nl.Tensor) -> nl.Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, grad: nl.Tensor) -> Any:
+            return gradients(grad)
+
+    return Scaled
+
+
+NO_GRADIENTS: dict[str, tuple[Callable[[nl.Tensor], Any], type[Exception], str]] = {
+    "number": (lambda g: 2.0, nl.DTypeError, "argument 0 must be a float32[2, 3] or None, got float 2.0"),
+    "too many": (lambda g: (g, g), RuntimeError, "2 gradients for 1 arguments"),
+    "none": (lambda g: (), RuntimeError, "0 gradients for 1 arguments"),
+    "other sizes": (lambda g: nl.ones(2, 4), nl.ShapeError, "float32[2, 3] or None, got float32[2, 4]"),
+    "as many elements": (lambda g: g.T, nl.ShapeError, "float32[2, 3] or None, got float32[3, 2]"),
+    "fewer axes": (lambda g: g.reshape(6), nl.ShapeError, "float32[2, 3] or None, got float32[6]"),
+    "too few": (lambda g: g[:1], nl.ShapeError, "float32[2, 3] or None, got float32[1, 3]"),
+}
+
+
+@pytest.mark.parametrize("name", NO_GRADIENTS)
+def test_what_is_no_gradient_is_named_with_its_function(name: str) -> None:
+    gradients, error, text = NO_GRADIENTS[name]
+    x = leaf([[1.0, 2.0, 3.0]] * 2, nl.float32)
+    with pytest.raises(error, match="^Scaled backward: .*" + re.escape(text)):
+        returns(gradients).apply(x).sum().backward()
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int64", "bool"])
+def test_a_gradient_is_rounded_to_its_arguments_dtype(dtype: str, torch: Any) -> None:
+    for lib in (nl, torch):
+        kind = getattr(lib, dtype)
+
+        class Mask(lib.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, x: Any) -> Any:
+                return x * 2
+
+            @staticmethod
+            def backward(ctx: Any, grad: Any, kind: Any = kind) -> Any:
+                return (grad > 1).to(kind)
+
+        x = lib.tensor([1.0, 2.0], requires_grad=True)
+        h = x * 3
+        (Mask.apply(h) * lib.tensor([1.0, 5.0]) + h).sum().backward()
+        assert x.grad.dtype == lib.float32 and x.grad.tolist() == [3.0, 6.0]
+
+
+def test_broadcasting_of_a_gradient_is_undone() -> None:
+    x = leaf([[1.0], [2.0]])
+    returns(lambda g: g.expand(5, 2, 3) * 1).apply(x).sum().backward()
+    assert x.grad.tolist() == [[15.0], [15.0]]
 
 
 def test_unmaterialised_gradients() -> None:

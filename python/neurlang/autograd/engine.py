@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from .. import _tensor as F
@@ -36,27 +36,25 @@ def _inputs(op: str, inputs: Any) -> tuple[Tensor, ...]:
     return wanted
 
 
-def _roots(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Roots:
+def _roots(op: str, outputs: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Roots:
     """The edges the walk starts from, with their gradients (1 where none is given)."""
     roots = []
     if len(gradients) != len(outputs):
-        raise RuntimeError(f"backward: {len(gradients)} gradients are given for {len(outputs)} tensors")
+        raise RuntimeError(f"{op}: {len(gradients)} gradients are given for {len(outputs)} tensors")
     for x in (*outputs, *(g for g in gradients if g is not None)):
-        _need_tensor("backward", x)
+        _need_tensor(op, x)
     for output, gradient in zip(outputs, gradients, strict=True):
         if not output.requires_grad:
-            raise RuntimeError("backward: the tensor does not require grad, so nothing it came from was recorded")
+            raise RuntimeError(f"{op}: the tensor does not require grad, so nothing it came from was recorded")
         if gradient is None:
             if output.numel() != 1:
                 raise RuntimeError(
-                    f"backward: a gradient must be given for a tensor of shape {list(output.shape)}; "
+                    f"{op}: a gradient must be given for a tensor of shape {list(output.shape)}; "
                     "only one element has the gradient 1 implied"
                 )
             gradient = F.ones_like(output)
         elif gradient.shape != output.shape:
-            raise RuntimeError(
-                f"backward: the gradient has shape {list(gradient.shape)}, the tensor {list(output.shape)}"
-            )
+            raise RuntimeError(f"{op}: the gradient has shape {list(gradient.shape)}, the tensor {list(output.shape)}")
         roots.append((_edge(output), output.output_nr, gradient.to(output.dtype)))
     return roots
 
@@ -80,7 +78,7 @@ def _paths(roots: Iterable[Edge], targets: Iterable[Edge]) -> set[int]:
     return through
 
 
-def _gradients(roots: Roots, inputs: Sequence[Tensor], retain_graph: bool, create_graph: bool) -> list[Tensor | None]:
+def _gradients(roots: Roots, inputs: Collection[Tensor], retain_graph: bool, create_graph: bool) -> list[Tensor | None]:
     """The gradients with respect to `inputs` alone; nothing is accumulated anywhere."""
     targets = [_edge(x) for x in inputs]
     walk = F.Walk(_paths((edge for edge, _, _ in roots), targets), targets)
@@ -128,14 +126,14 @@ def backward(
     outputs = as_tuple(tensors)
     gradients = (None,) * len(outputs) if grad_tensors is None else as_tuple(grad_tensors)
     retain = create_graph if retain_graph is None else retain_graph
-    roots = _roots(outputs, gradients)
+    roots = _roots("backward", outputs, gradients)
     if inputs is None:
         walk = F.Walk()
         with set_grad_enabled(create_graph):
             walk.run(roots, retain)
         _accumulate(walk.leaves.values(), create_graph)
     else:
-        wanted = _inputs("backward", inputs)
+        wanted = {id(x): x for x in _inputs("backward", inputs)}.values()  # each of them once
         found = zip(wanted, _gradients(roots, wanted, retain, create_graph), strict=True)
         _accumulate([[x, g] for x, g in found if g is not None], create_graph)
 
@@ -160,7 +158,7 @@ def grad(
     outputs, inputs = as_tuple(outputs), _inputs("grad", inputs)
     gradients = (None,) * len(outputs) if grad_outputs is None else as_tuple(grad_outputs)
     retain = create_graph if retain_graph is None else retain_graph
-    results = _gradients(_roots(outputs, gradients), inputs, retain, create_graph)
+    results = _gradients(_roots("grad", outputs, gradients), inputs, retain, create_graph)
     unused = [position for position, g in enumerate(results) if g is None]
     if unused and not allow_unused:
         raise RuntimeError(

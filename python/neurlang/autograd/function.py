@@ -50,7 +50,7 @@ class FunctionContext:
         return tuple(tensor for tensor, _ in self._saved)
 
     def mark_dirty(self, *tensors: Tensor) -> None:
-        """Says which inputs `forward` overwrote and returns.
+        """Says which inputs `forward` overwrote; it must return them.
 
         >>> class Doubled(neurlang.autograd.Function):
         ...     @staticmethod
@@ -142,13 +142,16 @@ class Function:
             for position, (x, original) in enumerate(zip(outputs, as_tuple(result), strict=True))
             if isinstance(x, Tensor) and x.is_floating_point() and id(original) not in ctx._constant
         ]
-        rule = cls._rule(ctx, len(args), [outputs[position] for position in active], active, len(outputs))
-        python_node(cls.__name__, rule, args, tuple(outputs[position] for position in active))
+        if not ctx._dirty <= {id(x) for x in outputs}:
+            raise RuntimeError(f"{cls.__name__}: forward must return what it marks as dirty")
+        results = tuple(outputs[position] for position in active)
+        rule = cls._rule(ctx, len(args), results, active, len(outputs))
+        python_node(cls.__name__, rule, args, results, tuple(x for x in results if id(x) in ctx._dirty))
         return outputs if isinstance(result, tuple | list) else outputs[0]
 
     @classmethod
     def _rule(
-        cls, ctx: FunctionContext, n_args: int, outputs: list[Tensor], active: list[int], n_outputs: int
+        cls, ctx: FunctionContext, n_args: int, outputs: tuple[Tensor, ...], active: list[int], n_outputs: int
     ) -> Callable[..., tuple[Tensor | None, ...]]:
         """The node's rule: `backward` with a gradient for every result and one gradient back for every argument."""
         geometry = [(x.shape, x.dtype) for x in outputs]
@@ -158,9 +161,9 @@ class Function:
             for position, grad, (shape, dtype) in zip(active, arrived, geometry, strict=True):
                 missing = grad is None and ctx.materialize_grads
                 grads[position] = F.zeros(shape, dtype=dtype) if missing else grad
-            results = as_tuple(cls.backward(ctx, *grads))
-            if len(results) != n_args:
-                raise RuntimeError(f"{cls.__name__}.backward returned {len(results)} gradients for {n_args} arguments")
-            return results
+            returned = as_tuple(cls.backward(ctx, *grads))
+            if len(returned) != n_args:
+                raise RuntimeError(f"{cls.__name__} backward: {len(returned)} gradients for {n_args} arguments")
+            return returned
 
         return rule

@@ -39,7 +39,8 @@ cdef class Walk:
         return None if grads is None else grads[output]
 
     cdef int visit(self, Node node, list grads, bint retain_graph) except -1:
-        cdef object results, edge, grad
+        cdef tuple results
+        cdef object edge, grad
         cdef int i
         if self.through is not None:
             if id(node) in self.stops:
@@ -49,11 +50,10 @@ cdef class Walk:
         results = node.apply(F, grads)
         for i in range(len(node.edges)):
             edge, grad = node.edges[i], results[i]
-            if edge is None or grad is None:
-                continue
-            if not is_tensor(grad) or not same_shape(&(<Tensor>grad).d, &node.saved[i].d):
-                grad = sum_to(grad, shape_tuple(&node.saved[i].d))  # broadcasting is undone
-            self.send(edge, node.saved[i].edge_output, grad)
+            if edge is not None and grad is not None:
+                if not is_tensor(grad) or not alike(&(<Tensor>grad).d, &node.saved[i].d):
+                    grad = fitted(node, i, grad)
+                self.send(edge, node.saved[i].edge_output, grad)
         if not retain_graph:
             node.release()
         return 0
@@ -76,3 +76,28 @@ cdef class Walk:
             grads = <list>(<tuple>entry)[1]
         grads[output] = grad if grads[output] is None else add(grads[output], grad)
         return 0
+
+
+cdef inline bint alike(const TensorData* a, const TensorData* b) noexcept:
+    """Whether shape and dtype are the same."""
+    return dtype_id(a.dtype) == dtype_id(b.dtype) and same_shape(a, b)
+
+
+cdef Tensor fitted(Node node, int i, object grad):
+    """The gradient of argument i in its shape, that is with broadcasting undone, and in its dtype."""
+    cdef const TensorData* like = &node.saved[i].d
+    cdef int t = dtype_id(like.dtype)
+    if not is_tensor(grad) or not stretches_to(like, &(<Tensor>grad).d):
+        raise (ShapeError if is_tensor(grad) else DTypeError)(
+            f"{node.name} backward: the gradient of argument {i} must be a {DTYPES[t].name}{list(shape_tuple(like))} "
+            f"or None, got {describe(grad)}")
+    return cast(sum_to(grad, shape_tuple(like)), t)
+
+
+cdef bint stretches_to(const TensorData* a, const TensorData* b) noexcept:
+    """Whether a's shape is b's, or broadcasting makes it so."""
+    cdef int i, lead = b.rank - a.rank
+    for i in range(a.rank):
+        if lead < 0 or a.shape[i] != b.shape[lead + i] and a.shape[i] != 1:
+            return False
+    return True

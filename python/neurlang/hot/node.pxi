@@ -260,12 +260,19 @@ cdef inline void set_history(Tensor t, Node node, int output):
     t.leaf_grad = False
 
 
-def python_node(str name, rule, tuple operands, tuple outs):
-    """Connects `outs` to `operands` through `rule(F, *output gradients) -> gradients`."""
-    cdef Node node = rule_node(name, rule, operands, len(outs))
+def python_node(str name, rule, tuple operands, tuple outs, tuple written=()):
+    """Connects `outs` to `operands` through `rule(F, *output gradients) -> gradients`; `written` are both of them."""
+    cdef Node node
+    cdef Tensor x
     cdef int i
+    for x in written:
+        check_writable(x, name)
+    node = rule_node(name, rule, operands, len(outs))
     for i in range(len(outs)):
         set_history(outs[i], node, i)
+    for x in written:
+        if x.base is not None:
+            rebase(x)
     return node
 
 
