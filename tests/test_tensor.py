@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -112,7 +113,6 @@ def test_a_view_as_the_same_dtype_keeps_its_history() -> None:
     x = nl.tensor([1.0, 2.0], requires_grad=True)
     (x.view(x.dtype) * 3).sum().backward()
     assert x.grad.tolist() == [3, 3]
-
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -267,6 +267,17 @@ NO_INTEGERS: dict[str, Callable[[], Any]] = {
     "reshape: expected an integer, got 1.5": lambda: LOGITS.reshape(1.5, 8),
     "softmax: expected an integer, got 'a'": lambda: LOGITS.softmax("a"),
     "transpose: expected an integer, got None": lambda: LOGITS.transpose(0, None),
+    "mean: expected an integer, got 'a'": lambda: LOGITS.mean("a"),
+    "var: expected an integer, got 'a'": lambda: LOGITS.var("a"),
+    "std: expected an integer, got 1.5": lambda: nl.std(LOGITS, 1.5),
+    "norm: expected an integer, got 'a'": lambda: nl.norm(LOGITS, 2, (0, "a")),
+    "normalize: expected an integer, got None": lambda: F.normalize(LOGITS, dim=[None]),
+    "logsumexp: expected an integer, got 0.5": lambda: LOGITS.logsumexp(0.5),
+    "count_nonzero: expected an integer, got 'a'": lambda: nl.count_nonzero(LOGITS, "a"),
+    "roll: expected an integer, got 1.5": lambda: nl.roll(LOGITS, 1.5, 0),
+    "movedim: expected an integer, got 'a'": lambda: nl.movedim(LOGITS, "a", 0),
+    r"argmax: expected an integer, got \(0, 1\)": lambda: LOGITS.argmax((0, 1)),
+    r"max: expected an integer, got \(\)": lambda: LOGITS.max(()),
 }
 
 
@@ -274,6 +285,22 @@ NO_INTEGERS: dict[str, Callable[[], Any]] = {
 def test_an_argument_that_had_to_be_an_integer_is_named(message: str) -> None:
     with pytest.raises(nl.DTypeError, match=message):
         NO_INTEGERS[message]()
+
+
+OVER_AXES = ["mean", "var", "std", "norm", "normalize", "logsumexp", "count_nonzero", "sum", "amax", "argmax", "roll"]
+
+
+@pytest.mark.parametrize("name", OVER_AXES)
+def test_integers_of_numpy_name_axes_as_pythons_do(name: str, rng: np.random.Generator) -> None:
+    x = nl.from_numpy(rng.standard_normal((3, 4)))
+    key = "dims" if name == "roll" else "dim"
+    function = functools.partial(getattr(F, name, None) or getattr(nl, name), x, *([1] if name == "roll" else []))
+    for axis in (0, 1, -1):
+        for given in (np.int64(axis), np.int8(axis)):
+            assert function(**{key: given}).tolist() == function(**{key: axis}).tolist()
+    for axis in (2, -3):
+        with pytest.raises(nl.ShapeError, match=f"^{name}: axis {axis} is out of range"):
+            function(**{key: np.int64(axis)})
 
 
 ABSURD: dict[str, Callable[[], Any]] = {

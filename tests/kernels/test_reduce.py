@@ -163,6 +163,13 @@ def test_extrema_over_several_axes(rng: np.random.Generator, case: int) -> None:
             amax(nothing, axes)
 
 
+@pytest.mark.parametrize("op", ["argmax", "argmin", "amax", "amin"])
+def test_nothing_that_has_no_extremum_is_described_as_it_is_given(op: str) -> None:
+    for shape, axis in ((2, 0), 1), ((0, 3), 0):
+        with pytest.raises(nl.ShapeError, match=re.escape(f"{op}: axis {axis} of the float32{[*shape]} is empty")):
+            getattr(nl, op)(nl.zeros(shape))
+
+
 def test_long_vectors_are_split_between_threads_at_subtrees(rng: np.random.Generator) -> None:
     for n in (100_000, 262_144, 262_145, 1_000_003):
         x = rng.standard_normal(n).astype(np.float32)

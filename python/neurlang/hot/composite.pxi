@@ -154,7 +154,7 @@ cdef tuple norm_gradients(str op, tuple operands, int vectors, object eps_bits):
 
 def _deviations(input, center, dim):
     """Sums along an axis, which stays with extent 1, of the squares of x - center, and of x - center."""
-    cdef Tensor x = input
+    cdef Tensor x = need_tensor(input, "deviations")
     cdef int axis = own_axis("deviations", x, dim)
     same_float("deviations", (x, center))
     shape = shape_tuple(&x.d)

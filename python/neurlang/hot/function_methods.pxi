@@ -49,19 +49,19 @@ def nonzero(self, *, bint as_tuple=False):
 
 def max(self, dim=None, bint keepdim=False, *, other=None):
     """The maximum, or (values, indices) along one axis, or the elementwise maximum with a tensor."""
-    return extremum("amax", "argmax", "maximum", self, dim, keepdim, other)
+    return extremum("max", "amax", "argmax", "maximum", self, dim, keepdim, other)
 
 def min(self, dim=None, bint keepdim=False, *, other=None):
     """The minimum, or (values, indices) along one axis, or the elementwise minimum with a tensor."""
-    return extremum("amin", "argmin", "minimum", self, dim, keepdim, other)
+    return extremum("min", "amin", "argmin", "minimum", self, dim, keepdim, other)
 
 def argmax(self, dim=None, bint keepdim=False):
     """The index of the first maximum, along one axis or of the flattened tensor."""
-    return arg_extremum("argmax", self, dim, keepdim)
+    return arg_extremum("argmax", "argmax", self, dim, keepdim)
 
 def argmin(self, dim=None, bint keepdim=False):
     """The index of the first minimum, along one axis or of the flattened tensor."""
-    return arg_extremum("argmin", self, dim, keepdim)
+    return arg_extremum("argmin", "argmin", self, dim, keepdim)
 
 def softmax(self, dim, dtype=None):
     """exp(x) / sum(exp(x)) along `dim`."""

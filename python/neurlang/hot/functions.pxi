@@ -95,27 +95,29 @@ def nan_to_num(input, nan=0.0, posinf=None, neginf=None):
 
 # ---- maxima and minima with PyTorch's overloads ----
 
-cdef object extremum(str reduce_row, str arg_row, str map_row, object x, object dim, bint keepdim, object other):
+cdef object extremum(str op, str reduce_row, str arg_row, str map_row, object x, object dim, bint keepdim, object other):
     if is_tensor(dim) and other is None:
         dim, other = None, dim
     if other is not None:
         if dim is not None or keepdim:
-            raise TypeError(f"{map_row}: another tensor is given, so there is no axis to go along or to keep")
-        return map2(OP[map_row], x, need_tensor(other, map_row))
+            raise TypeError(f"{op}: another tensor is given, so there is no axis to go along or to keep")
+        return map2(OP[map_row], x, need_tensor(other, op))
     if dim is None:
         return reduce1(OP[reduce_row], x, None, keepdim)
     # The values are gathered so that, as in PyTorch, the gradient goes to the element that was chosen, ties or not.
-    indices = arg_extremum(arg_row, x, dim, True)
+    indices = arg_extremum(op, arg_row, x, dim, True)
     values = gather(x, dim, indices)
     return Extremes(values, indices) if keepdim else Extremes(values.squeeze(dim), indices.squeeze(dim))
 
 
-cdef Tensor arg_extremum(str row, object x, object dim, bint keepdim):
-    cdef Tensor t = need_tensor(x, row).detach(), index
-    if dim is None:
-        index = reduce1(OP[row], view_reshape(t, (-1 if numel(t.d) else 0,), "reshape"), 0, False)
-        return view_reshape(index, (1,) * t.d.rank, "reshape") if keepdim else index
-    return reduce1(OP[row], t, dim, keepdim)
+cdef Tensor arg_extremum(str op, str row, object x, object dim, bint keepdim):
+    """The places of extrema along one axis, or (None) of the extremum of all elements."""
+    cdef Tensor t = need_tensor(x, op), index
+    if dim is not None:
+        return reduce1(OP[row], t, axis_of(op, dim, t.d.rank), keepdim)
+    need_elements(OP[row], t, (1 << t.d.rank) - 1)
+    index = reduce1(OP[row], view_reshape(t.detach(), (-1,), "reshape"), 0, False)
+    return view_reshape(index, (1,) * t.d.rank, "reshape") if keepdim else index
 
 
 def tensor_max(input, dim=None, bint keepdim=False, *, other=None):
@@ -131,7 +133,7 @@ def tensor_max(input, dim=None, bint keepdim=False, *, other=None):
     >>> neurlang.max(neurlang.tensor([1, 5]), neurlang.tensor([2, 4])).tolist()
     [2, 5]
     """
-    return extremum("amax", "argmax", "maximum", input, dim, keepdim, other)
+    return extremum("max", "amax", "argmax", "maximum", input, dim, keepdim, other)
 
 
 def tensor_min(input, dim=None, bint keepdim=False, *, other=None):
@@ -145,7 +147,7 @@ def tensor_min(input, dim=None, bint keepdim=False, *, other=None):
     >>> values.tolist(), indices.tolist()
     ([1, 3], [0, 1])
     """
-    return extremum("amin", "argmin", "minimum", input, dim, keepdim, other)
+    return extremum("min", "amin", "argmin", "minimum", input, dim, keepdim, other)
 
 
 def argmax(input, dim=None, bint keepdim=False):
@@ -157,7 +159,7 @@ def argmax(input, dim=None, bint keepdim=False):
     >>> neurlang.argmax(x).item(), neurlang.argmax(x, 1).tolist()
     (2, [1, 0])
     """
-    return arg_extremum("argmax", input, dim, keepdim)
+    return arg_extremum("argmax", "argmax", input, dim, keepdim)
 
 
 def argmin(input, dim=None, bint keepdim=False):
@@ -169,7 +171,7 @@ def argmin(input, dim=None, bint keepdim=False):
     >>> neurlang.argmin(x).item(), neurlang.argmin(x, 1).tolist()
     (0, [0, 1])
     """
-    return arg_extremum("argmin", input, dim, keepdim)
+    return arg_extremum("argmin", "argmin", input, dim, keepdim)
 
 
 # ---- functions that are methods too ----

@@ -26,6 +26,17 @@ cdef int axes_of(str op, object dim, int rank) except -1:
     return mask if rank else 0
 
 
+cdef tuple axes_tuple(int axes, int rank):
+    """The axes whose bits are set, in ascending order."""
+    return tuple([axis for axis in range(rank) if axes >> axis & 1])
+
+
+def _axes(str op, x, dim):
+    """`axes_of` for the composites of ops/, in ascending order; a 0-d tensor has none."""
+    cdef int rank = need_tensor(x, op).d.rank
+    return axes_tuple(axes_of(op, dim, rank), rank)
+
+
 cdef int need_elements(int op, Tensor x, int axes) except -1:
     """Refuses an extremum, or its place, along an axis without elements."""
     cdef int axis
@@ -107,7 +118,7 @@ cdef Tensor reduce1(int op, object x, object dim, bint keepdim):
             if axes >> axis & 1:
                 result = reduce_axis(op, result, axis)
     if at_once:
-        result = with_node(op, result, (given,), tuple([axis for axis in range(given.d.rank) if axes >> axis & 1]))
+        result = with_node(op, result, (given,), axes_tuple(axes, given.d.rank))
     return result if keepdim else drop_axes(result, axes)
 
 

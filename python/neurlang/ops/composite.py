@@ -373,4 +373,4 @@ def count_nonzero(F: Any, input: Tensor, dim: Axes = None) -> Tensor:
     >>> neurlang.count_nonzero(neurlang.tensor([0, 3, 4]))
     tensor(2)
     """
-    return F.sum(F.ne(input, zero_of(F, input)), dim)
+    return F.sum(F.ne(input, zero_of(F, input)), F._axes("count_nonzero", input, dim))

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from .statistics import Tensor, along_axis, count_over, in_float32, mean, need_axes
+from .statistics import Tensor, along_axis, in_float32, mean, need_axes
 
 
 def _promoted(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -247,7 +247,7 @@ def _probability_loss(
     products = F.log_softmax(input, axis) * target
     losses = -F.sum(products if weight is None else products * along_axis(weight, input, axis), axis)
     if reduction == "mean":
-        return F.div(F.sum(losses), max(count_over(losses, None), 1))
+        return F.div(F.sum(losses), max(losses.numel(), 1))
     return _reduced(F, losses, reduction)
 
 

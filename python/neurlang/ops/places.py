@@ -105,6 +105,11 @@ def tile(F: Any, input: Tensor, dims: Sequence[int]) -> Tensor:
     return repeat(F, input, (*[1] * (input.ndim - len(dims)), *dims))
 
 
+def _listed(value: Any) -> list[Any]:
+    """One value, or several, as a list."""
+    return list(value) if isinstance(value, (tuple, list)) else [value]
+
+
 def roll(F: Any, input: Tensor, shifts: int | Sequence[int], dims: Axes = None) -> Tensor:
     """input moved by `shifts` along `dims`, what leaves at the end coming in at the front; without dims, flattened.
 
@@ -113,13 +118,13 @@ def roll(F: Any, input: Tensor, shifts: int | Sequence[int], dims: Axes = None) 
     """
     if dims is None:
         return roll(F, input.reshape(-1), shifts, 0).reshape(input.shape)
-    moves, axes = ([v] if isinstance(v, int) else list(v) for v in (shifts, dims))
+    moves, axes = _listed(shifts), _listed(dims)
     if len(moves) != len(axes):
         raise F.ShapeError(f"roll: {len(moves)} shifts for {len(axes)} axes")
     for shift, dim in zip(moves, axes, strict=True):
         axis = F._axis("roll", input, dim)
         n = input.shape[axis] if input.ndim else 0
-        cut = -shift % n if n else 0
+        cut = -F._integer("roll", shift) % n if n else 0
         if cut:
             input = F.cat([input.narrow(axis, cut, n - cut), input.narrow(axis, 0, cut)], axis)
     return F._copy(input)
@@ -131,8 +136,7 @@ def movedim(F: Any, input: Tensor, source: int | Sequence[int], destination: int
     >>> neurlang.movedim(neurlang.zeros(2, 3, 4), 0, -1).shape
     (3, 4, 2)
     """
-    froms, tos = ([v] if isinstance(v, int) else list(v) for v in (source, destination))
-    froms, tos = ([F._axis("movedim", input, d) for d in axes] for axes in (froms, tos))
+    froms, tos = ([F._axis("movedim", input, d) for d in _listed(axes)] for axes in (source, destination))
     if len(froms) != len(tos) or len(set(froms)) != len(froms) or len(set(tos)) != len(tos):
         raise F.ShapeError(f"movedim: axes {source} cannot go to {destination}; both must name as many different axes")
     order = [d for d in range(input.ndim) if d not in froms]

@@ -11,30 +11,14 @@ Tensor = Any
 Axes = int | Sequence[int] | None
 
 
-def axes_of(x: Tensor, dim: Axes) -> list[int]:
-    """The axes that `dim` names (None or empty: all), counted from the front."""
-    if dim is None or (not isinstance(dim, int) and not dim):
-        return list(range(x.ndim))
-    return [d % x.ndim if x.ndim else 0 for d in ([dim] if isinstance(dim, int) else dim)]
-
-
-def _sorted_axes(F: Any, op: str, x: Tensor, dim: Axes) -> list[int]:
-    """The axes that `dim` names in ascending order; ShapeError where one is named twice or does not exist."""
-    named = [dim] if isinstance(dim, int) else list(dim or range(x.ndim))
-    axes = sorted(F._axis(op, x, d) for d in named)
-    if len(set(axes)) < len(axes):
-        raise F.ShapeError(f"{op}: an axis is named twice in dim={dim}")
-    return axes
-
-
 def need_axes(F: Any, op: str, x: Tensor, least: int) -> None:
     if x.ndim < least:
         raise F.ShapeError(f"{op}: at least {least} axes are needed, got shape {list(x.shape)}")
 
 
-def count_over(x: Tensor, dim: Axes) -> int:
-    """How many elements a reduction over `dim` joins."""
-    return math.prod(x.shape[d] for d in axes_of(x, dim)) if x.ndim else 1
+def count_over(x: Tensor, axes: Sequence[int]) -> int:
+    """How many elements a reduction over some axes joins."""
+    return math.prod(x.shape[d] for d in axes)
 
 
 def along_axis(row: Tensor, like: Tensor, axis: int) -> Tensor:
@@ -69,15 +53,14 @@ def mean(F: Any, input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtyp
     >>> neurlang.mean(x).item(), neurlang.mean(x, 0).tolist()
     (3.0, [2.0, 4.0])
     """
-    return _mean(F, input if dtype is None else input.to(dtype), dim, keepdim)
+    return _mean(F, input if dtype is None else input.to(dtype), F._axes("mean", input, dim), keepdim)
 
 
 @in_float32
-def _mean(F: Any, input: Tensor, dim: Axes, keepdim: bool) -> Tensor:
-    return F.div(F.sum(input, dim, keepdim), count_over(input, dim))
+def _mean(F: Any, input: Tensor, axes: Sequence[int], keepdim: bool) -> Tensor:
+    return F.div(F.sum(input, axes, keepdim), count_over(input, axes))
 
 
-@in_float32
 def var(
     F: Any,
     input: Tensor,
@@ -95,26 +78,32 @@ def var(
     >>> neurlang.var(x).item(), neurlang.var(x, unbiased=False).item()
     (8.0, 4.0)
     """
+    return _var(F, input, "var", dim, unbiased, keepdim, correction)
+
+
+@in_float32
+def _var(F: Any, input: Tensor, op: str, dim: Axes, unbiased: bool, keepdim: bool, correction: float | None) -> Tensor:
     if isinstance(dim, bool):  # PyTorch's var(x, unbiased)
         unbiased, dim = dim, None
-    free = count_over(input, dim) - (int(unbiased) if correction is None else correction)
-    return F.div(_square_deviations(F, input, dim, keepdim), max(free, 0))
+    axes = F._axes(op, input, dim)
+    free = count_over(input, axes) - (int(unbiased) if correction is None else correction)
+    return F.div(_square_deviations(F, input, axes, keepdim), max(free, 0))
 
 
 _LONG = 1 << 16  # elements of a row that is shared out among threads where there are few
 _JOINED = 1 << 12  # elements that axes are joined up to
 
 
-def _square_deviations(F: Any, x: Tensor, dim: Axes, keepdim: bool) -> Tensor:
-    """Σ (x - mean)² over `dim` without what the rounding of the mean adds."""
-    n, named = count_over(x, dim), _sorted_axes(F, "var", x, dim)
+def _square_deviations(F: Any, x: Tensor, named: Sequence[int], keepdim: bool) -> Tensor:
+    """Σ (x - mean)² over the named axes without what the rounding of the mean adds."""
+    n = count_over(x, named)
     rows, axes = _with_long_rows(x, named)
     *others, last = axes or [0]
     if x.ndim == 0 or not x.dtype.is_floating_point or (rows.shape[last] > _LONG and x.numel() < 8 * rows.shape[last]):
-        centred = rows - mean(F, rows, axes, True)
+        centred = rows - _mean(F, rows, axes, True)
         result = _corrected(F, _sum_squares(F, centred, axes, True), F.sum(centred, axes, True), n)
     elif others:
-        center = mean(F, rows, axes, True).expand([1 if d == last else size for d, size in enumerate(rows.shape)])
+        center = _mean(F, rows, axes, True).expand([1 if d == last else size for d, size in enumerate(rows.shape)])
         squares, rest = (F.sum(part, others, True) for part in F._deviations(rows, center, last))
         result = _corrected(F, squares, rest, n)
     else:
@@ -141,16 +130,15 @@ def _with_long_rows(x: Tensor, axes: Sequence[int]) -> tuple[Tensor, list[int]]:
     return x.reshape(sizes[::-1]), [d for d, is_named in enumerate(named[::-1]) if is_named]
 
 
-def _sum_squares(F: Any, x: Tensor, dim: Axes, keepdim: bool) -> Tensor:
-    """Σ x² over `dim`, the last axis first; the squares are never written."""
-    axes = _sorted_axes(F, "sum", x, dim)
+def _sum_squares(F: Any, x: Tensor, axes: Sequence[int], keepdim: bool) -> Tensor:
+    """Σ x² over some axes, the last one first; the squares are never written."""
     if not x.dtype.is_floating_point or x.ndim == 0:
-        return F.sum(F.square(x), dim, keepdim)
+        return F.sum(F.square(x), axes, keepdim)
     *rest, last = axes
     result = F._sum_squares(x, last)
     if rest:
-        result = F.sum(result, tuple(rest), True)
-    return result if keepdim else result.squeeze((*rest, last))
+        result = F.sum(result, rest, True)
+    return result if keepdim else result.squeeze(axes)
 
 
 @in_float32
@@ -168,7 +156,7 @@ def std(
     >>> neurlang.std(neurlang.tensor([1.0, 2.0, 3.0])).item()
     1.0
     """
-    return _power(F, var(F, input, dim, unbiased, keepdim, correction=correction), 0.5)
+    return _power(F, _var(F, input, "std", dim, unbiased, keepdim, correction), 0.5)
 
 
 @in_float32
@@ -178,17 +166,16 @@ def logsumexp(F: Any, input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor
     >>> neurlang.logsumexp(neurlang.tensor([1000.0, 0.0]), 0).item()
     1000.0
     """
+    axes = F._axes("logsumexp", input, dim)
     if input.ndim == 0:
-        F._axis("logsumexp", input, dim if isinstance(dim, int) else 0)
         return logsumexp(F, input.reshape(1), 0)
-    axes = _sorted_axes(F, "logsumexp", input, dim)
     if not count_over(input, axes):  # no elements have no largest one
         result = F.log(F.sum(F.exp(input), axes, True))
-        return result if keepdim else result.squeeze(tuple(axes))
+        return result if keepdim else result.squeeze(axes)
     result = input if input.dtype.is_floating_point else input.to(F.get_default_dtype())
     for axis in reversed(axes):
         result = F._logsumexp(result, axis)
-    return result if keepdim else result.squeeze(tuple(axes))
+    return result if keepdim else result.squeeze(axes)
 
 
 def norm(F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
@@ -201,26 +188,26 @@ def norm(F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = Fa
     >>> neurlang.norm(x).item(), neurlang.norm(x, 1).item(), neurlang.norm(x, neurlang.inf).item()
     (5.0, 7.0, 4.0)
     """
-    return _norm(F, input if dtype is None else input.to(dtype), p, dim, keepdim)
+    return _norm(F, input if dtype is None else input.to(dtype), p, F._axes("norm", input, dim), keepdim)
 
 
 @in_float32
-def _norm(F: Any, input: Tensor, p: Any, dim: Axes, keepdim: bool) -> Tensor:
+def _norm(F: Any, input: Tensor, p: Any, axes: Sequence[int], keepdim: bool) -> Tensor:
     if p in (2, "fro"):
-        return _power(F, _sum_squares(F, input, dim, keepdim), 0.5)
+        return _power(F, _sum_squares(F, input, axes, keepdim), 0.5)
     if isinstance(p, str):
         raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")
     size = F.abs(input)
     if p == math.inf:
-        return F.amax(size, dim, keepdim)
+        return F.amax(size, axes, keepdim)
     if p == -math.inf:
-        return F.amin(size, dim, keepdim)
+        return F.amin(size, axes, keepdim)
     if p == 0:
-        return F.sum(F.where(F.eq(input, 0), size, 1), dim, keepdim)
+        return F.sum(F.where(F.eq(input, 0), size, 1), axes, keepdim)
     if p == 1:
-        return F.sum(size, dim, keepdim)
+        return F.sum(size, axes, keepdim)
     powers = F.pow(size, p) if p > 1 else _power(F, size, p)
-    return _power(F, F.sum(powers, dim, keepdim), 1 / p)
+    return _power(F, F.sum(powers, axes, keepdim), 1 / p)
 
 
 def _power(F: Any, x: Tensor, p: float) -> Tensor:
@@ -236,4 +223,4 @@ def normalize(F: Any, input: Tensor, p: float = 2.0, dim: Axes = 1, eps: float =
     >>> neurlang.normalize(neurlang.tensor([[2.0, 0.0], [0.0, -4.0]])).tolist()
     [[1.0, 0.0], [0.0, -1.0]]
     """
-    return input / F.maximum(norm(F, input, p, dim, True), eps)
+    return input / F.maximum(_norm(F, input, p, F._axes("normalize", input, dim), True), eps)
