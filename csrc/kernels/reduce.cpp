@@ -15,7 +15,7 @@ struct Tree {
   static constexpr int kWidth = Simd<Part>::kWidth;
   static constexpr int kTile = TreeColumns<M>::kTile;
 
-  static constexpr bool kSeveral = TreeRow<M>::kSeveral;
+  static constexpr bool kSeveral = TreeRow<M>::kSeveral, kFew = true;
 
   template <class RowAt>
   static auto several(const RowAt& row_at, int64_t n) {
@@ -32,6 +32,11 @@ struct Tree {
   }
   static void columns(const In* p, int64_t step, int64_t stride, int64_t n, int columns, int64_t, Part* result) {
     TreeColumns<M>::run(p, {step, stride, columns}, n, result);
+  }
+  static void few(const In* p, int64_t step, int n, int columns, const In* end, Out* out, int64_t stride) {
+    TreeColumns<M>::few(p, step, n, columns, end, [=](int at, int count, const Part* lanes) {
+      finish_parts<Tree>(lanes, count, out + at * stride, stride);
+    });
   }
   static void merge(Part* a, const Part* b, int64_t count) { TreeColumns<M>::merge(a, b, count); }
   static Out finish(Part part) { return M::finish(part); }

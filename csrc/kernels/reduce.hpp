@@ -1,8 +1,8 @@
 // reduce.hpp: how a reduction over one axis goes through any strided tensor, on all threads.
 //
 // Two ways through memory: along rows, when the reduced axis has the smallest stride, or down columns, with vectors
-// across a kept axis. Long reductions are split between threads at powers of two of blocks, which are whole subtrees of
-// T(n) (tree.hpp), so no split shows in the bits.
+// across a kept axis, which of few rows need not fill a vector. Long reductions are split between threads at powers of
+// two of blocks, which are whole subtrees of T(n) (tree.hpp), so no split shows in the bits.
 #pragma once
 #include "row_group.hpp"
 
@@ -30,6 +30,8 @@ struct Reducer {
   void (*row)(const char* in, int64_t step, int64_t n, const char* end, int64_t first, char* part);
   // n rows of columns `stride` apart, to a part for every column. Columns fill a vector, or rows are adjacent.
   void (*columns)(const char* in, int64_t step, int64_t stride, int64_t n, int columns, int64_t first, char* parts);
+  // Up to kFewRows rows of adjacent columns, to results `stride` apart; null for who cannot.
+  void (*few)(const char* in, int64_t step, int n, int columns, const char* end, char* out, int64_t stride);
   // a = combine(a, b), part by part, in whole vectors.
   void (*merge)(char* a, const char* b, int64_t count);
   void (*finish)(const char* parts, int64_t count, char* out, int64_t stride);
@@ -120,6 +122,15 @@ void finish_parts(const typename K::Part* parts, int64_t count, typename K::Out*
   for (; i < count; i++) out[i * stride] = K::finish(parts[i]);
 }
 
+template <class K>
+constexpr auto few_of() -> decltype(Reducer::few) {
+  if constexpr (!K::kFew) return nullptr;
+  return [](const char* in, int64_t step, int n, int columns, const char* end, char* out, int64_t stride) {
+    using In = const typename K::In;
+    if constexpr (K::kFew) K::few((In*)in, step, n, columns, (In*)end, (typename K::Out*)out, stride);
+  };
+}
+
 // The table of a class K of static functions over its types In, Part and Out.
 template <class K>
 constexpr Reducer reducer_of() {
@@ -156,6 +167,7 @@ constexpr Reducer reducer_of() {
       [](const char* in, int64_t step, int64_t stride, int64_t n, int columns, int64_t first, char* parts) {
         K::columns((const In*)in, step, stride, n, columns, first, (Part*)parts);
       },
+      few_of<K>(),
       [](char* a, const char* b, int64_t count) { K::merge((Part*)a, (const Part*)b, count); },
       [](const char* parts, int64_t count, char* out, int64_t stride) {
         finish_parts<K>((const Part*)parts, count, (Out*)out, stride);
@@ -254,11 +266,42 @@ void reduce_columns(const Reducer& r, const Rows& rows, Walk<2> kept, int d) {
   }
 }
 
+// The axis of adjacent columns that few rows are taken across, or -1. More rows than lanes are as many streams: not out
+// of a cache, nor where they share sets of L1.
+int axis_of_few(const Reducer& r, const Rows& rows) {
+  if (!r.few || rows.n <= 0 || rows.n > kFewRows) return -1;
+  const Walk<2>& kept = *rows.kept;
+  const bool crowded = rows.n > kLanes && rows.step * r.in_size % 1024 == 0;
+  return column_axis(kept, rows.step, [&](int d) {
+    const bool cached = rows.n <= kLanes || (!crowded && rows.n * kept.shape[d] <= 2 * kGrain);
+    return kept.stride[0][d] == 1 && kept.shape[d] > 1 && cached;
+  });
+}
+
+// The same of few rows: every tile's results are written at once.
+void reduce_few(const Reducer& r, const Rows& rows, Walk<2> kept, int d) {
+  const int64_t columns = kept.shape[d], out_stride = kept.stride[1][d];
+  kept.remove_axis(d);
+  const int64_t tiles = tiles_of(r, rows.n, columns, kept.total);
+  parallel_for(kept.total * tiles, grain_of(rows.n * (columns / tiles)), [&](int64_t begin, int64_t end) {
+    auto c = kept.seek(begin / tiles);
+    each_row(tiles, begin, end, [&](int64_t, int64_t first, int64_t stop) {
+      for (int64_t tile = first; tile < stop; tile++) {
+        const int64_t column = tile * columns / tiles, width = (tile + 1) * columns / tiles - column;
+        r.few(rows.in + (c.at[0] + column) * r.in_size, rows.step, int(rows.n), int(width), rows.end,
+              rows.out + (c.at[1] + column * out_stride) * r.out_size, out_stride);
+      }
+      kept.next(c);
+    });
+  });
+}
+
 int reduce(const Call& call, const Reducer& r) {
   const View &x = call.in[0], &out = call.out[0];
   int axis = int(call.attr[0]);
   Walk<2> kept = walk_without({&x, &out}, axis);
   Rows rows{x.data, memory_end(x), out.data, x.shape[axis], x.strides[axis], &kept};
+  if (const int d = axis_of_few(r, rows); d >= 0) return reduce_few(r, rows, kept, d), kOk;
   // One column fills a vector, or one of a group of 32 adjacent rows does.
   auto fills_a_vector = [&](int d) {
     const bool adjacent = kept.stride[0][d] == 1 && rows.step == kept.shape[d] && rows.n >= kLanes;

@@ -85,7 +85,7 @@ struct Arg {
   static constexpr int kWidth = Simd<T>::kWidth;
   static constexpr int kTile = Search<Key>::kTile;
 
-  static constexpr bool kSeveral = false;
+  static constexpr bool kSeveral = false, kFew = false;
 
   static int64_t finish(Part best) { return best.at; }
   static void merge(Part* a, const Part* b, int64_t count) {

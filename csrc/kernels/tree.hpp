@@ -14,6 +14,7 @@ namespace nl::NL_ISA {
 namespace {
 
 constexpr int kBlock = 512;
+constexpr int kFewRows = 4 * kLanes;  // whose columns are halved in registers
 
 // Where T(n) divides n elements in two, in each of some columns: the largest power of two of blocks below n. Who goes
 // through long parts lets signals be seen.

@@ -20,7 +20,7 @@ struct TreeColumns {
   static constexpr int kWidth = Simd<Lane>::kWidth;
   static constexpr int kTile = 4096 / sizeof(Lane);
   static constexpr int kRows = kBlock / kLanes;  // rows in a lane of a full block
-  static constexpr int kSide = 4;                // lanes that are left of blocks of as many rows a lane, halved at once
+  static constexpr int kSide = kFewRows / kLanes;
   typedef In InV __attribute__((vector_size(kWidth * sizeof(In))));
 
   struct Shape {
@@ -40,11 +40,11 @@ struct TreeColumns {
   };
 
   // f(column) at vectors aligned in memory: of 16 streams that lie a power of two apart, lines needed twice would be
-  // evicted in between. The first and the last vector are moved inside the columns instead.
+  // evicted in between. The first and the last vector are moved inside the columns instead, if there is room.
   template <class F>
   __attribute__((always_inline)) static void for_lines(const In* p, int columns, const F& f) {
-    const int skew = int((uint64_t)p / sizeof(In) % kWidth);
-    for (int c = -skew; c < columns; c += kWidth) f(c < 0 ? 0 : c + kWidth <= columns ? c : columns - kWidth);
+    const int skew = columns < kWidth ? 0 : int((uint64_t)p / sizeof(In) % kWidth);
+    for (int c = -skew; c < columns; c += kWidth) f(max_of(0, min_of(c, columns - kWidth)));
   }
 
   // Combines `rows` rows serially.
@@ -123,13 +123,46 @@ struct TreeColumns {
     });
   }
 
+  // The same of a vector of columns, by the plain form where it serves (TreeRow::plainly).
+  __attribute__((always_inline)) static V vector_of_few(const In* p, int64_t step, int n) {
+    if constexpr (TreeRow<M>::kPlain) {
+      InV best = load<InV>(p), sum = best;
+      for (int i = 1; i < n; i++) {
+        const InV next = load<InV>(p + i * step);
+        best = M::Plain::combine(best, next), sum = sum + next;
+      }
+      if (!any_lane((sum != sum) | (best == In(0)))) return M::lift(best);
+    }
+    const auto element = [](const In* q) { return load<InV>(q); };
+    if (n <= kLanes) return lanes_of_vector<1, 1>(p, step, 0, n, element);
+    return lanes_of_vector<1, kSide>(p, step, 0, n, element);
+  }
+
+  // T(n) of up to kFewRows rows, of any number of columns: finish(first, count, lanes) gets them a vector at a time.
+  // `end` is where readable memory ends.
+  template <class F>
+  __attribute__((always_inline)) static void few(const In* p, int64_t step, int n, int columns, const In* end,
+                                                 const F& finish) {
+    In copy[kFewRows * kWidth];
+    if (columns < kWidth && end - (p + max_of(0, (n - 1) * step)) < kWidth) {
+      __builtin_memset(copy, 0, n * kWidth * sizeof(In));
+      for (int i = 0; i < n; i++) __builtin_memcpy(copy + i * kWidth, p + i * step, columns * sizeof(In));
+      p = copy, step = kWidth;
+    }
+    for_lines(p, columns, [&](int at) {
+      alignas(64) Lane lanes[kWidth];
+      store(lanes, vector_of_few(p + at, step, n));
+      finish(at, min_of(columns, kWidth), lanes);
+    });
+  }
+
   // Lane `l` after halving to `lanes` lanes.
   template <class Term>
   __attribute__((noinline)) static void halve(const In* p, Shape s, int l, int lanes, int count, Lane* result,
                                               const Term& term) {
     if (s.stride == 1 && count > 0) {
       if (count <= kLanes) return few_rows<1, 1>(p, s, l, count, result, term);
-      if (count <= kSide * kLanes && lanes == kSide) return few_rows<kSide, kSide>(p, s, l, count, result, term);
+      if (count <= kFewRows && lanes == kSide) return few_rows<kSide, kSide>(p, s, l, count, result, term);
     }
     if (lanes == kLanes) return lane(p, s, l, count, result, term);
     halve(p, s, l, 2 * lanes, count, result, term);
