@@ -1,6 +1,7 @@
 // map.cpp: the elementwise driver: from strided, broadcast operands to calls of the generated contiguous kernels.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include "ops.gen.hpp"
 #include "tiles.hpp"
@@ -9,7 +10,9 @@
 namespace nl {
 namespace {
 
-constexpr int64_t kBlock = 512;  // elements gathered at a time when an operand is not contiguous
+constexpr int64_t kBlock = 512;       // elements gathered at a time when an operand is not contiguous
+constexpr int64_t kGathered = 128;    // rows below are gathered too where the results are dense: a call costs more
+constexpr int64_t kShortCopy = 2048;  // bytes of a row that is copied without a call
 
 bool all_direct(const Nest& nest) {
   for (int k = 0; k < nest.n_op; ++k)
@@ -65,17 +68,22 @@ void run_rows(const Nest& nest, int64_t begin, int64_t end) {
   });
 }
 
+template <typename T>
+void fill_row(T* to, T value, int64_t count) {
+  constexpr int64_t kPart = 64 / sizeof(T);
+  T part[kPart];
+  std::fill_n(part, kPart, value);
+  int64_t i = 0;
+  for (; i + kPart <= count; i += kPart) std::copy_n(part, kPart, to + i);
+  if (i < count && i > 0) return void(std::copy_n(part, kPart, to + count - kPart));  // moved back
+  for (; i < count; ++i) to[i] = value;
+}
+
 // A copy of rows of one element each: a kernel would fill a vector for every row.
 template <typename T>
 void fill_rows(const Nest& nest, int64_t begin, int64_t end) {
-  constexpr int64_t kPart = 64 / sizeof(T);
   for_rows(nest, begin, end, [](char* const* ptr, const int64_t*, int64_t count, int64_t) {
-    T part[kPart], *to = reinterpret_cast<T*>(ptr[0]);
-    std::fill_n(part, kPart, *reinterpret_cast<const T*>(ptr[1]));
-    int64_t i = 0;
-    for (; i + kPart <= count; i += kPart) std::copy_n(part, kPart, to + i);
-    if (i < count && i > 0) return void(std::copy_n(part, kPart, to + count - kPart));  // moved back
-    for (; i < count; ++i) to[i] = part[0];
+    fill_row(reinterpret_cast<T*>(ptr[0]), *reinterpret_cast<const T*>(ptr[1]), count);
   });
 }
 
@@ -86,6 +94,26 @@ void run_fills(const Nest& nest, int64_t begin, int64_t end) {
     case 4: return fill_rows<uint32_t>(nest, begin, end);
     default: return fill_rows<uint64_t>(nest, begin, end);
   }
+}
+
+// Copies in pieces of a fixed size, the last one moved back: a call of memcpy costs more than a short row.
+template <int kPiece>
+void copy_pieces(char* to, const char* from, int64_t bytes) {
+  for (int64_t i = 0; i + kPiece < bytes; i += kPiece) std::memcpy(to + i, from + i, kPiece);
+  std::memcpy(to + bytes - kPiece, from + bytes - kPiece, kPiece);
+}
+
+void copy_row(char* to, const char* from, int64_t bytes) {
+  if (bytes >= 64) return copy_pieces<64>(to, from, bytes);
+  if (bytes >= 16) return copy_pieces<16>(to, from, bytes);
+  std::memcpy(to, from, bytes);
+}
+
+// A copy of rows that are contiguous on both sides.
+void run_copies(const Nest& nest, int64_t begin, int64_t end) {
+  for_rows(nest, begin, end, [&](char* const* ptr, const int64_t* step, int64_t count, int64_t) {
+    copy_row(ptr[0], ptr[1], count * step[0]);
+  });
 }
 
 // Copies `count` elements in row-major order from `begin` between strided memory and a dense block.
@@ -99,12 +127,20 @@ void move(const Nest& nest, int k, char* block, int64_t begin, int64_t count) {
   row_index(nest, begin, index);
   for (int64_t at = begin % inner; count > 0; at = 0) {
     const int64_t run = std::min(inner - at, count);
-    for (int64_t i = 0; i < run; ++i) {
-      T* element = reinterpret_cast<T*>(row + (at + i) * stride);
-      if (kGather)
-        dense[i] = *element;
-      else
-        *element = dense[i];
+    char* const first = row + at * stride;
+    if (stride == 0 && kGather && run >= kShortRow) {
+      fill_row(dense, *reinterpret_cast<T*>(first), run);
+    } else if (stride == sizeof(T) && run * stride >= 16) {
+      char* const there = reinterpret_cast<char*>(dense);
+      kGather ? copy_row(there, first, run * sizeof(T)) : copy_row(first, there, run * sizeof(T));
+    } else {
+      for (int64_t i = 0; i < run; ++i) {
+        T* element = reinterpret_cast<T*>(first + i * stride);
+        if (kGather)
+          dense[i] = *element;
+        else
+          *element = dense[i];
+      }
     }
     dense += run;
     count -= run;
@@ -117,6 +153,12 @@ bool is_dense(const Nest& nest, int k) {
   int64_t step = nest.item[k];
   for (int d = nest.rank - 1; d >= 0; step *= nest.shape[d--])
     if (nest.strides[k][d] != step) return false;
+  return true;
+}
+
+bool has_dense_results(const Nest& nest) {
+  for (int k = 0; k < nest.n_out; ++k)
+    if (!is_dense(nest, k)) return false;
   return true;
 }
 
@@ -154,6 +196,13 @@ void run_blocks(const Nest& nest, int64_t begin, int64_t end) {
 bool is_fill(const Nest& nest, uint16_t op) {
   const int last = nest.rank - 1;
   return op == kCopy && nest.shape[last] > 1 && nest.strides[1][last] == 0 && nest.strides[0][last] == nest.item[0];
+}
+
+bool is_copy(const Nest& nest, uint16_t op) {
+  const int last = nest.rank - 1;
+  const bool contiguous = nest.strides[0][last] == nest.item[0] && nest.strides[1][last] == nest.item[0];
+  const int64_t bytes = nest.shape[last] * nest.item[0];
+  return op == kCopy && contiguous && nest.rank > 1 && bytes >= 16 && bytes <= kShortCopy;
 }
 
 template <void (*kRun)(const Nest&, int64_t, int64_t)>
@@ -197,7 +246,12 @@ int run_map(const Call& call) {
     run_parallel<run_fills>(nest);
     return kOk;
   }
-  const bool rows = all_direct(nest) && (nest.rank == 1 || nest.shape[nest.rank - 1] >= kShortRow);
+  if (is_copy(nest, call.op)) {
+    run_parallel<run_copies>(nest);
+    return kOk;
+  }
+  const int64_t shortest = has_dense_results(nest) ? kGathered : kShortRow;
+  const bool rows = all_direct(nest) && (nest.rank == 1 || nest.shape[nest.rank - 1] >= shortest);
   rows ? run_parallel<run_rows>(nest) : run_parallel<run_blocks>(nest);
   return kOk;
 }
