@@ -108,13 +108,19 @@ void sums_down_columns(const RowsOf<T, N>& rows, int d, const F& finish) {
   using V = typename Simd<T>::V;
   using Tree = TreeColumns<Sum<T>>;
   constexpr int kTile = Tree::kTile, W = Simd<T>::kWidth;
-  const int64_t n = rows.n, step = rows.step;
-  for_tiles<T>(rows.kept, d, n, 2, [&](const auto& place, int64_t first, int width) {
-    alignas(64) typename K::First::Lane found[kTile];
+  const int64_t n = rows.n;
+  for_tiles<T>(rows.kept, d, n, 2, [&](const auto& place, int64_t first, int columns) {
     alignas(64) T centers[kTile], sums[kTile], distances[kTile];
     const T* from = rows.data + place[0] + first;
-    TreeColumns<typename K::First>::run(from, {step, 1, width}, n, found);
-    for (int k = 0; k < width; k++) centers[k] = K::center(found[k], n);
+    int64_t step = rows.step;
+    if (columns < W) {
+      from = to_panel(from, step, rows.end, n, columns, (T*)nl_scratch(1, panel_size<T>(n) * sizeof(T)));
+      step = W;
+    }
+    const int width = int(max_of(columns, W));
+    column_trees<typename K::First>(from, step, n, width, [&](int c, const auto* found) {
+      for (int l = 0; l < W; l++) centers[c + l] = K::center(found[l], n);
+    });
     auto distance = [&centers](V v, int k) { return v - load<V>(centers + k); };
     auto term = [&](V v, int k) { return K::term(distance(v, k)); };
     if (K::kSumsDistances) Tree::of_terms(from, {step, 1, width}, n, distances, distance);
@@ -125,14 +131,15 @@ void sums_down_columns(const RowsOf<T, N>& rows, int d, const F& finish) {
         for (int l = 0; l < W; l++) group.at[k][l] = place[k] + (first + at + l) * rows.kept.stride[k][d];
       }
       const V of_distances = K::kSumsDistances ? load<V>(distances + at) : V{};
-      finish(group, W, RowSums<T>{load<V>(centers + at), load<V>(sums + at), of_distances});
+      finish(group, int(min_of(columns, W)), RowSums<T>{load<V>(centers + at), load<V>(sums + at), of_distances});
     });
   });
 }
 
 template <class K, class T, int N, class F>
 void row_sums(const RowsOf<T, N>& rows, const F& finish) {
-  const int d = column_axis(rows.kept, rows.step, [&](int d) { return is_tiled<T>(rows.kept, d, 1); });
+  const int d =
+      column_axis(rows.kept, rows.step, [&](int d) { return is_tiled<T>(rows.kept, d, 1, least_columns<T>(rows.n)); });
   d < 0 ? sums_along_rows<K>(rows, finish) : sums_down_columns<K>(rows, d, finish);
 }
 

@@ -94,10 +94,16 @@ struct RowMap {
 template <class T>
 constexpr int64_t kTileElements = (256 << 10) / sizeof(T);
 
-// How `columns` are cut for tiles of n rows: into parts of nearly equal width, enough of them for all threads.
+// The same of few rows: they, what is kept of them and the results are in a 32 KiB L1.
+template <class T>
+constexpr int64_t kNearElements = (10 << 10) / sizeof(T);
+
+// How `columns` are cut for tiles of n rows: into parts of nearly equal width, enough of them for all threads. Edges
+// are moved to whole vectors, which may make a part wider by less than one.
 template <class T>
 int64_t column_tiles(int64_t columns, int64_t n, int64_t others) {
-  int64_t widest = min_of(kTileElements<T> / max_of(1, min_of(n, kBlock)), TreeColumns<Sum<T>>::kTile);
+  const int64_t elements = n <= kLanes ? kNearElements<T> : kTileElements<T>;
+  int64_t widest = min_of(elements / max_of(1, min_of(n, kBlock)), TreeColumns<Sum<T>>::kTile) - Simd<T>::kWidth;
   int64_t wanted = ceil_div(2 * nl_num_threads(), max_of(others, 1));
   return max_of(ceil_div(columns, widest), min_of(wanted, columns / (2 * Simd<T>::kWidth)));
 }
@@ -110,14 +116,18 @@ constexpr int64_t kTileRoom = kTileElements<T> + kLanes;
 // place in each view of the tile's other axes; `work` is that of one of the n elements of a column.
 template <class T, int K, class F>
 void for_tiles(Walk<K> kept, int d, int64_t n, int64_t work, const F& body) {
+  constexpr int kWidth = Simd<T>::kWidth;
   const int64_t columns = kept.shape[d];
   kept.remove_axis(d);
   const int64_t tiles = column_tiles<T>(columns, n, kept.total);
+  auto edge = [=](int64_t tile) { return tile == tiles ? columns : tile * columns / tiles / kWidth * kWidth; };
   parallel_for(kept.total * tiles, grain_of(work * n * (columns / tiles)), [&](int64_t begin, int64_t stop) {
+    auto c = kept.seek(begin / tiles);
+    int64_t tile = begin % tiles;
     for (int64_t i = begin; i < stop; i++) {
-      const auto c = kept.seek(i / tiles);
-      const int64_t first = i % tiles * columns / tiles;
-      body(c.at, first, int((i % tiles + 1) * columns / tiles - first));
+      const int64_t first = edge(tile);
+      body(c.at, first, int(edge(tile + 1) - first));
+      if (++tile == tiles) tile = 0, kept.next(c);
     }
   });
 }
@@ -129,6 +139,18 @@ void for_vectors(int columns, const F& body) {
   for (int c = 0; c < columns; c += kWidth) body(int(min_of(c, columns - kWidth)));
 }
 
+// T(n) of n rows of `columns` >= kWidth columns: finish(c, lanes) gets those of a vector of columns.
+template <class M, class F>
+void column_trees(const typename M::In* x, int64_t step, int64_t n, int columns, const F& finish) {
+  using Tree = TreeColumns<M>;
+  if (0 < n && n <= kFewRows) {
+    return Tree::few(x, step, int(n), columns, nullptr, [&](int c, int, const auto* lanes) { finish(c, lanes); });
+  }
+  alignas(64) typename M::Lane found[Tree::kTile];
+  Tree::run(x, {step, 1, columns}, n, found);
+  for_vectors<typename M::In>(columns, [&](int c) { finish(c, found + c); });
+}
+
 // T(n) down the columns of rows [first, first + n), where term(i, c) gives the vector of row i at column c. `buffer`
 // has room for the rows of a block, and holds the last block's terms afterwards.
 template <class T, class F>
@@ -138,7 +160,7 @@ void column_sums(int64_t first, int64_t n, int columns, const F& term, T* buffer
     for (int64_t i = 0; i < n; i++) {
       for_vectors<T>(columns, [&](int c) { store(buffer + i * columns + c, term(first + i, c)); });
     }
-    return Tree::run(buffer, {columns, 1, columns}, n, result);
+    return Tree::of_terms(buffer, {columns, 1, columns}, n, result, typename Tree::Element());
   }
   const int64_t left = left_part(n, columns);
   alignas(64) T other[Tree::kTile];
@@ -147,13 +169,51 @@ void column_sums(int64_t first, int64_t n, int columns, const F& term, T* buffer
   Tree::merge(result, other, columns);
 }
 
-// Whether vectors may be laid across axis `d`: it is contiguous in the first `views` views, and two vectors long, so
-// that no tile is narrow.
+// Whether vectors may be laid across axis `d`: it is contiguous in the first `views` views, and `least` long.
 template <class T, int K>
-bool is_tiled(const Walk<K>& kept, int d, int views = K) {
-  bool contiguous = kept.shape[d] >= 2 * Simd<T>::kWidth;
+bool is_tiled(const Walk<K>& kept, int d, int views = K, int64_t least = Simd<T>::kWidth) {
+  bool contiguous = kept.shape[d] >= least;
   for (int k = 0; k < views; k++) contiguous = contiguous && kept.stride[k][d] == 1;
   return contiguous;
+}
+
+// ---- columns that are fewer than a vector, half of one at least, in a panel of whole vectors ----
+
+// How few columns of n rows may be, where one block of them goes through a panel.
+template <class T>
+constexpr int64_t least_columns(int64_t n) {
+  return n <= kBlock ? Simd<T>::kWidth / 2 : Simd<T>::kWidth;
+}
+
+// Elements of a panel of n rows.
+template <class T>
+constexpr int64_t panel_size(int64_t n) {
+  return n * Simd<T>::kWidth;
+}
+
+// Copies `count` elements as two halves of a vector, of which the second ends at the last element.
+template <class T>
+void copy_halves(const T* from, int count, T* to) {
+  constexpr int kHalf = Simd<T>::kWidth / 2;
+  __builtin_memcpy(to, from, kHalf * sizeof(T));
+  __builtin_memcpy(to + count - kHalf, from + count - kHalf, kHalf * sizeof(T));
+}
+
+// n rows, in memory that ends at `end`; what a panel holds behind the columns is never used.
+template <class T>
+const T* to_panel(const T* x, int64_t step, const T* end, int64_t n, int columns, T* panel) {
+  using V = typename Simd<T>::V;
+  constexpr int kWidth = Simd<T>::kWidth;
+  for (int64_t i = 0; i < n; i++) {
+    const T* row = x + i * step;
+    end - row < kWidth ? copy_halves(row, columns, panel + i * kWidth) : store(panel + i * kWidth, load<V>(row));
+  }
+  return panel;
+}
+
+template <class T>
+void from_panel(const T* panel, int64_t n, int columns, T* y, int64_t step) {
+  for (int64_t i = 0; i < n; i++) copy_halves(panel + i * Simd<T>::kWidth, columns, y + i * step);
 }
 
 }  // namespace

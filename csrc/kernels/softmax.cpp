@@ -112,13 +112,14 @@ void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int colum
   using V = typename Simd<T>::V;
   constexpr int kTile = TreeColumns<Sum<T>>::kTile;
   alignas(64) T max[kTile], sums[kTile], totals[kTile];
-  alignas(64) typename Max<T>::Lane keys[kTile];
   const bool fits = n <= kBlock;
-  TreeColumns<Max<T>>::run(x, {x_step, 1, columns}, n, keys);
-  for (int c = 0; c < columns; c++) max[c] = Max<T>::finish(keys[c]);
+  const int64_t ahead = n <= kLanes ? columns : 4 * x_step;  // most likely the next tile, or rows of this one
+  column_trees<Max<T>>(x, x_step, n, columns, [&](int c, const auto* keys) {
+    for (int l = 0; l < Simd<T>::kWidth; l++) max[c + l] = Max<T>::finish(keys[l]);
+  });
   auto difference = [&](int64_t i, int c) { return load<V>(x + i * x_step + c) - load<V>(max + c); };
   auto exponential = [&](int64_t i, int c) {
-    __builtin_prefetch(x + (i + 4) * x_step + c);
+    __builtin_prefetch(x + i * x_step + c + ahead);
     V e = exp_of(difference(i, c));
     if (K::kOfExp && !fits) store(y + i * y_step + c, e);
     return e;
@@ -145,12 +146,19 @@ void over_axis(const Call& call) {
   const int axis = int(call.attr[0]);
   const RowMap<T> map(call.in[0], call.out[0], axis);
   if (map.n == 0) return;
-  const int d = column_axis(map.rows, map.x_step, [&](int d) { return is_tiled<T>(map.rows, d); });
+  const int d =
+      column_axis(map.rows, map.x_step, [&](int d) { return is_tiled<T>(map.rows, d, 2, least_columns<T>(map.n)); });
   if (d < 0) return over_rows<K>(map);
   for_tiles<T>(map.rows, d, map.n, 4, [&](const auto& at, int64_t first, int columns) {
+    constexpr int W = Simd<T>::kWidth;
     T* buffer = (T*)nl_scratch(1, kTileRoom<T> * sizeof(T));
-    const T* from = (const T*)map.x.data + at[0] + first;
-    tile<K>(from, map.x_step, (T*)map.y.data + at[1] + first, map.y_step, map.n, columns, buffer);
+    const Strided<T> from = map.in(at[0] + first);
+    T* to = map.out(at[1] + first).data;
+    if (columns >= W) return tile<K>(from.data, map.x_step, to, map.y_step, map.n, columns, buffer);
+    T* panel = buffer + panel_size<T>(map.n);
+    to_panel(from.data, map.x_step, from.end, map.n, columns, panel);
+    tile<K>(panel, W, panel, W, map.n, W, buffer);
+    from_panel(panel, map.n, columns, to, map.y_step);
   });
 }
 

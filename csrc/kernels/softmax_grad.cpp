@@ -117,18 +117,25 @@ void tile(const T* g, int64_t g_step, const T* y, int64_t y_step, T* out, int64_
 
 template <class K, class T>
 void over_axis(const Call& call) {
+  constexpr int W = Simd<T>::kWidth;
   const View &g = call.in[0], &y = call.in[1], &out = call.out[0];
   const int axis = int(call.attr[0]);
   const int64_t n = g.shape[axis], g_step = g.strides[axis], y_step = y.strides[axis], out_step = out.strides[axis];
   if (n == 0) return;
   const Walk<3> kept = walk_without({&g, &y, &out}, axis);
   const int64_t longest = max_of(g_step < 0 ? -g_step : g_step, y_step < 0 ? -y_step : y_step);
-  const int d = column_axis(kept, longest, [&](int d) { return is_tiled<T>(kept, d); });
+  const int d = column_axis(kept, longest, [&](int d) { return is_tiled<T>(kept, d, 3, least_columns<T>(n)); });
   if (d < 0) return over_rows<K, T>(g, y, out, kept, n, {g_step, y_step, out_step});
   for_tiles<T>(kept, d, n, 2, [&](const auto& at, int64_t first, int columns) {
     T* buffer = (T*)nl_scratch(1, kTileRoom<T> * sizeof(T));
-    tile<K>((const T*)g.data + at[0] + first, g_step, (const T*)y.data + at[1] + first, y_step,
-            (T*)out.data + at[2] + first, out_step, n, columns, buffer);
+    const T *g_from = (const T*)g.data + at[0] + first, *y_from = (const T*)y.data + at[1] + first;
+    T* to = (T*)out.data + at[2] + first;
+    if (columns >= W) return tile<K>(g_from, g_step, y_from, y_step, to, out_step, n, columns, buffer);
+    T *g_panel = buffer + panel_size<T>(n), *y_panel = g_panel + panel_size<T>(n);
+    to_panel(g_from, g_step, end_of<T>(g), n, columns, g_panel);
+    to_panel(y_from, y_step, end_of<T>(y), n, columns, y_panel);
+    tile<K>(g_panel, W, y_panel, W, g_panel, W, n, W, buffer);
+    from_panel(g_panel, n, columns, to, out_step);
   });
 }
 

@@ -185,6 +185,22 @@ def test_tall_columns(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
             assert_same_bits(got, by_x)
 
 
+@pytest.mark.parametrize("length", [1, 2, 4, 7, 28, 32, 33, 128, 130, 512, 514])
+@pytest.mark.parametrize("columns", [2, 3, 4, 7, 8, 14, 15, 17, 28, 40, 1039, 2047])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_columns_of_any_width(rng: np.random.Generator, dtype: type, columns: int, length: int) -> None:
+    """Several items of columns that do not fill a vector, fill some, or are cut into tiles; whole and in a window."""
+    items = 5 if length * columns < 10_000 else 1
+    whole = [numbers(rng, (items, length, columns + 3), dtype) for _ in range(2)]
+    for cut in (lambda a: np.ascontiguousarray(a[..., 3:]), lambda a: a[:, :, 1:-2], lambda a: a[:, ::-1, 3:]):
+        x, g = map(cut, whole)
+        for op, operands in (("softmax", [x]), ("log_softmax", [x]), ("softmax_grad", [g, x]),
+                             ("log_softmax_grad", [g, x]), *((op, [x]) for op in SUMS)):  # fmt: skip
+            (want,) = from_definition(op, operands, 1)
+            call = getattr(_tensor, f"_{op}", None) or getattr(nl, op)
+            assert_same_bits(call(*map(tensor, operands), 1).numpy(), want)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("eps", [0.0, 1e-5])
