@@ -4,11 +4,12 @@
 // combined with the last result of the block before (for the first block with the identity). Depends on n only.
 //
 // Along a row, a vector's lanes are blocks, which a transpose brings there and back: one serial chain alone would wait
-// for each addition. Down columns, vectors lie across a kept axis.
+// for each addition; very short rows stay as they lie, several to a vector. Down columns, vectors lie across a kept
+// axis.
 #include "functions.hpp"
+#include "interleave.hpp"
 #include "monoids.hpp"
 #include "rows.hpp"
-#include "shuffle.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -21,6 +22,7 @@ template <class T>
 struct CumSum {
   using Element = T;
   static constexpr T identity = 0;
+  static constexpr bool kCheap = true;  // so lanes may be left idle
   template <class V>
   static V combine(V a, V b) {
     return a + b;
@@ -31,6 +33,7 @@ template <class T>
 struct CumProd {
   using Element = T;
   static constexpr T identity = 1;
+  static constexpr bool kCheap = true;
   template <class V>
   static V combine(V a, V b) {
     return a * b;
@@ -43,6 +46,7 @@ struct CumMax {
   using Element = T;
   using Order = Ordered<T, 1>;
   static constexpr T identity = kIsFloat<T> ? -T(__builtin_inf()) : lowest<T>();
+  static constexpr bool kCheap = true;
   template <class V>
   static V combine(V a, V b) {
     return Order::key(a) > Order::key(b) ? a : b;
@@ -54,6 +58,7 @@ struct CumMin {
   using Element = T;
   using Order = Ordered<T, -1>;
   static constexpr T identity = kIsFloat<T> ? T(__builtin_inf()) : highest<T>();
+  static constexpr bool kCheap = true;
   template <class V>
   static V combine(V a, V b) {
     return Order::key(a) < Order::key(b) ? a : b;
@@ -65,6 +70,7 @@ template <class T>
 struct LogCumSumExp {
   using Element = T;
   static constexpr T identity = -T(__builtin_inf());
+  static constexpr bool kCheap = false;
   template <class V>
   static V combine(V a, V b) {
     V large = a > b ? a : b, small = a > b ? b : a;
@@ -222,7 +228,80 @@ struct ScanRows {
     });
   }
 
+  // Rows of one block that lie as one and are shorter than a vector, as many at a time as one holds: what is combined
+  // with the lane before it once for every element of a row is what comes of combining them in turn.
+  void in_lanes(int64_t begin, int64_t last) const {
+    const int whole = int(kWidth / n * n);
+    typename Simd<Mask<T>>::V begins;
+    for (int l = 0; l < kWidth; l++) begins[l] = -(l % n == 0);
+    const V identity = splat<V>(M::identity);
+    const T* in = (const T*)x.data + begin * n;
+    T* out = (T*)y.data + begin * n;
+    Polls polls;
+    for (int64_t left = (last - begin) * n; left > 0; left -= whole, in += whole, out += whole) {
+      polls.after(whole);
+      const int count = int(min_of(left, whole));
+      const V v = end - in >= kWidth ? load<V>(in) : load_first<V>(in, count);
+      V state = M::combine(identity, v);
+      for (int i = 1; i < n; i++) state = M::combine(begins ? identity : previous_lanes(state), v);
+      left >= kWidth ? store(out, state) : store_first(out, state, count);
+    }
+  }
+
+  // The same as squares of vectors, to the end of each: the rows that follow overwrite what is too much.
+  void in_squares(int64_t begin, int64_t last) const {
+    Polls polls;
+    for (; begin + 2 * kWidth <= last; begin += kWidth) {
+      polls.after(kWidth * n);
+      V part[kWidth], state = splat<V>(M::identity);
+#pragma GCC unroll 16
+      for (int l = 0; l < kWidth; l++) part[l] = load<V>((const T*)x.data + (begin + l) * n);
+      transpose(part);
+#pragma GCC unroll 16
+      for (int k = 0; k < kWidth; k++) part[k] = state = M::combine(state, part[k]);
+      transpose(part);
+#pragma GCC unroll 16
+      for (int l = 0; l < kWidth; l++) store((T*)y.data + (begin + l) * n, part[l]);
+    }
+    in_lanes(begin, last);
+  }
+
+  // Rows of one block, a vector's width at a time. Nothing lies before a block, so it is not combined with that.
+  void turned(int64_t begin, int64_t last) const {
+    alignas(64) T tile[kScanBlock * kWidth];
+    auto c = kept.seek(begin);
+    Polls polls;
+    for (int64_t i = begin; i < last; i += kWidth) {
+      polls.after(kWidth * n);
+      const int64_t count = min_of(kWidth, last - i);
+      const T* ins[kWidth];
+      T* outs[kWidth];
+      for (int64_t l = 0; l < count; l++, kept.next(c)) {
+        ins[l] = (const T*)x.data + c.at[0], outs[l] = (T*)y.data + c.at[1];
+      }
+      for (int64_t l = count; l < kWidth; l++) ins[l] = ins[0];
+      interleave(ins, n, [&](int64_t k) { return tile + k * kWidth; });
+      V state = splat<V>(M::identity);
+      for (int64_t k = 0; k < n; k++) {
+        store(tile + k * kWidth, state = M::combine(state, load<V>(tile + k * kWidth)));
+      }
+      deinterleave(tile, kWidth, n, outs, count, out_step);
+    }
+  }
+
+  // Rows of one block each.
+  void short_rows(int64_t begin, int64_t last) const {
+    const bool as_one = kept.rank == 1 && kept.stride[0][0] == n && kept.stride[1][0] == n && out_step == 1;
+    if (!as_one || n >= kWidth || !M::kCheap) return turned(begin, last);
+    n <= kWidth / 2 ? in_lanes(begin, last) : in_squares(begin, last);
+  }
+
   void run() const {
+    // Groups of blocks end their rows element by element, but are as fast where there is no such end.
+    const bool even = M::kCheap && n % kWidth == 0 && n > 2 * kWidth;
+    if (blocks == 1 && in_step == 1 && !stream && !even) {
+      return parallel_for(kept.total, grain_of(n), [=](int64_t begin, int64_t last) { short_rows(begin, last); });
+    }
     bool few = kept.total < 2 * nl_num_threads() && nl_num_threads() > 1 && n * kept.total > 2 * kGrain;
     if (few) return parts();
     parallel_for(kept.total, grain_of(n), [=](int64_t begin, int64_t last) { rows(begin, last); });
@@ -234,50 +313,97 @@ struct ScanRows {
 template <class M>
 struct ScanColumns {
   using T = typename M::Element;
-  using V = typename Simd<T>::V;
   static constexpr int kWidth = Simd<T>::kWidth;
   static constexpr int kTile = 4096 / sizeof(T);
+  static constexpr int kStrip = 4;  // vectors whose results so far stay in registers
+  using Short = typename VecOf<T, M::kCheap ? 16 : sizeof(typename Simd<T>::V)>::V;
 
   int64_t n, in_step, in_stride, out_step, out_stride;
+  const T* end;  // of readable memory
   bool stream;
 
-  // One row of a tile: the block's results so far, and what it begins with.
-  void row(const T* in, T* out, int columns, T* inside, const T* carry) const {
-    int c = 0;
-    for (; c + kWidth <= columns; c += kWidth) {
-      V next = M::combine(load<V>(inside + c), load<V>(in + c));
-      store(inside + c, next);
-      V result = M::combine(load<V>(carry + c), next);
-      stream ? stream_store(out + c, result) : store(out + c, result);
+  // Down vectors of columns: load_at(i, v) gives vector v of row i, store_at(i, v, result) takes what becomes of it.
+  template <class V, int kVectors, class Load, class Store>
+  void down(int columns, const Load& load_at, const Store& store_at) const {
+    V carry[kVectors], inside[kVectors];
+    for (V& c : carry) c = splat<V>(M::identity);
+    Polls polls;
+    for (int64_t first = 0; first < n; first += kScanBlock) {
+      polls.after(kScanBlock * columns);
+      for (V& v : inside) v = splat<V>(M::identity);
+      for (int64_t i = first; i < min_of(first + kScanBlock, n); i++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; v++) {
+          inside[v] = M::combine(inside[v], load_at(i, v));
+          store_at(i, v, M::combine(carry[v], inside[v]));
+        }
+      }
+      for (int v = 0; v < kVectors; v++) carry[v] = M::combine(carry[v], inside[v]);
     }
-    if (c == columns) return;
-    T part[kWidth] = {};
-    __builtin_memcpy(part, in + c, (columns - c) * sizeof(T));
-    V next = M::combine(load<V>(inside + c), load<V>(part));
-    store(inside + c, next);
-    V result = M::combine(load<V>(carry + c), next);
-    __builtin_memcpy(out + c, &result, (columns - c) * sizeof(T));
+  }
+
+  // At least a vector of contiguous columns; the last one is moved back to end at the last column.
+  template <int kVectors>
+  void strip(const T* in, T* out, int columns) const {
+    using V = typename Simd<T>::V;
+    auto at = [=](int v) { return v == kVectors - 1 ? columns - kWidth : v * kWidth; };
+    down<V, kVectors>(
+        columns, [=](int64_t i, int v) { return load<V>(in + i * in_step + at(v)); },
+        [=](int64_t i, int v, V result) {
+          T* p = out + i * out_step + at(v);
+          stream ? stream_store(p, result) : store(p, result);
+        });
+  }
+
+  // Fewer than a vector V. Of adjacent rows whole vectors are written: the rows that follow overwrite what is too much.
+  template <class V>
+  void narrow(const T* in, T* out, int columns) const {
+    constexpr int kWide = sizeof(V) / sizeof(T);
+    const int64_t whole = out_step == columns ? n - ceil_div(kWide, columns) : -1;
+    down<V, 1>(
+        columns,
+        [=](int64_t i, int) {
+          const T* p = in + i * in_step;
+          return end - p >= kWide ? load<V>(p) : load_first<V>(p, columns);
+        },
+        [=](int64_t i, int, V result) {
+          T* p = out + i * out_step;
+          i <= whole ? store(p, result) : store_first(p, result, columns);
+        });
+  }
+
+  // At most a vector of columns that lie apart, in the operand or in the result.
+  void apart(const T* in, T* out, int columns) const {
+    using V = typename Simd<T>::V;
+    down<V, 1>(
+        columns,
+        [=](int64_t i, int) {
+          T part[kWidth] = {};
+          gather_row(in + i * in_step, in_stride, columns, part);
+          return load<V>(part);
+        },
+        [=](int64_t i, int, V result) {
+          for (int c = 0; c < columns; c++) out[i * out_step + c * out_stride] = result[c];
+        });
+  }
+
+  // At most kStrip vectors of columns, or one of columns that lie apart.
+  void few(const T* in, T* out, int columns) const {
+    if (in_stride != 1 || out_stride != 1) return apart(in, out, columns);
+    if (columns * sizeof(T) <= sizeof(Short)) return narrow<Short>(in, out, columns);
+    if (columns < kWidth) return narrow<typename Simd<T>::V>(in, out, columns);
+    switch (ceil_div(columns, kWidth)) {
+      case 1: return strip<1>(in, out, columns);
+      case 2: return strip<2>(in, out, columns);
+      case 3: return strip<3>(in, out, columns);
+      default: return strip<4>(in, out, columns);
+    }
   }
 
   void tile(const T* in, T* out, int columns) const {
-    alignas(64) T inside[kTile + kWidth], carry[kTile + kWidth], from[kTile], to[kTile];
-    for (T& c : carry) c = M::identity;
-    Polls polls;
-    for (int64_t i = 0; i < n; i++) {
-      polls.after(columns);
-      if (i % kScanBlock == 0) {
-        for (T& c : inside) c = M::identity;
-      }
-      const T* x = in + i * in_step;
-      T* y = out + i * out_step;
-      if (in_stride != 1) gather_row(x, in_stride, columns, from);
-      T* result = out_stride == 1 ? y : to;
-      row(in_stride == 1 ? x : from, result, columns, inside, carry);
-      if (out_stride != 1) {
-        for (int c = 0; c < columns; c++) y[c * out_stride] = to[c];
-      }
-      if (i % kScanBlock != kScanBlock - 1) continue;
-      for (int c = 0; c < columns; c += kWidth) store(carry + c, M::combine(load<V>(carry + c), load<V>(inside + c)));
+    const int most = in_stride != 1 || out_stride != 1 ? kWidth : kStrip * kWidth;
+    for (int c = 0; c < columns; c += most) {
+      few(in + c * in_stride, out + c * out_stride, int(min_of(most, columns - c)));
     }
     if (stream) stream_fence();
   }
@@ -287,21 +413,25 @@ template <class M>
 void scan_columns(const View& x, const View& y, Walk<2> kept, int d, int axis) {
   using Columns = ScanColumns<M>;
   using T = typename M::Element;
-  int64_t columns = kept.shape[d];
-  Columns scan{x.shape[axis], x.strides[axis], kept.stride[0][d], y.strides[axis], kept.stride[1][d], false};
+  const int64_t columns = kept.shape[d];
+  Columns scan{x.shape[axis], x.strides[axis], kept.stride[0][d], y.strides[axis], kept.stride[1][d], end_of<T>(x),
+               false};
   kept.remove_axis(d);
-  int64_t tiles = max_of(ceil_div(columns, Columns::kTile), min_of(nl_num_threads(), columns / Columns::kWidth));
+  const int64_t shares = ceil_div(nl_num_threads(), max_of(kept.total, 1));
+  int64_t tiles = max_of(ceil_div(columns, Columns::kTile), min_of(shares, columns / Columns::kWidth));
   // Tiles begin at whole lines, so that a line belongs to one thread.
-  int64_t width = ceil_div(ceil_div(columns, tiles), 64 / sizeof(T)) * (64 / sizeof(T));
+  const int64_t width = ceil_div(ceil_div(columns, tiles), 64 / sizeof(T)) * (64 / sizeof(T));
   tiles = ceil_div(columns, width);
-  scan.stream = scan.out_stride == 1 && streams<T>(y, columns, kept.total * scan.n);
-  parallel_for(kept.total * tiles, grain_of(scan.n * width), [=, &kept](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-      auto c = kept.seek(i / tiles);
-      int64_t first = i % tiles * width;
-      scan.tile((const T*)x.data + c.at[0] + first * scan.in_stride, (T*)y.data + c.at[1] + first * scan.out_stride,
-                int(min_of(width, columns - first)));
-    }
+  scan.stream = scan.out_stride == 1 && columns % Columns::kWidth == 0 && streams<T>(y, columns, kept.total * scan.n);
+  parallel_for(kept.total * tiles, grain_of(scan.n * min_of(width, columns)), [=, &kept](int64_t begin, int64_t end) {
+    auto c = kept.seek(begin / tiles);
+    each_row(tiles, begin, end, [&](int64_t, int64_t first, int64_t last) {
+      for (int64_t at = first * width; at < min_of(last * width, columns); at += width) {
+        scan.tile((const T*)x.data + c.at[0] + at * scan.in_stride, (T*)y.data + c.at[1] + at * scan.out_stride,
+                  int(min_of(width, columns - at)));
+      }
+      kept.next(c);
+    });
   });
 }
 
@@ -311,8 +441,11 @@ int scan(const Call& call) {
   int axis = int(call.attr[0]);
   Walk<2> kept = walk_without({&x, &y}, axis);
   if (kept.total * x.shape[axis] == 0) return kOk;
-  auto fills_a_vector = [&](int d) { return kept.shape[d] >= Simd<typename M::Element>::kWidth; };
-  int d = column_axis(kept, x.strides[axis], fills_a_vector);
+  auto fits = [&](int d) {
+    const bool adjacent = kept.stride[0][d] == 1 && kept.stride[1][d] == 1;
+    return kept.shape[d] >= Simd<typename M::Element>::kWidth || (M::kCheap && adjacent);
+  };
+  int d = column_axis(kept, x.strides[axis], fits);
   d < 0 ? ScanRows<M>(kept, x, y, axis).run() : scan_columns<M>(x, y, kept, d, axis);
   return kOk;
 }

@@ -64,6 +64,18 @@ NL_FN V next_lanes(V a, V b) {
   }
 }
 
+// Each element in the lane after its own; the last one comes first.
+template <class V>
+NL_FN V previous_lanes(V v) {
+  constexpr int kWidth = sizeof(V) / sizeof(v[0]);
+  if constexpr (kWidth == 2) return __builtin_shufflevector(v, v, 1, 0);
+  if constexpr (kWidth == 4) return __builtin_shufflevector(v, v, 3, 0, 1, 2);
+  if constexpr (kWidth == 8) return __builtin_shufflevector(v, v, 7, 0, 1, 2, 3, 4, 5, 6);
+  if constexpr (kWidth == 16) {
+    return __builtin_shufflevector(v, v, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14);
+  }
+}
+
 // The elements 0, 2, 4, … of one vector, then 1, 3, 5, … of another.
 template <class V>
 NL_FN V even_then_odd(V a, V b) {

@@ -68,6 +68,30 @@ __attribute__((always_inline)) inline void store(T* p, V v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 
+// At most a vector of elements, `count`, to and from memory that has no more: in pieces, for a call takes longer.
+template <class V, class T>
+__attribute__((always_inline)) inline void copy_first(const T* from, T* to, int count) {
+  int done = 0;
+#pragma GCC unroll 8
+  for (int piece = sizeof(V) / sizeof(T); piece > 0; piece /= 2) {
+    if ((count & piece) == 0) continue;
+    __builtin_memcpy(to + done, from + done, piece * sizeof(T));
+    done += piece;
+  }
+}
+
+template <class V, class T>
+__attribute__((always_inline)) inline V load_first(const T* p, int count) {
+  V v = {};
+  copy_first<V>(p, (T*)&v, count);
+  return v;
+}
+
+template <class V, class T>
+__attribute__((always_inline)) inline void store_first(T* p, V v, int count) {
+  copy_first<V>((const T*)&v, p, count);
+}
+
 // What selects the first `count` lanes of a vector of T.
 template <class T>
 __attribute__((always_inline)) inline auto first_lanes(int count) {

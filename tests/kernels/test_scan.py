@@ -56,6 +56,41 @@ def test_bits_are_the_definitions(rng: np.random.Generator, op: str, dtype: type
             assert_same_bits(got, want)
 
 
+@pytest.mark.parametrize("dtype", [*FLOATS, np.int64])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7, 8, 9, 11, 14, 15, 16, 17, 28, 32, 48, 63, 64])
+def test_many_short_rows(rng: np.random.Generator, dtype: type, length: int) -> None:
+    """Rows that lie as one, with gaps or backwards, are read and written past their ends; what lies there stays."""
+    for count in (1, 5, 33, 131):
+        x = rng.choice([1.5, -0.0, np.inf, np.nan, 1e-40], (count, length)) * rng.standard_normal((count, length))
+        x = (x if dtype is not np.int64 else rng.integers(-9, 9, (count, length))).astype(dtype)
+        for rows in (x, x[::-1], np.repeat(x, 2, 0)[::2], np.repeat(x, 2, 1)[:, ::2], np.asfortranarray(x)):
+            for op, (scan, combine, identity) in SCANS.items():
+                if dtype is np.int64 and op.startswith("cumm"):
+                    continue
+                with np.errstate(all="ignore"):
+                    want = scanned(rows, 1, combine, identity)
+                for got in on_all_threads(lambda scan=scan, rows=rows: scan(tensor(rows), 1)):
+                    assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("columns", [1, 2, 3, 4, 5, 7, 14, 15, 16, 17, 28, 50, 64, 65, 130, 1040])
+def test_few_columns(rng: np.random.Generator, dtype: type, columns: int) -> None:
+    """Fewer than a vector, some vectors, and a last one that overlaps the one before; of rows adjacent and not."""
+    for count, length in ((1, 2), (40, 7), (3, 64), (2, 150)):
+        x = numbers(rng, (count, length, columns), dtype)
+        wide = np.repeat(x, 2, 2)
+        dense = np.ascontiguousarray(x)
+        for lying in (x, dense, wide[:, :, ::2], wide[:, :, :columns], x[:, ::-1], dense.transpose(1, 0, 2)):
+            axis = 0 if lying.shape[0] == length and lying.shape[1] == count else 1
+            for op in ("cumsum", "cummax"):
+                scan, combine, identity = SCANS[op]
+                with np.errstate(all="ignore"):
+                    want = scanned(lying, axis, combine, identity)
+                for got in on_all_threads(lambda scan=scan, lying=lying, axis=axis: scan(tensor(lying), axis)):
+                    assert_same_bits(got, want)
+
+
 @pytest.mark.parametrize("shape", [(200_001,), (2, 150_000), (5000, 33), (3, 70_000, 2)])
 @pytest.mark.parametrize("op", SCANS)
 def test_long_axes_are_shared_between_threads(rng: np.random.Generator, op: str, shape: tuple[int, ...]) -> None:
@@ -71,6 +106,8 @@ def test_results_larger_than_the_cache(rng: np.random.Generator) -> None:
     x = rng.standard_normal((2100, 2048)).astype(np.float32)
     for axis in (0, 1):
         assert_same_bits(nl.cumsum(tensor(x), axis).numpy(), scanned(x, axis, np.add, 0))
+    uneven = np.ones((1, 4_200_003), np.float32)
+    assert_same_bits(nl.cumsum(tensor(uneven), 0).numpy(), uneven)
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int32, np.int64])
