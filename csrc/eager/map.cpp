@@ -96,6 +96,29 @@ void run_fills(const Nest& nest, int64_t begin, int64_t end) {
   }
 }
 
+// The same where every element is to be repeated a few times: a row is as many elements as lie beside each other.
+template <typename T>
+void repeat_elements(const Nest& nest, int64_t begin, int64_t end) {
+  Nest outer = nest;
+  --outer.rank;
+  const int64_t times = nest.shape[outer.rank];
+  for_rows(outer, begin, end, [=](char* const* ptr, const int64_t* step, int64_t count, int64_t) {
+    for (int64_t i = 0; i < count; ++i) {
+      T *to = reinterpret_cast<T*>(ptr[0] + i * step[0]), value = *reinterpret_cast<const T*>(ptr[1] + i * step[1]);
+      for (int64_t j = 0; j < times; ++j) to[j] = value;
+    }
+  });
+}
+
+void run_repeats(const Nest& nest, int64_t begin, int64_t end) {
+  switch (nest.item[0]) {
+    case 1: return repeat_elements<uint8_t>(nest, begin, end);
+    case 2: return repeat_elements<uint16_t>(nest, begin, end);
+    case 4: return repeat_elements<uint32_t>(nest, begin, end);
+    default: return repeat_elements<uint64_t>(nest, begin, end);
+  }
+}
+
 // Copies in pieces of a fixed size, the last one moved back: a call of memcpy costs more than a short row.
 template <int kPiece>
 void copy_pieces(char* to, const char* from, int64_t bytes) {
@@ -172,20 +195,32 @@ void move_block(const Nest& nest, int k, char* block, int64_t begin, int64_t cou
   }
 }
 
+// Whether operand k is the same for all rows.
+bool is_one_row(const Nest& nest, int k) {
+  for (int d = 0; d < nest.rank - 1; ++d)
+    if (nest.strides[k][d] != 0) return false;
+  return nest.rank > 1;
+}
+
+// Blocks are as long as whole rows, if any fit: an operand of one row is gathered once.
 void run_blocks(const Nest& nest, int64_t begin, int64_t end) {
+  const int64_t inner = nest.shape[nest.rank - 1], whole = inner < kBlock ? kBlock / inner * inner : kBlock;
+  const int64_t start = begin;
   alignas(64) char blocks[kMaxOperands][kBlock * 8];
-  bool dense[kMaxOperands];
+  bool dense[kMaxOperands], once[kMaxOperands];
   char* ptr[kMaxOperands];
   int64_t step[kMaxOperands];
   for (int k = 0; k < nest.n_op; ++k) {
     dense[k] = is_dense(nest, k);
+    once[k] = inner < kBlock && is_one_row(nest, k);
     step[k] = nest.item[k];
   }
-  for (; begin < end; begin += kBlock) {
-    const int64_t count = std::min(kBlock, end - begin);
+  for (; begin < end; begin += whole) {
+    const int64_t count = std::min(whole, end - begin);
     for (int k = 0; k < nest.n_op; ++k) {
       ptr[k] = dense[k] ? nest.data[k] + begin * step[k] : blocks[k];
-      if (!dense[k] && k >= nest.n_out) move_block<true>(nest, k, blocks[k], begin, count);
+      if (!dense[k] && k >= nest.n_out && (begin == start || !once[k]))
+        move_block<true>(nest, k, blocks[k], begin, count);
     }
     call_kernel(nest, ptr, step, count, begin);
     for (int k = 0; k < nest.n_out; ++k)
@@ -206,10 +241,10 @@ bool is_copy(const Nest& nest, uint16_t op) {
 }
 
 template <void (*kRun)(const Nest&, int64_t, int64_t)>
-void run_parallel(const Nest& nest) {
+void run_parallel(const Nest& nest, int64_t inside = 1) {
   nl_parallel_for(
-      nest.size(), nest.grain, [](void* ctx, int64_t b, int64_t e) { kRun(*static_cast<const Nest*>(ctx), b, e); },
-      const_cast<Nest*>(&nest));
+      nest.size() / inside, std::max<int64_t>(nest.grain / inside, 1),
+      [](void* ctx, int64_t b, int64_t e) { kRun(*static_cast<const Nest*>(ctx), b, e); }, const_cast<Nest*>(&nest));
 }
 
 // Of rows registered at run time. Threads that hold no lock read here while another one registers.
@@ -243,7 +278,8 @@ int run_map(const Call& call) {
     return kOk;
   }
   if (is_fill(nest, call.op)) {
-    run_parallel<run_fills>(nest);
+    const int64_t times = nest.shape[nest.rank - 1];
+    nest.rank > 1 && times < kShortRow ? run_parallel<run_repeats>(nest, times) : run_parallel<run_fills>(nest);
     return kOk;
   }
   if (is_copy(nest, call.op)) {

@@ -40,6 +40,7 @@ def test_rows(rng: np.random.Generator, length: int, dtype: type, threads: int) 
             (nl.cat([a, window], 1), np.concatenate([x, of_wide], 1)),
             (nl.maximum(a[:, ::2], b[::2]), np.maximum(x[:, ::2], line[::2])),
             (c.expand(rows, length).contiguous(), np.broadcast_to(column, x.shape)),
+            (window.unsqueeze(2).expand(rows, length, 3).contiguous(), np.repeat(of_wide[:, :, None], 3, 2)),
         ):
             assert np.array_equal(got.numpy(), want)
         window += b // 2  # no sum is beyond a byte
