@@ -1,5 +1,5 @@
 // select.cpp: topk, the first k of a row in stable order; searchsorted, where numbers belong in a sorted row.
-#include "sort_row.hpp"
+#include "sort_short.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -97,24 +97,24 @@ void topk_along(const Call& call) {
   int64_t n = x.shape[axis], k = values.shape[axis];
   const Walk<3> kept = walk_without({&x, &values, &places}, axis);
   if (k == 0) return;
-  auto run = [&](int64_t i, bool shared) {
+  auto row_at = [&](int64_t i) {
     auto c = kept.seek(i);
-    SortRow<T> row{(const T*)x.data + c.at[0],
-                   x.strides[axis],
-                   (T*)values.data + c.at[1],
-                   values.strides[axis],
-                   (int64_t*)places.data + c.at[2],
-                   places.strides[axis],
-                   n,
-                   call.attr[2] != 0};
-    first_of_row(row, k, shared);
+    return SortRow<T>{(const T*)x.data + c.at[0],
+                      x.strides[axis],
+                      (T*)values.data + c.at[1],
+                      values.strides[axis],
+                      (int64_t*)places.data + c.at[2],
+                      places.strides[axis],
+                      n,
+                      call.attr[2] != 0};
   };
+  if (is_short_sort<T>(n, kept.total, true)) return sort_short_rows<T, int64_t>(kept.total, k, row_at);
   if (n >= 2 * kGrain && kept.total < 2 * nl_num_threads()) {
-    for (int64_t i = 0; i < kept.total; i++) run(i, true);
+    for (int64_t i = 0; i < kept.total; i++) first_of_row(row_at(i), k, true);
     return;
   }
   parallel_for(kept.total, grain_of(n), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) run(i, false);
+    for (int64_t i = begin; i < end; i++) first_of_row(row_at(i), k, false);
   });
 }
 

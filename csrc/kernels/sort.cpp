@@ -1,69 +1,9 @@
 // sort.cpp: sort, sort_values and argsort along any axis.
 #include "interleave.hpp"
-#include "sort_row.hpp"
+#include "sort_short.hpp"
 
 namespace nl::NL_ISA {
 namespace {
-
-// ---- many short rows: a vector's lanes are rows, which one network sorts ----
-
-constexpr int kShort = 32;
-
-// Lanes hold keys, or words of a key and a place.
-template <class T, class K>
-struct ShortRows {
-  using V = typename Simd<K>::V;
-  static constexpr int kWidth = Simd<K>::kWidth;
-  static constexpr bool kPlaces = sizeof(K) > sizeof(typename SortKey<T>::Key);
-
-  static void run(const SortRow<T>* rows, int count) {
-    int n = int(rows[0].n);
-    bool descending = rows[0].descending;
-    alignas(64) K tile[kShort * kWidth];
-    for (int l = 0; l < kWidth; l++) {
-      const SortRow<T>& r = rows[l < count ? l : 0];
-      for (int i = 0; i < n; i++) {
-        auto key = key_of(r.in[i * r.in_step], descending);
-        if constexpr (kPlaces) {
-          tile[i * kWidth + l] = word_of(uint32_t(key), i);
-        } else {
-          tile[i * kWidth + l] = key;
-        }
-      }
-    }
-    batcher(n, [&](int i, int j) {
-      V a = load<V>(tile + i * kWidth), b = load<V>(tile + j * kWidth);
-      exchange(a, b);
-      store(tile + i * kWidth, a);
-      store(tile + j * kWidth, b);
-    });
-    for (int l = 0; l < count; l++) {
-      for (int i = 0; i < n; i++) write(rows[l], i, tile[i * kWidth + l]);
-    }
-  }
-
-  static void write(const SortRow<T>& r, int i, K found) {
-    if constexpr (kPlaces) {
-      if (r.places) r.places[i * r.places_step] = place_in(found);
-      if (r.values) r.values[i * r.values_step] = value_of<T>(int32_t(found >> 32), r.descending);
-    } else {
-      r.values[i * r.values_step] = value_of<T>(found, r.descending);
-    }
-  }
-};
-
-template <class T, class K, class RowAt>
-void sort_short_rows(int64_t count, const RowAt& row_at) {
-  constexpr int kWidth = Simd<K>::kWidth;
-  parallel_for(ceil_div(count, kWidth), grain_of(kWidth * kShort), [&](int64_t begin, int64_t end) {
-    SortRow<T> rows[kWidth];
-    for (int64_t group = begin; group < end; group++) {
-      int size = int(min_of(kWidth, count - group * kWidth));
-      for (int l = 0; l < size; l++) rows[l] = row_at(group * kWidth + l);
-      ShortRows<T, K>::run(rows, size);
-    }
-  });
-}
 
 // ---- any axis ----
 
@@ -171,8 +111,8 @@ void sort_along(const View& x, const View* values, const View* places, int axis,
                       descending};
   };
   using Key = typename SortKey<T>::Key;
-  if (n <= kShort && kept.total >= 4 && !(places && sizeof(Key) == 8)) {
-    return places ? sort_short_rows<T, int64_t>(kept.total, row_at) : sort_short_rows<T, Key>(kept.total, row_at);
+  if (is_short_sort<T>(n, kept.total, places != nullptr)) {
+    return places ? sort_short_rows<T, int64_t>(kept.total, n, row_at) : sort_short_rows<T, Key>(kept.total, n, row_at);
   }
   if (n >= kLongRow && kept.total < 2 * nl_num_threads()) {
     for (int64_t i = 0; i < kept.total; i++) sort_row(row_at(i), true);
