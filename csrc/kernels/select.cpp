@@ -58,7 +58,7 @@ int64_t candidates(const SortRow<T>& r, int64_t k, int64_t* places, bool shared)
   using Key = typename SortKey<T>::Key;
   constexpr int kMost = 256;
   Key sample[kMost + kNetworkSize<Key>], spare[spare_of(kMost)];
-  const int size = r.n < 8192 ? 64 : kMost;
+  const int size = r.n < 512 ? 32 : r.n < 8192 ? 64 : kMost;
   Places random{uint64_t(r.n)};
   for (int i = 0; i < size; i++) sample[i] = key_of(r.in[random.next() * r.in_step], r.descending);
   quicksort(sample, size, spare);
@@ -96,9 +96,8 @@ void topk_along(const Call& call) {
   int axis = int(call.attr[0]);
   int64_t n = x.shape[axis], k = values.shape[axis];
   const Walk<3> kept = walk_without({&x, &values, &places}, axis);
-  if (k == 0) return;
-  auto row_at = [&](int64_t i) {
-    auto c = kept.seek(i);
+  if (k == 0 || kept.total == 0) return;
+  auto row_of = [&](const Walk<3>::Cursor& c) {
     return SortRow<T>{(const T*)x.data + c.at[0],
                       x.strides[axis],
                       (T*)values.data + c.at[1],
@@ -108,14 +107,13 @@ void topk_along(const Call& call) {
                       n,
                       call.attr[2] != 0};
   };
-  if (is_short_sort<T>(n, kept.total, true)) return sort_short_rows<T, int64_t>(kept.total, k, row_at);
-  if (n >= 2 * kGrain && kept.total < 2 * nl_num_threads()) {
-    for (int64_t i = 0; i < kept.total; i++) first_of_row(row_at(i), k, true);
-    return;
-  }
-  parallel_for(kept.total, grain_of(n), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) first_of_row(row_at(i), k, false);
-  });
+  if (is_short_sort<T>(n, kept.total, true)) return sort_short_rows<T, int64_t>(kept, n, k, row_of);
+  const bool shared = n >= 2 * kGrain && kept.total < 2 * nl_num_threads();
+  auto rows = [&](int64_t begin, int64_t end) {
+    auto c = kept.seek(begin);
+    for (int64_t i = begin; i < end; i++, kept.next(c)) first_of_row(row_of(c), k, shared);
+  };
+  shared ? rows(0, kept.total) : parallel_for(kept.total, grain_of(4 * n), rows);
 }
 
 // ---- searchsorted ----

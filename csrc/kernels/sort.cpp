@@ -99,8 +99,7 @@ void sort_along(const View& x, const View* values, const View* places, int axis,
   int64_t n = x.shape[axis], values_step = values ? values->strides[axis] : 0;
   int64_t places_step = places ? places->strides[axis] : 0;
   if (n == 0 || kept.total == 0) return;
-  auto row_at = [&](int64_t i) {
-    auto c = kept.seek(i);
+  auto row_of = [&](const Walk<3>::Cursor& c) {
     return SortRow<T>{(const T*)x.data + c.at[0],
                       x.strides[axis],
                       values ? (T*)values->data + c.at[1] : nullptr,
@@ -110,9 +109,10 @@ void sort_along(const View& x, const View* values, const View* places, int axis,
                       n,
                       descending};
   };
-  using Key = typename SortKey<T>::Key;
+  auto row_at = [&](int64_t i) { return row_of(kept.seek(i)); };
   if (is_short_sort<T>(n, kept.total, places != nullptr)) {
-    return places ? sort_short_rows<T, int64_t>(kept.total, n, row_at) : sort_short_rows<T, Key>(kept.total, n, row_at);
+    using Key = typename SortKey<T>::Key;
+    return places ? sort_short_rows<T, int64_t>(kept, n, n, row_of) : sort_short_rows<T, Key>(kept, n, n, row_of);
   }
   if (n >= kLongRow && kept.total < 2 * nl_num_threads()) {
     for (int64_t i = 0; i < kept.total; i++) sort_row(row_at(i), true);

@@ -6,6 +6,7 @@ namespace nl::NL_ISA {
 namespace {
 
 constexpr int kShort = 32;
+constexpr int64_t kFew = 4;  // wanted of each row
 
 // Lanes hold keys, or words of a key and a place.
 template <class T, class K>
@@ -30,14 +31,31 @@ struct ShortRows {
         }
       }
     }
-    batcher(n, [&](int i, int j) {
+    wanted <= kFew ? select(tile, n, int(wanted)) : sort(tile, n);
+    for (int l = 0; l < count; l++) {
+      for (int i = 0; i < wanted; i++) write(rows[l], i, tile[i * kWidth + l]);
+    }
+  }
+
+  static void sort(K* tile, int n) {
+    batcher(n, [=](int i, int j) {
       V a = load<V>(tile + i * kWidth), b = load<V>(tile + j * kWidth);
       exchange(a, b);
       store(tile + i * kWidth, a);
       store(tile + j * kWidth, b);
     });
-    for (int l = 0; l < count; l++) {
-      for (int i = 0; i < wanted; i++) write(rows[l], i, tile[i * kWidth + l]);
+  }
+
+  // Brings only the least ones to the front, one after the other: fewer comparisons while few are wanted.
+  static void select(K* tile, int n, int wanted) {
+    for (int place = 0; place < wanted; place++) {
+      V least = load<V>(tile + place * kWidth);
+      for (int i = place + 1; i < n; i++) {
+        V other = load<V>(tile + i * kWidth);
+        exchange(least, other);
+        store(tile + i * kWidth, other);
+      }
+      store(tile + place * kWidth, least);
     }
   }
 
@@ -57,14 +75,16 @@ bool is_short_sort(int64_t n, int64_t count, bool places) {
   return n <= kShort && count >= 4 && !(places && sizeof(typename SortKey<T>::Key) == 8);
 }
 
-template <class T, class K, class RowAt>
-void sort_short_rows(int64_t count, int64_t wanted, const RowAt& row_at) {
+// The first `wanted` of each row of a walk, n elements long, where row_of(cursor) gives the row.
+template <class T, class K, class RowOf>
+void sort_short_rows(const Walk<3>& kept, int64_t n, int64_t wanted, const RowOf& row_of) {
   constexpr int kWidth = Simd<K>::kWidth;
-  parallel_for(ceil_div(count, kWidth), grain_of(kWidth * kShort), [&](int64_t begin, int64_t end) {
+  parallel_for(ceil_div(kept.total, kWidth), grain_of(4 * kWidth * n), [&](int64_t begin, int64_t end) {
     SortRow<T> rows[kWidth];
+    auto c = kept.seek(begin * kWidth);
     for (int64_t group = begin; group < end; group++) {
-      int size = int(min_of(kWidth, count - group * kWidth));
-      for (int l = 0; l < size; l++) rows[l] = row_at(group * kWidth + l);
+      const int size = int(min_of(kWidth, kept.total - group * kWidth));
+      for (int l = 0; l < size; l++, kept.next(c)) rows[l] = row_of(c);
       ShortRows<T, K>::run(rows, size, wanted);
     }
   });

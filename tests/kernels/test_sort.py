@@ -102,7 +102,7 @@ def test_keys_that_differ_in_few_of_64_bits(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("length", [1, 5, 33, 100, 700, 5000])
+@pytest.mark.parametrize("length", [1, 5, 20, 32, 33, 100, 700, 5000])
 def test_topk(rng: np.random.Generator, dtype: type, length: int) -> None:
     for k in {0, 1, min(length, 3), length // 2, length}:
         for largest in (False, True):
