@@ -98,34 +98,34 @@ void by_addition(DType dtype, const F& fn) {
 
 constexpr int64_t kColumns = 256;  // columns that one thread takes at a time
 
-// Does Op at there[…, index[…, j, …], …] and here[…, j, …] for every element of the index. The last axis is the columns
-// unless it is the indexed one; in a column, j ascends.
+// Does Op at there[…, index[…, j, …], …] and here[…, j, …] for every element of the index, in lines along the last
+// axis. In a column, j ascends; where the last axis is the indexed one, it does so along the line.
 template <class Op>
 void along_axis(const View& there, const View& index, const View& here, int axis) {
   using T = typename Op::Element;
   if (is_empty(index)) return;
-  int last = axis == index.rank - 1 ? -1 : index.rank - 1;
+  const int last = index.rank - 1;
+  const bool along_line = axis == last;
   Walk<3> outer;
-  for (int d = 0; d < index.rank; d++) {
-    if (d == axis || d == last) continue;
-    outer.add_axis(index.shape[d], {there.strides[d], index.strides[d], here.strides[d]});
+  for (int d = 0; d < last; d++) {
+    if (d != axis) outer.add_axis(index.shape[d], {there.strides[d], index.strides[d], here.strides[d]});
   }
-  int64_t columns = last < 0 ? 1 : index.shape[last], n = index.shape[axis], extent = there.shape[axis];
-  auto column_step = [last](const View& v) { return last < 0 ? 0 : v.strides[last]; };
-  int64_t tiles = ceil_div(columns, kColumns);
-  parallel_for(outer.total * tiles, grain_of(n * min_of(columns, kColumns)), [=, &outer](int64_t begin, int64_t end) {
+  const int64_t length = index.shape[last], lines = along_line ? 1 : index.shape[axis], extent = there.shape[axis];
+  const int64_t there_step = along_line ? 0 : there.strides[last], scale = there.strides[axis];
+  const int64_t widest = along_line ? length : kColumns, tiles = ceil_div(length, widest);
+  parallel_for(outer.total * tiles, grain_of(lines * min_of(length, widest)), [=, &outer](int64_t begin, int64_t end) {
     Polls polls;
     for (int64_t item = begin; item < end; item++) {
       auto c = outer.seek(item / tiles);
-      int64_t first = item % tiles * kColumns, stop = min_of(first + kColumns, columns);
-      for (int64_t j = 0; j < n; j++) {
+      int64_t first = item % tiles * widest, stop = min_of(first + widest, length);
+      for (int64_t j = 0; j < lines; j++) {
         polls.after(stop - first);
         T* to = (T*)there.data + c.at[0];
         T* from = (T*)here.data + c.at[2] + j * here.strides[axis];
         const int64_t* at = (const int64_t*)index.data + c.at[1] + j * index.strides[axis];
         for (int64_t k = first; k < stop; k++) {
-          int64_t place = place_of(at + k * column_step(index), extent) * there.strides[axis];
-          Op::one(to + place + k * column_step(there), from + k * column_step(here));
+          int64_t place = place_of(at + k * index.strides[last], extent) * scale;
+          Op::one(to + place + k * there_step, from + k * here.strides[last]);
         }
       }
     }
