@@ -102,45 +102,60 @@ void sums_along_rows(const RowsOf<T, N>& rows, const F& finish) {
   });
 }
 
-// The same where columns lie along axis `d` of the walk, in tiles.
-template <class K, class T, int N, class F>
-void sums_down_columns(const RowsOf<T, N>& rows, int d, const F& finish) {
+// What is found of a tile of columns; found(c, sums) gets that of the vector at column c.
+template <class K, class T, class F>
+void sums_of_tile(const T* x, int64_t step, int64_t n, int columns, const F& found) {
   using V = typename Simd<T>::V;
   using Tree = TreeColumns<Sum<T>>;
-  constexpr int kTile = Tree::kTile, W = Simd<T>::kWidth;
-  const int64_t n = rows.n;
-  for_tiles<T>(rows.kept, d, n, 2, [&](const auto& place, int64_t first, int columns) {
-    alignas(64) T centers[kTile], sums[kTile], distances[kTile];
-    const T* from = rows.data + place[0] + first;
-    int64_t step = rows.step;
-    if (columns < W) {
-      from = to_panel(from, step, rows.end, n, columns, (T*)nl_scratch(1, panel_size<T>(n) * sizeof(T)));
-      step = W;
-    }
-    const int width = int(max_of(columns, W));
-    column_trees<typename K::First>(from, step, n, width, [&](int c, const auto* found) {
-      for (int l = 0; l < W; l++) centers[c + l] = K::center(found[l], n);
-    });
-    auto distance = [&centers](V v, int k) { return v - load<V>(centers + k); };
-    auto term = [&](V v, int k) { return K::term(distance(v, k)); };
-    if (K::kSumsDistances) Tree::of_terms(from, {step, 1, width}, n, distances, distance);
-    Tree::of_terms(from, {step, 1, width}, n, sums, term);
-    for_vectors<T>(width, [&](int at) {
+  alignas(64) T centers[Tree::kTile], sums[Tree::kTile], distances[Tree::kTile];
+  column_trees<typename K::First>(x, step, n, columns, [&](int c, const auto* first) {
+    for (int l = 0; l < Simd<T>::kWidth; l++) centers[c + l] = K::center(first[l], n);
+  });
+  auto distance = [&centers](V v, int c) { return v - load<V>(centers + c); };
+  auto term = [&](V v, int c) { return K::term(distance(v, c)); };
+  if (K::kSumsDistances) Tree::of_terms(x, {step, 1, columns}, n, distances, distance);
+  Tree::of_terms(x, {step, 1, columns}, n, sums, term);
+  for_vectors<T>(columns, [&](int c) {
+    const V of_distances = K::kSumsDistances ? load<V>(distances + c) : V{};
+    found(c, RowSums<T>{load<V>(centers + c), load<V>(sums + c), of_distances});
+  });
+}
+
+// The same as along rows where columns lie along axis `d` of the walk, in tiles.
+template <class K, class T, int N, class F>
+void sums_down_columns(const RowsOf<T, N>& rows, int d, const F& finish) {
+  constexpr int W = Simd<T>::kWidth;
+  for_tiles<T>(rows.kept, d, rows.n, 2, [&](const auto& place, int64_t first, int columns) {
+    const T* x = rows.data + place[0] + first;
+    sums_of_tile<K>(x, rows.step, rows.n, columns, [&](int c, const RowSums<T>& sums) {
       RowGroup<N, W> group;
       for (int k = 0; k < N; k++) {
-        for (int l = 0; l < W; l++) group.at[k][l] = place[k] + (first + at + l) * rows.kept.stride[k][d];
+        for (int l = 0; l < W; l++) group.at[k][l] = place[k] + (first + c + l) * rows.kept.stride[k][d];
       }
-      const V of_distances = K::kSumsDistances ? load<V>(distances + at) : V{};
-      finish(group, int(min_of(columns, W)), RowSums<T>{load<V>(centers + at), load<V>(sums + at), of_distances});
+      finish(group, W, sums);
+    });
+  });
+}
+
+// The same where they do not fill a vector.
+template <class K, class T, int N, class F>
+void sums_in_panels(const RowsOf<T, N>& rows, int d, const F& finish) {
+  int64_t stride[N];
+  for (int k = 0; k < N; k++) stride[k] = rows.kept.stride[k][d];
+  for_panels<T>(rows.kept, d, rows.n, 2, [&](const Panel<T, N>& panel) {
+    T* x = (T*)nl_scratch(1, panel.kSize * sizeof(T));
+    panel.read(0, rows.data, rows.step, rows.end, rows.n, x);
+    sums_of_tile<K>(x, panel.W, rows.n, panel.W, [&](int, const RowSums<T>& sums) {
+      finish(panel.lanes(stride), panel.items * panel.columns, sums);
     });
   });
 }
 
 template <class K, class T, int N, class F>
 void row_sums(const RowsOf<T, N>& rows, const F& finish) {
-  const int d =
-      column_axis(rows.kept, rows.step, [&](int d) { return is_tiled<T>(rows.kept, d, 1, least_columns<T>(rows.n)); });
-  d < 0 ? sums_along_rows<K>(rows, finish) : sums_down_columns<K>(rows, d, finish);
+  const int d = tiled_axis<T>(rows.kept, rows.step, rows.n, 1);
+  if (d < 0) return sums_along_rows<K>(rows, finish);
+  in_panels<T>(rows.kept, d, rows.n) ? sums_in_panels<K>(rows, d, finish) : sums_down_columns<K>(rows, d, finish);
 }
 
 }  // namespace

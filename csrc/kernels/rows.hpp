@@ -1,6 +1,6 @@
 // rows.hpp: elementwise passes over rows, and over tiles of columns: what softmax and norm are made of besides T(n).
 #pragma once
-#include "row_group.hpp"
+#include "panel.hpp"
 #include "stream_store.hpp"
 #include "tree_columns.hpp"
 
@@ -157,8 +157,9 @@ template <class T, class F>
 void column_sums(int64_t first, int64_t n, int columns, const F& term, T* buffer, T* result) {
   using Tree = TreeColumns<Sum<T>>;
   if (n <= kBlock) {
+    const F f = term;  // a copy, of which a compiler knows that stores do not change it
     for (int64_t i = 0; i < n; i++) {
-      for_vectors<T>(columns, [&](int c) { store(buffer + i * columns + c, term(first + i, c)); });
+      for_vectors<T>(columns, [&](int c) { store(buffer + i * columns + c, f(first + i, c)); });
     }
     return Tree::of_terms(buffer, {columns, 1, columns}, n, result, typename Tree::Element());
   }
@@ -169,51 +170,26 @@ void column_sums(int64_t first, int64_t n, int columns, const F& term, T* buffer
   Tree::merge(result, other, columns);
 }
 
-// Whether vectors may be laid across axis `d`: it is contiguous in the first `views` views, and `least` long.
-template <class T, int K>
-bool is_tiled(const Walk<K>& kept, int d, int views = K, int64_t least = Simd<T>::kWidth) {
-  bool contiguous = kept.shape[d] >= least;
+// Whether axis `d` is contiguous in the first `views` views.
+template <int K>
+bool is_contiguous(const Walk<K>& kept, int d, int views) {
+  bool contiguous = true;
   for (int k = 0; k < views; k++) contiguous = contiguous && kept.stride[k][d] == 1;
   return contiguous;
 }
 
-// ---- columns that are fewer than a vector, half of one at least, in a panel of whole vectors ----
-
-// How few columns of n rows may be, where one block of them goes through a panel.
-template <class T>
-constexpr int64_t least_columns(int64_t n) {
-  return n <= kBlock ? Simd<T>::kWidth / 2 : Simd<T>::kWidth;
+// Whether vectors may be laid across axis `d`: it is contiguous in the first `views` views, and a vector long.
+template <class T, int K>
+bool is_tiled(const Walk<K>& kept, int d, int views = K) {
+  return kept.shape[d] >= Simd<T>::kWidth && is_contiguous(kept, d, views);
 }
 
-// Elements of a panel of n rows.
-template <class T>
-constexpr int64_t panel_size(int64_t n) {
-  return n * Simd<T>::kWidth;
-}
-
-// Copies `count` elements as two halves of a vector, of which the second ends at the last element.
-template <class T>
-void copy_halves(const T* from, int count, T* to) {
-  constexpr int kHalf = Simd<T>::kWidth / 2;
-  __builtin_memcpy(to, from, kHalf * sizeof(T));
-  __builtin_memcpy(to + count - kHalf, from + count - kHalf, kHalf * sizeof(T));
-}
-
-// n rows, in memory that ends at `end`; what a panel holds behind the columns is never used.
-template <class T>
-const T* to_panel(const T* x, int64_t step, const T* end, int64_t n, int columns, T* panel) {
-  using V = typename Simd<T>::V;
-  constexpr int kWidth = Simd<T>::kWidth;
-  for (int64_t i = 0; i < n; i++) {
-    const T* row = x + i * step;
-    end - row < kWidth ? copy_halves(row, columns, panel + i * kWidth) : store(panel + i * kWidth, load<V>(row));
-  }
-  return panel;
-}
-
-template <class T>
-void from_panel(const T* panel, int64_t n, int columns, T* y, int64_t step) {
-  for (int64_t i = 0; i < n; i++) copy_halves(panel + i * Simd<T>::kWidth, columns, y + i * step);
+// The axis to lay vectors of n rows across, in tiles or panels, or -1 (column_axis).
+template <class T, int K>
+int tiled_axis(const Walk<K>& kept, int64_t step, int64_t n, int views = K) {
+  return column_axis(kept, step, [&](int d) {
+    return is_tiled<T>(kept, d, views) || (in_panels<T>(kept, d, n) && is_contiguous(kept, d, views));
+  });
 }
 
 }  // namespace

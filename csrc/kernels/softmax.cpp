@@ -117,8 +117,9 @@ void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int colum
   column_trees<Max<T>>(x, x_step, n, columns, [&](int c, const auto* keys) {
     for (int l = 0; l < Simd<T>::kWidth; l++) max[c + l] = Max<T>::finish(keys[l]);
   });
-  auto difference = [&](int64_t i, int c) { return load<V>(x + i * x_step + c) - load<V>(max + c); };
-  auto exponential = [&](int64_t i, int c) {
+  const T* const largest = max;
+  auto difference = [=](int64_t i, int c) { return load<V>(x + i * x_step + c) - load<V>(largest + c); };
+  auto exponential = [=](int64_t i, int c) {
     __builtin_prefetch(x + i * x_step + c + ahead);
     V e = exp_of(difference(i, c));
     if (K::kOfExp && !fits) store(y + i * y_step + c, e);
@@ -141,24 +142,29 @@ void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int colum
   }
 }
 
+// Columns along axis `d` that do not fill a vector.
+template <class K, class T>
+void over_panels(const RowMap<T>& map, int d) {
+  for_panels<T>(map.rows, d, map.n, 4, [&](const Panel<T, 2>& panel) {
+    T* rows = (T*)nl_scratch(1, 2 * panel.kSize * sizeof(T));
+    panel.read(0, (const T*)map.x.data, map.x_step, end_of<T>(map.x), map.n, rows);
+    tile<K>(rows, panel.W, rows, panel.W, map.n, panel.W, rows + panel.kSize);
+    panel.write(1, rows, map.n, (T*)map.y.data, map.y_step);
+  });
+}
+
 template <class K, class T>
 void over_axis(const Call& call) {
   const int axis = int(call.attr[0]);
   const RowMap<T> map(call.in[0], call.out[0], axis);
   if (map.n == 0) return;
-  const int d =
-      column_axis(map.rows, map.x_step, [&](int d) { return is_tiled<T>(map.rows, d, 2, least_columns<T>(map.n)); });
+  const int d = tiled_axis<T>(map.rows, map.x_step, map.n);
   if (d < 0) return over_rows<K>(map);
+  if (in_panels<T>(map.rows, d, map.n)) return over_panels<K>(map, d);
   for_tiles<T>(map.rows, d, map.n, 4, [&](const auto& at, int64_t first, int columns) {
-    constexpr int W = Simd<T>::kWidth;
     T* buffer = (T*)nl_scratch(1, kTileRoom<T> * sizeof(T));
-    const Strided<T> from = map.in(at[0] + first);
-    T* to = map.out(at[1] + first).data;
-    if (columns >= W) return tile<K>(from.data, map.x_step, to, map.y_step, map.n, columns, buffer);
-    T* panel = buffer + panel_size<T>(map.n);
-    to_panel(from.data, map.x_step, from.end, map.n, columns, panel);
-    tile<K>(panel, W, panel, W, map.n, W, buffer);
-    from_panel(panel, map.n, columns, to, map.y_step);
+    const T* from = (const T*)map.x.data + at[0] + first;
+    tile<K>(from, map.x_step, (T*)map.y.data + at[1] + first, map.y_step, map.n, columns, buffer);
   });
 }
 

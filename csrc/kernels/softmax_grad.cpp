@@ -103,7 +103,7 @@ void tile(const T* g, int64_t g_step, const T* y, int64_t y_step, T* out, int64_
           T* buffer) {
   using V = typename Simd<T>::V;
   alignas(64) T sums[TreeColumns<Sum<T>>::kTile];
-  auto term = [&](int64_t i, int c) { return K::term(load<V>(g + i * g_step + c), load<V>(y + i * y_step + c)); };
+  auto term = [=](int64_t i, int c) { return K::term(load<V>(g + i * g_step + c), load<V>(y + i * y_step + c)); };
   column_sums(0, n, columns, term, buffer, sums);
   Polls polls;
   for (int64_t i = 0; i < n; i++) {
@@ -115,27 +115,34 @@ void tile(const T* g, int64_t g_step, const T* y, int64_t y_step, T* out, int64_
   }
 }
 
+// Columns along axis `d` that do not fill a vector.
+template <class K, class T>
+void over_panels(const View& g, const View& y, const View& out, const Walk<3>& kept, int d, int64_t n,
+                 const int64_t (&step)[3]) {
+  for_panels<T>(kept, d, n, 2, [&](const Panel<T, 3>& panel) {
+    T *g_rows = (T*)nl_scratch(1, 3 * panel.kSize * sizeof(T)), *y_rows = g_rows + panel.kSize;
+    panel.read(0, (const T*)g.data, step[0], end_of<T>(g), n, g_rows);
+    panel.read(1, (const T*)y.data, step[1], end_of<T>(y), n, y_rows);
+    tile<K>(g_rows, panel.W, y_rows, panel.W, g_rows, panel.W, n, panel.W, y_rows + panel.kSize);
+    panel.write(2, g_rows, n, (T*)out.data, step[2]);
+  });
+}
+
 template <class K, class T>
 void over_axis(const Call& call) {
-  constexpr int W = Simd<T>::kWidth;
   const View &g = call.in[0], &y = call.in[1], &out = call.out[0];
   const int axis = int(call.attr[0]);
   const int64_t n = g.shape[axis], g_step = g.strides[axis], y_step = y.strides[axis], out_step = out.strides[axis];
   if (n == 0) return;
   const Walk<3> kept = walk_without({&g, &y, &out}, axis);
   const int64_t longest = max_of(g_step < 0 ? -g_step : g_step, y_step < 0 ? -y_step : y_step);
-  const int d = column_axis(kept, longest, [&](int d) { return is_tiled<T>(kept, d, 3, least_columns<T>(n)); });
+  const int d = tiled_axis<T>(kept, longest, n);
   if (d < 0) return over_rows<K, T>(g, y, out, kept, n, {g_step, y_step, out_step});
+  if (in_panels<T>(kept, d, n)) return over_panels<K, T>(g, y, out, kept, d, n, {g_step, y_step, out_step});
   for_tiles<T>(kept, d, n, 2, [&](const auto& at, int64_t first, int columns) {
     T* buffer = (T*)nl_scratch(1, kTileRoom<T> * sizeof(T));
-    const T *g_from = (const T*)g.data + at[0] + first, *y_from = (const T*)y.data + at[1] + first;
-    T* to = (T*)out.data + at[2] + first;
-    if (columns >= W) return tile<K>(g_from, g_step, y_from, y_step, to, out_step, n, columns, buffer);
-    T *g_panel = buffer + panel_size<T>(n), *y_panel = g_panel + panel_size<T>(n);
-    to_panel(g_from, g_step, end_of<T>(g), n, columns, g_panel);
-    to_panel(y_from, y_step, end_of<T>(y), n, columns, y_panel);
-    tile<K>(g_panel, W, y_panel, W, g_panel, W, n, W, buffer);
-    from_panel(g_panel, n, columns, to, out_step);
+    tile<K>((const T*)g.data + at[0] + first, g_step, (const T*)y.data + at[1] + first, y_step,
+            (T*)out.data + at[2] + first, out_step, n, columns, buffer);
   });
 }
 
