@@ -129,13 +129,17 @@ void copy_pieces(char* to, const char* from, int64_t bytes) {
 void copy_row(char* to, const char* from, int64_t bytes) {
   if (bytes >= 64) return copy_pieces<64>(to, from, bytes);
   if (bytes >= 16) return copy_pieces<16>(to, from, bytes);
+  if (bytes >= 4) return copy_pieces<4>(to, from, bytes);
   std::memcpy(to, from, bytes);
 }
 
-// A copy of rows that are contiguous on both sides.
+// A copy of rows that are contiguous on both sides, whole ones.
 void run_copies(const Nest& nest, int64_t begin, int64_t end) {
-  for_rows(nest, begin, end, [&](char* const* ptr, const int64_t* step, int64_t count, int64_t) {
-    copy_row(ptr[0], ptr[1], count * step[0]);
+  Nest outer = nest;
+  --outer.rank;
+  const int64_t bytes = nest.shape[outer.rank] * nest.item[0];
+  for_rows(outer, begin, end, [=](char* const* ptr, const int64_t* step, int64_t count, int64_t) {
+    for (int64_t i = 0; i < count; ++i) copy_row(ptr[0] + i * step[0], ptr[1] + i * step[1], bytes);
   });
 }
 
@@ -237,7 +241,7 @@ bool is_copy(const Nest& nest, uint16_t op) {
   const int last = nest.rank - 1;
   const bool contiguous = nest.strides[0][last] == nest.item[0] && nest.strides[1][last] == nest.item[0];
   const int64_t bytes = nest.shape[last] * nest.item[0];
-  return op == kCopy && contiguous && nest.rank > 1 && bytes >= 16 && bytes <= kShortCopy;
+  return op == kCopy && contiguous && nest.rank > 1 && bytes >= 4 && bytes <= kShortCopy;
 }
 
 template <void (*kRun)(const Nest&, int64_t, int64_t)>
@@ -283,7 +287,7 @@ int run_map(const Call& call) {
     return kOk;
   }
   if (is_copy(nest, call.op)) {
-    run_parallel<run_copies>(nest);
+    run_parallel<run_copies>(nest, nest.shape[nest.rank - 1]);
     return kOk;
   }
   const int64_t shortest = has_dense_results(nest) ? kGathered : kShortRow;
