@@ -12,6 +12,7 @@ from .timing import Case
 
 SHAPES = ((8192, 1024, -1), (4096, 4096, -1), (64, 32000, -1), (3072, 64, -1), (8192, 1024, 0), (3072, 64, 0))
 GRADIENTS = ((8192, 1024, -1), (64, 32000, -1), (3072, 64, -1), (8192, 1024, 0))
+MAPS = ((32, 64, 7, 7, 2), (8, 64, 28, 28, 0), (8, 64, 28, 28, 2))  # few rows, of columns that may not fill a vector
 
 
 def cases() -> Iterator[Case]:
@@ -22,6 +23,11 @@ def cases() -> Iterator[Case]:
             calls = peers.contenders(form, normal(rows, n), numpy=by_hand, jax_form=form_in_jax)
             title = f"{name} of {rows} x {n}, axis {axis}"
             yield Case(title, calls, work=8.0 * rows * n, rate_unit="GB/s", atol=2e-6)
+    for *shape, axis in MAPS:
+        for name in ("softmax", "log_softmax"):
+            calls = peers.contenders(along(name, axis), normal(*shape), jax_form=in_jax(name, axis))
+            title = f"{name} of {' x '.join(map(str, shape))}, axis {axis}"
+            yield Case(title, calls, work=8.0 * np.prod(shape), rate_unit="GB/s", atol=2e-6)
     for rows, n, axis in GRADIENTS:
         for name in ("softmax", "log_softmax"):
             form, form_in_jax = along(name, axis), in_jax(name, axis)

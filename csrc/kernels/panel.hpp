@@ -27,7 +27,7 @@ struct Panel {
         if (end - from >= W) {
           store(to, load<V>(from));
         } else {
-          for (int c = 0; c < columns; c++) to[c] = from[c];
+          copy_first<V>(from, to, columns);
         }
       }
     }
