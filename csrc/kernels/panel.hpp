@@ -1,5 +1,4 @@
-// panel.hpp: columns that do not fill a vector, in a panel of whole ones, where those of several items lie side by
-// side.
+// panel.hpp: columns that do not fill a vector, those of several items side by side in a panel of whole vectors.
 #pragma once
 #include "row_group.hpp"
 
@@ -11,8 +10,7 @@ template <class T, int K>
 struct Panel {
   using V = typename Simd<T>::V;
   static constexpr int W = Simd<T>::kWidth;
-  static constexpr int64_t kSize =
-      (kBlock + 1) * W;  // elements of the rows of a block, and what is written behind them
+  static constexpr int64_t kSize = (kBlock + 1) * W;  // elements of a block of rows, and what is written behind them
 
   int columns, items;
   int64_t at[K][W];

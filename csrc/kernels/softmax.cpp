@@ -2,7 +2,7 @@
 //
 // Every operation is rounded as in the definition, the sum is T(n), so the bits are those of the definition spelled
 // out. A row makes three passes, of which only the first reads memory and only the last writes it. Where the axis is
-// strided and its neighbour is not, the same is done to tiles of columns.
+// strided and its neighbour is not, the same is done to tiles or panels of columns.
 #include "row_sums.hpp"
 
 namespace nl::NL_ISA {
