@@ -143,6 +143,22 @@ void run_copies(const Nest& nest, int64_t begin, int64_t end) {
   });
 }
 
+// to[i] = from[-i]
+template <typename T>
+void copy_reversed(T* to, const T* from, int64_t count) {
+  int64_t i = 0;
+  if constexpr (sizeof(T) == 4) {
+    typedef T Four __attribute__((vector_size(16)));
+    for (; i + 4 <= count; i += 4) {
+      Four v;
+      std::memcpy(&v, from - i - 3, 16);
+      v = __builtin_shufflevector(v, v, 3, 2, 1, 0);
+      std::memcpy(to + i, &v, 16);
+    }
+  }
+  for (; i < count; ++i) to[i] = from[-i];
+}
+
 // Copies `count` elements in row-major order from `begin` between strided memory and a dense block.
 template <typename T, bool kGather>
 void move(const Nest& nest, int k, char* block, int64_t begin, int64_t count) {
@@ -160,6 +176,8 @@ void move(const Nest& nest, int k, char* block, int64_t begin, int64_t count) {
     } else if (stride == sizeof(T) && run * stride >= 16) {
       char* const there = reinterpret_cast<char*>(dense);
       kGather ? copy_row(there, first, run * sizeof(T)) : copy_row(first, there, run * sizeof(T));
+    } else if (stride == -int64_t(sizeof(T)) && kGather) {
+      copy_reversed(dense, reinterpret_cast<const T*>(first), run);
     } else {
       for (int64_t i = 0; i < run; ++i) {
         T* element = reinterpret_cast<T*>(first + i * stride);
@@ -197,6 +215,11 @@ void move_block(const Nest& nest, int k, char* block, int64_t begin, int64_t cou
     case 4: return move<uint32_t, kGather>(nest, k, block, begin, count);
     default: return move<uint64_t, kGather>(nest, k, block, begin, count);
   }
+}
+
+// A copy to a dense result.
+void run_gathers(const Nest& nest, int64_t begin, int64_t end) {
+  move_block<true>(nest, 1, nest.data[0] + begin * nest.item[0], begin, end - begin);
 }
 
 // Whether operand k is the same for all rows.
@@ -288,6 +311,10 @@ int run_map(const Call& call) {
   }
   if (is_copy(nest, call.op)) {
     run_parallel<run_copies>(nest, nest.shape[nest.rank - 1]);
+    return kOk;
+  }
+  if (call.op == kCopy && !all_direct(nest) && is_dense(nest, 0)) {
+    run_parallel<run_gathers>(nest);
     return kOk;
   }
   const int64_t shortest = has_dense_results(nest) ? kGathered : kShortRow;
