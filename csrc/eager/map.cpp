@@ -87,13 +87,19 @@ void fill_rows(const Nest& nest, int64_t begin, int64_t end) {
   });
 }
 
-void run_fills(const Nest& nest, int64_t begin, int64_t end) {
-  switch (nest.item[0]) {
-    case 1: return fill_rows<uint8_t>(nest, begin, end);
-    case 2: return fill_rows<uint16_t>(nest, begin, end);
-    case 4: return fill_rows<uint32_t>(nest, begin, end);
-    default: return fill_rows<uint64_t>(nest, begin, end);
+// fn with a zero as large as an element.
+template <class F>
+void by_size(int64_t item, const F& fn) {
+  switch (item) {
+    case 1: return fn(uint8_t(0));
+    case 2: return fn(uint16_t(0));
+    case 4: return fn(uint32_t(0));
+    default: return fn(uint64_t(0));
   }
+}
+
+void run_fills(const Nest& nest, int64_t begin, int64_t end) {
+  by_size(nest.item[0], [&](auto zero) { fill_rows<decltype(zero)>(nest, begin, end); });
 }
 
 // The same where every element is to be repeated a few times: a row is as many elements as lie beside each other.
@@ -111,12 +117,7 @@ void repeat_elements(const Nest& nest, int64_t begin, int64_t end) {
 }
 
 void run_repeats(const Nest& nest, int64_t begin, int64_t end) {
-  switch (nest.item[0]) {
-    case 1: return repeat_elements<uint8_t>(nest, begin, end);
-    case 2: return repeat_elements<uint16_t>(nest, begin, end);
-    case 4: return repeat_elements<uint32_t>(nest, begin, end);
-    default: return repeat_elements<uint64_t>(nest, begin, end);
-  }
+  by_size(nest.item[0], [&](auto zero) { repeat_elements<decltype(zero)>(nest, begin, end); });
 }
 
 // Copies in pieces of a fixed size, the last one moved back: a call of memcpy costs more than a short row.
@@ -209,12 +210,7 @@ bool has_dense_results(const Nest& nest) {
 
 template <bool kGather>
 void move_block(const Nest& nest, int k, char* block, int64_t begin, int64_t count) {
-  switch (nest.item[k]) {
-    case 1: return move<uint8_t, kGather>(nest, k, block, begin, count);
-    case 2: return move<uint16_t, kGather>(nest, k, block, begin, count);
-    case 4: return move<uint32_t, kGather>(nest, k, block, begin, count);
-    default: return move<uint64_t, kGather>(nest, k, block, begin, count);
-  }
+  by_size(nest.item[k], [&](auto zero) { move<decltype(zero), kGather>(nest, k, block, begin, count); });
 }
 
 // A copy to a dense result.
