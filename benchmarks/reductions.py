@@ -45,7 +45,7 @@ OPS: tuple[tuple[str, Form, Form, tuple[tuple[tuple[int, ...], Axes], ...]], ...
     ("amax", torch_or_ours("amax"), of_numpy("max"), (*FEW, ((8, 50_176), 0))),
     ("amin", torch_or_ours("amin"), of_numpy("min"), FEW[2:]),
     ("prod", torch_or_ours("prod"), of_numpy("prod"), FEW),
-    ("argmax", torch_or_ours("argmax"), of_numpy("argmax"), FEW),
+    ("argmax", torch_or_ours("argmax"), of_numpy("argmax"), (*FEW, ((20_000, 3), 1), ((2000, 30), 1))),
     ("any", torch_or_ours("any"), of_numpy("any"), FEW),
     ("all", torch_or_ours("all"), of_numpy("all"), FEW[2:]),
     ("var", torch_or_ours("var"), variance, (*FEW, ((64, 64), 1), (SQUARE, None), (IMAGES, (0, 2, 3)))),
@@ -86,7 +86,10 @@ def case(op: str, form: Form, by_array: Form, x: np.ndarray, axes: Axes) -> Case
 
 # ---- scans: one read and one write ----
 
-SCANNED = ((SQUARE, 0), (SQUARE, 1), ((1000, 1000), 0), ((1000, 1000), 1), ((64, 64), 1), ((10_000_000,), 0))
+SCANNED = (
+    (SQUARE, 0), (SQUARE, 1), ((1000, 1000), 0), ((1000, 1000), 1), ((64, 64), 1), ((10_000_000,), 0),
+    ((2, 256, 14, 14), 2), ((2, 256, 14, 14), 3), ((2000, 30), 1), ((20_000, 3), 0),
+)
 
 
 def scans(rng: np.random.Generator) -> Iterator[Case]:

@@ -20,7 +20,9 @@ def cases() -> Iterator[Case]:
             yield from sorts(numbers(dtype, n), -1, f"{n} {np.dtype(dtype).name}")
     for shape, axis in (((4096, 256), 1), ((256, 4096), 0), ((10_000, 16), 1)):
         yield from sorts(numbers(np.float32, *shape), axis, f"{' x '.join(map(str, shape))} along {axis}")
-    for shape, k in (((1_000_000,), 10), ((256, 32_000), 50), ((1024, 1000), 5), ((1_000_000,), 100_000)):
+    for shape, k in (
+        ((1_000_000,), 10), ((256, 32_000), 50), ((1024, 1000), 5), ((1_000_000,), 100_000), ((2000, 30), 3),
+    ):
         yield largest(numbers(np.float32, *shape), k)
     for n in (10_000, 1_000_000, 30_000_000):
         yield middle(numbers(np.float32, n))

@@ -141,6 +141,22 @@ def test_extrema_of_short_rows(rng: np.random.Generator, dtype: type, length: in
         check("amin", rows, rows.ndim - 1, -largest(-rows, rows.ndim - 1))
 
 
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+@pytest.mark.parametrize("length", [2, 3, 4, 7, 8, 9, 15, 16, 17, 30, 48, 63, 64, 65])
+def test_places_in_short_rows(rng: np.random.Generator, dtype: type, length: int) -> None:
+    """Rows full of equals, zeros of both signs, NaNs and the least of numbers; as one, apart, or backwards."""
+    low = 0 if dtype is np.uint8 else np.iinfo(dtype).min if np.issubdtype(dtype, np.integer) else -np.inf
+    x = rng.choice(np.array([0, 1, 2, low], dtype), (150, length))
+    if np.issubdtype(dtype, np.floating):
+        x = np.where(rng.random(x.shape) < 0.1, rng.choice(np.array([np.nan, -0.0], dtype), x.shape), x)
+    x[::7] = low
+    wide = np.repeat(x, 2, 0)[::2], np.ascontiguousarray(x.reshape(15, 10, length).transpose(1, 0, 2))
+    for rows in (x, x[::-1], x[:5], *wide):
+        last = rows.ndim - 1
+        check("argmax", rows, last, np.argmax(rows, last, keepdims=True))
+        check("argmin", rows, last, np.argmin(rows, last, keepdims=True))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_extrema_over_several_axes(rng: np.random.Generator, case: int) -> None:
     """Axes that lie as one, and those that do not, in any layout; an empty axis has no extremum wherever it stands."""
