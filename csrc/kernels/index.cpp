@@ -119,13 +119,16 @@ void along_axis(const View& there, const View& index, const View& here, int axis
       auto c = outer.seek(item / tiles);
       int64_t first = item % tiles * widest, stop = min_of(first + widest, length);
       for (int64_t j = 0; j < lines; j++) {
-        polls.after(stop - first);
         T* to = (T*)there.data + c.at[0];
         T* from = (T*)here.data + c.at[2] + j * here.strides[axis];
         const int64_t* at = (const int64_t*)index.data + c.at[1] + j * index.strides[axis];
-        for (int64_t k = first; k < stop; k++) {
-          int64_t place = place_of(at + k * index.strides[last], extent) * scale;
-          Op::one(to + place + k * there_step, from + k * here.strides[last]);
+        for (int64_t k = first, next; k < stop; k = next) {
+          next = min_of(k + kGrain, stop);
+          polls.after(next - k);
+          for (; k < next; k++) {
+            int64_t place = place_of(at + k * index.strides[last], extent) * scale;
+            Op::one(to + place + k * there_step, from + k * here.strides[last]);
+          }
         }
       }
     }
