@@ -164,7 +164,9 @@ struct Any {
 
   template <class V>
   static auto lift(V v) {
-    return v != T(0);
+    const auto some = v != T(0);
+    if constexpr (NL_VEC_BYTES > 16) return some;
+    return in_register(some);  // gcc 12 without SSE4.1 ends on what it would make of masks of doubles
   }
   template <class V>
   static V combine(V a, V b) {
