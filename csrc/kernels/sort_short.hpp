@@ -1,4 +1,5 @@
-// sort_short.hpp: many short rows at once: a vector's lanes are rows, which one network sorts.
+// sort_short.hpp: many short rows at once: a vector's lanes are rows, which one network sorts or whose first few are
+// selected.
 #pragma once
 #include "sort_row.hpp"
 

@@ -139,7 +139,7 @@ struct TreeColumns {
   }
 
   // T(n) of up to kFewRows rows, of any number of columns: finish(first, count, lanes) gets them a vector at a time.
-  // `end` is where readable memory ends.
+  // `end` is where readable memory ends; it is asked for by columns that do not fill a vector.
   template <class F>
   __attribute__((always_inline)) static void few(const In* p, int64_t step, int n, int columns, const In* end,
                                                  const F& finish) {

@@ -145,11 +145,14 @@ def test_nothing_along_an_axis(dtype: type, shape: tuple[int, ...]) -> None:
         assert nl.isnan(nl.var(x)).item()
 
 
+@pytest.mark.parametrize("shape", [(0, 6, 5, 5), (2, 0, 4, 4), (2, 6, 0, 4)])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_channels_of_no_images(dtype: type) -> None:
-    x = tensor(np.zeros((0, 6, 5, 5), dtype)).requires_grad_()
-    y = F.batch_norm(x, None, None, training=True)
-    assert y.shape == x.shape and nl.grad(y.sum(), (x,))[0].shape == x.shape
+def test_channels_without_elements(dtype: type, shape: tuple[int, ...]) -> None:
+    x = tensor(np.zeros(shape, dtype)).requires_grad_()
+    weight, bias = (tensor(np.ones(shape[1], dtype)).requires_grad_() for _ in range(2))
+    for y in (F.batch_norm(x, None, None, weight, bias, training=True), F.group_norm(x, 1, weight, bias)):
+        gradients = nl.grad(y.sum(), (x, weight, bias))
+        assert y.shape == x.shape and [g.shape for g in gradients] == [x.shape, weight.shape, bias.shape]
 
 
 @pytest.mark.parametrize("n", [1, 5, 16, 17, 33, 64, 100, 255, 256])
