@@ -10,7 +10,7 @@
 
 namespace nl {
 
-constexpr int64_t kShortRow = 16;       // shorter rows are gathered into blocks; longer ones too, where that pays (map.cpp)
+constexpr int64_t kShortRow = 16;       // shorter rows are gathered into blocks; longer ones where it pays (map.cpp)
 constexpr int64_t kMapGrain = 1 << 15;  // cheap elements a thread takes at least: below, waking a thread costs more
 constexpr int64_t kCheap = 32;          // operations of an element that costs no more than its memory
 

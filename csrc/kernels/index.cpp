@@ -96,7 +96,7 @@ void by_addition(DType dtype, const F& fn) {
 
 // ---- gather and scatter_add: an index for every element ----
 
-constexpr int64_t kColumns = 256;  // columns that one thread takes at a time; a line along the indexed axis is one's alone
+constexpr int64_t kColumns = 256;  // that one thread takes at a time, but for lines along the indexed axis
 
 // Does Op at there[…, index[…, j, …], …] and here[…, j, …] for every element of the index, in lines along the last
 // axis. In a column, j ascends; where the last axis is the indexed one, it does so along the line.
