@@ -87,17 +87,6 @@ void fill_rows(const Nest& nest, int64_t begin, int64_t end) {
   });
 }
 
-// fn with a zero as large as an element.
-template <class F>
-void by_size(int64_t item, const F& fn) {
-  switch (item) {
-    case 1: return fn(uint8_t(0));
-    case 2: return fn(uint16_t(0));
-    case 4: return fn(uint32_t(0));
-    default: return fn(uint64_t(0));
-  }
-}
-
 void run_fills(const Nest& nest, int64_t begin, int64_t end) {
   by_size(nest.item[0], [&](auto zero) { fill_rows<decltype(zero)>(nest, begin, end); });
 }

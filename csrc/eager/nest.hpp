@@ -39,6 +39,17 @@ struct Nest {
   }
 };
 
+// fn with a zero as large as an element.
+template <class F>
+void by_size(int64_t item, const F& fn) {
+  switch (item) {
+    case 1: return fn(uint8_t(0));
+    case 2: return fn(uint16_t(0));
+    case 4: return fn(uint32_t(0));
+    default: return fn(uint64_t(0));
+  }
+}
+
 inline void add_operand(Nest& nest, const View& v) {
   const int k = nest.n_op++;
   nest.data[k] = v.data;

@@ -35,12 +35,7 @@ struct Tiles {
   }
 
   void stage(int k, const char* from, int64_t rows, int64_t columns, char* block) const {
-    switch (nest.item[k]) {
-      case 1: return stage<uint8_t>(k, from, rows, columns, block);
-      case 2: return stage<uint16_t>(k, from, rows, columns, block);
-      case 4: return stage<uint32_t>(k, from, rows, columns, block);
-      default: return stage<uint64_t>(k, from, rows, columns, block);
-    }
+    by_size(nest.item[k], [&](auto zero) { stage<decltype(zero)>(k, from, rows, columns, block); });
   }
 
   void run(int64_t begin, int64_t end) const {

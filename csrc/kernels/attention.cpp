@@ -127,7 +127,7 @@ struct Forward {
   void part(const Columns<T>& columns, int64_t begin, int64_t end, const State<T>& state, T* memory) const {
     state.clear(a.width);
     end = min_of(end, columns.seen());
-    if (a.rows() <= kFewRows && !a.dropout.drops())
+    if (a.rows() <= kFewQueries && !a.dropout.drops())
       return attend_few(columns, begin, end, FewWorkspace<T>(a, memory), state);
     Workspace<T> w(a, columns.pitch(), memory);
     load_queries(columns, w);

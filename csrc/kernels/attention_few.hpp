@@ -9,7 +9,7 @@
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int kFewRows = 4;
+constexpr int kFewQueries = 4;
 constexpr int kFewKeys = 1024;  // scored before they are weighed
 constexpr int kFewRun = 256;
 constexpr int kDotLanes = 16;
@@ -24,14 +24,14 @@ struct FewWorkspace {
 
   static int64_t size(const Attention<T>& a) {
     int64_t depth = whole_lanes(a.depth), width = whole_lanes(a.width);
-    return kFewRows * (depth + width + kFewKeys) + kFewRun * max_of(depth, width);
+    return kFewQueries * (depth + width + kFewKeys) + kFewRun * max_of(depth, width);
   }
 
   FewWorkspace(const Attention<T>& a, T* memory) {
     query = memory;
-    values = query + kFewRows * whole_lanes(a.depth);
-    scores = values + kFewRows * whole_lanes(a.width);
-    rows = scores + kFewRows * kFewKeys;
+    values = query + kFewQueries * whole_lanes(a.depth);
+    scores = values + kFewQueries * whole_lanes(a.width);
+    rows = scores + kFewQueries * kFewKeys;
   }
 };
 
@@ -200,7 +200,7 @@ void attend_few(const Columns<T>& columns, int64_t begin, int64_t end, const Few
                 const State<T>& state) {
   const Attention<T>& a = columns.a;
   const int64_t depth = whole_lanes(a.depth), width = whole_lanes(a.width);
-  const T* line[kFewRows];
+  const T* line[kFewQueries];
   columns.lines(a.query, 0, line);
   for (int c = 0; c < columns.count; c++) {
     for (int64_t k = 0; k < depth; k++)
