@@ -19,7 +19,10 @@ OPS: dict[str, tuple[Form, Form]] = {
     "x * column": (lambda lib, x, line, column: x * column, lambda lib, x, line, column: x * column),
     "window": (lambda lib, x, line, column: x[..., 1:-1] * 1, lambda lib, x, line, column: x[..., 1:-1] * 1),
     "cat": (lambda lib, x, line, column: lib.cat([x, x], -1), lambda lib, x, *_: lib.concatenate([x, x], -1)),
-    "flip": (lambda lib, x, line, column: lib.flip(x, (-1,)), lambda lib, x, *_: lib.ascontiguousarray(lib.flip(x, -1))),
+    "flip": (
+        lambda lib, x, line, column: lib.flip(x, (-1,)),
+        lambda lib, x, *_: lib.ascontiguousarray(lib.flip(x, -1)),
+    ),
     "roll": (lambda lib, x, line, column: lib.roll(x, 3, -1), lambda lib, x, *_: lib.roll(x, 3, -1)),
     "tril": (lambda lib, x, line, column: lib.tril(x), lambda lib, x, *_: lib.tril(x)),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +47,18 @@ class TwoOfThree(autograd.Function):
         x, y = ctx.saved_tensors
         gx = g * y + h * ctx.power * x ** (ctx.power - 1)
         return gx, g * x if ctx.needs_input_grad[1] else None, None
+
+
+def test_saved_results_do_not_keep_themselves(rng: np.random.Generator) -> None:
+    gc.collect()
+    gc.disable()  # only reference counts may free them
+    try:
+        y = Exp.apply(randn(rng, 3))
+        result, node = weakref.ref(y), weakref.ref(y.grad_fn)
+        del y
+        assert result() is None and node() is None
+    finally:
+        gc.enable()
 
 
 def test_custom_function(rng: np.random.Generator) -> None:

@@ -109,7 +109,7 @@ INTERNAL = {
     "Block", "Cut", "Frozen", "Geometry", "Library", "Likeness", "Loan", "Node", "Permutation", "Program",
     "ProgramHandle", "Reshaping", "Stale", "TapeRecorder", "Walk", "adopt_row", "conv_tile", "drawn", "fma_f32",
     "fma_f64", "freeze_tape", "index_get", "index_put_", "is_tensor_public", "leaves", "load_library",
-    "native_address", "next_draw", "python_node", "rebuild", "set_conv_tile", "set_hooks", "simd_header",
+    "native_address", "next_draw", "python_node", "rebuild", "result_of", "set_conv_tile", "set_hooks", "simd_header",
     "sum_to", "take_gradient", "tensor_max", "tensor_min", "tensor_numel", "tensor_pow", "tensor_round",
     "undo_expansion", "use_blas", "user_line", "with_leaves",
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from .. import _tensor as F
-from .._tensor import Tensor, is_grad_enabled, python_node
+from .._tensor import Tensor, is_grad_enabled, python_node, result_of
 from .engine import as_tuple
 from .modes import no_grad
 
@@ -31,6 +32,8 @@ class FunctionContext:
         self.needs_input_grad = needs_input_grad
         self.materialize_grads = True
         self._saved: list[tuple[Tensor | None, int]] = []
+        self._results: dict[int, int] = {}  # which of the saved are which results of the node
+        self._node: Callable[[], Any] = lambda: None
         self._dirty: set[int] = set()
         self._constant: set[int] = set()
 
@@ -47,7 +50,21 @@ class FunctionContext:
                     f"a tensor of shape {list(tensor.shape)} saved for backward was modified in place "
                     f"(it is at version {tensor._version}, {version} was saved)"
                 )
-        return tuple(tensor for tensor, _ in self._saved)
+        node = self._node()
+        return tuple(
+            result_of(node, self._results[i], tensor) if node and tensor is not None and i in self._results else tensor
+            for i, (tensor, _) in enumerate(self._saved)
+        )
+
+    def _let_go(self, results: tuple[Tensor, ...], node: Any) -> None:
+        """Keeps only the memory of saved results: they keep `node`, which keeps this, and no backward may ever come."""
+        number = {id(x): i for i, x in enumerate(results)}
+        self._results = {i: number[id(x)] for i, (x, _) in enumerate(self._saved) if id(x) in number}
+        self._saved = [
+            (x.detach() if x is not None and i in self._results else x, version)
+            for i, (x, version) in enumerate(self._saved)
+        ]
+        self._node = weakref.ref(node)
 
     def mark_dirty(self, *tensors: Tensor) -> None:
         """Says which inputs `forward` overwrote; it must return them.
@@ -146,7 +163,8 @@ class Function:
             raise RuntimeError(f"{cls.__name__}: forward must return what it marks as dirty")
         results = tuple(outputs[position] for position in active)
         rule = cls._rule(ctx, len(args), results, active, len(outputs))
-        python_node(cls.__name__, rule, args, results, tuple(x for x in results if id(x) in ctx._dirty))
+        node = python_node(cls.__name__, rule, args, results, tuple(x for x in results if id(x) in ctx._dirty))
+        ctx._let_go(results, node)
         return outputs if isinstance(result, tuple | list) else outputs[0]
 
     @classmethod

@@ -276,6 +276,13 @@ def python_node(str name, rule, tuple operands, tuple outs, tuple written=()):
     return node
 
 
+def result_of(Node node, int output, Tensor values):
+    """The memory of `values` as result number `output` of `node`."""
+    cdef Tensor t = alias(values)
+    set_history(t, node, output)
+    return t
+
+
 cdef bint any_wants_grad(tuple operands) except -1:
     for x in operands:
         if isinstance(x, Tensor) and wants_grad(<Tensor>x):
