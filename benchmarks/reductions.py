@@ -42,7 +42,7 @@ def variance(lib: Any, x: Any, axes: Axes) -> Any:
 OPS: tuple[tuple[str, Form, Form, tuple[tuple[tuple[int, ...], Axes], ...]], ...] = (
     ("sum", torch_or_ours("sum"), of_numpy("sum"), PLACES),
     ("mean", torch_or_ours("mean"), of_numpy("mean"), FEW),
-    ("amax", torch_or_ours("amax"), of_numpy("max"), (*FEW, ((8, 50_176), 0))),
+    ("amax", torch_or_ours("amax"), of_numpy("max"), (*FEW, ((8, 50_176), 0), ((2, 100_000), 0), ((2, 100_000), 1))),
     ("amin", torch_or_ours("amin"), of_numpy("min"), FEW[2:]),
     ("prod", torch_or_ours("prod"), of_numpy("prod"), FEW),
     ("argmax", torch_or_ours("argmax"), of_numpy("argmax"), (*FEW, ((20_000, 3), 1), ((2000, 30), 1))),

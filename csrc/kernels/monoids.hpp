@@ -1,7 +1,7 @@
 // monoids.hpp: what reductions combine by: sum (of squares), prod, max, min, any, all.
 //
 // A monoid has the types In, Lane (what is combined) and Out, its `identity`, `lift` (a vector of In to one of Lane),
-// `combine` (two vectors of Lane) and `finish` (a Lane to an Out).
+// `combine` (two vectors of Lane), `finish` (a Lane to an Out) and `results` (the same of vectors).
 #pragma once
 #include "vector.hpp"
 
@@ -36,6 +36,10 @@ struct Sum {
     return a + b;
   }
   static Out finish(Lane lane) { return Out(lane); }
+  template <class V>
+  static auto results(V lanes) {
+    return __builtin_convertvector(lanes, typename VecOf<Out, sizeof(V)>::V);
+  }
 };
 
 // A sum of squares, each rounded before it is added.
@@ -68,6 +72,10 @@ struct Ordered {
     return v;
   }
   static T value(T key) { return key; }
+  template <class V>
+  static V values(V keys) {
+    return keys;
+  }
 };
 
 template <class T, class I, int kNan>
@@ -87,6 +95,10 @@ struct OrderedFloat {
     __builtin_memcpy(&value, &bits, sizeof value);
     return value;
   }
+  template <class V>
+  static auto values(V keys) {
+    return (typename VecOf<T, sizeof(V)>::V)(keys ^ ((keys >> (8 * sizeof(I) - 1)) & kMagnitude));
+  }
 };
 
 template <int kNan>
@@ -99,10 +111,21 @@ template <class T, bool kLarger>
 struct PlainExtreme {
   using In = T;
   using Lane = T;
+  using Bits = Mask<T>;
 
   template <class V>
   static V combine(V a, V b) {
     return (kLarger ? a > b : a < b) ? a : b;
+  }
+
+  // Which sign a zero gets, as integers: a largest one is -0 where all elements are negative or -0.
+  template <class I>
+  static I signs(I a, I b) {
+    return kLarger ? a & b : a | b;
+  }
+  template <class V, class I>
+  static V with_sign(V best, I signs) {
+    return best == T(0) ? (V)(signs & lowest<Bits>()) : best;
   }
 };
 
@@ -125,6 +148,10 @@ struct Max {
     return a > b ? a : b;
   }
   static T finish(Lane lane) { return Order::value(lane); }
+  template <class V>
+  static auto results(V lanes) {
+    return Order::values(lanes);
+  }
 };
 
 // The smaller; -0 < +0, any NaN wins.
@@ -146,6 +173,10 @@ struct Min {
     return a < b ? a : b;
   }
   static T finish(Lane lane) { return Order::value(lane); }
+  template <class V>
+  static auto results(V lanes) {
+    return Order::values(lanes);
+  }
 };
 
 // Whether a monoid of floats has a plain form.
@@ -173,6 +204,10 @@ struct Any {
     return a | b;
   }
   static Out finish(Lane lane) { return lane != 0; }
+  template <class V>
+  static auto results(V lanes) {
+    return __builtin_convertvector(lanes, typename VecOf<Out, sizeof(V) / sizeof(Lane)>::V) & Out(1);
+  }
 };
 
 template <class T>

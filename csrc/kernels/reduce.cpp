@@ -34,8 +34,9 @@ struct Tree {
     TreeColumns<M>::run(p, {step, stride, columns}, n, result);
   }
   static void few(const In* p, int64_t step, int n, int columns, const In* end, Out* out, int64_t stride) {
-    TreeColumns<M>::few(p, step, n, columns, end, [=](int at, int count, const Part* lanes) {
-      finish_parts<Tree>(lanes, count, out + at * stride, stride);
+    TreeColumns<M>::few(p, step, n, columns, end, [=](int at, int count, const auto& results) {
+      if (stride == 1 && count == kWidth) return store(out + at, results);
+      for (int k = 0; k < count; k++) out[(at + k) * stride] = results[k];
     });
   }
   static void merge(Part* a, const Part* b, int64_t count) { TreeColumns<M>::merge(a, b, count); }

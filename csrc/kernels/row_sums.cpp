@@ -10,10 +10,7 @@ struct LogSumExp : ExpSums<T> {
   using V = typename Simd<T>::V;
 
   // Nothing is taken from an infinity.
-  static T center(typename Max<T>::Lane found, int64_t) {
-    const T max = Max<T>::finish(found);
-    return max - max == 0 ? max : T(0);
-  }
+  static V center(V max, int64_t) { return max - max == T(0) ? max : V{}; }
   static V result(const RowSums<T>& s, int64_t) { return log_of(s.sum) + s.center; }
 };
 
@@ -23,7 +20,7 @@ struct SquareDeviations {
   using First = Sum<T>;
   static constexpr bool kSumsDistances = true;
 
-  static T center(T found, int64_t n) { return found / T(n); }
+  static V center(V sum, int64_t n) { return sum / splat<V>(T(n)); }
   static V term(V distance) { return distance * distance; }
   static V result(const RowSums<T>& s, int64_t n) {
     const V squares = s.sum - s.distances * s.distances / splat<V>(T(n));

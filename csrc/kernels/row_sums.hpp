@@ -15,7 +15,7 @@ struct ExpSums {
   using First = Max<T>;
   static constexpr bool kSumsDistances = false;
 
-  static T center(typename First::Lane found, int64_t) { return First::finish(found); }
+  static V center(V found, int64_t) { return found; }
   static V term(V distance) { return exp_of(distance); }
 };
 
@@ -38,7 +38,8 @@ struct RowsOf {
 template <class K, class T>
 RowSums<T> sums_of_row(const Strided<T>& x, int64_t n) {
   using V = typename Simd<T>::V;
-  const V center = splat<V>(K::center(TreeRow<typename K::First>::tree(x, 0, n)[0], n));
+  using First = typename K::First;
+  const V center = K::center(splat<V>(First::finish(TreeRow<First>::run(x, n))), n);
   auto sum_of = [&](auto&& term) {
     return TreeRow<Sum<T>>::run(x, n, [=](V v, const T* p, int64_t) {
       __builtin_prefetch(p + n, 0, 2);  // most likely the next row
@@ -56,11 +57,10 @@ template <class K, class T, int W>
 RowSums<T> sums_of_short_rows(const T* const (&x)[W], int64_t n, T* terms) {
   using V = typename Simd<T>::V;
   const int64_t pitch = whole_steps(n);
-  typename K::First::Lane found[W];
   T centers[W];
   auto row_at = [=](int r) { return x[r]; };
   using First = TreeRow<typename K::First>;
-  store(found, First::several_asking(row_at, n));
+  store(centers, K::center(K::First::results(First::several_asking(row_at, n)), n));
   auto row_of_terms = [=](int r) { return terms + r * pitch; };
   auto store_terms = [&](auto&& term) __attribute__((always_inline)) {
     for (int r = 0; r < W; r++) {
@@ -68,7 +68,6 @@ RowSums<T> sums_of_short_rows(const T* const (&x)[W], int64_t n, T* terms) {
       for (int64_t k = 0; k < n; k += W) store(terms + r * pitch + k, term(load<V>(x[r] + k) - center));
     }
   };
-  for (int r = 0; r < W; r++) centers[r] = K::center(found[r], n);
   V distances = {};
   if (K::kSumsDistances) {
     store_terms([](V d) { return d; });
@@ -108,9 +107,8 @@ void sums_of_tile(const T* x, int64_t step, int64_t n, int columns, const F& fou
   using V = typename Simd<T>::V;
   using Tree = TreeColumns<Sum<T>>;
   alignas(64) T centers[Tree::kTile], sums[Tree::kTile], distances[Tree::kTile];
-  column_trees<typename K::First>(x, step, n, columns, [&](int c, const auto* first) {
-    for (int l = 0; l < Simd<T>::kWidth; l++) centers[c + l] = K::center(first[l], n);
-  });
+  column_trees<typename K::First>(x, step, n, columns,
+                                  [&](int c, V first) { store(centers + c, K::center(first, n)); });
   auto distance = [&centers](V v, int c) { return v - load<V>(centers + c); };
   auto term = [&](V v, int c) { return K::term(distance(v, c)); };
   if (K::kSumsDistances) Tree::of_terms(x, {step, 1, columns}, n, distances, distance);

@@ -139,16 +139,16 @@ void for_vectors(int columns, const F& body) {
   for (int c = 0; c < columns; c += kWidth) body(int(min_of(c, columns - kWidth)));
 }
 
-// T(n) of n rows of `columns` >= kWidth columns: finish(c, lanes) gets those of a vector of columns.
+// T(n) of n rows of `columns` >= kWidth columns: finish(c, results) gets those of a vector of columns.
 template <class M, class F>
 void column_trees(const typename M::In* x, int64_t step, int64_t n, int columns, const F& finish) {
   using Tree = TreeColumns<M>;
   if (0 < n && n <= kFewRows) {
-    return Tree::few(x, step, int(n), columns, nullptr, [&](int c, int, const auto* lanes) { finish(c, lanes); });
+    return Tree::few(x, step, int(n), columns, nullptr, [&](int c, int, const auto& results) { finish(c, results); });
   }
   alignas(64) typename M::Lane found[Tree::kTile];
   Tree::run(x, {step, 1, columns}, n, found);
-  for_vectors<typename M::In>(columns, [&](int c) { finish(c, found + c); });
+  for_vectors<typename M::In>(columns, [&](int c) { finish(c, M::results(load<typename Tree::V>(found + c))); });
 }
 
 // T(n) down the columns of rows [first, first + n), where term(i, c) gives the vector of row i at column c. `buffer`

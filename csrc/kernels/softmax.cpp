@@ -114,9 +114,7 @@ void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int colum
   alignas(64) T max[kTile], sums[kTile], totals[kTile];
   const bool fits = n <= kBlock;
   const int64_t ahead = n <= kLanes ? columns : 4 * x_step;  // most likely the next tile, or rows of this one
-  column_trees<Max<T>>(x, x_step, n, columns, [&](int c, const auto* keys) {
-    for (int l = 0; l < Simd<T>::kWidth; l++) max[c + l] = Max<T>::finish(keys[l]);
-  });
+  column_trees<Max<T>>(x, x_step, n, columns, [&](int c, V largest) { store(max + c, largest); });
   const T* const largest = max;
   auto difference = [=](int64_t i, int c) { return load<V>(x + i * x_step + c) - load<V>(largest + c); };
   auto exponential = [=](int64_t i, int c) {

@@ -123,23 +123,34 @@ struct TreeColumns {
     });
   }
 
-  // The same of a vector of columns, by the plain form where it serves (TreeRow::plainly).
+  // The same of a vector of columns.
   __attribute__((always_inline)) static V vector_of_few(const In* p, int64_t step, int n) {
-    if constexpr (TreeRow<M>::kPlain) {
-      InV best = load<InV>(p), sum = best;
-      for (int i = 1; i < n; i++) {
-        const InV next = load<InV>(p + i * step);
-        best = M::Plain::combine(best, next), sum = sum + next;
-      }
-      if (!any_lane((sum != sum) | (best == In(0)))) return M::lift(best);
-    }
     const auto element = [](const In* q) { return load<InV>(q); };
     if (n <= kLanes) return lanes_of_vector<1, 1>(p, step, 0, n, element);
     return lanes_of_vector<1, kSide>(p, step, 0, n, element);
   }
 
-  // T(n) of up to kFewRows rows, of any number of columns: finish(first, count, lanes) gets them a vector at a time.
-  // `end` is where readable memory ends; it is asked for by columns that do not fill a vector.
+  // Results of columns by the plain form, as `few` gives them. Where a sum is a NaN (TreeRow::plainly) they are wrong.
+  template <class F>
+  __attribute__((always_inline)) static bool plainly(const In* p, int64_t step, int n, int columns, const F& finish) {
+    using Plain = typename M::Plain;
+    using Bits = typename Simd<Mask<In>>::V;
+    InV sums = {};
+    for_lines(p, columns, [&](int at) {
+      InV best = load<InV>(p + at), sum = best;
+      Bits signs = (Bits)best;
+      for (int i = 1; i < n; i++) {
+        const InV next = in_register(load<InV>(p + i * step + at));
+        best = Plain::combine(best, next), sum = sum + next, signs = Plain::signs(signs, (Bits)next);
+      }
+      sums = sums + sum;
+      finish(at, min_of(columns, kWidth), Plain::with_sign(best, signs));
+    });
+    return !any_lane(sums != sums);
+  }
+
+  // T(n) of 1 to kFewRows rows, of any number of columns: finish(first, count, results) gets a vector of them at a
+  // time, possibly twice. `end` is where readable memory ends; it is asked for by columns that do not fill a vector.
   template <class F>
   __attribute__((always_inline)) static void few(const In* p, int64_t step, int n, int columns, const In* end,
                                                  const F& finish) {
@@ -149,11 +160,11 @@ struct TreeColumns {
       for (int i = 0; i < n; i++) __builtin_memcpy(copy + i * kWidth, p + i * step, columns * sizeof(In));
       p = copy, step = kWidth;
     }
-    for_lines(p, columns, [&](int at) {
-      alignas(64) Lane lanes[kWidth];
-      store(lanes, vector_of_few(p + at, step, n));
-      finish(at, min_of(columns, kWidth), lanes);
-    });
+    if constexpr (TreeRow<M>::kPlain) {
+      if (plainly(p, step, n, columns, finish)) return;
+    }
+    for_lines(p, columns,
+              [&](int at) { finish(at, min_of(columns, kWidth), M::results(vector_of_few(p + at, step, n))); });
   }
 
   // Lane `l` after halving to `lanes` lanes.

@@ -233,6 +233,19 @@ def test_columns_of_few_rows(rng: np.random.Generator, dtype: type, length: int)
         check("any", x, 1, (x != 0).any(1, keepdims=True))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 16, 33, 100])
+def test_extrema_down_few_rows(rng: np.random.Generator, dtype: type, length: int) -> None:
+    """Zeros of both signs as extrema; then a NaN, and infinities of both signs, in a few of the columns."""
+    zeros, columns = rng.choice([0.0, -0.0], (length, 2000)), 2000
+    x = np.where(rng.random(zeros.shape) < 0.5, zeros, -rng.random(zeros.shape)).astype(dtype)
+    for place, value in ((0, 1.0), (1, np.nan), (3, np.inf), (length // 2, -np.inf), (length - 1, -np.nan)):
+        x[place % length, rng.integers(0, columns, 3)] = value
+        for rows in (x, np.flip(x, 0), x[:, 3:], x[:, :1999:2]):
+            check("amax", rows, 0, largest(rows, 0))
+            check("amin", -rows, 0, -largest(rows, 0))
+
+
 def test_a_sum_is_as_accurate_as_its_tree_is_deep(rng: np.random.Generator) -> None:
     for n in (1000, 1_000_000):
         x = rng.standard_normal(n).astype(np.float32) * np.float32(1e3)
