@@ -79,13 +79,15 @@ struct VectorSums {
   int64_t line_stride, step;
   const T* x;
   int64_t depth;
+  const S* end = nullptr;  // of the rows that `run` reads
 
   // Vectors lie across outputs.
   bool across() const { return line_stride == 1 && step != 1; }
 
-  void run(int64_t first, int64_t count, T* out) const {
+  void run(int64_t first, int64_t count, T* out) {
     const S* from = p + first * line_stride;
     if (across()) return columns(from, int(count), out);
+    end = from + max_of(0, line_stride) * (count - 1) + depth;
     const int64_t apart = count / kRows;
     for (int64_t i = 0; i < apart; i++) rows<kRows>(from + i * line_stride, apart, out + i);
     for (int64_t i = kRows * apart; i < count; i++) rows<1>(from + i * line_stride, 0, out + i);
@@ -129,6 +131,8 @@ struct VectorSums {
     if (step == 1) {
       for (; done + kStretch <= count; done += kStretch) add_steps<R, kStretch>(lanes, row, k + done);
       for (; done + kLanes <= count; done += kLanes) add_steps<R, kLanes>(lanes, row, k + done);
+      if (done < count) add_ending<R>(lanes, row, k + done, count - done);
+      done = count;
     }
     for (int i = done; i < count; i += kLanes) add_gathered<R>(lanes, row, k + i, int(min_of(kLanes, count - i)));
     Short sums = {};
@@ -153,7 +157,37 @@ struct VectorSums {
     for (int v = 0; v < kVecs; v++) lanes.v[v] = multiply_add(load_wide(a + v * W), load<V>(b + v * W), lanes.v[v]);
   }
 
-  // A step of `count` elements that are not contiguous or not a full 32; lanes that get none add 0 * 0.
+  // Fewer than 32 elements: whole vectors, then a part of one. A sum that began with +0 is never -0, which alone
+  // adding 0 * 0 would change: lanes may get that or nothing.
+  template <int R>
+  __attribute__((always_inline)) void add_ending(typename Tree::Lanes* lanes, const S* const* row, int64_t k,
+                                                 int count) const {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVecs; v++) {
+      const int64_t at = k + v * W;
+      const int left = count - v * W;
+      if (left <= 0) return;
+      if (left < W) {
+        const V b = load_first<V>(x + at, left);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) lanes[r].v[v] = multiply_add(ending(row[r] + at, left), b, lanes[r].v[v]);
+        return;
+      }
+      const V b = load<V>(x + at);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) lanes[r].v[v] = multiply_add(load_wide(row[r] + at), b, lanes[r].v[v]);
+    }
+  }
+
+  // `count` elements before zeros: masked where more can be read, for what is gathered by pieces is waited for.
+  V ending(const S* a, int count) const {
+    if (a + W <= end) return first_lanes<T>(count) ? load_wide(a) : V{};
+    S rest[W] = {};
+    copy_first<V>(a, rest, count);
+    return load_wide((const S*)rest);
+  }
+
+  // A step of `count` elements that are not contiguous; lanes that get none add 0 * 0.
   template <int R>
   __attribute__((always_inline)) void add_gathered(typename Tree::Lanes* lanes, const S* const* row, int64_t k,
                                                    int count) const {
