@@ -1,7 +1,8 @@
 // index.cpp: gather, scatter_add, index_select, index_add, index_get, index_put, nonzero.
 //
-// All indices are checked before anything is written. Writes to one place happen in row-major order of the index: the
-// work is split between threads along the other axes only.
+// All indices are checked before anything is written; what only reads by them does so on its way, into a result that is
+// then never seen. Writes to one place happen in row-major order of the index: the work is split between threads along
+// the other axes only.
 #include "indices.hpp"
 #include "vector.hpp"
 
@@ -12,15 +13,32 @@ bool is_empty(const View& v) { return walk_without({&v}, -1).total == 0; }
 
 // ---- what is done with the elements at a place: `there` is in the indexed tensor, `here` in the other one ----
 
+// Copies `bytes` in pieces of a fixed size, the last one moved back: a call costs more than a short run.
+template <int kPiece>
+void copy_pieces(const char* from, char* to, int64_t bytes) {
+  for (int64_t i = 0; i + kPiece < bytes; i += kPiece) __builtin_memcpy(to + i, from + i, kPiece);
+  __builtin_memcpy(to + bytes - kPiece, from + bytes - kPiece, kPiece);
+}
+
+inline void copy_run(const char* from, char* to, int64_t bytes) {
+  if (bytes > 512) {
+    __builtin_memcpy(to, from, bytes);
+  } else if (bytes >= 64) {
+    copy_pieces<64>(from, to, bytes);
+  } else if (bytes >= 16) {
+    copy_pieces<16>(from, to, bytes);
+  } else {
+    copy_pieces<1>(from, to, bytes);
+  }
+}
+
 template <class T>
 struct Get {
   using Element = T;
+  static constexpr bool kReads = true;
   static void one(const T* there, T* here) { *here = *there; }
   static void run(const T* there, int64_t there_step, T* here, int64_t here_step, int64_t n) {
-    if (there_step == 1 && here_step == 1 && n > 1) {
-      __builtin_memcpy(here, there, n * sizeof(T));
-      return;
-    }
+    if (there_step == 1 && here_step == 1) return copy_run((const char*)there, (char*)here, n * sizeof(T));
     for (int64_t i = 0; i < n; i++) one(there + i * there_step, here + i * here_step);
   }
 };
@@ -28,6 +46,8 @@ struct Get {
 template <class T>
 struct Put {
   using Element = T;
+  static constexpr bool kReads = false;
+  static void one(T* there, const T* here) { *there = *here; }
   static void run(T* there, int64_t there_step, const T* here, int64_t here_step, int64_t n) {
     Get<T>::run(here, here_step, there, there_step, n);
   }
@@ -50,16 +70,26 @@ struct Or {  // how bools add
 template <class T, class Sum>
 struct Add {
   using Element = T;
+  static constexpr bool kReads = false;
   static void one(T* there, const T* here) { *there = Sum::of(*there, *here); }
-  static void run(T* there, int64_t there_step, const T* here, int64_t here_step, int64_t n) {
-    using V = typename Simd<T>::V;
-    int64_t i = 0;
-    if (there_step == 1 && here_step == 1) {
-      for (; i + Simd<T>::kWidth <= n; i += Simd<T>::kWidth) {
-        store(there + i, Sum::of(load<V>(there + i), load<V>(here + i)));
-      }
+
+  // Vectors of kBytes while they fit, then one of each smaller size at most.
+  template <int kBytes>
+  static void vectors(T* there, const T* here, int64_t n) {
+    constexpr int kWidth = kBytes / sizeof(T);
+    if constexpr (kWidth > 1) {
+      using V = typename VecOf<T, kBytes>::V;
+      int64_t i = 0;
+      for (; i + kWidth <= n; i += kWidth) store(there + i, Sum::of(load<V>(there + i), load<V>(here + i)));
+      vectors<kBytes / 2>(there + i, here + i, n - i);
+    } else if (n > 0) {
+      one(there, here);
     }
-    for (; i < n; i++) one(there + i * there_step, here + i * here_step);
+  }
+
+  static void run(T* there, int64_t there_step, const T* here, int64_t here_step, int64_t n) {
+    if (there_step == 1 && here_step == 1) return vectors<sizeof(typename Simd<T>::V)>(there, here, n);
+    for (int64_t i = 0; i < n; i++) one(there + i * there_step, here + i * here_step);
   }
 };
 
@@ -94,56 +124,133 @@ void by_addition(DType dtype, const F& fn) {
   }
 }
 
+// Does Op at there[places[i] + i * there_step] and here[i * here_step].
+template <class Op, class A, class B>
+void at_places(A* there, const int64_t* places, int64_t there_step, B* here, int64_t here_step, int64_t n) {
+  if (there_step == 0 && here_step == 1) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < n; i++) Op::one(there + places[i], here + i);
+    return;
+  }
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < n; i++) Op::one(there + places[i] + i * there_step, here + i * here_step);
+}
+
 // ---- gather and scatter_add: an index for every element ----
 
-constexpr int64_t kColumns = 256;  // that one thread takes at a time, but for lines along the indexed axis
+constexpr int64_t kWritten = 256;  // columns that one thread takes at a time, at most
+constexpr int64_t kAtOnce = 8192;  // elements, where they may be cut as one likes
 
-// Does Op at there[…, index[…, j, …], …] and here[…, j, …] for every element of the index, in lines along the last
-// axis. In a column, j ascends; where the last axis is the indexed one, it does so along the line.
-template <class Op>
-void along_axis(const View& there, const View& index, const View& here, int axis) {
-  using T = typename Op::Element;
-  if (is_empty(index)) return;
-  const int last = index.rank - 1;
-  const bool along_line = axis == last;
+// there[…, index[…, j, …], …] and here[…, j, …] for every element of the index: lines along the last axis, which is the
+// indexed one or lies across it. `count` of them lie below each other.
+struct Lines {
+  enum { kThere, kIndex, kHere };
+
   Walk<3> outer;
-  for (int d = 0; d < last; d++) {
-    if (d != axis) outer.add_axis(index.shape[d], {there.strides[d], index.strides[d], here.strides[d]});
+  bool along;  // the indexed axis
+  int64_t length, count = 1, extent, scale;
+  int64_t step[3], next[3] = {};  // from one element of a line to the next, from one line to the next
+
+  Lines(const View& there, const View& index, const View& here, int axis)
+      : extent(there.shape[axis]), scale(there.strides[axis]) {
+    for (int d = 0; d < index.rank; d++) {
+      const int64_t stride[3] = {there.strides[d], index.strides[d], here.strides[d]};
+      if (d != axis) outer.add_axis(index.shape[d], stride);
+    }
+    along = axis == index.rank - 1 || outer.rank == 0;
+    length = index.shape[axis];
+    step[kThere] = 0, step[kIndex] = index.strides[axis], step[kHere] = here.strides[axis];
+    if (outer.rank == 0) return;
+    const int inner = outer.rank - 1;
+    count = outer.shape[inner];
+    for (int k = 0; k < 3; k++) next[k] = outer.stride[k][inner];
+    outer.remove_axis(inner);
+    if (!along) turn();
   }
-  const int64_t length = index.shape[last], lines = along_line ? 1 : index.shape[axis], extent = there.shape[axis];
-  const int64_t there_step = along_line ? 0 : there.strides[last], scale = there.strides[axis];
-  const int64_t widest = along_line ? length : kColumns, tiles = ceil_div(length, widest);
-  parallel_for(outer.total * tiles, grain_of(lines * min_of(length, widest)), [=, &outer](int64_t begin, int64_t end) {
-    Polls polls;
-    for (int64_t item = begin; item < end; item++) {
-      auto c = outer.seek(item / tiles);
-      int64_t first = item % tiles * widest, stop = min_of(first + widest, length);
-      for (int64_t j = 0; j < lines; j++) {
-        T* to = (T*)there.data + c.at[0];
-        T* from = (T*)here.data + c.at[2] + j * here.strides[axis];
-        const int64_t* at = (const int64_t*)index.data + c.at[1] + j * index.strides[axis];
-        for (int64_t k = first, next; k < stop; k = next) {
-          next = min_of(k + kGrain, stop);
-          polls.after(next - k);
-          for (; k < next; k++) {
-            int64_t place = place_of(at + k * index.strides[last], extent) * scale;
-            Op::one(to + place + k * there_step, from + k * here.strides[last]);
-          }
-        }
+
+  void turn() {
+    swap(length, count);
+    for (int k = 0; k < 3; k++) swap(step[k], next[k]);
+  }
+
+  static void swap(int64_t& a, int64_t& b) {
+    const int64_t c = a;
+    a = b, b = c;
+  }
+};
+
+// Does Op on columns [first, stop) of lines [top, bottom); whether all indices are good. Those of several lines are
+// looked at together where they lie as one, or are the same ones.
+template <class Op, class T = typename Op::Element>
+bool on_lines(const Lines& l, T* there, const int64_t* index, T* here, int64_t top, int64_t bottom, int64_t first,
+              int64_t stop, Polls& polls) {
+  int64_t places[kPlaces];
+  bool good = true;
+  for (int64_t k = first; k < stop; k += kPlaces) {
+    const int64_t count = min_of(kPlaces, stop - k), next_index = l.next[l.kIndex];
+    const bool as_one = next_index == count && l.step[l.kIndex] == 1, same = next_index == 0;
+    const int64_t together = same ? kPlaces : as_one ? kPlaces / count : 1;
+    for (int64_t j = top; j < bottom; j += together) {
+      const int64_t lines = min_of(together, bottom - j);
+      polls.after(lines * count);
+      if (!same || j == top) {
+        good &= find_places(index + j * next_index + k * l.step[l.kIndex], l.step[l.kIndex],
+                            int(same ? count : lines * count), l.extent, l.scale, places);
+      }
+      for (int64_t i = 0; i < lines; i++) {
+        at_places<Op>(there + (j + i) * l.next[l.kThere] + k * l.step[l.kThere], places + (same ? 0 : i * count),
+                      l.step[l.kThere], here + (j + i) * l.next[l.kHere] + k * l.step[l.kHere], l.step[l.kHere], count);
       }
     }
+  }
+  return good;
+}
+
+// Does Op at all of the lines. What is written to one place comes in the index's order: whole lines along the indexed
+// axis, whole columns across it.
+template <class Op>
+bool along_axis(const View& there, const View& index, const View& here, int axis) {
+  using T = typename Op::Element;
+  if (is_empty(index)) return true;
+  if (there.shape[axis] == 0) return false;
+  const Lines l(there, index, here, axis);
+  const int64_t share = ceil_div(l.length, ceil_div(nl_num_threads(), l.outer.total));
+  const int64_t width = Op::kReads ? min_of(l.length, kAtOnce)
+                        : l.along  ? l.length
+                                   : min_of(max_of(share, 16), kWritten);
+  const int64_t height = Op::kReads || l.along ? min_of(l.count, max_of(1, kAtOnce / width)) : l.count;
+  const int64_t columns = ceil_div(l.length, width), tiles = columns * ceil_div(l.count, height);
+  bool good = true;
+  parallel_for(l.outer.total * tiles, grain_of(4 * width * height), [&](int64_t begin, int64_t end) {
+    Polls polls;
+    bool fine = true;
+    auto c = l.outer.seek(begin / tiles);
+    int64_t tile = begin % tiles;
+    for (int64_t item = begin; item < end; item++) {
+      const int64_t first = tile % columns * width, top = tile / columns * height;
+      fine &= on_lines<Op>(l, (T*)there.data + c.at[0], (const int64_t*)index.data + c.at[1], (T*)here.data + c.at[2],
+                           top, min_of(top + height, l.count), first, min_of(first + width, l.length), polls);
+      if (++tile == tiles) tile = 0, l.outer.next(c);
+    }
+    if (!fine) __atomic_store_n(&good, false, __ATOMIC_RELAXED);
   });
+  return good;
+}
+
+// The same index for every line along the last axis.
+View on_every_line(const View& index, const View& lines) {
+  View all = lines;
+  all.data = index.data;
+  for (int d = 0; d < lines.rank - 1; d++) all.strides[d] = 0;
+  all.strides[lines.rank - 1] = index.strides[0];
+  return all;
 }
 
 // ---- index_get and index_put: k index tensors of one shape name points, each a slice of the axes that are left ----
 
-struct Point {
-  int64_t there, here;
-};
-
 struct Points {
-  Point* data;
-  int64_t count;
+  int64_t* there;  // where each leads
+  Walk<1> here;
   Walk<2> before, after;                           // the axes left, before and after the index axes of `here`
   int64_t run = 1, there_step = 0, here_step = 0;  // the innermost of them
 };
@@ -161,16 +268,8 @@ struct Indices {
   }
 };
 
-Status check(const View& there, const Indices& indices, int64_t* fault) {
-  for (int k = 0; k < indices.count; k++) {
-    int64_t axis = indices.axes[k];
-    if (Status status = check(indices.views[k], there.shape[axis], axis, fault)) return status;
-  }
-  return kOk;
-}
-
-Points points_of(const View& there, const View& here, const Indices& indices, int position) {
-  Points p;
+// Whether all indices are good; only then is `p` whole.
+bool find_points(const View& there, const View& here, const Indices& indices, int position, Points& p) {
   const View& shape = indices.views[0];
   int d_here = 0;
   for (int d = 0; d < there.rank; d++) {
@@ -184,18 +283,28 @@ Points points_of(const View& there, const View& here, const Indices& indices, in
     p.run = p.after.shape[inner], p.there_step = p.after.stride[0][inner], p.here_step = p.after.stride[1][inner];
     p.after.remove_axis(inner);
   }
-  View places = shape;  // of the points in `here`
-  p.count = 1;
-  for (int d = 0; d < shape.rank; d++) places.strides[d] = here.strides[position + d], p.count *= shape.shape[d];
-  p.data = (Point*)nl_scratch(0, p.count * sizeof(Point));
-  for_each(places, [&](int64_t i, int64_t offset) { p.data[i] = {0, offset}; });
+  for (int d = 0; d < shape.rank; d++) p.here.add_axis(shape.shape[d], {here.strides[position + d]});
+  p.there = (int64_t*)nl_scratch(0, p.here.total * sizeof(int64_t));
+  bool good = true;
   for (int k = 0; k < indices.count; k++) {
-    const int64_t* index = (const int64_t*)indices.views[k].data;
-    int64_t extent = there.shape[indices.axes[k]], stride = there.strides[indices.axes[k]];
-    for_each(indices.views[k],
-             [&](int64_t i, int64_t offset) { p.data[i].there += place_of(index + offset, extent) * stride; });
+    const int64_t extent = there.shape[indices.axes[k]], stride = there.strides[indices.axes[k]];
+    good &= for_parts(indices.views[k], [=, &p](int64_t i, const int64_t* at, int64_t step, int count) {
+      if (k == 0) return find_places(at, step, count, extent, stride, p.there + i);
+      int64_t places[kPlaces];
+      const bool fine = find_places(at, step, count, extent, stride, places);
+      for (int j = 0; j < count; j++) p.there[i + j] += places[j];
+      return fine;
+    });
   }
-  return p;
+  return good;
+}
+
+Status first_fault(const View& there, const Indices& indices, int64_t* fault) {
+  for (int k = 0; k < indices.count; k++) {
+    int64_t axis = indices.axes[k];
+    if (Status status = first_fault(indices.views[k], there.shape[axis], axis, fault)) return status;
+  }
+  return kOk;
 }
 
 // Does Op at the slices of points [first, last), on elements [begin, end) of their innermost axis.
@@ -203,13 +312,29 @@ template <class Op, class T>
 void visit(const Points& p, T* there, T* here, int64_t first, int64_t last, int64_t begin, int64_t end) {
   there += begin * p.there_step, here += begin * p.here_step;
   Polls polls;
+  auto at = p.here.seek(first);
+  if (p.after.total * p.run == 1 && p.here.rank <= 1) {
+    const int64_t step = p.here.rank == 0 ? 0 : p.here.stride[0][0];
+    for (int64_t next; first < last; first = next) {
+      next = min_of(first + kGrain, last);
+      polls.after(next - first);
+      at_places<Op>(there, p.there + first, 0, here + first * step, step, next - first);
+    }
+    return;
+  }
+  if (p.after.total == 1) {
+    for (int64_t i = first; i < last; i++, p.here.next(at)) {
+      polls.after(end - begin);
+      Op::run(there + p.there[i], p.there_step, here + at.at[0], p.here_step, end - begin);
+    }
+    return;
+  }
   auto c = p.after.seek(0);
-  for (int64_t i = first; i < last; i++) {
+  for (int64_t i = first; i < last; i++, p.here.next(at)) {
     for (int64_t k = 0; k < p.after.total; k++) {
       polls.after(end - begin);
-      Op::run(there + p.data[i].there + c.at[0], p.there_step, here + p.data[i].here + c.at[1], p.here_step,
-              end - begin);
-      if (p.after.total > 1) p.after.next(c);  // from the last slice back to the first
+      Op::run(there + p.there[i] + c.at[0], p.there_step, here + at.at[0] + c.at[1], p.here_step, end - begin);
+      p.after.next(c);  // from the last slice back to the first
     }
   }
 }
@@ -218,9 +343,10 @@ void visit(const Points& p, T* there, T* here, int64_t first, int64_t last, int6
 template <class Op>
 void get_points(const Points& p, const View& x, const View& out) {
   using T = typename Op::Element;
-  parallel_for(p.before.total * p.count, grain_of(p.after.total * p.run), [=, &p](int64_t begin, int64_t end) {
+  const int64_t count = p.here.total;
+  parallel_for(p.before.total * count, grain_of(p.after.total * p.run), [=, &p](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end;) {
-      int64_t outer = i / p.count, first = i % p.count, last = min_of(p.count, first + end - i);
+      int64_t outer = i / count, first = i % count, last = min_of(count, first + end - i);
       auto c = p.before.seek(outer);
       visit<Op>(p, (T*)x.data + c.at[0], (T*)out.data + c.at[1], first, last, 0, p.run);
       i += last - first;
@@ -232,30 +358,51 @@ void get_points(const Points& p, const View& x, const View& out) {
 template <class Op>
 void put_points(const Points& p, const View& x, const View& value) {
   using T = typename Op::Element;
-  int64_t tile = min_of(kColumns, max_of(16, p.run / nl_num_threads())), tiles = ceil_div(p.run, tile);
-  parallel_for(p.before.total * tiles, grain_of(p.count * p.after.total * tile), [=, &p](int64_t begin, int64_t end) {
+  const int64_t count = p.here.total;
+  const int64_t share = ceil_div(p.run, ceil_div(nl_num_threads(), p.before.total));
+  const int64_t tile = min_of(max_of(share, 16), kWritten), tiles = ceil_div(p.run, tile);
+  parallel_for(p.before.total * tiles, grain_of(count * p.after.total * tile), [=, &p](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       auto c = p.before.seek(i / tiles);
       int64_t first = i % tiles * tile;
-      visit<Op>(p, (T*)x.data + c.at[0], (T*)value.data + c.at[1], 0, p.count, first, min_of(first + tile, p.run));
+      visit<Op>(p, (T*)x.data + c.at[0], (T*)value.data + c.at[1], 0, count, first, min_of(first + tile, p.run));
     }
   });
 }
 
+// Whether one index with one axis names elements of the last axis.
+bool is_last_axis(const View& x, const Indices& indices, int position) {
+  return indices.count == 1 && indices.views[0].rank == 1 && indices.axes[0] == x.rank - 1 && position == x.rank - 1;
+}
+
 Status get(const View& x, const Indices& indices, const View& out, int position, int64_t* fault) {
-  if (Status status = check(x, indices, fault)) return status;
-  if (is_empty(out)) return kOk;  // there may be many points, each of which is nothing
-  Points p = points_of(x, out, indices, position);
-  by_size<Get>(x.dtype, [&](auto op) { get_points<typename decltype(op)::Type>(p, x, out); });
-  return kOk;
+  if (is_empty(out)) {  // there may be many points, each of which is nothing
+    return first_fault(x, indices, fault);
+  }
+  bool good;
+  if (is_last_axis(x, indices, position)) {
+    const View all = on_every_line(indices.views[0], out);
+    by_size<Get>(x.dtype, [&](auto op) { good = along_axis<typename decltype(op)::Type>(x, all, out, position); });
+  } else {
+    Points p;
+    good = find_points(x, out, indices, position, p);
+    if (good) by_size<Get>(x.dtype, [&](auto op) { get_points<typename decltype(op)::Type>(p, x, out); });
+  }
+  return good ? kOk : first_fault(x, indices, fault);
 }
 
 Status put(const View& x, const Indices& indices, const View& value, int position, bool accumulate, int64_t* fault) {
-  if (Status status = check(x, indices, fault)) return status;
-  if (is_empty(value)) return kOk;
-  Points p = points_of(x, value, indices, position);
-  auto run = [&](auto op) { put_points<typename decltype(op)::Type>(p, x, value); };
-  accumulate ? by_addition(x.dtype, run) : by_size<Put>(x.dtype, run);
+  if (is_empty(value)) return first_fault(x, indices, fault);
+  auto run = [&](const auto& write) { accumulate ? by_addition(x.dtype, write) : by_size<Put>(x.dtype, write); };
+  if (is_last_axis(x, indices, position)) {
+    if (Status status = check(indices.views[0], x.shape[position], position, fault)) return status;
+    const View all = on_every_line(indices.views[0], value);
+    run([&](auto op) { along_axis<typename decltype(op)::Type>(x, all, value, position); });
+    return kOk;
+  }
+  Points p;
+  if (!find_points(x, value, indices, position, p)) return first_fault(x, indices, fault);
+  run([&](auto op) { put_points<typename decltype(op)::Type>(p, x, value); });
   return kOk;
 }
 
@@ -264,9 +411,9 @@ Status put(const View& x, const Indices& indices, const View& value, int positio
 int gather(const Call& call) {
   const View &x = call.in[0], &index = call.in[1], &out = call.out[0];
   int axis = int(call.attr[0]);
-  if (Status status = check(index, x.shape[axis], axis, call.fault)) return status;
-  by_size<Get>(x.dtype, [&](auto op) { along_axis<typename decltype(op)::Type>(x, index, out, axis); });
-  return kOk;
+  bool good;
+  by_size<Get>(x.dtype, [&](auto op) { good = along_axis<typename decltype(op)::Type>(x, index, out, axis); });
+  return good ? kOk : first_fault(index, x.shape[axis], axis, call.fault);
 }
 
 int scatter_add(const Call& call) {

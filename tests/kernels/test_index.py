@@ -105,6 +105,77 @@ def test_index_add_in_ascending_order(rng: np.random.Generator, dtype: type, cas
         same(got, want)
 
 
+LONG = [((3, 1300), 1), ((1300, 3), 0), ((90, 70), 1), ((1, 20_000), 1), ((5, 33, 40), 1), ((40, 1100), 0)]
+
+
+@pytest.mark.parametrize(("shape", "axis"), LONG)
+@pytest.mark.parametrize("lying", ["dense", "one for all lines", "one for all elements of a line", "transposed"])
+def test_lines_longer_than_what_is_looked_at_together(
+    rng: np.random.Generator, shape: tuple[int, ...], axis: int, lying: str
+) -> None:
+    x, src = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    index = rng.integers(-shape[axis], shape[axis], shape)
+    if lying == "one for all lines":
+        index = np.broadcast_to(np.take(index, [0], 1 - axis), shape)
+    elif lying == "one for all elements of a line":
+        index = np.broadcast_to(index[..., :1], shape)
+    elif lying == "transposed":
+        index = np.asfortranarray(index)
+    for got in on_all_threads(lambda: nl.gather(tensor(x), axis, tensor(index))):
+        assert_same_bits(got, np.take_along_axis(x, index, axis))
+    want = x.copy()
+    for at in np.ndindex(index.shape):
+        add_at(want, names_place(index, axis, at), src[at])
+    for got in on_copies(x, lambda t: t.scatter_add_(axis, tensor(index), tensor(src))):
+        assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "length", "count"), [(1, 9000, 9000), (70, 30, 600), (3, 5, 1), (2000, 28, 40)])
+def test_along_the_last_axis(rng: np.random.Generator, dtype: type, rows: int, length: int, count: int) -> None:
+    x = numbers(rng, (rows, length), dtype)
+    index = random_index(rng, (count,), length)
+    source = numbers(rng, (rows, count), dtype)
+    for got in on_all_threads(lambda: nl.index_select(tensor(x), 1, tensor(index))):
+        same(got, x[:, index])
+    for accumulate in (False, True):
+        want = x.copy()
+        for k, place in enumerate(index):
+            if accumulate:
+                add_at(want, (slice(None), place), source[:, k])
+            else:
+                want[:, place] = source[:, k]
+
+        def write(t: nl.Tensor, accumulate: bool = accumulate) -> None:
+            _tensor._index_put(t, tensor(source), tensor(index), 1, 1, 1, accumulate)
+
+        for got in on_copies(x, write):
+            same(got, want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("run", [1, 2, 3, 7, 12, 15, 16, 17, 28, 31, 40, 63, 65, 130, 300])
+def test_slices_of_any_length(rng: np.random.Generator, dtype: type, run: int) -> None:
+    """Slices that do not fill vectors are moved in parts; what lies behind them stays."""
+    x, source = numbers(rng, (9, run), dtype), numbers(rng, (6, run), dtype)
+    index = rng.permutation(9)[:6]
+    for got in on_all_threads(lambda: nl.index_select(tensor(x), 0, tensor(index))):
+        same(got, x[index])
+    for accumulate in (False, True):
+        want = x.copy()
+        for k, place in enumerate(index):
+            if accumulate:
+                add_at(want, (place,), source[k])
+            else:
+                want[place] = source[k]
+
+        def write(t: nl.Tensor, accumulate: bool = accumulate) -> None:
+            _tensor._index_put(t, tensor(source), tensor(index), 1, 0, 0, accumulate)
+
+        for got in on_copies(x, write):
+            same(got, want)
+
+
 def points(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[list[Array], list[int], int]:
     """k index arrays of one shape, the axes they index, and where their axes stand in the result."""
     k = int(rng.integers(1, len(shape) + 1))
@@ -209,3 +280,31 @@ def test_a_bad_index_is_named_and_nothing_is_written(rng: np.random.Generator, b
         with pytest.raises(IndexError, match=str(bad)):
             call(copy)
         np.testing.assert_array_equal(copy.numpy(), x)
+
+
+@pytest.mark.parametrize("places", [(123_456,), (7, 99_000, 123_456)])
+def test_the_first_of_many_bad_indices_is_named(rng: np.random.Generator, places: tuple[int, ...]) -> None:
+    """Whichever thread meets one first; what an index of no place would read is not read."""
+    index = rng.integers(-50, 50, 200_000)
+    for k, place in enumerate(places):
+        index[place] = 1000 + k
+    x = rng.standard_normal((2, 50)).astype(np.float32)
+    calls: list[Callable[[nl.Tensor], object]] = [
+        lambda t: nl.gather(t[0], 0, tensor(index)),
+        lambda t: nl.gather(t, 1, tensor(index.reshape(2, -1))),
+        lambda t: nl.gather(t.T.contiguous(), 0, tensor(index.reshape(-1, 2))),
+        lambda t: nl.index_select(t, 1, tensor(index)),
+        lambda t: t[0][tensor(index)],
+        lambda t: t.index_add_(1, tensor(index), nl.ones(2, len(index))),
+        lambda t: t[0].scatter_add_(0, tensor(index), nl.ones(len(index))),
+    ]
+    for call in calls:
+        copy = tensor(x.copy())
+        for threads in (1, 3):
+            nl.set_num_threads(threads)
+            with pytest.raises(IndexError, match="1000"):
+                call(copy)
+        np.testing.assert_array_equal(copy.numpy(), x)
+    for dim in (0, 1):
+        with pytest.raises(IndexError, match="0"):
+            nl.gather(nl.zeros(3, 3).narrow(dim, 0, 0), dim, nl.zeros(3, 3, dtype=nl.int64))
