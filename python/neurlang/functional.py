@@ -27,7 +27,7 @@ from ._tensor import (
 )
 from .autograd import no_grad
 from .errors import DTypeError
-from .ops import attention, composite, convolutions, losses, order, places, pooling, statistics
+from .ops import attention, composite, contractions, convolutions, losses, order, places, pooling, statistics
 
 Fn = TypeVar("Fn", bound=Callable[..., Tensor])
 
@@ -58,6 +58,7 @@ __all__ = [
     "cummin",
     "dropout",
     "dropout2d",
+    "einsum",
     "elu",
     "embedding",
     "gelu",
@@ -108,6 +109,7 @@ __all__ = [
     "softplus",
     "std",
     "tanh",
+    "tensordot",
     "tile",
     "tril",
     "triu",
@@ -143,11 +145,11 @@ def _check_tensors(
 ) -> None:
     """Names the argument that had to be a tensor. It is asked once a call has failed, so that calls need no checks."""
     given = {**dict(zip((p.name for p in parameters), args, strict=False)), **kwargs}
-    for p in parameters:
-        value = given.get(p.name, p.default)
-        fits = isinstance(value, Tensor) or (value is None and p.annotation == "Tensor | None")
-        if p.annotation in ("Tensor", "Tensor | None") and not fits:
-            raise DTypeError(f"{op}: {p.name} must be a Tensor, got {type(value).__name__}") from None
+    for i, p in enumerate(parameters):
+        for value in args[i:] if p.kind is p.VAR_POSITIONAL else [given.get(p.name, p.default)]:
+            fits = isinstance(value, Tensor) or value is p.empty or (value is None and p.annotation == "Tensor | None")
+            if p.annotation in ("Tensor", "Tensor | None") and not fits:
+                raise DTypeError(f"{op}: {p.name} must be a Tensor, got {type(value).__name__}") from None
 
 
 # ---- statistics, scans, shapes ----
@@ -182,6 +184,8 @@ masked_select = _bind(places.masked_select)
 
 outer = _bind(composite.outer)
 addmm = _bind(composite.addmm)
+tensordot = _bind(contractions.tensordot)
+einsum = _bind(contractions.einsum)
 isclose = _bind(composite.isclose)
 allclose = _bind(composite.allclose)
 count_nonzero = _bind(composite.count_nonzero)

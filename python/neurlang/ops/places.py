@@ -105,7 +105,7 @@ def tile(F: Any, input: Tensor, dims: Sequence[int]) -> Tensor:
     return repeat(F, input, (*[1] * (input.ndim - len(dims)), *dims))
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
     """One value, or several, as a list."""
     return list(value) if isinstance(value, (tuple, list)) else [value]
 
@@ -118,7 +118,7 @@ def roll(F: Any, input: Tensor, shifts: int | Sequence[int], dims: Axes = None) 
     """
     if dims is None:
         return roll(F, input.reshape(-1), shifts, 0).reshape(input.shape)
-    moves, axes = _listed(shifts), _listed(dims)
+    moves, axes = listed(shifts), listed(dims)
     if len(moves) != len(axes):
         raise F.ShapeError(f"roll: {len(moves)} shifts for {len(axes)} axes")
     for shift, dim in zip(moves, axes, strict=True):
@@ -136,7 +136,7 @@ def movedim(F: Any, input: Tensor, source: int | Sequence[int], destination: int
     >>> neurlang.movedim(neurlang.zeros(2, 3, 4), 0, -1).shape
     (3, 4, 2)
     """
-    froms, tos = ([F._axis("movedim", input, d) for d in _listed(axes)] for axes in (source, destination))
+    froms, tos = ([F._axis("movedim", input, d) for d in listed(axes)] for axes in (source, destination))
     if len(froms) != len(tos) or len(set(froms)) != len(froms) or len(set(tos)) != len(tos):
         raise F.ShapeError(f"movedim: axes {source} cannot go to {destination}; both must name as many different axes")
     order = [d for d in range(input.ndim) if d not in froms]
