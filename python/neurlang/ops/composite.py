@@ -1,7 +1,8 @@
 """Operations defined by others: pure functions over a namespace `F`, with PyTorch's names, arguments and defaults.
 
 `F` is the module of eager functions, or, for the `define_*` functions, a graph builder with the same names. More of
-them stand in statistics.py, losses.py, places.py, order.py, convolutions.py, pooling.py and attention.py.
+them stand in statistics.py, losses.py, places.py, order.py, contractions.py, convolutions.py, pooling.py and
+attention.py.
 """
 
 from __future__ import annotations

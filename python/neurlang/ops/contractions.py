@@ -1,5 +1,4 @@
-"""Products over any axes, `tensordot` and `einsum`, as functions over `F` (see composite.py): each pair of operands is
-one batch of matrix products."""
+"""Products over any axes, each one batch of matrix products, as functions over `F` (see composite.py)."""
 
 from __future__ import annotations
 
