@@ -21,6 +21,7 @@ FUNCTIONS: tuple[tuple[str, Form, Form | None, tuple[float, float]], ...] = (
     ("sin", lambda lib, x: lib.sin(x), lambda lib, x, **out: lib.sin(x, **out), WIDE),
     ("sqrt", lambda lib, x: lib.sqrt(x), lambda lib, x, **out: lib.sqrt(x, **out), POSITIVE),
     ("power 1.5", lambda lib, x: x**1.5, lambda lib, x, **out: lib.power(x, np.float32(1.5), **out), POSITIVE),
+    ("clamp", lambda lib, x: lib.clip(x, -1, 1), lambda lib, x, **out: lib.clip(x, -1, 1, **out), AROUND_ZERO),
     ("erf", lambda lib, x: lib.erf(x), None, AROUND_ZERO),
     ("sigmoid", lambda lib, x: lib.sigmoid(x), None, AROUND_ZERO),
     ("gelu", lambda lib, x: lib.nn.functional.gelu(x), None, AROUND_ZERO),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -185,13 +186,16 @@ def map_kernel(row: Any, dtype: str, scalar: ModuleType, to_c: ModuleType) -> It
         yield "  int64_t i = first;"
     yield "  do {"
     yield "    char " + ", ".join(f"*p{k} = loop.at[{k}]" for k in range(len(dtypes))) + ";"
+    yield "    const int64_t " + ", ".join(f"s{k} = loop.stride[{k}]" for k in range(len(dtypes))) + ";"
     yield "    for (int64_t left = loop.vectors; left > 0; --left) {"
     for k, name in enumerate(vectors[n_out:]):
-        yield f"      const {name} x{k} = LOAD({name}, p{n_out + k});"
+        yield f"      {name} x{k} = LOAD({name}, p{n_out + k});"
+        if name[0] == "v" and len(re.findall(rf"\bx{k}\b", " ".join((*statements, *results)))) > 1:
+            yield f"      KEEP(x{k});"
     yield from (f"      {statement}" for statement in statements)
     for k, (name, result) in enumerate(zip(vectors[:n_out], results, strict=True)):
         yield f"      STORE({name}, p{k}, {result});"
-    yield from (f"      p{k} += loop.stride[{k}];" for k in range(len(dtypes)))
+    yield from (f"      p{k} += s{k};" for k in range(len(dtypes)))
     if indexed:
         yield f"      i += {lanes};"
     yield "    }"

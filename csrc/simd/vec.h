@@ -60,6 +60,15 @@ NL_VEC(eu8, unsigned char, NL_VEC_BYTES / 8);
 #define SELECT(T, I, m, a, b) ((T)(((m) & (I)(a)) ^ (~(m) & (I)(b))))
 #define NL_FN static inline __attribute__((always_inline, unused))
 
+// Holds a full register that is used more than once: gcc loads it anew for every use.
+#if defined(__x86_64__)
+#define KEEP(x) __asm__("" : "+x"(x))
+#elif defined(__aarch64__)
+#define KEEP(x) __asm__("" : "+w"(x))
+#else
+#define KEEP(x)
+#endif
+
 #if NL_VEC_BYTES == 64
 #define NL_LANES8 {0, 1, 2, 3, 4, 5, 6, 7}
 #elif NL_VEC_BYTES == 32
@@ -118,6 +127,32 @@ NL_VEC(eu8, unsigned char, NL_VEC_BYTES / 8);
 #endif
 #define hf32_max(a, b) SELECT(hf32, hi32, (hi32)((a) > (b)), a, b)
 #define hf32_min(a, b) SELECT(hf32, hi32, (hi32)((a) < (b)), a, b)
+
+// ---- the larger and the smaller one: -0 < +0, and any NaN gives NaN -------------------------------------------------
+// Both orders of an instruction differ in zeros of two signs and in NaNs: their union is -0 then, or a NaN; for +0 it
+// is what they have in common. AVX-512 has an instruction that orders zeros.
+#define NL_UNORDERED(a, b) (((a) != (a)) | ((b) != (b)))
+#define NL_EXTREMA(T, I)                                                                                       \
+  NL_FN T T##_maximum(T a, T b) { return (T)(((I)T##_max(a, b) & (I)T##_max(b, a)) | (I)NL_UNORDERED(a, b)); } \
+  NL_FN T T##_minimum(T a, T b) { return (T)((I)T##_min(a, b) | (I)T##_min(b, a)); }
+#if defined(__AVX512DQ__) && !defined(__clang__)
+#define NL_ORDERED(name, T, M, suffix, how)                                           \
+  NL_FN T name(T a, T b) {                                                            \
+    KEEP(a);                                                                          \
+    KEEP(b);                                                                          \
+    const T found = __builtin_ia32_range##suffix##512_mask(a, b, how, a, (M) - 1, 4); \
+    const M unordered = __builtin_ia32_cmp##suffix##512_mask(a, b, 3, (M) - 1, 4);    \
+    return __builtin_ia32_add##suffix##512_mask(a, b, found, unordered, 4);           \
+  }
+NL_ORDERED(vf32_maximum, vf32, unsigned short, ps, 5)
+NL_ORDERED(vf32_minimum, vf32, unsigned short, ps, 4)
+NL_ORDERED(vf64_maximum, vf64, unsigned char, pd, 5)
+NL_ORDERED(vf64_minimum, vf64, unsigned char, pd, 4)
+#else
+NL_EXTREMA(vf32, vi32)
+NL_EXTREMA(vf64, vi64)
+#endif
+NL_EXTREMA(hf32, hi32)
 
 // ---- square root (correctly rounded) ------------------------------------------------------------------------------
 #define NL_BY_LANE(T, n, expression)             \

@@ -292,7 +292,10 @@ def float_cases(t: str) -> dict[str, Case]:
         f"remainder_{t}": (two, s.remainder, lambda a, b: np.remainder(number(a), number(b))),
         f"maximum_{t}": (two, s.maximum, larger),
         f"minimum_{t}": (two, s.minimum, lambda a, b: -larger(-a, -b)),
-        f"maximum_const_{t}": ((t,), lambda a: s.maximum(a, 2.0), lambda a: larger(a, 2.0)),
+        **{f"{name}_{which}_{t}": ((t,), lambda a, f=f, c=c: f(c, a) if c == 2 else f(a, c),
+             lambda a, w=w, c=c: w(a, c))
+           for name, f, w in (("maximum", s.maximum, larger), ("minimum", s.minimum, lambda a, b: -larger(-a, -b)))
+           for which, c in (("two", 2.0), ("zero", 0.0), ("minus_zero", -0.0), ("nan", math.nan))},
         f"larger_{t}": (two, s.larger, lambda a, b: a if a > b else b),
         f"smaller_{t}": (two, s.smaller, lambda a, b: a if a < b else b),
         f"absolute_{t}": ((t,), s.absolute, abs),

@@ -271,53 +271,67 @@ cdef inline bint stands_beside(int op, object y, Tensor a, Operand* second) exce
     return True
 
 
-cdef Tensor run_short(int op, Tensor a, const Operand* second):
-    """The short way of one or two operands of one dtype (or a number): no promotion, no lists.
+cdef Tensor run_short(int op, Tensor a, const Operand* further):
+    """The short way of operands of one dtype, or numbers, behind a tensor: no promotion, no lists.
 
-    Few dense elements of one shape go to the kernel at once. None where the row does not take this dtype as it is.
+    Of one shape, but a second one of two may be broadcast. Few dense elements go to the kernel at once. None where the
+    row does not take this dtype as it is.
     """
     cdef const OpSpec* s = &specs[op]
-    cdef Operand ins[2]
+    cdef Operand ins[3]
     cdef MapFn kernel
     cdef Tensor out
     cdef int64_t n
-    cdef bint paired = second != NULL and second.tensor != NULL
+    cdef int i
     if not computes_in(op, dtype_id(a.d.dtype)):
         return None
     out = Tensor.__new__(Tensor)
-    if paired and not same_shape(&a.d, second.tensor):
-        set_broadcast(op, &out.d, &a.d, second.tensor)
+    if s.n_in == 2 and further.tensor != NULL and not same_shape(&a.d, further.tensor):
+        set_broadcast(op, &out.d, &a.d, further.tensor)
         n = RELEASE_GIL_ABOVE
     else:
         set_like(&out.d, &a.d)
         n = numel(a.d)
     out.d.dtype = a.d.dtype if s.out_type[0] == ANY else as_dtype(s.out_type[0])
-    if n <= SHORT and n > 0 and current_tape() == NULL and is_plain(&a.d) and (not paired or is_plain(second.tensor)):
+    if n <= SHORT and n > 0 and current_tape() == NULL and is_plain(&a.d) and are_plain(further, s.n_in - 1):
         kernel = map_kernel(op, a.d.dtype)
         if kernel != NULL:  # there is none for narrow dtypes
-            run_dense_short(kernel, out, &a.d, second, n)
+            run_dense_short(kernel, out, &a.d, further, s.n_in - 1, n)
             return out
     ins[0].tensor = &a.d
-    if second != NULL:
-        ins[1] = second[0]
+    for i in range(1, s.n_in):
+        ins[i] = further[i - 1]
     run(op, ins, s.n_in, &out.d, 1, NULL, 0, numel(out.d))
     return out
 
 
-cdef inline int run_dense_short(MapFn kernel, Tensor out, const TensorData* a, const Operand* second, int64_t n) except -1:
-    cdef char* ptr[3]
-    cdef int64_t step[3]
+cdef inline bint are_plain(const Operand* operands, int n):
+    cdef int i
+    for i in range(n):
+        if operands[i].tensor != NULL and not is_plain(operands[i].tensor):
+            return False
+    return True
+
+
+cdef inline int run_dense_short(MapFn kernel, Tensor out, const TensorData* a, const Operand* further, int n_further,
+                                int64_t n) except -1:
+    cdef char* ptr[4]
+    cdef int64_t step[4]
+    cdef const TensorData* x
+    cdef int i
     out.d.storage = Storage.allocate(n * itemsize(out.d.dtype))
     ptr[0] = out.d.storage.data
     ptr[1] = a.storage.data + a.offset * itemsize(a.dtype)
     step[0] = itemsize(out.d.dtype)
     step[1] = itemsize(a.dtype)
-    if second != NULL and second.tensor != NULL:
-        ptr[2] = second.tensor.storage.data + second.tensor.offset * itemsize(a.dtype)
-        step[2] = step[1]
-    elif second != NULL:
-        ptr[2] = <char*>&second.bits
-        step[2] = 0
+    for i in range(n_further):
+        x = further[i].tensor
+        if x != NULL:
+            ptr[2 + i] = x.storage.data + x.offset * itemsize(a.dtype)
+            step[2 + i] = step[1]
+        else:
+            ptr[2 + i] = <char*>&further[i].bits
+            step[2 + i] = 0
     run_dense_kernel(kernel, ptr, step, n)
     return 0
 
@@ -360,7 +374,19 @@ cdef Tensor map2(int op, object x, object y):
     return map_n(op, [as_operand(x), as_operand(y)])
 
 
+cdef inline bint stands_alike(int op, object y, Tensor a, Operand* further) except -1:
+    """Whether y needs neither promotion nor broadcasting beside a. `further` is y then."""
+    return stands_beside(op, y, a, further) and (further.tensor == NULL or same_shape(&a.d, further.tensor))
+
+
 cdef Tensor map3(int op, object x, object y, object z):
+    cdef Operand further[2]
+    cdef Tensor out
+    if (is_tensor(x) and specs[op].in_type[1] == ANY and specs[op].in_type[2] == ANY
+            and stands_alike(op, y, <Tensor>x, &further[0]) and stands_alike(op, z, <Tensor>x, &further[1])):
+        out = run_short(op, <Tensor>x, further)
+        if out is not None:
+            return with_node(op, out, (x, y, z), ())
     return map_n(op, [as_operand(x), as_operand(y), as_operand(z)])
 
 

@@ -157,7 +157,7 @@ def clamp(F: Any, input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """
     if min is None and max is None:
         raise ValueError("clamp: give min, max, or both")
-    if not input.dtype.is_floating_point:
+    if not input.dtype.is_floating_point and (min is None or max is None or input.dtype == F.bool_):
         lower = input if min is None else F.maximum(input, min)
         return lower if max is None else F.minimum(lower, max)
     return F._clamp(input, -math.inf if min is None else min, math.inf if max is None else max)

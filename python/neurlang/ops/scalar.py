@@ -413,11 +413,14 @@ def _extremum(a: E, b: E, which: str) -> E:
         return a | b if is_max else a & b
     if a.dtype not in FLOATS:
         return select(a > b if is_max else a < b, a, b)
-    winner = larger(a, b) if is_max else smaller(a, b)  # b when they are equal or unordered
-    if not (b.op == "const" and b.value):  # only zeros are equal and differ
-        x, y = bitcast(a, INT_OF[a.dtype]), bitcast(b, INT_OF[a.dtype])
-        winner = select(eq(a, b), bitcast(x & y if is_max else x | y, a.dtype), winner)
-    return select(isnan(a), a, winner)
+    if a.op == "const":
+        a, b = b, a
+    if b.op == "const" and not math.isnan(b.value) and (is_max or b.value or math.copysign(1, b.value) > 0):
+        if not is_max:
+            return smaller(b, a)
+        positive_zero = not b.value and math.copysign(1, b.value) > 0
+        return larger(b, a + b if positive_zero else a)  # -0 + 0 is +0
+    return E("maximum" if is_max else "minimum", (a, b), a.dtype)
 
 
 def idiv(a: E | Number, b: E | Number) -> E:

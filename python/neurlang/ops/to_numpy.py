@@ -60,6 +60,10 @@ def _numpy_value(e: E, a: list[Any], np: Any, fma: Fma) -> Any:
             return np.where(a[0] > a[1], *a)
         case "min":
             return np.where(a[0] < a[1], *a)
+        case "maximum":
+            return np.where(a[0] == a[1], np.where(np.signbit(a[0]), a[1], a[0]), np.maximum(*a))
+        case "minimum":
+            return np.where(a[0] == a[1], np.where(np.signbit(a[0]), a[0], a[1]), np.minimum(*a))
         case "rare":
             return np.where(a[0], a[2], a[1])
         case "bitcast":
