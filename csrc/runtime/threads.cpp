@@ -23,6 +23,7 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include "../base/errors.hpp"
 #include "../base/view.hpp"
@@ -121,24 +122,32 @@ class Pace {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-// Claims shrink from a share of what is left down to the grain, so that all threads end together.
+// Where a chunk that begins here ends: chunks shrink from a share of what is left down to the grain, so that all
+// threads end together.
+int64_t chunk_end(const Loop& loop, const Pace& pace, int64_t begin) {
+  const int64_t share = (loop.n - begin) / (2 * loop.threads) / loop.grain;
+  const int64_t chunk = std::clamp<int64_t>(share, 1, pace.grains()) * loop.grain;
+  return loop.n - begin <= chunk ? loop.n : begin + chunk;
+}
+
 bool claim(const Loop& loop, const Pace& pace, int64_t& begin, int64_t& end) {
   begin = pool.next.load(std::memory_order_relaxed);
   do {
     if (begin >= loop.n) return false;
-    const int64_t share = (loop.n - begin) / (2 * loop.threads) / loop.grain;
-    const int64_t chunk = std::clamp<int64_t>(share, 1, pace.grains()) * loop.grain;
-    end = loop.n - begin <= chunk ? loop.n : begin + chunk;
+    end = chunk_end(loop, pace, begin);
   } while (!pool.next.compare_exchange_weak(begin, end, std::memory_order_relaxed));
   return true;
 }
 
-void run_chunks(const Loop& loop, bool is_caller) {
-  int64_t begin, end;
+// Runs [begin, end), which is claimed already, and then what else can be claimed.
+void run_chunks(const Loop& loop, Pace& pace, int64_t begin, int64_t end, bool is_caller) {
   try {
-    for (Pace pace; claim(loop, pace, begin, end); pace.ran((end - begin - 1) / loop.grain + 1)) {
-      loop.fn(loop.ctx, begin, end);
+    loop.fn(loop.ctx, begin, end);
+    while (pool.next.load(std::memory_order_relaxed) < loop.n) {
+      pace.ran((end - begin - 1) / loop.grain + 1);
       if (is_caller) poll_interrupt();
+      if (!claim(loop, pace, begin, end)) return;
+      loop.fn(loop.ctx, begin, end);
     }
   } catch (...) {
     if (!pool.failed.exchange(true)) *pool.error = std::current_exception();
@@ -161,7 +170,10 @@ void run_alone(const Loop& loop) {
 
 // ---- workers ----
 
+// What a worker needs lies in the caller's cache; it is asked for all at once.
 bool enter() {
+  __builtin_prefetch(&pool.loop);
+  __builtin_prefetch(&pool.next, 1);
   uint32_t gate = pool.gate.load(std::memory_order_relaxed);
   while (gate >= kSeat)
     if (pool.gate.compare_exchange_weak(gate, gate - kSeat + 1, std::memory_order_acquire)) return true;
@@ -188,7 +200,9 @@ void* work(void*) {
   for (;;) {
     const uint32_t seen = pool.epoch.load(std::memory_order_acquire);
     if (enter()) {
-      run_chunks(pool.loop, false);
+      Pace pace;
+      int64_t begin, end;
+      if (claim(pool.loop, pace, begin, end)) run_chunks(pool.loop, pace, begin, end, false);
       leave();
     }
     wait_for_loop(seen);
@@ -224,9 +238,10 @@ void ensure_workers(int count) {
 
 // ---- callers ----
 
-void open_gate(const Loop& loop) {
+// Elements up to `next` are claimed.
+void open_gate(const Loop& loop, int64_t next) {
   pool.loop = loop;
-  pool.next.store(0, std::memory_order_relaxed);
+  pool.next.store(next, std::memory_order_relaxed);
   pool.gate.store(uint32_t(loop.threads - 1) * kSeat, std::memory_order_release);
   pool.epoch.fetch_add(1);
   if (pool.sleepers.load() > 0) futex_wake(pool.epoch, loop.threads - 1);
@@ -244,8 +259,11 @@ void run_in_pool(const Loop& loop) {
   std::exception_ptr error;
   pool.error = &error;
   ensure_workers(loop.threads - 1);
-  open_gate(loop);
-  run_chunks(loop, true);
+  // The first chunk is always the caller's: short loops over the same memory find it in its cache again.
+  Pace pace;
+  const int64_t first = chunk_end(loop, pace, 0);
+  open_gate(loop, first);
+  run_chunks(loop, pace, 0, first, true);
   close_gate();
   pool.failed.store(false, std::memory_order_relaxed);
   pool.taken.store(false, std::memory_order_release);
@@ -279,6 +297,13 @@ extern "C" int nl_num_threads(void) {
   if (n != 0) return n;
   nl::set_num_threads(nl::decide_threads());
   return nl_num_threads();
+}
+
+extern "C" int nl_threads_at_hand(void) {
+  thread_local std::chrono::steady_clock::time_point last_asked;
+  if (nl::pool.sleepers.load(std::memory_order_relaxed) == 0) return nl_num_threads();
+  const auto now = std::chrono::steady_clock::now(), before = std::exchange(last_asked, now);
+  return now - before < nl::kSpin ? nl_num_threads() : 1;
 }
 
 extern "C" void nl_check_interrupt(void) {
