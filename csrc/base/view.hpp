@@ -81,6 +81,10 @@ extern "C" {
 // shows in the result. Runs serially when n <= grain, when one thread is set, or inside another parallel_for.
 void nl_parallel_for(int64_t n, int64_t grain, void (*fn)(void* ctx, int64_t begin, int64_t end), void* ctx);
 int nl_num_threads(void);
+
+// The threads that a loop of some microseconds may use: all where they are awake. To wake one takes its caller longer
+// (10 us on a virtual machine), unless it is asked for again soon.
+int nl_threads_at_hand(void);
 // Whether the processor sums products of bytes in 512-bit registers (AVX512-VNNI).
 int nl_has_byte_dots(void);
 // For loop bodies that may take longer than some milliseconds an item: called now and then, it throws when the

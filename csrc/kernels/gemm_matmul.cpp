@@ -361,15 +361,23 @@ void contract_blocks(Matrix<T> a, Matrix<T> b, const Output<T>& c, int64_t batch
   contract(job);
 }
 
-// Each batch on one thread.
+// Each batch on one thread, or in parts where there are few.
 template <class T>
 void multiply_small(const Matrix<T>& a, Matrix<T> b, const Output<T>& c, int64_t batches, int64_t products,
                     const Mapping& map) {
   b.in_place = columns_in_place(b, a.lines, map.p.k);
-  parallel_for(batches, max_of(1, kGrainProducts / products), [&](int64_t begin, int64_t end) {
-    for (int64_t batch = begin; batch < end; batch++) {
-      SmallProduct<T>{a, b, c, map.p.k, batch}.run();
-      if (map.p.call.epilogue) map.finish(&map, batch, 0, a.lines, 0, b.lines);
+  const int64_t worth = products / kLeastPart, threads = worth > 1 ? min_of(worth, nl_threads_at_hand() / batches) : 1;
+  const int64_t most = max_of(1, threads);
+  const bool whole = map.p.call.epilogue && map.p.call.epilogue->of_rows;  // rows, unless C is transposed
+  const Parts<T> parts(a.lines, b.lines, most, whole ? !map.swapped : cut_rows<T>(a.lines, b.lines, most));
+  const int64_t grain = parts.count > 1 ? 1 : max_of(1, kGrainProducts / products);
+  parallel_for(batches * parts.count, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t u = begin; u < end; u++) {
+      const int64_t batch = u / parts.count;
+      const Part part = parts.part(u % parts.count);
+      SmallProduct<T>{a, b, c, map.p.k, batch}.run(part);
+      if (map.p.call.epilogue)
+        map.finish(&map, batch, part.row, part.row + part.rows, part.column, part.column + part.columns);
     }
   });
 }

@@ -1,12 +1,13 @@
-// gemm_small.hpp: products of so few elements that to cut and to pack them would cost more than it gains.
+// gemm_small.hpp: products of so few elements that to pack them would cost more than it gains.
 #pragma once
 #include "gemm_pack.hpp"
 
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int64_t kTiny = 1 << 13;                  // multiplications: 20 x 20 x 20
-constexpr int64_t kMostSmall = 2 * kGrainProducts;  // 92 x 92 x 92: beyond, a second thread pays
+constexpr int64_t kTiny = 1 << 13;       // multiplications: 20 x 20 x 20
+constexpr int64_t kMostSmall = 1 << 21;  // 128 x 128 x 128
+constexpr int64_t kLeastPart = 1 << 17;  // 51 x 51 x 51: less is not worth another thread, even one that is awake
 
 // Rows that crowd each other out of L1 are better packed, unless they are tiny.
 template <class T>
@@ -15,7 +16,40 @@ bool is_small(const Matrix<T>& a, int64_t products, int64_t k) {
   return products <= kTiny || !aliases<T>(a.line_stride);
 }
 
-// One batch: rows of A where they lie times one panel of B after another, on the calling thread and its stack.
+// A part of C, for one thread.
+struct Part {
+  int64_t row, rows, column, columns;
+};
+
+// Whether equal parts of the rows of C leave less to the largest one than parts of the vectors of its columns.
+template <class T>
+bool cut_rows(int64_t m, int64_t n, int64_t parts) {
+  constexpr int64_t kPacking = 8;  // lines more, as in cuts into tiles
+  const int64_t height = ceil_div(m, parts), width = whole_vectors<T>(ceil_div(n, parts));
+  return (height + kPacking) * (whole_vectors<T>(n) + kPacking) <= (m + kPacking) * (width + kPacking);
+}
+
+// C in parts of its rows or of the vectors of its columns.
+template <class T>
+struct Parts {
+  int64_t m, n;
+  bool of_rows;
+  int64_t count;
+
+  Parts(int64_t rows, int64_t columns, int64_t most, bool by_rows)
+      : m(rows), n(columns), of_rows(by_rows), count(min_of(most, by_rows ? rows : ceil_div(columns, kWidth<T>))) {}
+
+  int64_t row(int64_t part) const { return part * m / count; }
+  int64_t column(int64_t part) const { return min_of(n, part * ceil_div(n, kWidth<T>) / count * kWidth<T>); }
+
+  Part part(int64_t i) const {
+    if (of_rows) return {row(i), row(i + 1) - row(i), 0, n};
+    return {0, m, column(i), column(i + 1) - column(i)};
+  }
+};
+
+// A part of one batch: rows of A where they lie times one panel of B after another, on the calling thread and its
+// stack.
 template <class T>
 struct SmallProduct {
   const Matrix<T>& a;
@@ -23,18 +57,20 @@ struct SmallProduct {
   const Output<T>& c;
   int64_t k, batch;
 
-  void run() const {
+  void run(const Part& part) const {
     T packed[kDepth * kTileColumns<T>];
     const T* const lines = a.batch(batch);
-    for (int64_t done = 0, width; done < b.lines; done += width) {
-      width = panel_width(min_of(kTileColumns<T>, b.lines - done));
+    const int64_t panels = row_panels(part.rows);
+    for (int64_t done = 0, width; done < part.columns; done += width) {
+      width = panel_width(min_of(kTileColumns<T>, part.columns - done));
       // Columns that do not fill their vectors are computed with some before them: neither packed nor set aside.
-      const bool lie = b.in_place && c.columns.x_stride == 1 && width <= b.lines;
-      const int64_t j = lie ? min_of(done, b.lines - width) : done;
-      const int count = int(min_of(width, b.lines - j)), pitch = int(whole_vectors<T>(width));
+      const bool lie = b.in_place && c.columns.x_stride == 1 && width <= part.columns;
+      const int64_t j = part.column + (lie ? min_of(done, part.columns - width) : done);
+      const int count = int(min_of(width, part.column + part.columns - j)), pitch = int(whole_vectors<T>(width));
       const Panel<T> columns = b.fetch(&b, {batch, 0, j, 0, count, int(k), int(width), pitch}, packed);
-      for (int64_t p = 0; p < row_panels(a.lines); p++) {
-        multiply(lines, row_panel_begin(a.lines, p), row_panel_begin(a.lines, p + 1), columns, j, count, width);
+      for (int64_t p = 0; p < panels; p++) {
+        const int64_t i = part.row + p * part.rows / panels, end = part.row + (p + 1) * part.rows / panels;
+        multiply(lines, i, end, columns, j, count, width);
       }
     }
   }

@@ -96,6 +96,19 @@ def test_batches_of_small_products(rng: np.random.Generator, dtype: type, shape:
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    "shape", [(64, 64, 64), (81, 80, 79), (5, 200, 300), (300, 256, 9), (3, 250, 700), (127, 128, 129)]
+)
+def test_threads_share_small_products(rng: np.random.Generator, dtype: type, shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    a, b = normal(rng, (m, k), dtype), normal(rng, (k, n), dtype)
+    for x, y in itertools.product((a, a.T.copy().T), (b, b.T.copy().T)):
+        for _ in range(3):  # threads are woken for products that follow each other
+            tensor(x) @ tensor(y)
+        check(x, y)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("shape", [(1, 700, 1300), (700, 1300, 1), (1, 20_000, 1), (3, 5000, 2), (1, 40, 300)])
 def test_vectors_and_long_sums(rng: np.random.Generator, dtype: type, shape: tuple[int, int, int]) -> None:
     m, k, n = shape
@@ -257,6 +270,8 @@ def test_empty_sums_are_plus_zero(shape: tuple[int, int, int], dtype: type) -> N
 
 EPILOGUES = [
     ((37, 65), (65, 50)),
+    ((70, 65), (65, 80)),
+    ((9, 200), (200, 256)),
     ((4, 9, 33), (33, 40)),
     ((3, 300), (300, 500)),
     ((1, 300), (300, 80)),
