@@ -72,6 +72,7 @@ def cases() -> Iterator[Case]:
                 x = rng.standard_normal(shape, np.float32)
             yield case(op, form, by_array, x, axes)
     yield from scans(rng)
+    yield from running(rng)
 
 
 def case(op: str, form: Form, by_array: Form, x: np.ndarray, axes: Axes) -> Case:
@@ -105,6 +106,19 @@ def scans(rng: np.random.Generator) -> Iterator[Case]:
             )
             name = f"{op} along {axis} of {' x '.join(map(str, shape))}"
             yield Case(name, calls, work=2.0 * x.nbytes, rate_unit="GB/s", rtol=1e-2, atol=1e-2)
+
+
+def running(rng: np.random.Generator) -> Iterator[Case]:
+    """Largest elements up to each one; all but NumPy and JAX find their places too."""
+    for shape, axis in SCANNED:
+        x = rng.random(shape, np.float32)
+        calls = peers.contenders(
+            lambda lib, x, axis=axis: lib.cummax(x, axis)[0], x,
+            numpy=lambda x, axis=axis: np.maximum.accumulate(x, axis),
+            jax_form=lambda x, axis=axis: peers.jax.lax.cummax(x, axis),
+        )
+        name = f"cummax along {axis} of {' x '.join(map(str, shape))}"
+        yield Case(name, calls, work=2.0 * x.nbytes, rate_unit="GB/s")
 
 
 def by_jax(op: str, x: Any, axis: int) -> Any:

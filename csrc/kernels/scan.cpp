@@ -1,4 +1,4 @@
-// scan.cpp: cumsum, cumprod, cummax, cummin, logcumsumexp: each element combined with all before it along an axis.
+// scan.cpp: cumsum, cumprod, logcumsumexp: each element combined with all before it along an axis.
 //
 // S(n): blocks of 64. In a block elements are combined serially from the identity; an element's result is that,
 // combined with the last result of the block before (for the first block with the identity). Depends on n only.
@@ -37,31 +37,6 @@ struct CumProd {
   template <class V>
   static V combine(V a, V b) {
     return a * b;
-  }
-};
-
-// The larger of Order's keys, kept as numbers: a scan hands out every intermediate result.
-template <class T>
-struct CumMax {
-  using Element = T;
-  using Order = Ordered<T, 1>;
-  static constexpr T identity = kIsFloat<T> ? -T(__builtin_inf()) : lowest<T>();
-  static constexpr bool kCheap = true;
-  template <class V>
-  static V combine(V a, V b) {
-    return Order::key(a) > Order::key(b) ? a : b;
-  }
-};
-
-template <class T>
-struct CumMin {
-  using Element = T;
-  using Order = Ordered<T, -1>;
-  static constexpr T identity = kIsFloat<T> ? T(__builtin_inf()) : highest<T>();
-  static constexpr bool kCheap = true;
-  template <class V>
-  static V combine(V a, V b) {
-    return Order::key(a) < Order::key(b) ? a : b;
   }
 };
 
@@ -464,8 +439,6 @@ int scan_numbers(const Call& call) {
 
 int cumsum(const Call& call) { return scan_numbers<CumSum>(call); }
 int cumprod(const Call& call) { return scan_numbers<CumProd>(call); }
-int cummax(const Call& call) { return scan_numbers<CumMax>(call); }
-int cummin(const Call& call) { return scan_numbers<CumMin>(call); }
 int logcumsumexp(const Call& call) {
   return call.in[0].dtype == DType::f64 ? scan<LogCumSumExp<double>>(call) : scan<LogCumSumExp<float>>(call);
 }

@@ -54,8 +54,6 @@ __all__ = [
     "conv_transpose3d",
     "count_nonzero",
     "cross_entropy",
-    "cummax",
-    "cummin",
     "dropout",
     "dropout2d",
     "einsum",
@@ -160,8 +158,6 @@ std = _bind(statistics.std)
 norm = _bind(statistics.norm)
 normalize = _bind(statistics.normalize)
 logsumexp = _bind(statistics.logsumexp)
-cummax = _bind(order.cummax)
-cummin = _bind(order.cummin)
 kthvalue = _bind(order.kthvalue)
 median = _bind(order.median)
 unique = _bind(order.unique)

@@ -13,7 +13,7 @@ import neurlang as nl
 from neurlang.ir.interpret import apply
 
 from .contraction import Array, assert_same_bits, fma, tensor
-from .reduction import larger, numbers, on_all_threads, shape_around
+from .reduction import numbers, on_all_threads, shape_around
 
 LENGTHS = [0, 1, 2, 15, 16, 63, 64, 65, 100, 129, 1000]
 FLOATS = [np.float32, np.float64]
@@ -37,8 +37,6 @@ def scanned(x: Array, axis: int, combine: Callable[[Array, Array], Array], ident
 SCANS: dict[str, tuple[Callable[..., nl.Tensor], Callable[[Array, Array], Array], float]] = {
     "cumsum": (nl.cumsum, np.add, 0),
     "cumprod": (nl.cumprod, np.multiply, 1),
-    "cummax": (lambda x, axis: nl._tensor._cummax(x, axis), larger, -np.inf),
-    "cummin": (lambda x, axis: nl._tensor._cummin(x, axis), lambda a, b: -larger(-a, -b), np.inf),
 }
 
 
@@ -64,9 +62,7 @@ def test_many_short_rows(rng: np.random.Generator, dtype: type, length: int) -> 
         x = rng.choice([1.5, -0.0, np.inf, np.nan, 1e-40], (count, length)) * rng.standard_normal((count, length))
         x = (x if dtype is not np.int64 else rng.integers(-9, 9, (count, length))).astype(dtype)
         for rows in (x, x[::-1], np.repeat(x, 2, 0)[::2], np.repeat(x, 2, 1)[:, ::2], np.asfortranarray(x)):
-            for op, (scan, combine, identity) in SCANS.items():
-                if dtype is np.int64 and op.startswith("cumm"):
-                    continue
+            for scan, combine, identity in SCANS.values():
                 with np.errstate(all="ignore"):
                     want = scanned(rows, 1, combine, identity)
                 for got in on_all_threads(lambda scan=scan, rows=rows: scan(tensor(rows), 1)):
@@ -83,7 +79,7 @@ def test_few_columns(rng: np.random.Generator, dtype: type, columns: int) -> Non
         dense = np.ascontiguousarray(x)
         for lying in (x, dense, wide[:, :, ::2], wide[:, :, :columns], x[:, ::-1], dense.transpose(1, 0, 2)):
             axis = 0 if lying.shape[0] == length and lying.shape[1] == count else 1
-            for op in ("cumsum", "cummax"):
+            for op in SCANS:
                 scan, combine, identity = SCANS[op]
                 with np.errstate(all="ignore"):
                     want = scanned(lying, axis, combine, identity)
@@ -118,8 +114,6 @@ def test_integers_become_int64_and_wrap(rng: np.random.Generator, dtype: type) -
     for got, want in (
         (nl.cumsum(tensor(x), axis), np.cumsum(wide, axis)),
         (nl.cumprod(tensor(x), axis), np.cumprod(wide, axis)),
-        (nl._tensor._cummax(tensor(x), axis), np.maximum.accumulate(wide, axis)),
-        (nl._tensor._cummin(tensor(x), axis), np.minimum.accumulate(wide, axis)),
     ):
         assert got.dtype == nl.int64
         np.testing.assert_array_equal(got.numpy(), want)
@@ -155,6 +149,66 @@ def test_logcumsumexp_of_special_values() -> None:
     x = np.array([[-inf, -inf, 1, inf, 2], [inf, -inf, inf, 0, nan], [nan, 0, inf, -inf, 1]])
     want = np.array([[-inf, -inf, 1, inf, inf], [inf, inf, inf, inf, nan], [nan] * 5])
     np.testing.assert_array_equal(nl.logcumsumexp(tensor(x), 1).numpy(), want)
+
+
+RUNNING: dict[str, tuple[Callable[..., Any], Callable[[Array, Array], Array]]] = {
+    "cummax": (nl.cummax, np.greater_equal),
+    "cummin": (nl.cummin, np.less_equal),
+}
+
+
+def running(x: Array, axis: int, wins: Callable[[Array, Array], Array]) -> tuple[Array, Array]:
+    """The extremum so far and its place: of equals the last, of NaNs too, which beat all numbers."""
+    rows = np.moveaxis(x, axis, 0)
+    values, places = rows.copy(), np.zeros(rows.shape, np.int64)
+    for i in range(1, len(rows)):
+        takes = wins(rows[i], values[i - 1]) | (rows[i] != rows[i])
+        values[i], places[i] = np.where(takes, rows[i], values[i - 1]), np.where(takes, i, places[i - 1])
+    return np.moveaxis(values, 0, axis), np.moveaxis(places, 0, axis)
+
+
+def check_running(x: Array, axis: int) -> None:
+    for scan, wins in RUNNING.values():
+        values, places = running(x, axis, wins)
+        for k, want in enumerate((values, places)):
+            for got in on_all_threads(lambda k=k, scan=scan: scan(tensor(x), axis)[k]):
+                assert got.dtype == want.dtype
+                assert_same_bits(got, want)
+
+
+RUNNING_DTYPES = [np.float32, np.float64, np.uint8, np.int32, np.int64, np.bool_]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("dtype", RUNNING_DTYPES)
+def test_running_extrema(rng: np.random.Generator, dtype: type, length: int) -> None:
+    for _ in range(3):
+        shape, axis = shape_around(rng, length)
+        check_running(numbers(rng, shape, dtype), axis)
+
+
+@pytest.mark.parametrize("dtype", RUNNING_DTYPES)
+@pytest.mark.parametrize("columns", [1, 2, 3, 7, 8, 15, 16, 17, 31, 64, 65, 130])
+def test_running_extrema_of_any_number_of_columns(rng: np.random.Generator, dtype: type, columns: int) -> None:
+    """What lies behind columns that fill no vector stays, of rows adjacent and not; and as many rows as columns."""
+    for count, length in ((1, 2), (40, 7), (3, 70)):
+        x = numbers(rng, (count, length, columns), dtype)
+        for lying in (np.ascontiguousarray(x), np.repeat(x, 2, 2)[:, :, ::2], x[:, ::-1], x[:, :, ::-1]):
+            check_running(lying, 1)
+            check_running(lying.transpose(0, 2, 1), 2)
+
+
+@pytest.mark.parametrize("shape", [(100_001,), (3, 40_000), (37, 3000), (16, 2049), (60_000, 2)])
+def test_running_extrema_of_few_rows_are_found_in_parts(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    """Extrema that come late, early, and NaNs somewhere."""
+    axis = int(np.argmax(shape))
+    ramp = np.indices(shape)[axis] / shape[axis] - 0.5
+    steps = np.round(rng.standard_normal(shape) + 4 * ramp)
+    for x in (ramp, -ramp, steps, np.full(shape, -np.inf), np.full(shape, np.inf)):
+        few = x.astype(np.float32)
+        check_running(few, axis)
+        few[rng.random(shape) < 1e-4] = np.nan
+        check_running(few, axis)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int32, np.int64, np.bool_])

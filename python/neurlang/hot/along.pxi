@@ -49,14 +49,6 @@ def logcumsumexp(input, dim):
     return scan(OP["logcumsumexp"], input, dim)
 
 
-def _cummax(input, dim):
-    return scan(OP["cummax"], input, dim)
-
-
-def _cummin(input, dim):
-    return scan(OP["cummin"], input, dim)
-
-
 def _sum_squares(input, dim):
     return joined(OP["sum_squares"], input, dim)
 
@@ -107,6 +99,36 @@ cdef int sortable(str op, Tensor x, int axis) except -1:
     if x.d.rank > 0 and x.d.shape[axis] >= 2 ** 32 - 1:
         raise ShapeError(f"{op}: axis {axis} of the {describe(x)} is too long")
     return 0
+
+
+cdef running(str op, object input, object dim):
+    """The extremum up to each element along `dim`, and its place."""
+    cdef Tensor x = need_tensor(input, op)
+    cdef int axis = axis_of(op, dim, x.d.rank)
+    if x.d.rank == 0:
+        return Extremes(x.clone(), zeros((), dtype=int64))
+    sortable(op, x, axis)
+    return Extremes(*with_places(OP[op], x, axis, x.d.shape[axis], (axis,)))
+
+
+def cummax(input, dim):
+    """(values, indices) of the largest element up to each one along `dim`; of equals the last, a NaN is the largest.
+
+    >>> values, indices = neurlang.cummax(neurlang.tensor([1, 3, 2]), 0)
+    >>> values.tolist(), indices.tolist()
+    ([1, 3, 3], [0, 1, 1])
+    """
+    return running("cummax", input, dim)
+
+
+def cummin(input, dim):
+    """(values, indices) of the smallest element up to each one along `dim`; of equals the last, a NaN is the smallest.
+
+    >>> values, indices = neurlang.cummin(neurlang.tensor([3, 1, 2]), 0)
+    >>> values.tolist(), indices.tolist()
+    ([3, 1, 1], [0, 1, 1])
+    """
+    return running("cummin", input, dim)
 
 
 def sort(input, dim=-1, descending=False, *, stable=False):

@@ -137,11 +137,11 @@ def logcumsumexp(self, dim):
 
 def cummax(self, dim):
     """(values, indices) of the largest element up to each one."""
-    return order.cummax(F, self, dim)
+    return cummax(self, dim)
 
 def cummin(self, dim):
     """(values, indices) of the smallest element up to each one."""
-    return order.cummin(F, self, dim)
+    return cummin(self, dim)
 
 def sort(self, dim=-1, descending=False, *, stable=False):
     """(values, indices) in order along `dim`."""

@@ -205,21 +205,25 @@ def cumprod(np: Any, x: Array, axis: int) -> Array:
     return _scan(np, np.multiply, 1, x, axis)
 
 
-def cummax(np: Any, x: Array, axis: int) -> Array:
-    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-    return _scan(np, lambda a, b: np.where(_above(np, a, b), a, b), lowest, x, axis)
+def cummax(np: Any, x: Array, axis: int) -> tuple[Array, Array]:
+    return _running(np, lambda a, b: a >= b, x, axis)
 
 
-def cummin(np: Any, x: Array, axis: int) -> Array:
-    highest = np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).max
-    return _scan(np, lambda a, b: np.where(np.isnan(a) | (_above(np, b, a) & ~np.isnan(b)), a, b), highest, x, axis)
+def cummin(np: Any, x: Array, axis: int) -> tuple[Array, Array]:
+    return _running(np, lambda a, b: a <= b, x, axis)
 
 
-def _above(np: Any, a: Array, b: Array) -> Array:
-    """a > b, where +0 > -0 and a NaN is above all."""
-    if a.dtype.kind != "f":
-        return a > b
-    return np.isnan(a) | (a > b) | ((a == b) & ~np.signbit(a) & np.signbit(b))
+def _running(np: Any, wins: Any, x: Array, axis: int) -> tuple[Array, Array]:
+    """The last element up to each one that beats or equals all before it, and its place; a NaN beats all numbers."""
+    rows = np.moveaxis(x, axis, 0)
+    places = np.zeros(rows.shape, np.int64)
+    best, place = rows[0] if len(rows) else None, 0
+    for i, row in enumerate(rows):
+        take = wins(row, best) | (row != row)
+        best, place = np.where(take, row, best), np.where(take, i, place)
+        places[i] = place
+    places = np.moveaxis(places, 0, axis)
+    return np.take_along_axis(x, places, axis), places
 
 
 def logcumsumexp(np: Any, x: Array, axis: int) -> Array:

@@ -367,10 +367,12 @@ TABLE: tuple[Row, ...] = (
     # ---- scans along an axis in the order of S(n): what reductions are on their way ----
     scan("cumsum", "Σ of all elements up to each one", grad=d.cumsum, numpy=ref.cumsum),
     scan("cumprod", "Π of all elements up to each one", grad=d.cumprod, numpy=ref.cumprod, domain=((0.5, 1.5),)),
-    scan("cummax", "the largest element up to each one; any NaN gives NaN", numpy=ref.cummax, binding="internal"),
-    scan("cummin", "the smallest element up to each one; any NaN gives NaN", numpy=ref.cummin, binding="internal"),
     scan("logcumsumexp", "log Σ exp of all elements up to each one", over="float", promote="float",
          grad=d.logcumsumexp, numpy=ref.logcumsumexp, ulp=8.0, slack=32.0),
+    kernel("cummax", "scan", "T->T,i64", "The largest element up to each one, of equals the last; a NaN is the "
+           "largest; and its place", "input", "axis", grad=d.sort, numpy=ref.cummax),
+    kernel("cummin", "scan", "T->T,i64", "The smallest element up to each one, of equals the last; a NaN is the "
+           "smallest; and its place", "input", "axis", grad=d.sort, numpy=ref.cummin),
 
     # ---- sorting along an axis, in stable order: -0 before +0, NaN last; descending, all of it reversed ----
     kernel("sort", "sort", "T->T,i64", "The elements in order, and their places", "input", "axis descending",
