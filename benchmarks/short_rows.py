@@ -18,6 +18,10 @@ OPS: dict[str, tuple[Form, Form]] = {
     "x + line": (lambda lib, x, line, column: x + line, lambda lib, x, line, column: x + line),
     "x * column": (lambda lib, x, line, column: x * column, lambda lib, x, line, column: x * column),
     "window": (lambda lib, x, line, column: x[..., 1:-1] * 1, lambda lib, x, line, column: x[..., 1:-1] * 1),
+    "transposed": (
+        lambda lib, x, line, column: x.transpose(-1, -2).contiguous(),
+        lambda lib, x, *_: lib.ascontiguousarray(x.swapaxes(-1, -2)),
+    ),
     "cat": (lambda lib, x, line, column: lib.cat([x, x], -1), lambda lib, x, *_: lib.concatenate([x, x], -1)),
     "flip": (
         lambda lib, x, line, column: lib.flip(x, (-1,)),

@@ -285,8 +285,8 @@ int run_map(const Call& call) {
   nest.grain = kMapGrain * kCheap / std::max(kCheap, weight_of(call.op));
   if (!reads_index(call.op)) order_axes(nest);
   coalesce(nest);
-  if (const int axis = tile_axis(nest); axis >= 0) {
-    run_tiles(nest, axis);
+  if (const int axis = tile_axis(nest, call.op == kCopy); axis >= 0) {
+    run_tiles(nest, axis, call.op == kCopy);
     return kOk;
   }
   if (is_fill(nest, call.op)) {

@@ -126,12 +126,30 @@ def test_maps_of_permuted_operands(case: int, dtype: str, rng: np.random.Generat
     np.testing.assert_array_equal(nl.empty(shape, dtype=x.dtype).copy_(x).numpy(), a)
 
 
+@pytest.mark.parametrize("dtype", ("int8", "float16", "float32", "float64"))
+@pytest.mark.parametrize("shape, axes", (
+    ((3, 28, 28), (0, 2, 1)), ((5, 7, 7), (0, 2, 1)), ((4, 3), (1, 0)), ((2, 2100), (1, 0)), ((2100, 17), (1, 0)),
+    ((33, 1030), (1, 0)), ((256, 40), (1, 0)), ((2, 5, 6, 19), (0, 2, 3, 1)), ((2, 6, 19, 5), (0, 3, 1, 2)),
+))  # fmt: skip
+def test_copies_that_transpose(
+    shape: tuple[int, ...], axes: tuple[int, ...], dtype: str, rng: np.random.Generator
+) -> None:
+    a = rng.integers(-100, 100, shape).astype(dtype)
+    expected = np.ascontiguousarray(a.transpose(axes))
+    turned = nl.from_numpy(a).permute(*axes)
+    np.testing.assert_array_equal(turned.contiguous().numpy(), expected)
+    wider = nl.zeros(*expected.shape[:-1], expected.shape[-1] + 3, dtype=turned.dtype)
+    wider[..., 1:-2].copy_(turned)
+    np.testing.assert_array_equal(wider.numpy()[..., 1:-2], expected)
+    assert not wider.numpy()[..., :1].any() and not wider.numpy()[..., -2:].any()
+
+
 def test_random_numbers_of_permuted_operands_go_by_the_index() -> None:
-    x = nl.ones(70, 90)
+    x = nl.ones(70, 1300)
     nl.manual_seed(3)
     want = nl.nn.functional.dropout(x, 0.5)
     nl.manual_seed(3)
-    assert nl.nn.functional.dropout(nl.ones(90, 70).t(), 0.5).tolist() == want.tolist()
+    assert nl.nn.functional.dropout(nl.ones(1300, 70).t(), 0.5).tolist() == want.tolist()
 
 
 @pytest.mark.parametrize("row", [r for r in MAPS if len(r.ins) > 1 and "b8" not in r.in_types], ids=ids)
