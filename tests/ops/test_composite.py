@@ -260,6 +260,14 @@ def test_one_hot() -> None:
     assert nl.nn.functional.one_hot(x[:0], 3).shape == (0, 2, 3)
 
 
+@pytest.mark.parametrize(("shifts", "dims"), [(0, 0), (8, None), (4, 1), ((2, -3), (0, 1)), ((), ())])
+def test_roll_by_nothing_is_a_copy(shifts: int | tuple[int, ...], dims: int | tuple[int, ...] | None) -> None:
+    x = nl.tensor(np.arange(8).reshape(2, 4))
+    rolled = nl.roll(x, shifts, dims)
+    assert not nl.shares_memory(rolled, x)
+    np.testing.assert_array_equal(rolled.numpy(), np.roll(x.numpy(), shifts, dims) if shifts != () else x.numpy())
+
+
 def test_tril_keeps_the_dtype() -> None:
     for dtype in (nl.bool_, nl.uint8, nl.int64, nl.float32):
         x = nl.ones(4, 3, dtype=dtype)

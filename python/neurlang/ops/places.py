@@ -121,13 +121,14 @@ def roll(F: Any, input: Tensor, shifts: int | Sequence[int], dims: Axes = None) 
     moves, axes = listed(shifts), listed(dims)
     if len(moves) != len(axes):
         raise F.ShapeError(f"roll: {len(moves)} shifts for {len(axes)} axes")
+    rolled = input
     for shift, dim in zip(moves, axes, strict=True):
         axis = F._axis("roll", input, dim)
         n = input.shape[axis] if input.ndim else 0
         cut = -F._integer("roll", shift) % n if n else 0
         if cut:
-            input = F.cat([input.narrow(axis, cut, n - cut), input.narrow(axis, 0, cut)], axis)
-    return F._copy(input)
+            rolled = F.cat([rolled.narrow(axis, cut, n - cut), rolled.narrow(axis, 0, cut)], axis)
+    return _fresh(F, rolled, input)
 
 
 def movedim(F: Any, input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
