@@ -98,13 +98,14 @@ constexpr int64_t kTileElements = (256 << 10) / sizeof(T);
 template <class T>
 constexpr int64_t kNearElements = (10 << 10) / sizeof(T);
 
-// How `columns` are cut for tiles of n rows: into parts of nearly equal width, enough of them for all threads. Edges
-// are moved to whole vectors, which may make a part wider by less than one.
+// How `columns` are cut for tiles of n rows, with `elements` of a block at most: into parts of nearly equal width,
+// enough of them for all threads, but whole where these share the `others` evenly, for hardware follows whole rows
+// best. Edges are moved to whole vectors, which may make a part wider by less than one.
 template <class T>
-int64_t column_tiles(int64_t columns, int64_t n, int64_t others) {
-  const int64_t elements = n <= kLanes ? kNearElements<T> : kTileElements<T>;
+int64_t column_tiles(int64_t columns, int64_t n, int64_t others, int64_t elements) {
+  const int64_t threads = nl_num_threads();
   int64_t widest = min_of(elements / max_of(1, min_of(n, kBlock)), TreeColumns<Sum<T>>::kTile) - Simd<T>::kWidth;
-  int64_t wanted = ceil_div(2 * nl_num_threads(), max_of(others, 1));
+  int64_t wanted = others % threads == 0 ? 1 : ceil_div(2 * threads, others);
   return max_of(ceil_div(columns, widest), min_of(wanted, columns / (2 * Simd<T>::kWidth)));
 }
 
@@ -115,11 +116,11 @@ constexpr int64_t kTileRoom = kTileElements<T> + kLanes;
 // body(at, first, width) for tiles of `width` columns along axis `d` of a walk, from the first-th on, where `at` is the
 // place in each view of the tile's other axes; `work` is that of one of the n elements of a column.
 template <class T, int K, class F>
-void for_tiles(Walk<K> kept, int d, int64_t n, int64_t work, const F& body) {
+void for_tiles(Walk<K> kept, int d, int64_t n, int64_t work, int64_t elements, const F& body) {
   constexpr int kWidth = Simd<T>::kWidth;
   const int64_t columns = kept.shape[d];
   kept.remove_axis(d);
-  const int64_t tiles = column_tiles<T>(columns, n, kept.total);
+  const int64_t tiles = column_tiles<T>(columns, n, kept.total, elements);
   auto edge = [=](int64_t tile) { return tile == tiles ? columns : tile * columns / tiles / kWidth * kWidth; };
   parallel_for(kept.total * tiles, grain_of(work * n * (columns / tiles)), [&](int64_t begin, int64_t stop) {
     auto c = kept.seek(begin / tiles);
@@ -130,6 +131,12 @@ void for_tiles(Walk<K> kept, int d, int64_t n, int64_t work, const F& body) {
       if (++tile == tiles) tile = 0, kept.next(c);
     }
   });
+}
+
+// The same where what is made of few rows is read again: it stays near.
+template <class T, int K, class F>
+void for_tiles(const Walk<K>& kept, int d, int64_t n, int64_t work, const F& body) {
+  for_tiles<T>(kept, d, n, work, n <= kLanes ? kNearElements<T> : kTileElements<T>, body);
 }
 
 // body(c) for vectors that cover `columns` >= kWidth columns; the last one is moved back to end at the last column.
@@ -152,21 +159,32 @@ void column_trees(const typename M::In* x, int64_t step, int64_t n, int columns,
 }
 
 // T(n) down the columns of rows [first, first + n), where term(i, c) gives the vector of row i at column c. `buffer`
-// has room for the rows of a block, and holds the last block's terms afterwards.
-template <class T, class F>
+// has room for the rows of a block. If the terms are kept it holds the last block's afterwards; else those of a lane
+// are added up in it as they are made.
+template <bool kKept, class T, class F>
 void column_sums(int64_t first, int64_t n, int columns, const F& term, T* buffer, T* result) {
+  using V = typename Simd<T>::V;
   using Tree = TreeColumns<Sum<T>>;
   if (n <= kBlock) {
     const F f = term;  // a copy, of which a compiler knows that stores do not change it
-    for (int64_t i = 0; i < n; i++) {
+    const int64_t rows = kKept ? n : min_of(n, kLanes);
+    for (int64_t i = 0; i < rows; i++) {
       for_vectors<T>(columns, [&](int c) { store(buffer + i * columns + c, f(first + i, c)); });
     }
-    return Tree::of_terms(buffer, {columns, 1, columns}, n, result, typename Tree::Element());
+    for (int64_t i = rows; i < n; i++) {
+      T* lane = buffer + i % kLanes * columns;
+      auto sum = [=](int c) { return load<V>(lane + c) + f(first + i, c); };
+      const int end = columns - Simd<T>::kWidth;
+      const V last = sum(end);  // overlaps the one before
+      for (int c = 0; c < end; c += Simd<T>::kWidth) store(lane + c, sum(c));
+      store(lane + end, last);
+    }
+    return Tree::of_terms(buffer, {columns, 1, columns}, rows, result, typename Tree::Element());
   }
   const int64_t left = left_part(n, columns);
   alignas(64) T other[Tree::kTile];
-  column_sums(first, left, columns, term, buffer, result);
-  column_sums(first + left, n - left, columns, term, buffer, other);
+  column_sums<kKept>(first, left, columns, term, buffer, result);
+  column_sums<kKept>(first + left, n - left, columns, term, buffer, other);
   Tree::merge(result, other, columns);
 }
 

@@ -123,7 +123,7 @@ void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int colum
     if (K::kOfExp && !fits) store(y + i * y_step + c, e);
     return e;
   };
-  column_sums(0, n, columns, exponential, buffer, sums);
+  column_sums<true>(0, n, columns, exponential, buffer, sums);
   for_vectors<T>(columns, [&](int c) { store(totals + c, K::total(load<V>(sums + c))); });
   const T* exps = fits ? buffer : y;
   const int64_t step = fits ? columns : y_step;

@@ -104,7 +104,7 @@ void tile(const T* g, int64_t g_step, const T* y, int64_t y_step, T* out, int64_
   using V = typename Simd<T>::V;
   alignas(64) T sums[TreeColumns<Sum<T>>::kTile];
   auto term = [=](int64_t i, int c) { return K::term(load<V>(g + i * g_step + c), load<V>(y + i * y_step + c)); };
-  column_sums(0, n, columns, term, buffer, sums);
+  column_sums<false>(0, n, columns, term, buffer, sums);
   Polls polls;
   for (int64_t i = 0; i < n; i++) {
     polls.after(columns);
@@ -139,7 +139,7 @@ void over_axis(const Call& call) {
   const int d = tiled_axis<T>(kept, longest, n);
   if (d < 0) return over_rows<K, T>(g, y, out, kept, n, {g_step, y_step, out_step});
   if (in_panels<T>(kept, d, n)) return over_panels<K, T>(g, y, out, kept, d, n, {g_step, y_step, out_step});
-  for_tiles<T>(kept, d, n, 2, [&](const auto& at, int64_t first, int columns) {
+  for_tiles<T>(kept, d, n, 2, kTileElements<T>, [&](const auto& at, int64_t first, int columns) {
     T* buffer = (T*)nl_scratch(1, kTileRoom<T> * sizeof(T));
     tile<K>((const T*)g.data + at[0] + first, g_step, (const T*)y.data + at[1] + first, y_step,
             (T*)out.data + at[2] + first, out_step, n, columns, buffer);
