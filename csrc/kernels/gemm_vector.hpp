@@ -157,8 +157,8 @@ struct VectorSums {
     for (int v = 0; v < kVecs; v++) lanes.v[v] = multiply_add(load_wide(a + v * W), load<V>(b + v * W), lanes.v[v]);
   }
 
-  // Fewer than 32 elements: whole vectors, then a part of one. A sum that began with +0 is never -0, which alone
-  // adding 0 * 0 would change: lanes may get that or nothing.
+  // Fewer than 32 elements: whole vectors, then a part of one. The other lanes get nothing: one that is -0, of a
+  // product too small to be told from it, would become +0 by adding 0 * 0.
   template <int R>
   __attribute__((always_inline)) void add_ending(typename Tree::Lanes* lanes, const S* const* row, int64_t k,
                                                  int count) const {
@@ -168,9 +168,13 @@ struct VectorSums {
       const int left = count - v * W;
       if (left <= 0) return;
       if (left < W) {
+        const auto mine = first_lanes<T>(left);
         const V b = load_first<V>(x + at, left);
 #pragma GCC unroll 4
-        for (int r = 0; r < R; r++) lanes[r].v[v] = multiply_add(ending(row[r] + at, left), b, lanes[r].v[v]);
+        for (int r = 0; r < R; r++) {
+          const V next = multiply_add(ending(row[r] + at, left), b, lanes[r].v[v]);
+          lanes[r].v[v] = mine ? next : lanes[r].v[v];
+        }
         return;
       }
       const V b = load<V>(x + at);
@@ -179,15 +183,15 @@ struct VectorSums {
     }
   }
 
-  // `count` elements before zeros: masked where more can be read, for what is gathered by pieces is waited for.
+  // A vector of which `count` elements are there: all of it is read where that can be, for pieces are waited for.
   V ending(const S* a, int count) const {
-    if (a + W <= end) return first_lanes<T>(count) ? load_wide(a) : V{};
+    if (a + W <= end) return load_wide(a);
     S rest[W] = {};
     copy_first<V>(a, rest, count);
     return load_wide((const S*)rest);
   }
 
-  // A step of `count` elements that are not contiguous; lanes that get none add 0 * 0.
+  // A step of `count` elements that are not contiguous; the other lanes get nothing.
   template <int R>
   __attribute__((always_inline)) void add_gathered(typename Tree::Lanes* lanes, const S* const* row, int64_t k,
                                                    int count) const {
@@ -197,7 +201,11 @@ struct VectorSums {
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
       for (int i = 0; i < count; i++) a[i] = row[r][(k + i) * step];
+      const typename Tree::Lanes before = lanes[r];
       add(lanes[r], a, b);
+      for (int v = 0; v < kVecs; v++) {
+        lanes[r].v[v] = first_lanes<T>(count - v * W) ? lanes[r].v[v] : before.v[v];
+      }
     }
   }
 

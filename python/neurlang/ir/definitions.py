@@ -54,9 +54,12 @@ def _tree_of(x: Array, combine: Callable[[Array, Array], Array], neutral: float)
 def tree_dot(a: Array, b: Array, fma: Fma) -> Array:
     """T(n) of products over the leading axis, with fma as the step of a lane."""
     a, b = np.broadcast_arrays(a, b)
-    x, y = _padded(a, 0), _padded(b, 0)
-    zero = np.zeros(a.shape[1:], a.dtype)
-    return tree(lambda lanes, i: fma(x[i : i + LANES], y[i : i + LANES], lanes), len(a), np.add, zero)
+
+    def step(lanes: Array, i: int) -> Array:
+        x, y = a[i : i + LANES], b[i : i + LANES]
+        return np.concatenate([fma(x, y, lanes[: len(x)]), lanes[len(x) :]])  # the last step may leave lanes out
+
+    return tree(step, len(a), np.add, np.zeros(a.shape[1:], a.dtype))
 
 
 # ---- reductions -------------------------------------------------------------------------------------------------
