@@ -48,8 +48,8 @@ struct Kept {
   bool ready;
 };
 
-// One op executed on concrete operands. All sizes, dtypes and axes have been checked by the shape rules before;
-// a kernel checks only what depends on values (an index), before it writes anything.
+// One op executed on concrete operands. All sizes, dtypes and axes have been checked by the shape rules before; a
+// kernel checks only what depends on values (an index), before it writes anything but a result that an error discards.
 struct Call {
   const View* in;
   const View* out;           // outputs are written through `data`; an in-place op's output aliases an input exactly
@@ -82,9 +82,10 @@ extern "C" {
 void nl_parallel_for(int64_t n, int64_t grain, void (*fn)(void* ctx, int64_t begin, int64_t end), void* ctx);
 int nl_num_threads(void);
 
-// The threads that a loop of some microseconds may use: all where they are awake. To wake one takes its caller longer
-// (10 us on a virtual machine), unless it is asked for again soon.
-int nl_threads_at_hand(void);
+// The threads that a loop of some microseconds, about so many nanoseconds on one thread, may use: all where they are
+// awake and free. To wake one takes its caller 10 us on a virtual machine, which pays where such loops follow each
+// other.
+int nl_threads_at_hand(int64_t nanoseconds);
 // Whether the processor sums products of bytes in 512-bit registers (AVX512-VNNI).
 int nl_has_byte_dots(void);
 // For loop bodies that may take longer than some milliseconds an item: called now and then, it throws when the

@@ -366,8 +366,8 @@ template <class T>
 void multiply_small(const Matrix<T>& a, Matrix<T> b, const Output<T>& c, int64_t batches, int64_t products,
                     const Mapping& map) {
   b.in_place = columns_in_place(b, a.lines, map.p.k);
-  const int64_t worth = products / kLeastPart, threads = worth > 1 ? min_of(worth, nl_threads_at_hand() / batches) : 1;
-  const int64_t most = max_of(1, threads);
+  const int64_t worth = products / kLeastPart, time = products * int64_t(sizeof(T)) / kSmallRate;
+  const int64_t most = worth > 1 ? max_of(1, min_of(worth, nl_threads_at_hand(time) / batches)) : 1;
   const bool whole = map.p.call.epilogue && map.p.call.epilogue->of_rows;  // rows, unless C is transposed
   const Parts<T> parts(a.lines, b.lines, most, whole ? !map.swapped : cut_rows<T>(a.lines, b.lines, most));
   const int64_t grain = parts.count > 1 ? 1 : max_of(1, kGrainProducts / products);

@@ -8,6 +8,7 @@ namespace {
 constexpr int64_t kTiny = 1 << 13;       // multiplications: 20 x 20 x 20
 constexpr int64_t kMostSmall = 1 << 21;  // 128 x 128 x 128
 constexpr int64_t kLeastPart = 1 << 17;  // 51 x 51 x 51: less is not worth another thread, even one that is awake
+constexpr int64_t kSmallRate = 64;       // bytes of products a nanosecond, at least: 16 of float32
 
 // Rows that crowd each other out of L1 are better packed, unless they are tiny.
 template <class T>

@@ -96,8 +96,8 @@ struct Pool {
   std::atomic<bool> caller_sleeps{false};      // on `gate`
   alignas(64) std::atomic<uint32_t> epoch{0};  // counts loops; idle workers sleep on it
   std::atomic<int> sleepers{0};
-  std::atomic<int> wanted{0};  // threads a loop may use; 0: not decided yet
-  int workers = 0;             // started so far; guarded by `taken`
+  std::atomic<int> wanted{0};   // threads a loop may use; 0: not decided yet
+  std::atomic<int> workers{0};  // started so far; guarded by `taken`
 };
 static_assert(std::is_trivially_destructible_v<Pool>);
 
@@ -228,7 +228,7 @@ void reset_in_child() {
   pool.caller_sleeps.store(false);
   pool.sleepers.store(0);
   pool.failed.store(false);
-  pool.workers = 0;
+  pool.workers.store(0);
 }
 [[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, reset_in_child);
 
@@ -268,6 +268,7 @@ void run_in_pool(const Loop& loop) {
   pool.failed.store(false, std::memory_order_relaxed);
   pool.taken.store(false, std::memory_order_release);
   if (error) std::rethrow_exception(error);
+  poll_interrupt();
 }
 
 int decide_threads() {
@@ -299,11 +300,15 @@ extern "C" int nl_num_threads(void) {
   return nl_num_threads();
 }
 
-extern "C" int nl_threads_at_hand(void) {
+extern "C" int nl_threads_at_hand(int64_t nanoseconds) {
   thread_local std::chrono::steady_clock::time_point last_asked;
-  if (nl::pool.sleepers.load(std::memory_order_relaxed) == 0) return nl_num_threads();
+  if (nl::is_worker || nl::pool.taken.load(std::memory_order_relaxed)) return 1;
+  const int n = nl_num_threads();
+  const int awake =
+      nl::pool.workers.load(std::memory_order_relaxed) - nl::pool.sleepers.load(std::memory_order_relaxed);
+  if (awake >= n - 1) return n;
   const auto now = std::chrono::steady_clock::now(), before = std::exchange(last_asked, now);
-  return now - before < nl::kSpin ? nl_num_threads() : 1;
+  return now - before < nl::kSpin + std::chrono::nanoseconds(nanoseconds) ? n : 1;
 }
 
 extern "C" void nl_check_interrupt(void) {
