@@ -144,7 +144,8 @@ def _check_tensors(
     """Names the argument that had to be a tensor. It is asked once a call has failed, so that calls need no checks."""
     given = {**dict(zip((p.name for p in parameters), args, strict=False)), **kwargs}
     for i, p in enumerate(parameters):
-        for value in args[i:] if p.kind is p.VAR_POSITIONAL else [given.get(p.name, p.default)]:
+        several = args[i] if len(args) == i + 1 and isinstance(args[i], (list, tuple)) else args[i:]
+        for value in several if p.kind is p.VAR_POSITIONAL else [given.get(p.name, p.default)]:
             fits = isinstance(value, Tensor) or value is p.empty or (value is None and p.annotation == "Tensor | None")
             if p.annotation in ("Tensor", "Tensor | None") and not fits:
                 raise DTypeError(f"{op}: {p.name} must be a Tensor, got {type(value).__name__}") from None

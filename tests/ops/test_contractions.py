@@ -102,6 +102,14 @@ def test_tensordot_is_numpys(shape: tuple[int, ...], other: tuple[int, ...], dim
         assert_close(got, exact, "dot", n=24, scale=scale)
 
 
+def test_integers_keep_their_dtype() -> None:
+    x = nl.full((300,), 200, dtype=nl.uint8)
+    for equation, operands in (("i->", [x]), ("i,i->", [x, nl.ones_like(x)]), ("i,j->j", [x, nl.ones_like(x[:2])])):
+        got = nl.einsum(equation, operands)
+        assert got.dtype is nl.uint8 and got.flatten()[0].item() == 300 * 200 % 256
+    assert nl.tensordot(x, x, np.int64(1)).dtype is nl.uint8
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "fewer operands": (lambda: nl.einsum("ij,jk", nl.ones(2, 3)), ValueError, "names 2 operands, 1 are given"),
     "no operand": (lambda: nl.einsum("i"), ValueError, "names 1 operands, 0 are given"),
@@ -113,10 +121,17 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "two arrows": (lambda: nl.einsum("i->i->i", nl.ones(2)), ValueError, "is no list of letters"),
     "a number as equation": (lambda: nl.einsum(3, nl.ones(2)), TypeError, "must be a string, got int"),
     "a number as operand": (lambda: nl.einsum("i,", nl.ones(2), 3), nl.DTypeError, "must be a Tensor, got int"),
+    "a number in a list": (lambda: nl.einsum("i,", [nl.ones(2), 3]), nl.DTypeError, "must be a Tensor, got int"),
+    "a number before a list": (lambda: nl.einsum(3, [nl.ones(2)]), TypeError, "must be a string, got int"),
     "too many letters": (lambda: nl.einsum("ij", nl.ones(2)), nl.ShapeError, "does not fit"),
     "too few letters": (lambda: nl.einsum("i", nl.ones(2, 2)), nl.ShapeError, "does not fit"),
     "sizes": (lambda: nl.einsum("ij,jk", nl.ones(2, 3), nl.ones(4, 5)), nl.ShapeError, '"j".* is 3 long, but 4'),
     "diagonal": (lambda: nl.einsum("ii", nl.ones(1, 3)), nl.ShapeError, '"i".* is 1 long, but 3'),
+    "diagonal of another size": (
+        lambda: nl.einsum("i,ii", nl.ones(5), nl.ones(1, 5)),
+        nl.ShapeError,
+        '"i".* is 1 long, but 5',
+    ),
     "more axes than there are": (lambda: nl.tensordot(nl.ones(2), nl.ones(2), 2), nl.ShapeError, "not that many"),
     "axes that differ": (lambda: nl.tensordot(nl.ones(2), nl.ones(3), 1), nl.ShapeError, r"axis 0 of the first \(2\)"),
     "no such axis": (lambda: nl.tensordot(nl.ones(2), nl.ones(2), ([0], [1])), nl.ShapeError, "axis 1 is out of range"),

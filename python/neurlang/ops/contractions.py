@@ -27,10 +27,11 @@ def tensordot(F: Any, a: Tensor, b: Tensor, dims: int | Sequence[int | Sequence[
     (2, 4, 5)
     """
     given = f"tensordot: {list(a.shape)} and {list(b.shape)} over {dims}"
-    if isinstance(dims, int):
-        if not 0 <= dims <= min(a.ndim, b.ndim):
+    if not isinstance(dims, Sequence):
+        n = F._integer("tensordot", dims)
+        if not 0 <= n <= min(a.ndim, b.ndim):
             raise F.ShapeError(f"{given}: there are not that many axes")
-        dims = [list(range(a.ndim - dims, a.ndim)), list(range(dims))]
+        dims = [list(range(a.ndim - n, a.ndim)), list(range(n))]
     if len(dims) != 2:
         raise F.ShapeError(f"{given}: a number or two lists of axes are needed")
     froms, tos = ([F._axis("tensordot", x, d) for d in listed(axes)] for x, axes in zip((a, b), dims, strict=True))
@@ -49,10 +50,11 @@ def tensordot(F: Any, a: Tensor, b: Tensor, dims: int | Sequence[int | Sequence[
 def einsum(F: Any, equation: str, *operands: Tensor) -> Tensor:
     """The sum of products that `equation` says, as in "bik,bkj->bij" (Einstein's convention).
 
-    A letter names an axis of every operand that has it, "..." the axes between that broadcast; letters behind the
-    arrow are the axes of the result, all others are summed. Without an arrow the result has "..." and, in alphabetical
-    order, what occurs once. A letter twice in one operand takes its diagonal; axes of size 1 broadcast. Operands are
-    multiplied from left to right. ValueError for what is no equation, ShapeError for sizes that do not fit.
+    A letter names an axis of every operand that has it, "..." the axes between that broadcast; letters behind the arrow
+    are the axes of the result, all others are summed. Without an arrow the result has "..." and, in alphabetical order,
+    what occurs once. A letter twice in one operand takes its diagonal; axes of size 1 broadcast. Operands are
+    multiplied from left to right, and integers keep their dtype. ValueError for what is no equation, ShapeError for
+    sizes that do not fit.
 
     >>> x = neurlang.tensor([[1.0, 2.0], [3.0, 4.0]])
     >>> neurlang.einsum("ii", x).item(), neurlang.einsum("ij,j->i", x, neurlang.ones(2)).tolist()
@@ -124,10 +126,11 @@ def _sizes(F: Any, equation: str, inputs: Iterable[Labels], operands: Iterable[T
     sizes: dict[str, int] = {}
     for labels, x in zip(inputs, operands, strict=True):
         for label, size in zip(labels, x.shape, strict=True):
-            known = sizes.setdefault(label, size)
+            first, known = x.shape[labels.index(label)], sizes.setdefault(label, size)
             if known == 1:
                 sizes[label] = size
-            if size != x.shape[labels.index(label)] or (known != 1 and size not in (1, known)):
+            if size != first or (known != 1 and size not in (1, known)):
+                known = known if size == first else first
                 name = f'"{label}"' if label.isalpha() else 'an axis of "..."'
                 raise F.ShapeError(
                     f'einsum: {name} of "{equation}" is {known} long, but {size} in shape {list(x.shape)}'
@@ -153,7 +156,7 @@ def _indexed_once(x: Tensor, labels: Labels, sizes: dict[str, int]) -> tuple[Ten
 def _summed(F: Any, x: Tensor, labels: Labels, wanted: Collection[str]) -> tuple[Tensor, Labels]:
     """Summed over the axes whose labels are not wanted."""
     axes = [axis for axis, label in enumerate(labels) if label not in wanted]
-    return (F.sum(x, axes) if axes else x), [label for label in labels if label in wanted]
+    return (F.sum(x, axes, dtype=x.dtype) if axes else x), [label for label in labels if label in wanted]
 
 
 def _product(
