@@ -1,5 +1,5 @@
 // tiles.hpp: elementwise calls with an input that is contiguous along another axis than the output. Its tiles are
-// transposed into blocks, so that lines of both memories are used whole.
+// transposed into blocks, those of copies straight to their place, so that lines of both memories are used whole.
 #pragma once
 #include "nest.hpp"
 #include "transpose.hpp"
@@ -7,11 +7,11 @@
 
 namespace nl {
 
-constexpr int64_t kTileRows = 16;      // a line of 4-byte elements
-constexpr int64_t kTileColumns = 128;  // of a block
-constexpr int64_t kTileWidth = 8 * kTileColumns;
-constexpr int64_t kShortTile = 4;   // rows and columns that are worth it in a copy
-constexpr int64_t kCrowded = 1024;  // rows a multiple of it apart crowd each other out of L1
+constexpr int64_t kTileRows = 16;                 // a line of 4-byte elements
+constexpr int64_t kTileColumns = 128;             // of a block
+constexpr int64_t kTileWidth = 8 * kTileColumns;  // of a tile: threads share longer lines
+constexpr int64_t kShortTile = 4;                 // rows and columns that are worth it in a copy
+constexpr int64_t kCrowded = 1024;                // rows a multiple of it apart crowd each other out of L1
 
 struct Tiles {
   const Nest& nest;
@@ -43,7 +43,7 @@ struct Tiles {
     });
   }
 
-  // A copy whose rows lie so that a tile of them fits L1 goes where it belongs at once.
+  // A copy goes where it belongs at once where the lines that a square of it ends in stay in L1, or are written once.
   void copy(int64_t begin, int64_t end) const {
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t first = tile / corners_behind() % corners.shape[axis] * kTileRows;
@@ -53,7 +53,7 @@ struct Tiles {
     }
   }
 
-  bool copies_at_once() const { return nest.strides[0][axis] % kCrowded != 0; }
+  bool copies_at_once() const { return nest.shape[nest.rank - 1] < kShortRow || nest.strides[0][axis] % kCrowded != 0; }
 
   void run(int64_t begin, int64_t end) const {
     alignas(64) char blocks[kMaxOperands][kTileRows * kTileColumns * 8];

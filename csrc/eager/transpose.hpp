@@ -1,4 +1,4 @@
-// transpose.hpp: a tile whose columns lie together in memory, as rows of a dense block.
+// transpose.hpp: a tile whose columns lie together in memory, as rows of a dense block or of the result.
 #pragma once
 #include <cstdint>
 #include <cstring>

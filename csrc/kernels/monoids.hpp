@@ -106,7 +106,7 @@ struct Ordered<float, kNan> : OrderedFloat<float, int32_t, kNan> {};
 template <int kNan>
 struct Ordered<double, kNan> : OrderedFloat<double, int64_t, kNan> {};
 
-// The larger or smaller of floats, where neither is a NaN and zeros have one sign: one operation instead of five.
+// The larger or smaller of floats none of which is a NaN: one operation instead of five; the sign of a zero by itself.
 template <class T, bool kLarger>
 struct PlainExtreme {
   using In = T;

@@ -105,11 +105,7 @@ __attribute__((always_inline)) inline auto first_lanes(int count) {
 // A vector that stays in a register: gcc loads one anew for every instruction that can read memory.
 template <class V>
 NL_FN V in_register(V v) {
-#if defined(__aarch64__)
-  __asm__("" : "+w"(v));
-#else
-  __asm__("" : "+v"(v));
-#endif
+  KEEP(v);
   return v;
 }
 

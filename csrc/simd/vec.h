@@ -62,7 +62,7 @@ NL_VEC(eu8, unsigned char, NL_VEC_BYTES / 8);
 
 // Holds a full register that is used more than once: gcc loads it anew for every use.
 #if defined(__x86_64__)
-#define KEEP(x) __asm__("" : "+x"(x))
+#define KEEP(x) __asm__("" : "+v"(x))
 #elif defined(__aarch64__)
 #define KEEP(x) __asm__("" : "+w"(x))
 #else
@@ -130,7 +130,8 @@ NL_VEC(eu8, unsigned char, NL_VEC_BYTES / 8);
 
 // ---- the larger and the smaller one: -0 < +0, and any NaN gives NaN -------------------------------------------------
 // Both orders of an instruction differ in zeros of two signs and in NaNs: their union is -0 then, or a NaN; for +0 it
-// is what they have in common. AVX-512 has an instruction that orders zeros.
+// is what they have in common. AVX-512 has an instruction that orders zeros but drops a NaN beside a number, which the
+// sum of the two gives then; clang names it otherwise.
 #define NL_UNORDERED(a, b) (((a) != (a)) | ((b) != (b)))
 #define NL_EXTREMA(T, I)                                                                                       \
   NL_FN T T##_maximum(T a, T b) { return (T)(((I)T##_max(a, b) & (I)T##_max(b, a)) | (I)NL_UNORDERED(a, b)); } \

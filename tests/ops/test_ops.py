@@ -129,7 +129,8 @@ def test_maps_of_permuted_operands(case: int, dtype: str, rng: np.random.Generat
 @pytest.mark.parametrize("dtype", ("int8", "float16", "float32", "float64"))
 @pytest.mark.parametrize("shape, axes", (
     ((3, 28, 28), (0, 2, 1)), ((5, 7, 7), (0, 2, 1)), ((4, 3), (1, 0)), ((2, 2100), (1, 0)), ((2100, 17), (1, 0)),
-    ((33, 1030), (1, 0)), ((256, 40), (1, 0)), ((2, 5, 6, 19), (0, 2, 3, 1)), ((2, 6, 19, 5), (0, 3, 1, 2)),
+    ((33, 1030), (1, 0)), ((256, 40), (1, 0)), ((5, 256), (1, 0)), ((40, 9, 256), (2, 1, 0)),
+    ((2, 5, 6, 19), (0, 2, 3, 1)), ((2, 6, 19, 5), (0, 3, 1, 2)),
 ))  # fmt: skip
 def test_copies_that_transpose(
     shape: tuple[int, ...], axes: tuple[int, ...], dtype: str, rng: np.random.Generator
