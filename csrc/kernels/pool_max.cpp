@@ -491,28 +491,46 @@ void forward_adaptive(const Call& call) {
 
 // ---- the way back ----
 
+// Adds `count` shares at their indices, or nowhere; returns the first whose index lies outside the plane, else `count`.
+template <class T, class At>
+__attribute__((always_inline)) inline int64_t scatter_line(const T* shares, int64_t share_step, const int64_t* places,
+                                                           int64_t place_step, int64_t count, int64_t size, T* plane,
+                                                           const At& at) {
+  for (int64_t w = 0; w < count; w++) {
+    const int64_t i = places[w * place_step];
+    if ((uint64_t)i < (uint64_t)size) {
+      plane[at(i)] += shares[w * share_step];
+    } else if (i != kNowhere) {
+      return w;
+    }
+  }
+  return count;
+}
+
 // Adds each g at its index, in row-major order of g, or nowhere. False if an index lies outside the plane.
 template <class T>
 bool scatter_plane(const Planes<const T>& g, const Planes<const int64_t>& index, const Planes<T>& to, int64_t p,
                    int64_t* fault) {
-  const bool flat = g.contiguous() && index.contiguous();
+  const bool flat = g.contiguous() && index.contiguous(), plain = flat && to.contiguous();
   const int64_t height = flat ? 1 : g.height, width = flat ? g.size() : g.width, size = to.size();
+  const int64_t share_step = g.column_stride, place_step = index.column_stride;
+  const int64_t across = to.width, row_stride = to.row_stride, column_stride = to.column_stride;
   const T* shares = g.plane(p);
   const int64_t* places = index.plane(p);
   T* plane = to.plane(p);
   Polls polls;
   for (int64_t h = 0; h < height; h++, shares += g.row_stride, places += index.row_stride) {
-    for (int64_t w = 0, stop; w < width; polls.after(min_of(width, kGrain))) {
-      for (stop = min_of(width, w + kGrain); w < stop; w++) {
-        const int64_t i = places[w * index.column_stride];
-        if ((uint64_t)i >= (uint64_t)size) {
-          if (i == kNowhere) continue;
-          fault[0] = i, fault[1] = size, fault[2] = 2;
-          return false;
-        }
-        int64_t place = to.contiguous() ? i : i / to.width * to.row_stride + i % to.width * to.column_stride;
-        plane[place] += shares[w * g.column_stride];
-      }
+    for (int64_t w = 0, stop; w < width; w = stop, polls.after(min_of(width, kGrain))) {
+      stop = min_of(width, w + kGrain);
+      const T* const from = shares + w * share_step;
+      const int64_t* const index_at = places + w * place_step;
+      const int64_t done =
+          plain ? scatter_line(from, 1, index_at, 1, stop - w, size, plane, [](int64_t i) { return i; })
+                : scatter_line(from, share_step, index_at, place_step, stop - w, size, plane,
+                               [=](int64_t i) { return i / across * row_stride + i % across * column_stride; });
+      if (done == stop - w) continue;
+      fault[0] = index_at[done * place_step], fault[1] = size, fault[2] = 2;
+      return false;
     }
   }
   return true;
