@@ -8,6 +8,8 @@
 namespace nl::NL_ISA {
 namespace {
 
+constexpr int64_t kNowhere = -1;  // the index of a window that sees nothing, whose gradient goes nowhere
+
 // The N * C planes of an [N, C, H, W] tensor.
 template <class T>
 struct Planes {

@@ -70,15 +70,21 @@ def test_gather(rng: np.random.Generator, dtype: type, case: int) -> None:
         same(got, want)
 
 
+def scattered(x: np.ndarray, index: np.ndarray, axis: int, src: np.ndarray) -> np.ndarray:
+    """x with the elements of src added where the index leads along an axis, in row-major order of the index."""
+    result = x.copy()
+    for at in np.ndindex(index.shape):
+        add_at(result, names_place(index, axis, at), src[at])
+    return result
+
+
 @pytest.mark.parametrize("dtype", [d for d in DTYPES if d is not np.bool_])
 @pytest.mark.parametrize("case", CASES)
 def test_scatter_add_in_row_major_order(rng: np.random.Generator, dtype: type, case: int) -> None:
     shape, axis = random_shape(rng)
     x, index = numbers(rng, shape, dtype), element_index(rng, shape, axis)
     src = numbers(rng, tuple(n + int(rng.integers(2)) for n in index.shape), dtype)
-    want = x.copy()
-    for at in np.ndindex(index.shape):
-        add_at(want, names_place(index, axis, at), src[at])
+    want = scattered(x, index, axis, src)
     for got in on_copies(x, lambda t: t.scatter_add_(axis, tensor(index), tensor(src))):
         same(got, want)
 
@@ -123,9 +129,7 @@ def test_lines_longer_than_what_is_looked_at_together(
         index = np.asfortranarray(index)
     for got in on_all_threads(lambda: nl.gather(tensor(x), axis, tensor(index))):
         assert_same_bits(got, np.take_along_axis(x, index, axis))
-    want = x.copy()
-    for at in np.ndindex(index.shape):
-        add_at(want, names_place(index, axis, at), src[at])
+    want = scattered(x, index, axis, src)
     for got in on_copies(x, lambda t: t.scatter_add_(axis, tensor(index), tensor(src))):
         assert_same_bits(got, want)
 
