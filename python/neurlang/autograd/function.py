@@ -31,20 +31,19 @@ class FunctionContext:
     def __init__(self, needs_input_grad: tuple[bool, ...]) -> None:
         self.needs_input_grad = needs_input_grad
         self.materialize_grads = True
-        self._saved: list[tuple[Tensor | None, int]] = []
-        self._results: dict[int, int] = {}  # which of the saved are which results of the node
+        self._saved: list[tuple[Tensor | None, int, int | None]] = []  # with its version; which result of the node
         self._node: Callable[[], Any] = lambda: None
         self._dirty: set[int] = set()
         self._constant: set[int] = set()
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keeps tensors; `saved_tensors` raises if one was modified in place meanwhile."""
-        self._saved = [(t, 0 if t is None else t._version) for t in tensors]
+        self._saved = [(t, 0 if t is None else t._version, None) for t in tensors]
 
     @property
     def saved_tensors(self) -> tuple[Tensor | None, ...]:
         """What was saved; RuntimeError if one was modified in place meanwhile."""
-        for tensor, version in self._saved:
+        for tensor, version, _ in self._saved:
             if tensor is not None and tensor._version != version:
                 raise RuntimeError(
                     f"a tensor of shape {list(tensor.shape)} saved for backward was modified in place "
@@ -52,17 +51,16 @@ class FunctionContext:
                 )
         node = self._node()
         return tuple(
-            result_of(node, self._results[i], tensor) if node and tensor is not None and i in self._results else tensor
-            for i, (tensor, _) in enumerate(self._saved)
+            tensor if node is None or tensor is None or result is None else result_of(node, result, tensor)
+            for tensor, _, result in self._saved
         )
 
     def _let_go(self, results: tuple[Tensor, ...], node: Any) -> None:
         """Keeps only the memory of saved results: they keep `node`, which keeps this, and no backward may ever come."""
         number = {id(x): i for i, x in enumerate(results)}
-        self._results = {i: number[id(x)] for i, (x, _) in enumerate(self._saved) if id(x) in number}
         self._saved = [
-            (x.detach() if x is not None and i in self._results else x, version)
-            for i, (x, version) in enumerate(self._saved)
+            (x if x is None or id(x) not in number else x.detach(), version, number.get(id(x)))
+            for x, version, _ in self._saved
         ]
         self._node = weakref.ref(node)
 
