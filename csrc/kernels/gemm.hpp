@@ -9,7 +9,7 @@
 namespace nl::NL_ISA {
 
 constexpr int kDepth = 256;
-constexpr int64_t kGrainProducts = 3 << 17;  // fewer products than these (3-7 us) are not worth another thread
+constexpr int64_t kGrainProducts = 3 << 17;  // fewer products than these (3-7 us) are not worth waking another thread
 
 // Elements from one k to the next in a packed panel of A: whole vectors of rows.
 template <class T>

@@ -70,8 +70,8 @@ struct SmallProduct {
       const int count = int(min_of(width, part.column + part.columns - j)), pitch = int(whole_vectors<T>(width));
       const Panel<T> columns = b.fetch(&b, {batch, 0, j, 0, count, int(k), int(width), pitch}, packed);
       for (int64_t p = 0; p < panels; p++) {
-        const int64_t i = part.row + p * part.rows / panels, end = part.row + (p + 1) * part.rows / panels;
-        multiply(lines, i, end, columns, j, count, width);
+        multiply(lines, part.row + row_panel_begin(part.rows, p), part.row + row_panel_begin(part.rows, p + 1), columns,
+                 j, count, width);
       }
     }
   }

@@ -16,27 +16,6 @@ inline int64_t place_of(const int64_t* checked, int64_t extent) {
   return valid(index, extent) ? from_start(index, extent) : 0;
 }
 
-// Calls fn(i, offset) for the elements of a view, in row-major order.
-template <class F>
-void for_each(const View& v, const F& fn) {
-  Walk<1> rows = walk_without({&v}, -1);
-  if (rows.total == 0) return;
-  int64_t n = 1, step = 0;
-  if (rows.rank > 0) {
-    n = rows.shape[rows.rank - 1], step = rows.stride[0][rows.rank - 1];
-    rows.remove_axis(rows.rank - 1);
-  }
-  Polls polls;
-  auto c = rows.seek(0);
-  for (int64_t r = 0; r < rows.total; r++, rows.next(c)) {
-    for (int64_t first = 0; first < n; first += kGrain) {
-      const int64_t stop = min_of(n, first + kGrain);
-      polls.after(stop - first);
-      for (int64_t j = first; j < stop; j++) fn(r * n + j, c.at[0] + j * step);
-    }
-  }
-}
-
 constexpr int kPlaces = 512;  // that are found at a time
 
 // Where indices lead; `bad` is set where one leads nowhere, which is then taken for 0.
@@ -55,8 +34,10 @@ inline bool find_places(const int64_t* index, int64_t step, int count, int64_t e
   if (step != 1 || count < kWidth) {
     bool good = true;
     for (int i = 0; i < count; i++) {
-      good &= valid(index[i * step], extent);
-      places[i] = place_of(index + i * step, extent) * scale;
+      const int64_t at = __atomic_load_n(index + i * step, __ATOMIC_RELAXED), place = from_start(at, extent);
+      const bool fine = valid(at, extent);
+      good &= fine;
+      places[i] = fine ? place * scale : 0;
     }
     return good;
   }
@@ -100,14 +81,17 @@ bool for_parts(const View& index, const F& body) {
 
 // Names the first bad element of `index` as the fault.
 inline Status first_fault(const View& index, int64_t extent, int64_t axis, int64_t* fault) {
-  const int64_t* at = (const int64_t*)index.data;
-  Status status = kOk;
-  for_each(index, [&](int64_t, int64_t offset) {
-    if (status != kOk || valid(at[offset], extent)) return;
-    status = kIndexError;  // found; the others are not looked at
-    fault[0] = at[offset], fault[1] = extent, fault[2] = axis;
-  });
-  return status;
+  const Walk<1> elements = walk_without({&index}, -1);
+  Polls polls;
+  auto c = elements.seek(0);
+  for (int64_t i = 0; i < elements.total; i++, elements.next(c)) {
+    polls.after(1);
+    const int64_t at = ((const int64_t*)index.data)[c.at[0]];
+    if (valid(at, extent)) continue;
+    fault[0] = at, fault[1] = extent, fault[2] = axis;
+    return kIndexError;
+  }
+  return kOk;
 }
 
 // Checks all elements of `index`; the first bad one is what the fault names.

@@ -130,7 +130,7 @@ struct TreeColumns {
     return lanes_of_vector<1, kSide>(p, step, 0, n, element);
   }
 
-  // Results of columns by the plain form, as `few` gives them. Where a sum is a NaN (TreeRow::plainly) they may be wrong.
+  // Results of columns by the plain form, as `few` gives them. False where a sum is a NaN: they may be wrong.
   template <class F>
   __attribute__((always_inline)) static bool plainly(const In* p, int64_t step, int n, int columns, const F& finish) {
     using Plain = typename M::Plain;

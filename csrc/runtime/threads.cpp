@@ -97,7 +97,7 @@ struct Pool {
   alignas(64) std::atomic<uint32_t> epoch{0};  // counts loops; idle workers sleep on it
   std::atomic<int> sleepers{0};
   std::atomic<int> wanted{0};   // threads a loop may use; 0: not decided yet
-  std::atomic<int> workers{0};  // started so far; guarded by `taken`
+  std::atomic<int> workers{0};  // started so far; written under `taken`
 };
 static_assert(std::is_trivially_destructible_v<Pool>);
 

@@ -369,6 +369,7 @@ TABLE: tuple[Row, ...] = (
     scan("cumprod", "Π of all elements up to each one", grad=d.cumprod, numpy=ref.cumprod, domain=((0.5, 1.5),)),
     scan("logcumsumexp", "log Σ exp of all elements up to each one", over="float", promote="float",
          grad=d.logcumsumexp, numpy=ref.logcumsumexp, ulp=8.0, slack=32.0),
+    # ---- the extremum so far, and its place ----
     kernel("cummax", "scan", "T->T,i64", "The largest element up to each one, of equals the last; a NaN is the "
            "largest; and its place", "input", "axis", grad=d.sort, numpy=ref.cummax),
     kernel("cummin", "scan", "T->T,i64", "The smallest element up to each one, of equals the last; a NaN is the "
