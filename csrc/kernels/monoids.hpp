@@ -179,11 +179,15 @@ struct Min {
   }
 };
 
-// Whether a monoid of floats has a plain form.
+// Whether a monoid is an extremum: what is taken twice changes nothing.
 template <class M, class = void>
-constexpr bool kHasPlain = false;
+constexpr bool kIsExtreme = false;
 template <class M>
-constexpr bool kHasPlain<M, decltype(void((typename M::Plain*)nullptr))> = kIsFloat<typename M::In>;
+constexpr bool kIsExtreme<M, decltype(void((typename M::Plain*)nullptr))> = true;
+
+// Whether a monoid of floats has a plain form.
+template <class M>
+constexpr bool kHasPlain = kIsExtreme<M> && kIsFloat<typename M::In>;
 
 // Whether some element is not zero. Lanes are masks.
 template <class T>

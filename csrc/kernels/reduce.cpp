@@ -15,11 +15,12 @@ struct Tree {
   static constexpr int kWidth = Simd<Part>::kWidth;
   static constexpr int kTile = TreeColumns<M>::kTile;
 
-  static constexpr bool kSeveral = TreeRow<M>::kSeveral, kFew = true;
+  static constexpr bool kSeveral = TreeRow<M>::kSeveral, kSideBySide = kSeveral, kFew = true;
 
+  static bool in_groups(int64_t n) { return is_short<In>(n); }
   template <class RowAt>
-  static auto several(const RowAt& row_at, int64_t n) {
-    return TreeRow<M>::several_asking(row_at, n);
+  static void several(const RowAt& row_at, int64_t n, Out* to) {
+    store(to, M::results(TreeRow<M>::several_asking(row_at, n)));
   }
   static bool in_twos(int64_t n) { return TreeRow<M>::has_stretches(n); }
   static auto two(const In* p, const In* q, int64_t n, const In* end) { return TreeRow<M>::two(p, q, n, end); }

@@ -44,9 +44,9 @@ template <class K>
 bool reduce_group(const Rows& r, const RowGroup<2, K::kWidth>& group) {
   using In = typename K::In;
   if (!group.readable(0, (const In*)r.in, (const In*)r.end, r.n)) return false;
-  typename K::Part parts[K::kWidth];
-  store(parts, K::several([&](int k) { return (const In*)r.in + group.at[0][k]; }, r.n));
-  for (int k = 0; k < K::kWidth; k++) ((typename K::Out*)r.out)[group.at[1][k]] = K::finish(parts[k]);
+  typename K::Out found[K::kWidth];
+  K::several([&](int k) { return (const In*)r.in + group.at[0][k]; }, r.n, found);
+  for (int k = 0; k < K::kWidth; k++) ((typename K::Out*)r.out)[group.at[1][k]] = found[k];
   return true;
 }
 
@@ -60,12 +60,13 @@ int64_t reduce_even_groups(const Rows& r, int64_t begin, int64_t end) {
   auto* out = (typename K::Out*)r.out + begin * out_step;
   auto readable = [&] { return (const In*)r.end - (in + (step < 0 ? 0 : (W - 1) * step)) >= whole_steps(r.n); };
   for (; begin + W <= end && readable(); begin += W, in += W * step, out += W * out_step) {
-    typename K::Part parts[W];
-    store(parts, K::several([=](int k) { return in + k * step; }, r.n));
+    auto row_at = [=](int k) { return in + k * step; };
     if (out_step == 1) {
-      for (int k = 0; k < W; k++) out[k] = K::finish(parts[k]);
+      K::several(row_at, r.n, out);
     } else {
-      for (int k = 0; k < W; k++) out[k * out_step] = K::finish(parts[k]);
+      typename K::Out found[W];
+      K::several(row_at, r.n, found);
+      for (int k = 0; k < W; k++) out[k * out_step] = found[k];
     }
   }
   return begin;
@@ -146,9 +147,11 @@ constexpr Reducer reducer_of() {
       K::kTile,
       [](const Rows& r, int64_t begin, int64_t end) {
         int64_t i = begin;
-        const bool in_groups = K::kSeveral && r.step == 1 && is_short<In>(r.n);
+        const bool in_groups = K::kSeveral && r.step == 1 && K::in_groups(r.n);
         if constexpr (K::kSeveral) {
           if (in_groups && r.kept->rank == 1) i = reduce_even_groups<K>(r, begin, end);
+        }
+        if constexpr (K::kSideBySide) {
           if (r.step == 1 && K::in_twos(r.n)) i = reduce_twos<K>(r, begin, end);
           if (r.step == 1 && K::is_middling(r.n) && r.kept->rank == 1) i = reduce_middling<K>(r, begin, end);
         }

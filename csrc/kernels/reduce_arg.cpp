@@ -2,8 +2,8 @@
 // every number.
 //
 // Elements become integer keys of which the largest is looked for, so that one search serves all types of a size.
+#include "interleave.hpp"
 #include "reduce.hpp"
-#include "shuffle.hpp"
 
 namespace nl::NL_ISA {
 namespace {
@@ -86,7 +86,7 @@ struct Arg {
   static constexpr int kWidth = Simd<T>::kWidth;
   static constexpr int kTile = Search<Key>::kTile;
 
-  static constexpr bool kSeveral = false, kFew = false;
+  static constexpr bool kSeveral = sizeof(T) >= 4, kSideBySide = false, kFew = false;
 
   static int64_t finish(Part best) { return best.at; }
   static void merge(Part* a, const Part* b, int64_t count) {
@@ -181,6 +181,70 @@ struct Arg {
     while (i < count && one(p[i], 0).key != largest) i++;
     return i;
   }
+
+  // ---- many short rows: a vector's lanes are rows ----
+
+  static constexpr int64_t kShortRow = 64;                    // longer ones from memory are faster one by one
+  static constexpr int kColumns = 8;                          // most elements of rows that are read as columns
+  static constexpr int64_t kAhead = kGroupBytes / sizeof(T);  // hardware does not foresee how squares go through rows
+
+  // The largest key so far in each lane, and its place.
+  struct Lanes {
+    using KeyV = typename Simd<Key>::V;
+    using Index = Mask<Key>;
+    using IndexV = typename Simd<Index>::V;
+
+    KeyV best = splat<KeyV>(lowest<Key>());
+    IndexV where = {};
+
+    void take(V v, int64_t place) {
+      const KeyV next = key(v);
+      const auto wins = next > best;
+      best = wins ? next : best;
+      where = wins ? splat<IndexV>(Index(place)) : where;
+    }
+  };
+
+  static bool in_groups(int64_t n) { return n <= kShortRow; }
+
+  template <class RowAt>
+  static void several(const RowAt& row_at, int64_t n, Out* to) {
+    const Lanes found = n <= kColumns / 2 ? in_columns<kColumns / 2>(row_at, n)
+                        : n <= kColumns   ? in_columns<kColumns>(row_at, n)
+                                          : in_squares(row_at, n);
+    widen_store(to, found.where);
+  }
+
+  template <int kCount, class RowAt>
+  static Lanes in_columns(const RowAt& row_at, int64_t n) {
+    V columns[kCount];
+    load_columns(row_at, columns);
+    Lanes found;
+#pragma GCC unroll 8
+    for (int k = 0; k < kCount; k++) {
+      if (k < n) found.take(columns[k], k);
+    }
+    return found;
+  }
+
+  template <class RowAt>
+  static Lanes in_squares(const RowAt& row_at, int64_t n) {
+    Lanes found;
+    for (int64_t first = 0; first < n; first += kWidth) {
+      V part[kWidth];
+#pragma GCC unroll 16
+      for (int l = 0; l < kWidth; l++) {
+        part[l] = load<V>(row_at(l) + first);
+        __builtin_prefetch(row_at(l) + first + kAhead);
+      }
+      transpose(part);
+#pragma GCC unroll 16
+      for (int k = 0; k < kWidth; k++) {
+        if (first + k < n) found.take(part[k], first + k);
+      }
+    }
+    return found;
+  }
 };
 
 template <class T>
@@ -188,89 +252,9 @@ using ArgMax = Arg<T, 1>;
 template <class T>
 using ArgMin = Arg<T, -1>;
 
-// ---- many short rows: a vector's lanes are rows, which squares of vectors bring there ----
-
-constexpr int64_t kShortRow = 64;  // longer ones from memory are faster one by one
-
-template <class A>
-struct ShortRows {
-  using T = typename A::In;
-  using V = typename Simd<T>::V;
-  using Key = typename A::Key;
-  using Index = Mask<Key>;
-  using IndexV = typename Simd<Index>::V;
-  static constexpr int kWidth = Simd<T>::kWidth;
-  static constexpr int64_t kAhead = kGroupBytes / sizeof(T);  // hardware does not foresee how squares go through rows
-
-  const View &x, &out;
-  const Walk<2> kept;
-  int64_t n;
-
-  // The place in each of some rows, of which whole vectors may be read.
-  static IndexV places(const T* data, const int64_t (&at)[kWidth], int64_t n) {
-    auto best = splat<typename Simd<Key>::V>(lowest<Key>());
-    IndexV where = {};
-    for (int64_t first = 0; first < n; first += kWidth) {
-      V part[kWidth];
-#pragma GCC unroll 16
-      for (int l = 0; l < kWidth; l++) {
-        part[l] = load<V>(data + at[l] + first);
-        __builtin_prefetch(data + at[l] + first + kAhead);
-      }
-      transpose(part);
-#pragma GCC unroll 16
-      for (int k = 0; k < kWidth; k++) {
-        if (first + k == n) break;
-        const auto next = A::key(part[k]);
-        const auto wins = next > best;
-        best = wins ? next : best;
-        where = wins ? splat<IndexV>(Index(first + k)) : where;
-      }
-    }
-    return where;
-  }
-
-  void run(int64_t begin, int64_t end) const {
-    const T *data = (const T*)x.data, *stop = end_of<T>(x);
-    int64_t* to = (int64_t*)out.data;
-    auto c = kept.seek(begin);
-    auto together = [&](const RowGroup<2, kWidth>& group) {
-      if (!group.readable(0, data, stop, n)) return false;
-      Index found[kWidth];
-      store(found, places(data, group.at[0], n));
-      for (int l = 0; l < kWidth; l++) to[group.at[1][l]] = found[l];
-      return true;
-    };
-    int64_t i = for_groups<kWidth>(kept, c, begin, end, together);
-    for (; i < end; i++, kept.next(c)) to[c.at[1]] = A::row(data + c.at[0], 1, n, stop, 0).at;
-  }
-};
-
-template <class A>
-int arg(const Call& call, int (*otherwise)(const Call&)) {
-  const View &x = call.in[0], &out = call.out[0];
-  const int axis = int(call.attr[0]);
-  const int64_t n = x.shape[axis];
-  if (x.strides[axis] != 1 || n < 2 || n > kShortRow) return otherwise(call);
-  const ShortRows<A> rows{x, out, walk_without({&x, &out}, axis), n};
-  parallel_for(rows.kept.total, grain_of(n), [&](int64_t begin, int64_t end) { rows.run(begin, end); });
-  return kOk;
-}
-
-template <template <class> class A>
-int arg_by_dtype(const Call& call) {
-  switch (call.in[0].dtype) {
-    case DType::i32: return arg<A<int32_t>>(call, reduce_by_dtype<A>);
-    case DType::i64: return arg<A<int64_t>>(call, reduce_by_dtype<A>);
-    case DType::f32: return arg<A<float>>(call, reduce_by_dtype<A>);
-    case DType::f64: return arg<A<double>>(call, reduce_by_dtype<A>);
-    default: return reduce_by_dtype<A>(call);
-  }
-}
-
 }  // namespace
 
-int argmax(const Call& call) { return arg_by_dtype<ArgMax>(call); }
-int argmin(const Call& call) { return arg_by_dtype<ArgMin>(call); }
+int argmax(const Call& call) { return reduce_by_dtype<ArgMax>(call); }
+int argmin(const Call& call) { return reduce_by_dtype<ArgMin>(call); }
 
 }  // namespace nl::NL_ISA

@@ -144,11 +144,11 @@ NL_FN Zipped<V> part_halves(V a, V b) {
           (V)__builtin_shufflevector(x, y, 4, 5, 6, 7, 12, 13, 14, 15)};
 }
 
-// Transposes W vectors of W: squares of 128 bits first, in each of which a round zips the first half of the vectors
-// with the second, then the squares, by rounds that part every vector from its neighbour.
+// Transposes the squares of every 128 bits of W vectors, as many for each as have elements in it: a round zips the
+// first half of a square's vectors with the second.
 template <class V, int W>
-NL_FN void transpose(V (&rows)[W]) {
-  constexpr int kSquare = sizeof(V) <= 16 ? W : 16 * W / (int)sizeof(V);  // vectors of one
+NL_FN void transpose_quads(V (&rows)[W]) {
+  constexpr int kSquare = sizeof(V) <= 16 ? W : 16 / (int)sizeof(rows[0][0]);
 #pragma GCC unroll 4
   for (int round = 1; round < kSquare; round *= 2) {
     V next[W];
@@ -161,6 +161,52 @@ NL_FN void transpose(V (&rows)[W]) {
 #pragma GCC unroll 16
     for (int i = 0; i < W; i++) rows[i] = next[i];
   }
+}
+
+// Two vectors in a row as one.
+template <class V>
+NL_FN auto joined_lanes(V a, V b) {
+  using Joined = typename VecOf<__typeof__(a[0] + 0), 2 * sizeof(V)>::V;
+  using Pairs = typename VecOf<int64_t, sizeof(V)>::V;
+  const Pairs x = (Pairs)a, y = (Pairs)b;
+  if constexpr (sizeof(V) == 16) return (Joined)__builtin_shufflevector(x, y, 0, 1, 2, 3);
+  if constexpr (sizeof(V) == 32) return (Joined)__builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+// A vector of 128 bits each of the memory that at(0), at(1), … give.
+template <class V, class At>
+NL_FN V load_quads(const At& at) {
+  using Quad = typename VecOf<__typeof__(V{}[0] + 0), 16>::V;
+  if constexpr (sizeof(V) == 16) return load<Quad>(at(0));
+  if constexpr (sizeof(V) == 32) return joined_lanes(load<Quad>(at(0)), load<Quad>(at(1)));
+  if constexpr (sizeof(V) == 64) {
+    return joined_lanes(joined_lanes(load<Quad>(at(0)), load<Quad>(at(1))),
+                        joined_lanes(load<Quad>(at(2)), load<Quad>(at(3))));
+  }
+}
+
+// The first kCount elements, whole 128 bits, of a vector's width of rows, which row_at(l) gives: element k of row l in
+// lane l of columns[k]. Joined as they are read, 128 bits need only be transposed inside.
+template <class V, int kCount, class RowAt>
+NL_FN void load_columns(const RowAt& row_at, V (&columns)[kCount]) {
+  constexpr int kSquare = 16 / sizeof(columns[0][0]);
+#pragma GCC unroll 8
+  for (int first = 0; first < kCount; first += kSquare) {
+    V square[kSquare];
+#pragma GCC unroll 4
+    for (int r = 0; r < kSquare; r++) square[r] = load_quads<V>([&](int q) { return row_at(q * kSquare + r) + first; });
+    transpose_quads(square);
+#pragma GCC unroll 4
+    for (int k = 0; k < kSquare; k++) columns[first + k] = square[k];
+  }
+}
+
+// Transposes W vectors of W: squares of 128 bits first, then these, by rounds that part every vector from its
+// neighbour.
+template <class V, int W>
+NL_FN void transpose(V (&rows)[W]) {
+  constexpr int kSquare = sizeof(V) <= 16 ? W : 16 * W / (int)sizeof(V);  // vectors of one
+  transpose_quads(rows);
   if constexpr (kSquare < W) {
 #pragma GCC unroll 4
     for (int round = kSquare; round < W; round *= 2) {

@@ -68,9 +68,10 @@ struct TreeRow {
   static constexpr int kWidth = Simd<Lane>::kWidth;
   static constexpr int kVecs = kLanes / kWidth;
   typedef In InV __attribute__((vector_size(kWidth * sizeof(In))));
-  typedef Lane Short __attribute__((vector_size(16)));      // a partial result, in lane 0
-  static constexpr bool kSeveral = sizeof(Lane) >= 4;       // whether several rows may be halved at once
-  static constexpr bool kPlain = kSeveral && kHasPlain<M>;  // a form that serves most short rows
+  typedef Lane Short __attribute__((vector_size(16)));                    // a partial result, in lane 0
+  static constexpr bool kSeveral = sizeof(Lane) >= 4;                     // whether several rows may be halved at once
+  static constexpr bool kPlain = kSeveral && kIsExtreme<M>;               // a form that serves most short rows
+  static constexpr int kColumns = kSeveral && sizeof(InV) >= 16 ? 8 : 0;  // most elements of rows that become columns
 
   struct Lanes {
     V v[kVecs];
@@ -238,11 +239,33 @@ struct TreeRow {
 
   template <class RowAt>
   static V several(const RowAt& row_at, int64_t n) {
+    if constexpr (kColumns > 0) {
+      if (n <= kColumns / 2) return of_columns<kColumns / 2>(row_at, n);
+      if (n <= kColumns) return of_columns<kColumns>(row_at, n);
+    }
     if constexpr (kPlain) {
       InV found;
-      if (plainly(row_at, n, found) && !any_lane(found == In(0))) return M::lift(found);
+      if (plainly(row_at, n, found) && !(kIsFloat<In> && any_lane(found == In(0)))) return M::lift(found);
     }
     return several(row_at, n, [](int) { return Element(); });
+  }
+
+  // The same of rows of up to kCount elements, whose lanes of T(n) are vectors across the rows.
+  template <int kCount, class RowAt>
+  static V of_columns(const RowAt& row_at, int64_t n) {
+    InV columns[kCount];
+    load_columns(row_at, columns);
+    V lanes[kCount];
+#pragma GCC unroll 8
+    for (int k = 0; k < kCount; k++) lanes[k] = M::combine(splat<V>(M::identity), M::lift(columns[k]));
+#pragma GCC unroll 4
+    for (int h = kCount / 2; h > 0; h /= 2) {
+#pragma GCC unroll 4
+      for (int k = 0; k < h; k++) {
+        if (k + h < n) lanes[k] = M::combine(lanes[k], lanes[k + h]);
+      }
+    }
+    return lanes[0];
   }
 
   // By the plain form: in lane r the result of row r, a zero of either sign. Nothing (false) of less than a vector's
@@ -257,7 +280,8 @@ struct TreeRow {
       InV best = load<InV>(row + n - kWidth), sum = best;  // what is taken twice changes nothing
       for (int64_t k = 0; k + kWidth <= n; k += kWidth) {
         const InV next = in_register(load<InV>(row + k));
-        best = M::Plain::combine(best, next), sum = sum + next;
+        best = M::Plain::combine(best, next);
+        if (kIsFloat<In>) sum = sum + next;
       }
       rows[r] = best, sums = sums + sum;
     }
@@ -282,7 +306,7 @@ struct TreeRow {
   // With every vector: asked for all at once, rows would wait for it. Hardware follows the loads of a plain form.
   template <class RowAt>
   static V several_asking(const RowAt& row_at, int64_t n) {
-    if constexpr (kPlain) return several(row_at, n);
+    if (kPlain || n <= kColumns) return several(row_at, n);
     return several(row_at, n, [n](int) { return Asking{ahead(n)}; });
   }
 

@@ -142,6 +142,30 @@ def test_extrema_of_short_rows(rng: np.random.Generator, dtype: type, length: in
 
 
 @pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 40])
+def test_short_rows(rng: np.random.Generator, dtype: type, length: int) -> None:
+    """As one, apart, backwards, in two axes, and too few for a vector."""
+    x = np.asarray(numbers(rng, (150, length), dtype), order="C")
+    apart = np.zeros((150, 2 * length + 1), dtype)[:, 1 : length + 1]
+    apart[:] = x
+    for rows in (x, apart, x[::-1], x[:5], np.ascontiguousarray(x.reshape(15, 10, length).transpose(1, 0, 2))):
+        last = rows.ndim - 1
+        with np.errstate(all="ignore"):
+            if dtype in FLOATS:
+                check("sum", rows, last, tree(rows, last))
+                check("prod", rows, last, tree(rows, last, np.multiply, 1))
+                check("amax", rows, last, largest(rows, last))
+                check("amin", rows, last, -largest(-rows, last))
+            else:
+                check("sum", rows, last, np.sum(rows, last, np.int64, keepdims=True))
+                check("prod", rows, last, np.prod(rows, last, np.int64, keepdims=True))
+                check("amax", rows, last, np.max(rows, last, keepdims=True))
+                check("amin", rows, last, np.min(rows, last, keepdims=True))
+        check("any", rows, last, np.any(rows, last, keepdims=True))
+        check("all", rows, last, np.all(rows, last, keepdims=True))
+
+
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
 @pytest.mark.parametrize("length", [2, 3, 4, 7, 8, 9, 15, 16, 17, 30, 48, 63, 64, 65])
 def test_places_in_short_rows(rng: np.random.Generator, dtype: type, length: int) -> None:
     """Rows full of equals, zeros of both signs, NaNs and the least of numbers; as one, apart, or backwards."""
