@@ -139,6 +139,27 @@ void for_tiles(const Walk<K>& kept, int d, int64_t n, int64_t work, const F& bod
   for_tiles<T>(kept, d, n, work, n <= kLanes ? kNearElements<T> : kTileElements<T>, body);
 }
 
+// The same for who goes down all of n elements at once: tiles of up to 4 KiB, which begin at whole lines, so that a
+// line belongs to one thread.
+template <class T, int K, class F>
+void for_line_tiles(Walk<K> kept, int d, int64_t n, int64_t work, const F& body) {
+  constexpr int64_t kLine = 64 / sizeof(T), kMost = 4096 / sizeof(T);
+  const int64_t columns = kept.shape[d];
+  kept.remove_axis(d);
+  const int64_t shares = ceil_div(nl_num_threads(), max_of(kept.total, 1));
+  const int64_t wanted = max_of(ceil_div(columns, kMost), min_of(shares, columns / Simd<T>::kWidth));
+  const int64_t width = ceil_div(ceil_div(columns, wanted), kLine) * kLine, tiles = ceil_div(columns, width);
+  parallel_for(kept.total * tiles, grain_of(work * n * min_of(width, columns)), [&](int64_t begin, int64_t end) {
+    auto c = kept.seek(begin / tiles);
+    each_row(tiles, begin, end, [&](int64_t, int64_t first, int64_t last) {
+      for (int64_t at = first * width; at < min_of(last * width, columns); at += width) {
+        body(c.at, at, int(min_of(width, columns - at)));
+      }
+      kept.next(c);
+    });
+  });
+}
+
 // body(c) for vectors that cover `columns` >= kWidth columns; the last one is moved back to end at the last column.
 template <class T, class F>
 void for_vectors(int columns, const F& body) {

@@ -28,15 +28,17 @@ struct PlaceOf<8> {
   using Type = uint64_t;
 };
 
-template <class T, bool kLargest>
+// The extremum so far in each lane of a vector of kBytes, and its place.
+template <class T, bool kLargest, int kBytes = sizeof(typename Simd<typename InLane<T>::Type>::V)>
 struct Running {
+  using Short = Running<T, kLargest, 16>;
   using Element = T;
   using Lane = typename InLane<T>::Type;
   using Place = typename PlaceOf<sizeof(Lane)>::Type;
-  using V = typename Simd<Lane>::V;
-  using P = typename Simd<Place>::V;
-  using Memory = typename VecOf<T, Simd<Lane>::kWidth * sizeof(T)>::V;
-  static constexpr int kWidth = Simd<Lane>::kWidth;
+  static constexpr int kWidth = kBytes / sizeof(Lane);
+  using V = typename VecOf<Lane, kBytes>::V;
+  using P = typename VecOf<Place, kBytes>::V;
+  using Memory = typename VecOf<T, kWidth * sizeof(T)>::V;
   static constexpr Lane kMost = kIsFloat<Lane> ? Lane(__builtin_inf()) : highest<Lane>();
   static constexpr Lane kLeast = kIsFloat<Lane> ? Lane(-__builtin_inf()) : lowest<Lane>();
 
@@ -67,11 +69,12 @@ struct Running {
   }
 
   static void write_places(P v, int64_t* p, int64_t step, int64_t left) {
-    constexpr int kPart = Simd<int64_t>::kWidth;
+    constexpr int kPart = int(min_of(kWidth, Simd<int64_t>::kWidth));
+    using Wide = typename VecOf<int64_t, kPart * sizeof(int64_t)>::V;
     typename VecOf<Place, kPart * sizeof(Place)>::V parts[kWidth / kPart];
     __builtin_memcpy(parts, &v, sizeof v);
     for (const auto& part : parts) {
-      const auto wide = __builtin_convertvector(part, Simd<int64_t>::V);
+      const auto wide = __builtin_convertvector(part, Wide);
       if (step != 1) {
         for (int l = 0; l < min_of(left, kPart); l++) p[l * step] = wide[l];
       } else if (left >= kPart) {
@@ -178,7 +181,41 @@ struct RunningRows {
     });
   }
 
+  // Rows that lie as one, as many as a vector holds at a time: what is combined with the lane before it once for every
+  // element of a row is what comes of combining them in turn. The rows that follow overwrite what is too much.
+  void in_lanes(int64_t begin, int64_t stop) const {
+    const int whole = int(kWidth / n * n);
+    __typeof__(V{} == V{}) starts;
+    P own;
+    for (int l = 0; l < kWidth; l++) starts[l] = -(l % n == 0), own[l] = typename R::Place(l % n);
+    Polls polls;
+    for (int64_t i = begin * n; i < stop * n; i += whole) {
+      polls.after(whole);
+      const int64_t left = stop * n - i;
+      const V v = R::read((const T*)x.data + i, 1, left, end);
+      R found;
+      found.take(v, own);
+      for (int k = 1; k < n; k++) {
+        const R before;
+        found.value = starts ? before.value : previous_lanes(found.value);
+        found.place = starts ? before.place : previous_lanes(found.place);
+        found.take(v, own);
+      }
+      R::write_values(found.value, (T*)values.data + i, 1, left);
+      R::write_places(found.place, (int64_t*)places.data + i, 1, left);
+    }
+  }
+
+  bool as_one() const {
+    bool dense = kept.rank == 1 && x.strides[axis] == 1 && values.strides[axis] == 1 && places.strides[axis] == 1;
+    for (int k = 0; k < 3; k++) dense = dense && kept.stride[k][0] == n;
+    return dense;
+  }
+
   void run() const {
+    if (n <= kWidth / 2 && as_one()) {
+      return parallel_for(kept.total, grain_of(4 * n), [&](int64_t begin, int64_t stop) { in_lanes(begin, stop); });
+    }
     auto write = [&](const Group& g, R& found, int64_t) { run<true>(g, found); };
     if (parts == 1) return each_group(nullptr, nullptr, write);
     const int64_t all = kept.total * parts, groups = ceil_div(all, kWidth);
@@ -210,7 +247,7 @@ struct RunningColumns {
   int64_t n, step[3];
   const T* end;
 
-  // Vectors of columns, the last one moved back to end at the last column; one may have fewer.
+  // Vectors of columns, the last one moved back to end at the last column.
   template <int kVectors>
   void strip(const T* in, T* values, int64_t* places, int64_t columns) const {
     R found[kVectors];
@@ -219,45 +256,58 @@ struct RunningColumns {
       polls.after(columns);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; v++) {
-        const int64_t at = v == kVectors - 1 ? max_of(0, columns - kWidth) : v * kWidth;
-        found[v].take(R::read(in + i * step[0] + at, 1, columns - at, end), splat<typename R::P>(typename R::Place(i)));
-        R::write_values(found[v].value, values + i * step[1] + at, 1, columns - at);
-        R::write_places(found[v].place, places + i * step[2] + at, 1, columns - at);
+        const int64_t at = v == kVectors - 1 ? columns - kWidth : v * kWidth;
+        found[v].take(R::read(in + i * step[0] + at, 1, kWidth, end), splat<typename R::P>(typename R::Place(i)));
+        R::write_values(found[v].value, values + i * step[1] + at, 1, kWidth);
+        R::write_places(found[v].place, places + i * step[2] + at, 1, kWidth);
       }
+    }
+  }
+
+  // Fewer than one of N's vectors. Of adjacent rows whole vectors are written: the rows that follow overwrite what is
+  // too much.
+  template <class N>
+  void narrow(const T* in, T* values, int64_t* places, int64_t columns) const {
+    const bool adjacent = step[1] == columns && step[2] == columns;
+    const int64_t whole = adjacent ? n - ceil_div(N::kWidth, columns) : -1;
+    N found;
+    Polls polls;
+    for (int64_t i = 0; i < n; i++) {
+      polls.after(columns);
+      found.take(N::read(in + i * step[0], 1, columns, end), splat<typename N::P>(typename N::Place(i)));
+      const int64_t count = i <= whole ? N::kWidth : columns;
+      N::write_values(found.value, values + i * step[1], 1, count);
+      N::write_places(found.place, places + i * step[2], 1, count);
+    }
+  }
+
+  // At most kStrip vectors of columns.
+  void few(const T* in, T* values, int64_t* places, int64_t columns) const {
+    if (columns <= R::Short::kWidth) return narrow<typename R::Short>(in, values, places, columns);
+    if (columns < kWidth) return narrow<R>(in, values, places, columns);
+    switch (ceil_div(columns, kWidth)) {
+      case 1: return strip<1>(in, values, places, columns);
+      case 2: return strip<2>(in, values, places, columns);
+      case 3: return strip<3>(in, values, places, columns);
+      default: return strip<4>(in, values, places, columns);
     }
   }
 
   void tile(const T* in, T* values, int64_t* places, int64_t columns) const {
     for (int64_t c = 0; c < columns; c += kStrip * kWidth) {
-      const int64_t count = min_of(kStrip * kWidth, columns - c);
-      switch (ceil_div(count, kWidth)) {
-        case 1: strip<1>(in + c, values + c, places + c, count); break;
-        case 2: strip<2>(in + c, values + c, places + c, count); break;
-        case 3: strip<3>(in + c, values + c, places + c, count); break;
-        default: strip<4>(in + c, values + c, places + c, count);
-      }
+      few(in + c, values + c, places + c, min_of(kStrip * kWidth, columns - c));
     }
   }
 };
 
 template <class R>
-void running_columns(const View& x, const View& values, const View& places, Walk<3> kept, int d, int axis) {
+void running_columns(const View& x, const View& values, const View& places, const Walk<3>& kept, int d, int axis) {
   using T = typename R::Element;
   const RunningColumns<R> down{
       x.shape[axis], {x.strides[axis], values.strides[axis], places.strides[axis]}, end_of<T>(x)};
-  const int64_t columns = kept.shape[d];
-  kept.remove_axis(d);
-  const int64_t shares = ceil_div(4 * nl_num_threads(), kept.total);
-  const int64_t width = whole_vectors<T>(max_of(1, ceil_div(columns, shares))), tiles = ceil_div(columns, width);
-  parallel_for(kept.total * tiles, grain_of(4 * down.n * width), [&](int64_t begin, int64_t stop) {
-    auto c = kept.seek(begin / tiles);
-    each_row(tiles, begin, stop, [&](int64_t, int64_t first, int64_t last) {
-      for (int64_t at = first * width; at < min_of(last * width, columns); at += width) {
-        down.tile((const T*)x.data + c.at[0] + at, (T*)values.data + c.at[1] + at, (int64_t*)places.data + c.at[2] + at,
-                  min_of(width, columns - at));
-      }
-      kept.next(c);
-    });
+  for_line_tiles<T>(kept, d, down.n, 4, [&](const int64_t (&at)[3], int64_t first, int width) {
+    down.tile((const T*)x.data + at[0] + first, (T*)values.data + at[1] + first, (int64_t*)places.data + at[2] + first,
+              width);
   });
 }
 

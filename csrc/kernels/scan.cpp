@@ -289,7 +289,6 @@ template <class M>
 struct ScanColumns {
   using T = typename M::Element;
   static constexpr int kWidth = Simd<T>::kWidth;
-  static constexpr int kTile = 4096 / sizeof(T);
   static constexpr int kStrip = 4;  // vectors whose results so far stay in registers
   using Short = typename VecOf<T, M::kCheap ? 16 : sizeof(typename Simd<T>::V)>::V;
 
@@ -385,28 +384,16 @@ struct ScanColumns {
 };
 
 template <class M>
-void scan_columns(const View& x, const View& y, Walk<2> kept, int d, int axis) {
+void scan_columns(const View& x, const View& y, const Walk<2>& kept, int d, int axis) {
   using Columns = ScanColumns<M>;
   using T = typename M::Element;
   const int64_t columns = kept.shape[d];
   Columns scan{x.shape[axis], x.strides[axis], kept.stride[0][d], y.strides[axis], kept.stride[1][d], end_of<T>(x),
                false};
-  kept.remove_axis(d);
-  const int64_t shares = ceil_div(nl_num_threads(), max_of(kept.total, 1));
-  int64_t tiles = max_of(ceil_div(columns, Columns::kTile), min_of(shares, columns / Columns::kWidth));
-  // Tiles begin at whole lines, so that a line belongs to one thread.
-  const int64_t width = ceil_div(ceil_div(columns, tiles), 64 / sizeof(T)) * (64 / sizeof(T));
-  tiles = ceil_div(columns, width);
-  scan.stream = scan.out_stride == 1 && columns % Columns::kWidth == 0 && streams<T>(y, columns, kept.total * scan.n);
-  parallel_for(kept.total * tiles, grain_of(scan.n * min_of(width, columns)), [=, &kept](int64_t begin, int64_t end) {
-    auto c = kept.seek(begin / tiles);
-    each_row(tiles, begin, end, [&](int64_t, int64_t first, int64_t last) {
-      for (int64_t at = first * width; at < min_of(last * width, columns); at += width) {
-        scan.tile((const T*)x.data + c.at[0] + at * scan.in_stride, (T*)y.data + c.at[1] + at * scan.out_stride,
-                  int(min_of(width, columns - at)));
-      }
-      kept.next(c);
-    });
+  scan.stream =
+      scan.out_stride == 1 && columns % Columns::kWidth == 0 && streams<T>(y, columns, kept.total / columns * scan.n);
+  for_line_tiles<T>(kept, d, scan.n, 1, [&](const int64_t (&at)[2], int64_t first, int width) {
+    scan.tile((const T*)x.data + at[0] + first * scan.in_stride, (T*)y.data + at[1] + first * scan.out_stride, width);
   });
 }
 

@@ -196,6 +196,7 @@ def test_running_extrema_of_any_number_of_columns(rng: np.random.Generator, dtyp
         for lying in (np.ascontiguousarray(x), np.repeat(x, 2, 2)[:, :, ::2], x[:, ::-1], x[:, :, ::-1]):
             check_running(lying, 1)
             check_running(lying.transpose(0, 2, 1), 2)
+            check_running(lying, 2)
 
 
 @pytest.mark.parametrize("shape", [(100_001,), (3, 40_000), (37, 3000), (16, 2049), (60_000, 2)])
