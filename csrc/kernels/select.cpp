@@ -107,7 +107,9 @@ void topk_along(const Call& call) {
                       n,
                       call.attr[2] != 0};
   };
-  if (is_short_sort<T>(n, kept.total, true)) return sort_short_rows<T, int64_t>(kept, n, k, row_of);
+  if (is_short_sort(n, kept.total) || is_short_select<T>(n, k, kept.total)) {
+    return sort_short_rows<T>(kept, n, k, row_of);
+  }
   const bool shared = n >= 2 * kGrain && kept.total < 2 * nl_num_threads();
   auto rows = [&](int64_t begin, int64_t end) {
     auto c = kept.seek(begin);

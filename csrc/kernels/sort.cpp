@@ -1,5 +1,4 @@
 // sort.cpp: sort, sort_values and argsort along any axis.
-#include "interleave.hpp"
 #include "sort_short.hpp"
 
 namespace nl::NL_ISA {
@@ -110,10 +109,7 @@ void sort_along(const View& x, const View* values, const View* places, int axis,
                       descending};
   };
   auto row_at = [&](int64_t i) { return row_of(kept.seek(i)); };
-  if (is_short_sort<T>(n, kept.total, places != nullptr)) {
-    using Key = typename SortKey<T>::Key;
-    return places ? sort_short_rows<T, int64_t>(kept, n, n, row_of) : sort_short_rows<T, Key>(kept, n, n, row_of);
-  }
+  if (is_short_sort(n, kept.total)) return sort_short_rows<T>(kept, n, n, row_of);
   if (n >= kLongRow && kept.total < 2 * nl_num_threads()) {
     for (int64_t i = 0; i < kept.total; i++) sort_row(row_at(i), true);
     return;

@@ -1,92 +1,200 @@
-// sort_short.hpp: many short rows at once: a vector's lanes are rows, which one network sorts or whose first few are
+// sort_short.hpp: many short rows at once: a vector's lanes are rows, which one network sorts, or whose first few are
 // selected.
 #pragma once
+#include "interleave.hpp"
 #include "sort_row.hpp"
 
 namespace nl::NL_ISA {
 namespace {
 
-constexpr int kShort = 32;
-constexpr int64_t kFew = 4;  // wanted of each row
+constexpr int kShort = 32;           // elements of rows that a network sorts, and of a panel
+constexpr int kFew = 8;              // wanted of each row, to be selected
+constexpr int64_t kSelected = 4096;  // elements of rows of which few are selected
 
-// Lanes hold keys, or words of a key and a place.
-template <class T, class K>
-struct ShortRows {
-  using V = typename Simd<K>::V;
-  static constexpr int kWidth = Simd<K>::kWidth;
-  static constexpr bool kPlaces = sizeof(K) > sizeof(typename SortKey<T>::Key);
+// Some rows, one to a lane: those that there are not are the first one again.
+template <class T>
+struct LaneRows {
+  using Key = typename SortKey<T>::Key;
+  using Place = Mask<Key>;
+  using V = typename Simd<Key>::V;
+  using P = typename Simd<Place>::V;
+  static constexpr int kWidth = Simd<Key>::kWidth;
+  static constexpr int64_t kPanel = kShort * kWidth;
+  static constexpr bool kSquares = sizeof(T) == sizeof(Key);
 
-  // Writes the first `wanted` of each row.
-  static void run(const SortRow<T>* rows, int count, int64_t wanted) {
-    int n = int(rows[0].n);
-    bool descending = rows[0].descending;
-    alignas(64) K tile[kShort * kWidth];
-    for (int l = 0; l < kWidth; l++) {
-      const SortRow<T>& r = rows[l < count ? l : 0];
-      for (int i = 0; i < n; i++) {
-        auto key = key_of(r.in[i * r.in_step], descending);
-        if constexpr (kPlaces) {
-          tile[i * kWidth + l] = word_of(uint32_t(key), i);
-        } else {
-          tile[i * kWidth + l] = key;
-        }
-      }
+  SortRow<T> rows[kWidth];
+  int count;
+
+  // ---- in and out ----
+
+  bool side_by_side() const {
+    for (int l = 1; l < kWidth; l++) {
+      if (rows[l].in != rows[0].in + l) return false;
     }
-    wanted <= kFew ? select(tile, n, int(wanted)) : sort(tile, n);
-    for (int l = 0; l < count; l++) {
-      for (int i = 0; i < wanted; i++) write(rows[l], i, tile[i * kWidth + l]);
-    }
+    return true;
   }
 
-  static void sort(K* tile, int n) {
+  // The keys of `n` elements from `first` on, a vector for those of all rows.
+  void read(int64_t first, int64_t n, bool adjacent, Key* keys) const {
+    const int64_t step = rows[0].in_step;
+    alignas(64) T elements[kPanel];
+    const T* lanes[kWidth];
+    for (int l = 0; l < kWidth; l++) lanes[l] = rows[l].in + first * step;
+    if (adjacent) {
+      for (int64_t i = 0; i < n; i++) __builtin_memcpy(elements + i * kWidth, lanes[0] + i * step, kWidth * sizeof(T));
+    } else if (kSquares && step == 1) {
+      if constexpr (kSquares) interleave(lanes, n, [&](int64_t i) { return elements + i * kWidth; });
+    } else {
+      for (int64_t i = 0; i < n; i++) {
+        for (int l = 0; l < kWidth; l++) elements[i * kWidth + l] = lanes[l][i * step];
+      }
+    }
+    keys_of(elements, 1, n * kWidth, rows[0].descending, keys);
+  }
+
+  // Writes the i-th of each row: its value and its place, as far as they are asked for.
+  void write(int64_t i, const Key* keys, const Place* places) const {
+    T values[kWidth];
+    values_of(keys, kWidth, rows[0].descending, values, 1);
+    for (int l = 0; l < count && rows[0].values; l++) rows[l].values[i * rows[0].values_step] = values[l];
+    for (int l = 0; l < count && rows[0].places; l++) rows[l].places[i * rows[0].places_step] = places[l];
+  }
+
+  // ---- all of short rows ----
+
+  // Writes the first `wanted` of each row, of which all are sorted.
+  void sort(int64_t wanted) const {
+    const int n = int(rows[0].n);
+    alignas(64) Key keys[kPanel];
+    alignas(64) Place places[kPanel];
+    read(0, n, side_by_side(), keys);
+    if (!rows[0].places) {
+      sort_keys<Key>(keys, n);
+    } else if constexpr (sizeof(Key) == 8) {
+      sort_beside(keys, places, n);
+    } else {
+      sort_words(keys, places, n);
+    }
+    for (int64_t i = 0; i < wanted; i++) write(i, keys + i * kWidth, places + i * kWidth);
+  }
+
+  // Columns of a tile that is a vector wide.
+  template <class K>
+  static void sort_keys(K* tile, int n) {
+    using Row = typename Simd<K>::V;
     batcher(n, [=](int i, int j) {
-      V a = load<V>(tile + i * kWidth), b = load<V>(tile + j * kWidth);
+      Row a = load<Row>(tile + i * Simd<K>::kWidth), b = load<Row>(tile + j * Simd<K>::kWidth);
       exchange(a, b);
-      store(tile + i * kWidth, a);
-      store(tile + j * kWidth, b);
+      store(tile + i * Simd<K>::kWidth, a);
+      store(tile + j * Simd<K>::kWidth, b);
     });
   }
 
-  // Brings only the least ones to the front, one after the other: fewer comparisons while few are wanted.
-  static void select(K* tile, int n, int wanted) {
-    for (int place = 0; place < wanted; place++) {
-      V least = load<V>(tile + place * kWidth);
-      for (int i = place + 1; i < n; i++) {
-        V other = load<V>(tile + i * kWidth);
-        exchange(least, other);
-        store(tile + i * kWidth, other);
+  // Keys with their places, as words of both, which takes half of the lanes at a time.
+  static void sort_words(Key* keys, Place* places, int n) {
+    constexpr int kHalf = Simd<int64_t>::kWidth;
+    using Words = typename Simd<int64_t>::V;
+    using Half = typename VecOf<int32_t, kHalf * sizeof(int32_t)>::V;
+    alignas(64) int64_t words[kShort * kHalf];
+    for (int l = 0; l < kWidth; l += kHalf) {
+      for (int i = 0; i < n; i++) {
+        const Words upper = __builtin_convertvector(load<Half>(keys + i * kWidth + l), Words) << 32;
+        store(words + i * kHalf, upper | splat<Words>(int64_t(i)));
       }
-      store(tile + place * kWidth, least);
+      sort_keys(words, n);
+      for (int i = 0; i < n; i++) {
+        const Words found = load<Words>(words + i * kHalf);
+        store(keys + i * kWidth + l, __builtin_convertvector(found >> 32, Half));
+        store(places + i * kWidth + l, __builtin_convertvector(found & splat<Words>(int64_t(kShort - 1)), Half));
+      }
     }
   }
 
-  static void write(const SortRow<T>& r, int i, K found) {
-    if constexpr (kPlaces) {
-      if (r.places) r.places[i * r.places_step] = place_in(found);
-      if (r.values) r.values[i * r.values_step] = value_of<T>(int32_t(found >> 32), r.descending);
-    } else {
-      r.values[i * r.values_step] = value_of<T>(found, r.descending);
+  // Keys of 64 bits, which leave no room for a place: it lies beside.
+  static void sort_beside(Key* keys, Place* places, int n) {
+    for (int i = 0; i < n; i++) store(places + i * kWidth, splat<P>(Place(i)));
+    batcher(n, [=](int i, int j) {
+      const V a = load<V>(keys + i * kWidth), b = load<V>(keys + j * kWidth);
+      const P p = load<P>(places + i * kWidth), q = load<P>(places + j * kWidth);
+      const auto swaps = (b < a) | ((a == b) & (q < p));
+      store(keys + i * kWidth, swaps ? b : a);
+      store(keys + j * kWidth, swaps ? a : b);
+      store(places + i * kWidth, swaps ? q : p);
+      store(places + j * kWidth, swaps ? p : q);
+    });
+  }
+
+  // ---- a few ----
+
+  // The first of the elements so far, in order, and the last of these.
+  struct First {
+    V key[kFew] = {}, last = {};
+    P place[kFew] = {};
+    int count = 0, wanted;
+
+    // Most elements are not among them, in any lane.
+    void take(V x, int64_t i) {
+      if (count == wanted && !ANY(x < last)) return;
+      insert(x, splat<P>(Place(i)));
+      count += count < wanted;
+      last = key[count - 1];
+    }
+
+    // Behind its equals, for it comes after them.
+    void insert(V x, P at) {
+      V next = x;
+      P before = {};
+      for (int p = 0; p < count; p++) {
+        const V old = key[p];
+        const P from = place[p];
+        before |= (P)(x < old);
+        key[p] = before ? next : old, place[p] = before ? at : from;
+        next = before ? old : next, at = before ? from : at;
+      }
+      if (count < wanted) key[count] = next, place[count] = at;
+    }
+  };
+
+  // Selects the first `wanted` of each row.
+  void select(int64_t wanted) const {
+    alignas(64) Key keys[kPanel];
+    First found;
+    found.wanted = int(wanted);
+    const bool adjacent = side_by_side();
+    const int64_t n = rows[0].n;
+    for (int64_t first = 0; first < n; first += kShort) {
+      const int64_t size = min_of(kShort, n - first);
+      read(first, size, adjacent, keys);
+      for (int64_t i = 0; i < size; i++) found.take(load<V>(keys + i * kWidth), first + i);
+    }
+    alignas(64) Place places[kWidth];
+    for (int64_t i = 0; i < wanted; i++) {
+      store(keys, found.key[i]);
+      store(places, found.place[i]);
+      write(i, keys, places);
     }
   }
 };
 
-// Whether `count` rows of n elements are; a key and a place fill 64 bits.
+// Whether `count` rows of n elements are sorted so, or the first `wanted` of each selected.
+inline bool is_short_sort(int64_t n, int64_t count) { return n <= kShort && count >= 4; }
 template <class T>
-bool is_short_sort(int64_t n, int64_t count, bool places) {
-  return n <= kShort && count >= 4 && !(places && sizeof(typename SortKey<T>::Key) == 8);
+bool is_short_select(int64_t n, int64_t wanted, int64_t count) {
+  return wanted <= kFew && n <= kSelected && 2 * count >= LaneRows<T>::kWidth;
 }
 
 // The first `wanted` of each row of a walk, n elements long, where row_of(cursor) gives the row.
-template <class T, class K, class RowOf>
+template <class T, class RowOf>
 void sort_short_rows(const Walk<3>& kept, int64_t n, int64_t wanted, const RowOf& row_of) {
-  constexpr int kWidth = Simd<K>::kWidth;
+  constexpr int kWidth = LaneRows<T>::kWidth;
   parallel_for(ceil_div(kept.total, kWidth), grain_of(4 * kWidth * n), [&](int64_t begin, int64_t end) {
-    SortRow<T> rows[kWidth];
+    LaneRows<T> lanes;
     auto c = kept.seek(begin * kWidth);
     for (int64_t group = begin; group < end; group++) {
-      const int size = int(min_of(kWidth, kept.total - group * kWidth));
-      for (int l = 0; l < size; l++, kept.next(c)) rows[l] = row_of(c);
-      ShortRows<T, K>::run(rows, size, wanted);
+      lanes.count = int(min_of(kWidth, kept.total - group * kWidth));
+      for (int l = 0; l < lanes.count; l++, kept.next(c)) lanes.rows[l] = row_of(c);
+      for (int l = lanes.count; l < kWidth; l++) lanes.rows[l] = lanes.rows[0];
+      wanted <= kFew&& wanted < n ? lanes.select(wanted) : lanes.sort(wanted);
     }
   });
 }

@@ -114,6 +114,24 @@ def test_topk(rng: np.random.Generator, dtype: type, length: int) -> None:
             same(nl.topk(tensor(x), k, axis, largest)[0].numpy(), np.take_along_axis(x, places, axis))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [2, 9, 32, 33, 64, 100, 300])
+def test_few_of_many_rows(rng: np.random.Generator, dtype: type, length: int) -> None:
+    """Rows as one, side by side, and apart, with few distinct numbers; some full of the last one in order."""
+    some = np.asarray(numbers(rng, (5,), dtype))
+    for shape, axis in (((37, length), 1), ((length, 37), 0), ((3, length, 17), 1)):
+        x = rng.choice(some, shape) if rng.random() < 0.5 else np.ascontiguousarray(numbers(rng, shape, dtype))
+        x[0] = x[0].flat[0]
+        for rows in (x, np.repeat(x, 2, -1)[..., ::2], x[..., ::-1]):
+            for largest in (False, True):
+                order = in_order(rows, axis, largest)
+                for k in {1, 2, min(5, length), min(8, length), min(9, length)}:
+                    places = np.take(order, range(k), axis)
+                    got = nl.topk(tensor(rows), k, axis, largest)
+                    np.testing.assert_array_equal(got[1].numpy(), places)
+                    same(got[0].numpy(), np.take_along_axis(rows, places, axis))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int32, np.int64])
 def test_one_of_long_rows(rng: np.random.Generator, dtype: type) -> None:
     for x in (*long_rows(rng, dtype, 70_000), numbers(rng, (5000,), dtype)):
