@@ -14,6 +14,8 @@ constexpr int64_t kBlock = 512;       // elements gathered at a time when an ope
 constexpr int64_t kGathered = 128;    // rows below are gathered too where the results are dense: a call costs more
 constexpr int64_t kShortCopy = 2048;  // bytes of a row that is copied without a call
 
+bool fits_block(const Nest& nest) { return nest.shape[nest.rank - 1] <= kBlock; }
+
 bool all_direct(const Nest& nest) {
   for (int k = 0; k < nest.n_op; ++k)
     if (!nest.direct(k)) return false;
@@ -207,6 +209,22 @@ void run_gathers(const Nest& nest, int64_t begin, int64_t end) {
   move_block<true>(nest, 1, nest.data[0] + begin * nest.item[0], begin, end - begin);
 }
 
+// Whether operand k is one element for every row.
+bool is_column(const Nest& nest, int k) { return nest.rank > 1 && nest.strides[k][nest.rank - 1] == 0; }
+
+// Gathers such an operand for `count` elements from a row's beginning on.
+void spread_block(const Nest& nest, int k, char* block, int64_t begin, int64_t count) {
+  const int outer = nest.rank - 1, axis = outer - 1;
+  const int64_t times = nest.shape[outer], end = (begin + count) / times, *strides = nest.strides[k];
+  for (int64_t row = begin / times; row < end;) {
+    const int64_t rows = std::min(nest.shape[axis] - row % nest.shape[axis], end - row);
+    const char* from = nest.data[k] + locate(nest.shape, strides, outer, row);
+    nl_spread(block, from, strides[axis], nest.item[k], times, rows);
+    block += rows * times * nest.item[k];
+    row += rows;
+  }
+}
+
 // Whether operand k is the same for all rows.
 bool is_one_row(const Nest& nest, int k) {
   for (int d = 0; d < nest.rank - 1; ++d)
@@ -214,30 +232,40 @@ bool is_one_row(const Nest& nest, int k) {
   return nest.rank > 1;
 }
 
+void gather_block(const Nest& nest, int k, char* block, int64_t begin, int64_t count) {
+  if (is_column(nest, k) && fits_block(nest)) return spread_block(nest, k, block, begin, count);
+  move_block<true>(nest, k, block, begin, count);
+}
+
 // Blocks are as long as whole rows, if any fit: an operand of one row is gathered once.
 void run_blocks(const Nest& nest, int64_t begin, int64_t end) {
-  const int64_t inner = nest.shape[nest.rank - 1], whole = inner < kBlock ? kBlock / inner * inner : kBlock;
+  const int64_t inner = nest.shape[nest.rank - 1], whole = fits_block(nest) ? kBlock / inner * inner : kBlock;
   const int64_t start = begin;
-  alignas(64) char blocks[kMaxOperands][kBlock * 8];
+  alignas(64) char blocks[kMaxOperands][kBlock * 8 + kSpreadBeyond];
   bool dense[kMaxOperands], once[kMaxOperands];
   char* ptr[kMaxOperands];
   int64_t step[kMaxOperands];
   for (int k = 0; k < nest.n_op; ++k) {
     dense[k] = is_dense(nest, k);
-    once[k] = inner < kBlock && is_one_row(nest, k);
+    once[k] = fits_block(nest) && is_one_row(nest, k);
     step[k] = nest.item[k];
   }
   for (; begin < end; begin += whole) {
     const int64_t count = std::min(whole, end - begin);
     for (int k = 0; k < nest.n_op; ++k) {
       ptr[k] = dense[k] ? nest.data[k] + begin * step[k] : blocks[k];
-      if (!dense[k] && k >= nest.n_out && (begin == start || !once[k]))
-        move_block<true>(nest, k, blocks[k], begin, count);
+      if (!dense[k] && k >= nest.n_out && (begin == start || !once[k])) gather_block(nest, k, blocks[k], begin, count);
     }
     call_kernel(nest, ptr, step, count, begin);
     for (int k = 0; k < nest.n_out; ++k)
       if (!dense[k]) move_block<false>(nest, k, blocks[k], begin, count);
   }
+}
+
+// Blocks of rows, none of which threads share.
+void run_row_blocks(const Nest& nest, int64_t begin, int64_t end) {
+  const int64_t inner = nest.shape[nest.rank - 1];
+  run_blocks(nest, begin * inner, end * inner);
 }
 
 bool is_fill(const Nest& nest, uint16_t op) {
@@ -304,7 +332,12 @@ int run_map(const Call& call) {
   }
   const int64_t shortest = has_dense_results(nest) ? kGathered : kShortRow;
   const bool rows = all_direct(nest) && (nest.rank == 1 || nest.shape[nest.rank - 1] >= shortest);
-  rows ? run_parallel<run_rows>(nest) : run_parallel<run_blocks>(nest);
+  if (rows)
+    run_parallel<run_rows>(nest);
+  else if (fits_block(nest))
+    run_parallel<run_row_blocks>(nest, nest.shape[nest.rank - 1]);
+  else
+    run_parallel<run_blocks>(nest);
   return kOk;
 }
 

@@ -8,3 +8,7 @@ using nl_map_row = nl::MapFn[nl::kDTypes];
 const nl_map_row* nl_map_table();
 // Indexed by op; null for rows without a hand-written kernel.
 const nl::NativeFn* nl_native_table();
+// Writes `times` copies of an element of `size` bytes for each of the rows, whose elements lie `step` bytes apart. What
+// lies behind is overwritten, up to a vector.
+void nl_spread(char* to, const char* from, int64_t step, int64_t size, int64_t times, int64_t rows);
+constexpr int64_t kSpreadBeyond = 64;  // bytes of the widest vector

@@ -27,6 +27,41 @@ def test_maps_of_permuted_operands(case: int, dtype: str, rng: np.random.Generat
 
 @pytest.mark.parametrize("dtype", ("int8", "float16", "float32", "float64"))
 @pytest.mark.parametrize("shape, axes", (
+    ((300, 20), (1, 0)), ((17, 1030), (1, 0)), ((513, 256), (1, 0)), ((4, 19, 33), (0, 2, 1)), ((3, 5, 40), (2, 1, 0)),
+))  # fmt: skip
+def test_maps_whose_operands_lie_alike(
+    shape: tuple[int, ...], axes: tuple[int, ...], dtype: str, rng: np.random.Generator
+) -> None:
+    """They are computed in that order, and the result is turned."""
+    a, b = (rng.integers(-50, 50, shape).astype(dtype) for _ in range(2))
+    x, y = (nl.from_numpy(m).permute(*axes) for m in (a, b))
+    turned, other = a.transpose(axes), b.transpose(axes)
+    np.testing.assert_array_equal((x - y).numpy(), turned - other)
+    np.testing.assert_array_equal((x < y).numpy(), turned < other)
+    np.testing.assert_array_equal(nl.where(x > y, x, y[:, :1]).numpy(), np.where(turned > other, turned, other[:, :1]))
+    wider = nl.zeros(*turned.shape[:-1], turned.shape[-1] + 3, dtype=x.dtype)
+    wider[..., 1:-2] += x + y
+    np.testing.assert_array_equal(wider.numpy()[..., 1:-2], turned + other)
+
+
+@pytest.mark.parametrize("dtype", ("int8", "float16", "float32", "float64"))
+@pytest.mark.parametrize("shape", (
+    (700, 7), (61, 100), (9, 127), (3, 128), (5, 511), (4, 513), (8, 64, 49), (5, 3, 2, 30), (2000, 20), (1, 15),
+))  # fmt: skip
+def test_operands_that_are_columns(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> None:
+    """One element for each row, of some axes or of all, beside rows and beside one row for all."""
+    a = rng.integers(-50, 50, shape).astype(dtype)
+    x = nl.from_numpy(a)
+    for axes in range(1, len(shape)):
+        c = rng.integers(-50, 50, (*shape[axes - 1 : -1], 1)).astype(dtype)
+        column = nl.from_numpy(c)
+        np.testing.assert_array_equal((x - column).numpy(), a - c)
+        np.testing.assert_array_equal((column - x[..., 1:]).numpy(), c - a[..., 1:])
+        np.testing.assert_array_equal((column + x.reshape(-1, shape[-1])[0]).numpy(), c + a.reshape(-1, shape[-1])[0])
+
+
+@pytest.mark.parametrize("dtype", ("int8", "float16", "float32", "float64"))
+@pytest.mark.parametrize("shape, axes", (
     ((3, 28, 28), (0, 2, 1)), ((5, 7, 7), (0, 2, 1)), ((4, 3), (1, 0)), ((2, 2100), (1, 0)), ((2100, 17), (1, 0)),
     ((33, 1030), (1, 0)), ((256, 40), (1, 0)), ((5, 256), (1, 0)), ((40, 9, 256), (2, 1, 0)),
     ((2, 5, 6, 19), (0, 2, 3, 1)), ((2, 6, 19, 5), (0, 3, 1, 2)),
