@@ -187,11 +187,16 @@ def map_kernel(row: Any, dtype: str, scalar: ModuleType, to_c: ModuleType) -> It
     yield "  do {"
     yield "    char " + ", ".join(f"*p{k} = loop.at[{k}]" for k in range(len(dtypes))) + ";"
     yield "    const int64_t " + ", ".join(f"s{k} = loop.stride[{k}]" for k in range(len(dtypes))) + ";"
-    yield "    for (int64_t left = loop.vectors; left > 0; --left) {"
+    loads = []
     for k, name in enumerate(vectors[n_out:]):
-        yield f"      {name} x{k} = LOAD({name}, p{n_out + k});"
+        loads.append(f"{name} x{k} = LOAD({name}, p{n_out + k});")
         if name[0] == "v" and len(re.findall(rf"\bx{k}\b", " ".join((*statements, *results)))) > 1:
-            yield f"      KEEP(x{k});"
+            loads.append(f"KEEP(x{k});")
+    if indexed:  # the operands are numbers: one vector of each, and of what follows from them, serves all elements
+        yield from (f"    {line}" for line in loads)
+    yield "    for (int64_t left = loop.vectors; left > 0; --left) {"
+    if not indexed:
+        yield from (f"      {line}" for line in loads)
     yield from (f"      {statement}" for statement in statements)
     for k, (name, result) in enumerate(zip(vectors[:n_out], results, strict=True)):
         yield f"      STORE({name}, p{k}, {result});"

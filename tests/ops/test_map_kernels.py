@@ -49,7 +49,8 @@ def test_map_kernels_at_every_length_and_step(level: str, rng: np.random.Generat
     for (name, dtype), n in itertools.product(LOOPED, [*range(36), 64, 99]):
         outputs = gen.outputs_of(ROWS[name], dtype, s)
         dtypes = [t if t != "T" else dtype for t in ROWS[name].in_types]
-        ins = [np.resize(rng.permutation(values(rng, t, 50)), 1 if rng.random() < 0.4 else n) for t in dtypes]
+        broadcast = 1.0 if s.reads_index(outputs) else 0.4  # such rows take numbers only
+        ins = [np.resize(rng.permutation(values(rng, t, 50)), 1 if rng.random() < broadcast else n) for t in dtypes]
         guard = 8  # elements behind the results that must stay as they are
         outs = [np.zeros(n + guard, NUMPY[e.dtype]) for e in outputs]
         arrays = [*outs, *ins]
