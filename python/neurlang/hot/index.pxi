@@ -28,11 +28,7 @@ cdef Tensor basic_index(Tensor x, object key, list arrays):
     axes_used(x, key, &used, &dots)
     for k in <tuple>key:
         need_room(n + 1)
-        if type(k) is slice:
-            parts[n] = sliced(k, x.d.shape[axis])
-            axis += 1
-        elif type(k) is int:
-            parts[n] = picked(x, axis, clip_index(k))
+        if plain_part(x, axis, k, &parts[n]):
             axis += 1
         elif k is None:
             parts[n].count = INSERTED
@@ -105,6 +101,32 @@ cdef inline Part picked(Tensor x, int axis, int64_t i) except *:
     return Part(i + n if i < 0 else i, 1, DROPPED)
 
 
+cdef inline bint plain_part(Tensor x, int axis, object k, Part* part) except -1:
+    """Writes down what an integer or a slice takes of an axis; whether k is one."""
+    if type(k) is slice:
+        part[0] = sliced(k, x.d.shape[axis])
+    elif type(k) is int:
+        part[0] = picked(x, axis, clip_index(k))
+    else:
+        return False
+    return True
+
+
+cdef Tensor plain_index(Tensor x, object key):
+    """The short way of integers and slices, one or a tuple for the first axes. None where the key has anything else."""
+    cdef Part parts[MAX_RANK]
+    cdef int n = 0
+    if type(key) is not tuple:
+        return cut(x, parts, 1) if x.d.rank > 0 and plain_part(x, 0, key, parts) else None
+    if len(<tuple>key) > x.d.rank:
+        return None
+    for k in <tuple>key:
+        if not plain_part(x, n, k, &parts[n]):
+            return None
+        n += 1
+    return cut(x, parts, n)
+
+
 cdef int64_t index_number(object k) except? -9223372036854775807:
     if isinstance(k, bool):
         raise IndexError("a bool is not an index here; use an array of booleans")
@@ -175,13 +197,9 @@ cdef bint is_places(Tensor key) noexcept:
 
 cdef object get_item(Tensor x, object key):
     cdef list arrays
-    cdef Part part
-    if x.d.rank > 0 and type(key) is slice:
-        part = sliced(key, x.d.shape[0])
-        return cut(x, &part, 1)
-    if x.d.rank > 0 and type(key) is int:
-        part = picked(x, 0, clip_index(key))
-        return cut(x, &part, 1)
+    cdef Tensor view = plain_index(x, key)
+    if view is not None:
+        return view
     if x.d.rank > 0 and is_tensor(key) and is_places(key):  # the usual array, which leaves nothing to cut
         return index_get(x, (cast(key, I64),), (0,), 0)
     arrays = []
