@@ -4,6 +4,7 @@
 //
 // Every operation is rounded as in the definition and the sum is T(n). Max and log sum of a row are results too, so
 // that the gradient reads x once.
+#include "indices.hpp"
 #include "row_sums.hpp"
 
 namespace nl::NL_ISA {
@@ -22,19 +23,34 @@ struct Targets {
     return target != ignored && valid(target) ? target : -1;
   }
 
+  // Whether `count` targets that lie `step` apart are.
+  bool are_valid(const int64_t* target, int64_t step, int count) const {
+    using V = typename Simd<int64_t>::V;
+    using U = typename VecOf<uint64_t, sizeof(V)>::V;
+    constexpr int W = Simd<int64_t>::kWidth;
+    bool good = true;
+    if (step != 1 || count < W) {
+      for (int i = 0; i < count; i++) good &= valid(target[i * step]);
+      return good;
+    }
+    V bad = {};
+    for (int i = 0; i < count; i += W) {
+      const V t = load<V>(target + min_of(i, count - W));
+      bad |= (t != splat<V>(ignored)) & ((U)t >= splat<U>((uint64_t)classes));
+    }
+    return !any_lane(bad);
+  }
+
   // Looks at all targets; the first bad one is what the fault names.
   Status check(int64_t* fault) const {
+    const auto good = [this](int64_t, const int64_t* at, int64_t step, int count) {
+      return are_valid(at, step, count);
+    };
+    if (for_parts(view, good)) return kOk;
     const Walk<1> all = walk_without({&view}, -1);
     const int64_t* data = (const int64_t*)view.data;
-    bool bad = false;
-    parallel_for(all.total, kGrain, [&](int64_t begin, int64_t end) {
-      auto c = all.seek(begin);
-      bool good = true;
-      for (int64_t i = begin; i < end; i++, all.next(c)) good &= valid(data[c.at[0]]);
-      if (!good) __atomic_store_n(&bad, true, __ATOMIC_RELAXED);
-    });
     auto c = all.seek(0);
-    for (int64_t i = 0; bad && i < all.total; i++, all.next(c)) {
+    for (int64_t i = 0; i < all.total; i++, all.next(c)) {
       if (valid(data[c.at[0]])) continue;
       fault[0] = data[c.at[0]], fault[1] = classes, fault[2] = axis;
       return kIndexError;
@@ -46,6 +62,7 @@ struct Targets {
 template <class T>
 int losses(const Call& call) {
   using V = typename Simd<T>::V;
+  using Lanes = typename Simd<Mask<T>>::V;
   constexpr int W = Simd<T>::kWidth;
   const View &x = call.in[0], &target = call.in[1], *out = call.out;
   const int axis = int(call.attr[0]);
@@ -54,14 +71,17 @@ int losses(const Call& call) {
   if (targets.check(call.fault) != kOk) return kIndexError;
   const RowsOf<T, 5> rows{x, walk_without({&x, &target, &out[0], &out[1], &out[2]}, axis), x.shape[axis], step};
   row_sums<ExpSums<T>>(rows, [&](const RowGroup<5, W>& group, int count, const RowSums<T>& sums) {
-    const V log_sums = log_of(sums.sum);
+    T elements[W] = {};  // of the target classes
+    Mask<T> counts[W] = {};
     for (int r = 0; r < count; r++) {
-      const T max = sums.center[r], log_sum = log_sums[r];
       const int64_t place = targets.at(group.at[1][r]);
-      const T loss = place < 0 ? T(0) : log_sum - (rows.data[group.at[0][r] + place * step] - max);
-      const T results[] = {loss, max, log_sum};
-      for (int k = 0; k < 3; k++) ((T*)out[k].data)[group.at[2 + k][r]] = results[k];
+      counts[r] = place >= 0;
+      if (place >= 0) elements[r] = rows.data[group.at[0][r] + place * step];
     }
+    const V log_sums = log_of(sums.sum), losses = log_sums - (load<V>(elements) - sums.center);
+    group.write(2, count, load<Lanes>(counts) != 0 ? losses : V{}, (T*)out[0].data);
+    group.write(3, count, sums.center, (T*)out[1].data);
+    group.write(4, count, log_sums, (T*)out[2].data);
   });
   return kOk;
 }
@@ -79,7 +99,7 @@ struct Gradient {
   const Targets& targets;
   int64_t n, step[2];
 
-  T element(GradientView v, int64_t offset) const { return ((const T*)views[v]->data)[offset]; }
+  const T* at(GradientView v, int64_t offset) const { return (const T*)views[v]->data + offset; }
 
   // `here`: the lanes in which an element is that of the target class.
   static V of(V x, V max, V log_sum, V factor, Lanes here) {
@@ -93,10 +113,10 @@ struct Gradient {
       auto c = kept.seek(begin);
       for (int64_t i = begin; i < stop; i++, kept.next(c)) {
         const int64_t place = targets.at(c.at[kTarget]);
-        const T factor = place < 0 ? T(0) : element(kGrad, c.at[kGrad]);
+        const T factor = place < 0 ? T(0) : *at(kGrad, c.at[kGrad]);
         row(Strided<T>{(const T*)x.data + c.at[kX], step[0], end},
-            RowOut<T>{(T*)out.data + c.at[kOut], step[1], stream}, place, splat<V>(element(kMax, c.at[kMax])),
-            splat<V>(element(kLogSum, c.at[kLogSum])), splat<V>(factor));
+            RowOut<T>{(T*)out.data + c.at[kOut], step[1], stream}, place, splat<V>(*at(kMax, c.at[kMax])),
+            splat<V>(*at(kLogSum, c.at[kLogSum])), splat<V>(factor));
       }
       if (stream) stream_fence();
     });
@@ -116,17 +136,18 @@ struct Gradient {
   // Columns lie along axis `d` of the walk, in tiles.
   void columns(const Walk<kGradientViews>& kept, int d) const {
     constexpr int kTile = TreeColumns<Sum<T>>::kTile;
-    for_tiles<T>(kept, d, n, 4, [&](const auto& at, int64_t first, int width) {
+    for_tiles<T>(kept, d, n, 4, [&](const auto& place_in, int64_t first, int width) {
       T factor[kTile], max[kTile], log_sum[kTile];
       Lane place[kTile];
-      auto offset = [&](GradientView v, int64_t column) { return at[v] + (first + column) * kept.stride[v][d]; };
+      auto offset = [&](GradientView v) { return place_in[v] + first * kept.stride[v][d]; };
+      auto read = [&](GradientView v, T* to) { gather_row(at(v, offset(v)), kept.stride[v][d], width, to); };
+      read(kGrad, factor), read(kMax, max), read(kLogSum, log_sum);
       for (int k = 0; k < width; k++) {
-        place[k] = Lane(targets.at(offset(kTarget, k)));
-        factor[k] = place[k] < 0 ? T(0) : element(kGrad, offset(kGrad, k));
-        max[k] = element(kMax, offset(kMax, k)), log_sum[k] = element(kLogSum, offset(kLogSum, k));
+        place[k] = Lane(targets.at(offset(kTarget) + k * kept.stride[kTarget][d]));
+        if (place[k] < 0) factor[k] = T(0);
       }
-      const T* from = (const T*)views[kX]->data + offset(kX, 0);
-      T* to = (T*)views[kOut]->data + offset(kOut, 0);
+      const T* from = at(kX, offset(kX));
+      T* to = (T*)views[kOut]->data + offset(kOut);
       Polls polls;
       for (int64_t r = 0; r < n; r++) {
         polls.after(width);

@@ -27,6 +27,15 @@ struct RowGroup {
     for (int r = 1; r < W; r++) furthest = max_of(furthest, at[k][r]);
     return end - (data + furthest) >= whole_steps(n);
   }
+
+  // Writes the first `count` lanes to where the rows lie in view k: as a vector if they follow each other.
+  template <class V, class T>
+  void write(int k, int count, V lanes, T* data) const {
+    int64_t astray = count - W;
+    for (int r = 0; r < W && count == W; r++) astray |= at[k][r] - at[k][0] - r;
+    if (astray == 0) return store(data + at[k][0], lanes);
+    for (int r = 0; r < count; r++) data[at[k][r]] = lanes[r];
+  }
 };
 
 // body(group) for groups of the rows [begin, stop) of a walk, of which the cursor is at the first, while it returns
