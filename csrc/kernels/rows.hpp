@@ -34,8 +34,7 @@ void map_block(const T* in, int64_t begin, int64_t count, RowOut<T> out, F f) {
   alignas(64) T buffer[kBlock];
   T* to = out.stride == 1 ? out.data + begin : buffer;
   if (count < kWidth) {
-    V last = f(load<V>(in), 0);
-    __builtin_memcpy(to, &last, count * sizeof(T));
+    store_first(to, f(load<V>(in), 0), int(count));
   } else if (!out.stream) {
     map_vectors(in, count, to, f);
   } else {

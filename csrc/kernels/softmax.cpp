@@ -106,13 +106,13 @@ void over_rows(const RowMap<T>& map) {
   });
 }
 
-// n rows of `columns` >= kWidth columns. The exponentials wait in `buffer` if all of them fit, else in the result.
+// n rows of `columns` >= kWidth columns. Exponentials that are wanted wait in `buffer` if all fit, else in the result.
 template <class K, class T>
 void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int columns, T* buffer) {
   using V = typename Simd<T>::V;
   constexpr int kTile = TreeColumns<Sum<T>>::kTile;
   alignas(64) T max[kTile], sums[kTile], totals[kTile];
-  const bool fits = n <= kBlock;
+  const bool fits = K::kOfExp && n <= kBlock;
   const int64_t ahead = n <= kLanes ? columns : 4 * x_step;  // most likely the next tile, or rows of this one
   column_trees<Max<T>>(x, x_step, n, columns, [&](int c, V largest) { store(max + c, largest); });
   const T* const largest = max;
@@ -123,7 +123,8 @@ void tile(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, int colum
     if (K::kOfExp && !fits) store(y + i * y_step + c, e);
     return e;
   };
-  column_sums<true>(0, n, columns, exponential, buffer, sums);
+  fits ? column_sums<true>(0, n, columns, exponential, buffer, sums)
+       : column_sums<false>(0, n, columns, exponential, buffer, sums);
   for_vectors<T>(columns, [&](int c) { store(totals + c, K::total(load<V>(sums + c))); });
   const T* exps = fits ? buffer : y;
   const int64_t step = fits ? columns : y_step;

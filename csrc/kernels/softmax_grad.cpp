@@ -29,20 +29,30 @@ struct OfLogSoftmax {
   }
 };
 
+// The terms of the sum over a row of g, of which those of y lie beside them in whole steps.
+template <class K, class T>
+auto terms_beside(const T* y, int64_t ahead) {
+  using V = typename Simd<T>::V;
+  return [=](V g, const T* p, int64_t i) __attribute__((always_inline)) {
+    __builtin_prefetch(p + ahead, 0, 2);
+    __builtin_prefetch(y + i + ahead, 0, 2);
+    return K::term(g, load<V>(y + i));
+  };
+}
+
 template <class K, class T>
 void row(const Strided<T>& g, const Strided<T>& y, RowOut<T> out, int64_t n) {
   using V = typename Simd<T>::V;
   alignas(64) T buffer[2][kBlock];
   auto terms = [&](int64_t i, int64_t count, T* to) {
     const T *a = g(i, count, buffer[0]), *b = y(i, count, buffer[1]);
-    for (int64_t k = 0; k < count; k += Simd<T>::kWidth) {
-      __builtin_prefetch(a + n + k, 0, 2);  // most likely the next row
-      __builtin_prefetch(b + n + k, 0, 2);
-      store(to + k, K::term(load<V>(a + k), load<V>(b + k)));
-    }
+    for (int64_t k = 0; k < count; k += Simd<T>::kWidth) store(to + k, K::term(load<V>(a + k), load<V>(b + k)));
     return (const T*)to;
   };
-  V sum = splat<V>(TreeRow<Sum<T>>::run(terms, n));
+  using Tree = TreeRow<Sum<T>>;
+  const bool beside = y.stride == 1 && y.end - y.data >= whole_steps(n);
+  // Ahead of a row lies the next one, most likely.
+  const V sum = splat<V>(beside ? Tree::run(g, n, terms_beside<K>(y.data, n)) : Tree::run(terms, n));
   for_blocks(n, [&](int64_t i, int64_t count) {
     const T* b = y(i, count, buffer[1]);
     auto result = [=](V v, int64_t k) { return K::result(v, load<V>(b + k), sum); };
@@ -50,16 +60,13 @@ void row(const Strided<T>& g, const Strided<T>& y, RowOut<T> out, int64_t n) {
   });
 }
 
-// A group of short rows at once; `terms` has room for theirs.
+// A group of short rows at once.
 template <class K, class T, int W>
-void short_rows(const T* const (&g)[W], const T* const (&y)[W], const RowOut<T>* out, int64_t n, T* terms) {
+void short_rows(const T* const (&g)[W], const T* const (&y)[W], const RowOut<T>* out, int64_t n) {
   using V = typename Simd<T>::V;
-  const int64_t pitch = whole_steps(n);
   T sums[W];
-  for (int r = 0; r < W; r++) {
-    for (int64_t k = 0; k < n; k += W) store(terms + r * pitch + k, K::term(load<V>(g[r] + k), load<V>(y[r] + k)));
-  }
-  store(sums, TreeRow<Sum<T>>::several([=](int r) { return terms + r * pitch; }, n));
+  store(sums, TreeRow<Sum<T>>::several([&](int r) { return g[r]; }, n,
+                                       [&](int r) { return terms_beside<K>(y[r], TreeRow<Sum<T>>::ahead(n)); }));
   for (int r = 0; r < W; r++) {
     const V sum = splat<V>(sums[r]);
     const T* of = y[r];
@@ -75,7 +82,6 @@ void over_rows(const View& g, const View& y, const View& out, const Walk<3>& row
   const bool grouped = step[0] == 1 && step[1] == 1 && is_short<T>(n);
   const T *g_data = (const T*)g.data, *y_data = (const T*)y.data, *g_end = end_of<T>(g), *y_end = end_of<T>(y);
   parallel_for(rows.total, grain_of(2 * n), [&](int64_t begin, int64_t stop) {
-    T* terms = grouped ? (T*)nl_scratch(1, W * whole_steps(n) * sizeof(T)) : nullptr;
     auto c = rows.seek(begin);
     auto short_ones = [&](const RowGroup<3, W>& group) {
       const T *g_rows[W], *y_rows[W];
@@ -86,7 +92,7 @@ void over_rows(const View& g, const View& y, const View& out, const Walk<3>& row
         to[r] = RowOut<T>{(T*)out.data + group.at[2][r], step[2], stream};
       }
       if (!group.readable(0, g_data, g_end, n) || !group.readable(1, y_data, y_end, n)) return false;
-      short_rows<K>(g_rows, y_rows, to, n, terms);
+      short_rows<K>(g_rows, y_rows, to, n);
       return true;
     };
     int64_t i = grouped ? for_groups<W>(rows, c, begin, stop, short_ones) : begin;
