@@ -74,16 +74,20 @@ int64_t candidates(const SortRow<T>& r, int64_t k, int64_t* places, bool shared)
   return r.n;
 }
 
-// The first k of the sorted row `r`, whose values and places have room for k.
+// Whether all of a row of n elements is sorted sooner than a sample says among which the first k are.
+constexpr bool sorts_all(int64_t n, int64_t k) { return n <= 256 || (n < kLongRow && 4 * k > n); }
+
 template <class T>
-void first_of_row(const SortRow<T>& r, int64_t k, bool shared) {
+void first_of_row(const SortRow<T>& r, bool shared) {
+  const int64_t k = r.wanted;
+  if (sorts_all(r.n, k)) return sort_row(r, false);
   int64_t* places = (int64_t*)nl_scratch(1, (r.n + 1) * sizeof(int64_t));
   int64_t count = candidates(r, k, places, shared);
   T* chosen = (T*)nl_scratch(2, 2 * count * sizeof(T));
   T* sorted = chosen + count;
   int64_t* order = (int64_t*)nl_scratch(3, count * sizeof(int64_t));
   for (int64_t i = 0; i < count; i++) chosen[i] = r.in[places[i] * r.in_step];
-  sort_row(SortRow<T>{chosen, 1, sorted, 1, order, 1, count, r.descending}, shared && count >= kLongRow);
+  sort_row(SortRow<T>{chosen, 1, sorted, 1, order, 1, count, k, r.descending}, shared && count >= kLongRow);
   for (int64_t i = 0; i < k; i++) {
     r.values[i * r.values_step] = sorted[i];
     r.places[i * r.places_step] = places[order[i]];
@@ -105,15 +109,16 @@ void topk_along(const Call& call) {
                       (int64_t*)places.data + c.at[2],
                       places.strides[axis],
                       n,
+                      k,
                       call.attr[2] != 0};
   };
   if (is_short_sort(n, kept.total) || is_short_select<T>(n, k, kept.total)) {
-    return sort_short_rows<T>(kept, n, k, row_of);
+    return sort_short_rows<T>(kept, n, row_of);
   }
   const bool shared = n >= 2 * kGrain && kept.total < 2 * nl_num_threads();
   auto rows = [&](int64_t begin, int64_t end) {
     auto c = kept.seek(begin);
-    for (int64_t i = begin; i < end; i++, kept.next(c)) first_of_row(row_of(c), k, shared);
+    for (int64_t i = begin; i < end; i++, kept.next(c)) first_of_row(row_of(c), shared);
   };
   shared ? rows(0, kept.total) : parallel_for(kept.total, grain_of(4 * n), rows);
 }

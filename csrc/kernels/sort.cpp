@@ -24,7 +24,7 @@ struct RowsApart {
     if (apart) gather();
     for (int64_t l = 0; l < size; l++) {
       T* row = room + l * n;
-      sort_row(SortRow<T>{apart ? row : rows[l].in, 1, row, 1, nullptr, 0, n, rows[l].descending}, false);
+      sort_row(SortRow<T>{apart ? row : rows[l].in, 1, row, 1, nullptr, 0, n, n, rows[l].descending}, false);
     }
     scatter();
   }
@@ -106,10 +106,11 @@ void sort_along(const View& x, const View* values, const View* places, int axis,
                       places ? (int64_t*)places->data + c.at[2] : nullptr,
                       places_step,
                       n,
+                      n,
                       descending};
   };
   auto row_at = [&](int64_t i) { return row_of(kept.seek(i)); };
-  if (is_short_sort(n, kept.total)) return sort_short_rows<T>(kept, n, n, row_of);
+  if (is_short_sort(n, kept.total)) return sort_short_rows<T>(kept, n, row_of);
   if (n >= kLongRow && kept.total < 2 * nl_num_threads()) {
     for (int64_t i = 0; i < kept.total; i++) sort_row(row_at(i), true);
     return;

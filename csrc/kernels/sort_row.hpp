@@ -8,7 +8,7 @@
 namespace nl::NL_ISA {
 namespace {
 
-// A row to be sorted, and what is asked for: values, places, or both.
+// A row to be sorted, and what is asked for: values, places, or both, of the first `wanted`.
 template <class T>
 struct SortRow {
   const T* in;
@@ -17,7 +17,7 @@ struct SortRow {
   int64_t values_step;
   int64_t* places;
   int64_t places_step;
-  int64_t n;
+  int64_t n, wanted;
   bool descending;
 };
 
@@ -56,7 +56,7 @@ void sort_values_only(const SortRow<T>& r, bool shared) {
     keys_of(r.in + begin * r.in_step, r.in_step, end - begin, r.descending, keys + begin);
   });
   shared ? sort_on_all_threads(keys, r.n, keys + r.n) : quicksort(keys, r.n, keys + r.n);
-  over(r.n, shared, [=](int64_t begin, int64_t end) {
+  over(r.wanted, shared, [=](int64_t begin, int64_t end) {
     values_of(keys + begin, end - begin, r.descending, r.values + begin * r.values_step, r.values_step);
   });
 }
@@ -88,7 +88,7 @@ void sort_narrow(const SortRow<T>& r, bool shared) {
     }
   });
   sort_words(words, r.n, words + r.n, shared);
-  over(r.n, shared, [=](int64_t begin, int64_t end) { unpack(r, words, begin, end); });
+  over(r.wanted, shared, [=](int64_t begin, int64_t end) { unpack(r, words, begin, end); });
 }
 
 // Keys of 64 bits as distances from the least one, which often need fewer.
@@ -137,7 +137,7 @@ void sort_wide(const SortRow<T>& r, bool shared) {
   });
   sort_words(words, r.n, spare, shared);
   if (wide.shift > 0) sort_runs(wide, words, r.n, spare);
-  over(r.n, shared, [=](int64_t begin, int64_t end) { unpack(r, words, begin, end); });
+  over(r.wanted, shared, [=](int64_t begin, int64_t end) { unpack(r, words, begin, end); });
 }
 
 template <class T>

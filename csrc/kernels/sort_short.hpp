@@ -20,6 +20,7 @@ struct LaneRows {
   using P = typename Simd<Place>::V;
   static constexpr int kWidth = Simd<Key>::kWidth;
   static constexpr int64_t kPanel = kShort * kWidth;
+  static constexpr int64_t kAhead = 1024 / sizeof(T);  // hardware does not foresee how squares go through rows
   static constexpr bool kSquares = sizeof(T) == sizeof(Key);
 
   SortRow<T> rows[kWidth];
@@ -43,7 +44,7 @@ struct LaneRows {
     if (adjacent) {
       for (int64_t i = 0; i < n; i++) __builtin_memcpy(elements + i * kWidth, lanes[0] + i * step, kWidth * sizeof(T));
     } else if (kSquares && step == 1) {
-      if constexpr (kSquares) interleave(lanes, n, [&](int64_t i) { return elements + i * kWidth; });
+      if constexpr (kSquares) interleave(lanes, n, [&](int64_t i) { return elements + i * kWidth; }, kAhead);
     } else {
       for (int64_t i = 0; i < n; i++) {
         for (int l = 0; l < kWidth; l++) elements[i * kWidth + l] = lanes[l][i * step];
@@ -62,8 +63,8 @@ struct LaneRows {
 
   // ---- all of short rows ----
 
-  // Writes the first `wanted` of each row, of which all are sorted.
-  void sort(int64_t wanted) const {
+  // Sorts all of each row.
+  void sort() const {
     const int n = int(rows[0].n);
     alignas(64) Key keys[kPanel];
     alignas(64) Place places[kPanel];
@@ -75,7 +76,7 @@ struct LaneRows {
     } else {
       sort_words(keys, places, n);
     }
-    for (int64_t i = 0; i < wanted; i++) write(i, keys + i * kWidth, places + i * kWidth);
+    for (int64_t i = 0; i < rows[0].wanted; i++) write(i, keys + i * kWidth, places + i * kWidth);
   }
 
   // Columns of a tile that is a vector wide.
@@ -155,13 +156,13 @@ struct LaneRows {
     }
   };
 
-  // Selects the first `wanted` of each row.
-  void select(int64_t wanted) const {
+  // Selects what is wanted of each row.
+  void select() const {
+    const int64_t n = rows[0].n, wanted = rows[0].wanted;
     alignas(64) Key keys[kPanel];
     First found;
     found.wanted = int(wanted);
     const bool adjacent = side_by_side();
-    const int64_t n = rows[0].n;
     for (int64_t first = 0; first < n; first += kShort) {
       const int64_t size = min_of(kShort, n - first);
       read(first, size, adjacent, keys);
@@ -183,9 +184,9 @@ bool is_short_select(int64_t n, int64_t wanted, int64_t count) {
   return wanted <= kFew && n <= kSelected && 2 * count >= LaneRows<T>::kWidth;
 }
 
-// The first `wanted` of each row of a walk, n elements long, where row_of(cursor) gives the row.
+// The rows of a walk, n elements long, which row_of(cursor) gives.
 template <class T, class RowOf>
-void sort_short_rows(const Walk<3>& kept, int64_t n, int64_t wanted, const RowOf& row_of) {
+void sort_short_rows(const Walk<3>& kept, int64_t n, const RowOf& row_of) {
   constexpr int kWidth = LaneRows<T>::kWidth;
   parallel_for(ceil_div(kept.total, kWidth), grain_of(4 * kWidth * n), [&](int64_t begin, int64_t end) {
     LaneRows<T> lanes;
@@ -194,7 +195,8 @@ void sort_short_rows(const Walk<3>& kept, int64_t n, int64_t wanted, const RowOf
       lanes.count = int(min_of(kWidth, kept.total - group * kWidth));
       for (int l = 0; l < lanes.count; l++, kept.next(c)) lanes.rows[l] = row_of(c);
       for (int l = lanes.count; l < kWidth; l++) lanes.rows[l] = lanes.rows[0];
-      wanted <= kFew&& wanted < n ? lanes.select(wanted) : lanes.sort(wanted);
+      const bool few = lanes.rows[0].wanted <= min_of(kFew, n - 1);
+      few ? lanes.select() : lanes.sort();
     }
   });
 }
