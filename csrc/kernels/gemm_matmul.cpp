@@ -366,18 +366,26 @@ template <class T>
 void multiply_small(const Matrix<T>& a, Matrix<T> b, const Output<T>& c, int64_t batches, int64_t products,
                     const Mapping& map) {
   b.in_place = columns_in_place(b, a.lines, map.p.k);
-  const int64_t worth = products / kLeastPart, time = products * int64_t(sizeof(T)) / kSmallRate;
-  const int64_t most = worth > 1 ? max_of(1, min_of(worth, nl_threads_at_hand(time) / batches)) : 1;
+  const int64_t work = batches * (products + kCall), time = work * int64_t(sizeof(T)) / kSmallRate;
+  const int64_t worth = work / kLeastPart, most = worth > 1 ? min_of(worth, nl_threads_at_hand(time)) : 1;
   const bool whole = map.p.call.epilogue && map.p.call.epilogue->of_rows;  // rows, unless C is transposed
-  const Parts<T> parts(a.lines, b.lines, most, whole ? !map.swapped : cut_rows<T>(a.lines, b.lines, most));
-  const int64_t grain = parts.count > 1 ? 1 : max_of(1, kGrainProducts / products);
+  const int64_t each = max_of(1, most / batches);
+  const Parts<T> parts(a.lines, b.lines, each, whole ? !map.swapped : cut_rows<T>(a.lines, b.lines, each));
+  const int64_t share = most > 1 ? ceil_div(batches * parts.count, most) : batches;
+  const int64_t grain = max_of(1, min_of(share, kGrainProducts / products));
   parallel_for(batches * parts.count, grain, [&](int64_t begin, int64_t end) {
+    int64_t batch = begin / parts.count, i = begin % parts.count;
+    auto at = map.p.batches.seek(batch);
+    SmallProduct<T> product = {a, b, c, map.p.k};
+    Part part = parts.part(i);
     for (int64_t u = begin; u < end; u++) {
-      const int64_t batch = u / parts.count;
-      const Part part = parts.part(u % parts.count);
-      SmallProduct<T>{a, b, c, map.p.k, batch}.run(part);
+      product.a.data = a.data + at.at[a.side], product.b.data = b.data + at.at[b.side];
+      product.c.data = c.data + batch * c.batch_stride;
+      product.run(part);
       if (map.p.call.epilogue)
         map.finish(&map, batch, part.row, part.row + part.rows, part.column, part.column + part.columns);
+      if (++i == parts.count) i = 0, batch++, map.p.batches.next(at);
+      if (parts.count > 1) part = parts.part(i);
     }
   });
 }

@@ -27,27 +27,30 @@ struct NarrowProduct {
   // sum[n] of the lines that begin at line[0..W).
   void run(const T* const* line, V* sum) const {
     for (int64_t at = 0; at < k; at += kDepth) {
-      V block[N] = {};
+      V block[N];
       add_block(line, at, min_of(at + kDepth, k), block);
       for (int n = 0; n < N; n++) sum[n] = at > 0 ? sum[n] + block[n] : block[n];
     }
   }
 
  private:
-  // A block is one chain of its own, from +0.
-  void add_block(const T* const* line, int64_t begin, int64_t end, V* sum) const {
-    V square[W];
+  // A block is one chain of its own, from +0, in registers: sums that are written could be the columns that are read.
+  void add_block(const T* const* line, int64_t begin, int64_t end, V* block) const {
+    V square[W], sum[N] = {};
+    const T* column = columns + begin * step;
     int64_t at = begin;
     for (; at + W <= end; at += W) {
       read(line, at, square);
 #pragma GCC unroll 16
-      for (int i = 0; i < W; i++) add(square[i], at + i, sum);
+      for (int i = 0; i < W; i++) add(square[i], column, sum);
     }
-    if (at == end) return;
-    read(line, k - W, square);  // the last square overlaps the one before
-    T lanes[W][W];
-    for (int i = 0; i < W; i++) store(lanes[i], square[i]);
-    for (; at < end; at++) add(load<V>(lanes[at - (k - W)]), at, sum);
+    if (at < end) {
+      read(line, k - W, square);  // the last square overlaps the one before
+      T lanes[W][W];
+      for (int i = 0; i < W; i++) store(lanes[i], square[i]);
+      for (; at < end; at++) add(load<V>(lanes[at - (k - W)]), column, sum);
+    }
+    for (int n = 0; n < N; n++) block[n] = sum[n];
   }
 
   NL_FN void read(const T* const* line, int64_t at, V (&square)[W]) {
@@ -56,9 +59,12 @@ struct NarrowProduct {
     transpose(square);
   }
 
-  __attribute__((always_inline)) void add(V x, int64_t at, V* sum) const {
+  // Of the next k. One pointer goes along: gcc would hold an address for each of W k and N columns.
+  __attribute__((always_inline)) void add(V x, const T*& column, V* sum) const {
 #pragma GCC unroll 4
-    for (int n = 0; n < N; n++) sum[n] = multiply_add(x, splat<V>(columns[at * step + n * stride]), sum[n]);
+    for (int n = 0; n < N; n++) sum[n] = multiply_add(x, splat<V>(column[n * stride]), sum[n]);
+    column += step;
+    __asm__("" : "+r"(column));
   }
 };
 

@@ -8,6 +8,7 @@ namespace {
 constexpr int64_t kTiny = 1 << 13;       // multiplications: 20 x 20 x 20
 constexpr int64_t kMostSmall = 1 << 21;  // 128 x 128 x 128
 constexpr int64_t kLeastPart = 1 << 17;  // 51 x 51 x 51: less is not worth another thread, even one that is awake
+constexpr int64_t kCall = 1 << 11;       // multiplications in the time that each product takes besides its own
 constexpr int64_t kSmallRate = 64;       // bytes of products a nanosecond, at least: 16 of float32
 
 // Rows that crowd each other out of L1 are better packed, unless they are tiny.
@@ -49,18 +50,16 @@ struct Parts {
   }
 };
 
-// A part of one batch: rows of A where they lie times one panel of B after another, on the calling thread and its
+// A part of the first batch: rows of A where they lie times one panel of B after another, on the calling thread and its
 // stack.
 template <class T>
 struct SmallProduct {
-  const Matrix<T>& a;
-  const Matrix<T>& b;
-  const Output<T>& c;
-  int64_t k, batch;
+  Matrix<T> a, b;
+  Output<T> c;
+  int64_t k;
 
   void run(const Part& part) const {
     T packed[kDepth * kTileColumns<T>];
-    const T* const lines = a.batch(batch);
     const int64_t panels = row_panels(part.rows);
     for (int64_t done = 0, width; done < part.columns; done += width) {
       width = panel_width(min_of(kTileColumns<T>, part.columns - done));
@@ -68,10 +67,10 @@ struct SmallProduct {
       const bool lie = b.in_place && c.columns.x_stride == 1 && width <= part.columns;
       const int64_t j = part.column + (lie ? min_of(done, part.columns - width) : done);
       const int count = int(min_of(width, part.column + part.columns - j)), pitch = int(whole_vectors<T>(width));
-      const Panel<T> columns = b.fetch(&b, {batch, 0, j, 0, count, int(k), int(width), pitch}, packed);
-      for (int64_t p = 0; p < panels; p++) {
-        multiply(lines, part.row + row_panel_begin(part.rows, p), part.row + row_panel_begin(part.rows, p + 1), columns,
-                 j, count, width);
+      const Panel<T> columns = b.fetch(&b, {0, 0, j, 0, count, int(k), int(width), pitch}, packed);
+      for (int64_t p = 0, i = part.row, end; p < panels; p++, i = end) {
+        end = part.row + row_panel_begin(part.rows, p + 1);
+        multiply(i, end, columns, j, count, width);
       }
     }
   }
@@ -82,13 +81,12 @@ struct SmallProduct {
     return columns <= kHalf<T> ? kHalf<T> : whole_vectors<T>(columns - kHalf<T>);
   }
 
-  void multiply(const T* lines, int64_t i, int64_t end, const Panel<T>& columns, int64_t j, int count,
-                int64_t width) const {
-    const Panel<T> rows = {lines + i * a.line_stride, a.line_stride, a.step};
+  void multiply(int64_t i, int64_t end, const Panel<T>& columns, int64_t j, int count, int64_t width) const {
+    const Panel<T> rows = {a.data + i * a.line_stride, a.line_stride, a.step};
     const auto kernel = micro_kernel(T(), int(end - i), int(width));
     const bool direct = count == width && c.columns.x_stride == 1;
     T block[kTileRows * kTileColumns<T>];
-    T* to = c.data + batch * c.batch_stride + i * c.row_stride + j * c.columns.x_stride;
+    T* to = c.data + i * c.row_stride + j * c.columns.x_stride;
     kernel(k, rows, columns, direct ? to : block, direct ? c.row_stride : width, nullptr, 0);
     for (const T* sums = block; !direct && i < end; i++, sums += width, to += c.row_stride) {
       if (c.columns.x_stride == 1) {
