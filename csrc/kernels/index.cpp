@@ -1,4 +1,4 @@
-// index.cpp: gather, scatter_add, index_select, index_add, index_get, index_put, nonzero.
+// index.cpp: gather, scatter_add, index_select, index_add, index_get, index_put.
 //
 // All indices are checked before anything is written; what only reads by them does so on its way, into a result that is
 // then never seen. Writes to one place happen in row-major order of the index: the work is split between threads along
@@ -444,27 +444,6 @@ int index_put(const Call& call) {
   int k = int(call.attr[0]);
   Indices indices{&call.in[2], &call.attr[1], k};
   return put(call.out[0], indices, call.in[1], int(call.attr[1 + k]), call.attr[2 + k] != 0, call.fault);
-}
-
-// Writes as many rows as the output has: the count was taken before, and the mask may be shared memory.
-int nonzero(const Call& call) {
-  const View &mask = call.in[0], &out = call.out[0];
-  Walk<1> rows;
-  for (int d = 0; d < mask.rank - 1; d++) rows.push_axis(mask.shape[d], {mask.strides[d]});
-  int last = mask.rank - 1;
-  int64_t n = last < 0 ? 1 : mask.shape[last], step = last < 0 ? 0 : mask.strides[last], row = 0;
-  Polls polls;
-  auto c = rows.seek(0);
-  for (int64_t i = 0; i < rows.total && row < out.shape[0]; i++, rows.next(c)) {
-    for (int64_t j = 0; j < n && row < out.shape[0]; j++) {
-      polls.after(1);
-      if (!mask.data[c.at[0] + j * step]) continue;
-      int64_t* to = (int64_t*)out.data + row++ * out.strides[0];
-      for (int d = 0; d < last; d++) to[d * out.strides[1]] = c.index[d];
-      if (last >= 0) to[last * out.strides[1]] = j;
-    }
-  }
-  return kOk;
 }
 
 }  // namespace nl::NL_ISA

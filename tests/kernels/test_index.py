@@ -244,6 +244,30 @@ def test_nonzero(rng: np.random.Generator, case: int) -> None:
     np.testing.assert_array_equal(nl.nonzero(tensor(mask)).numpy(), np.argwhere(mask))
 
 
+@pytest.mark.parametrize("held", [0.0, 0.003, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(100_003,), (7, 15_013), (15_013, 7), (41, 43, 61), (20_000, 1, 5)])
+def test_nonzero_of_parts_shared_by_threads(rng: np.random.Generator, shape: tuple[int, ...], held: float) -> None:
+    mask = rng.random(shape) < held
+    for laid in (mask, mask.T, np.broadcast_to(mask[:1], (5, *mask.shape[1:])), layout(rng, mask)):
+        for got in on_all_threads(lambda laid=laid: nl.nonzero(tensor(laid))):
+            np.testing.assert_array_equal(got, np.argwhere(laid))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mask_of_several_axes_picks_slices(rng: np.random.Generator, case: int) -> None:
+    shape = tuple(int(n) for n in rng.integers(0, 6, int(rng.integers(2, 5))))
+    x, mask = rng.standard_normal(shape).astype(np.float32), rng.random(shape[: int(rng.integers(1, len(shape)))]) < 0.5
+    for laid in (x, layout(rng, x)):
+        t = tensor(laid).requires_grad_()
+        picked = t[tensor(mask)]
+        assert_same_bits(picked.detach().numpy(), laid[mask])
+        weights = rng.standard_normal(picked.shape).astype(np.float32)
+        (gradient,) = nl.autograd.grad((picked * tensor(weights)).sum(), [t])
+        want = np.zeros_like(x)
+        want[mask] = weights
+        assert_same_bits(gradient.numpy(), want)
+
+
 def test_of_no_elements_there_may_be_many() -> None:
     """Nothing is done for each of them: every line would take minutes."""
     many = 1 << 40

@@ -202,6 +202,10 @@ cdef object get_item(Tensor x, object key):
         return view
     if x.d.rank > 0 and is_tensor(key) and is_places(key):  # the usual array, which leaves nothing to cut
         return index_get(x, (cast(key, I64),), (0,), 0)
+    if masks(key, x) and (<Tensor>key).d.rank > 1:
+        one = axes_as_one(x, (<Tensor>key).d.rank)
+        if one is not None:
+            x, key = one, view_reshape(key, (-1,), "reshape")
     arrays = []
     x = basic_index(x, key, arrays)
     if not arrays:
@@ -209,6 +213,20 @@ cdef object get_item(Tensor x, object key):
     indices = index_tensors(x, arrays)
     tensors, axes, position = gather_plan(x, indices)
     return index_get(x, tensors, axes, position)
+
+
+cdef Tensor axes_as_one(Tensor x, int n):
+    """A view of x in which the first n axes are one: a single place names their elements. None where there is none."""
+    cdef int64_t shape[MAX_RANK]
+    cdef TensorData view
+    cdef int a
+    shape[0] = 1
+    for a in range(x.d.rank):
+        if a < n:
+            shape[0] *= x.d.shape[a]
+        else:
+            shape[a - n + 1] = x.d.shape[a]
+    return reshaped(x, shape, x.d.rank - n + 1, "index") if lay_out("index", x.d, shape, x.d.rank - n + 1, view) else None
 
 
 cdef Tensor index_get(Tensor x, tuple tensors, tuple axes, int position):
@@ -281,7 +299,7 @@ def nonzero(input, *, bint as_tuple=False):
         shape = dims_from((count, t.d.rank), "nonzero")
         set_shape(&d, &shape, I64)
         operand(&ins[0], mask, B8)
-        execute(OP["nonzero"], ins, 1, &d, 1, NULL, 0)
+        run(OP["nonzero"], ins, 1, &d, 1, NULL, 0, numel(mask.d))
     finally:
         set_current_tape(tape)
     out = wrap(&d)
