@@ -136,34 +136,50 @@ def layer_cases(network: str, layer: Layer, batch: int) -> Iterator[Case]:
 
 
 def forward(layer: Layer, x: np.ndarray, w: np.ndarray, precision: str = "high") -> dict[str, peers.Call]:
-    """We also run frozen: like OpenVINO and ONNX Runtime, which know their weights beforehand."""
     stride, padding, groups = layer.stride, layer.padding, layer.groups
 
     def form(lib: Any, x: Any, w: Any) -> Any:
         return lib.conv2d(x, w, None, stride, padding, 1, groups)
 
+    onnx = peers.onnx_model("Conv", x, w, strides=[stride] * 2, pads=[padding] * 4, group=groups)
+    return contenders(form, x, w, onnx, precision)
+
+
+def contenders(
+    form: Callable[..., Any], x: np.ndarray, w: np.ndarray, onnx: bytes, precision: str = "high"
+) -> dict[str, peers.Call]:
+    """We also run frozen: like OpenVINO and ONNX Runtime, which know their weights beforehand."""
     weight, image = nl.tensor(w), nl.tensor(x)
     with nl.set_conv_precision(precision):
         frozen = nl.trace(lambda x: form(nl, x, weight)).freeze(image)
         last = channels_last(lambda x: form(nl, x, weight), x)
     calls = peers.contenders(form, x, w) | {"neurlang frozen": lambda: frozen(image)}
-    calls["neurlang frozen channels last"] = last
-    if peers.torch is not None:
-        calls["torch channels last"] = peers.without_gradients(peers.bound(form, *peers.channels_last(x, w)))
-    onnx = peers.onnx_model("Conv", x, w, strides=[stride] * 2, pads=[padding] * 4, group=groups)
+    if x.ndim > 3:
+        calls["neurlang frozen channels last"] = last
+        if peers.torch is not None:
+            calls["torch channels last"] = peers.without_gradients(peers.bound(form, *peers.channels_last(x, w)))
     return calls | peers.onnx_calls(onnx, x)
 
 
 def channels_last(form: Callable[[nl.Tensor], nl.Tensor], x: np.ndarray) -> peers.Call:
     """Frozen, from images [N, H, W, C] to such images, as the peers of that name have them."""
     image = lying_last(x)
-    frozen = nl.trace(lambda x: form(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()).freeze(image)
-    return lambda: frozen(image).permute(0, 3, 1, 2)
+    frozen = nl.trace(lambda x: from_first(form(channels_first(x))).contiguous()).freeze(image)
+    return lambda: channels_first(frozen(image))
 
 
 def lying_last(images: np.ndarray) -> nl.Tensor:
     """Images [N, C, H, W] as [N, H, W, C]."""
-    return nl.tensor(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+    return nl.tensor(np.ascontiguousarray(np.moveaxis(images, 1, -1)))
+
+
+def channels_first(x: nl.Tensor) -> nl.Tensor:
+    return x.permute(0, x.ndim - 1, *range(1, x.ndim - 1))
+
+
+def from_first(x: nl.Tensor) -> nl.Tensor:
+    """A view of images with their channels first as one with channels last."""
+    return x.permute(0, *range(2, x.ndim), 1)
 
 
 def medium(layer: Layer, x: np.ndarray, w: np.ndarray) -> dict[str, peers.Call]:
@@ -184,8 +200,8 @@ def input_gradient(layer: Layer, x: np.ndarray, w: np.ndarray, g: np.ndarray) ->
 def pixels_gradient(form: Callable[..., nl.Tensor], g: np.ndarray, weight: nl.Tensor) -> peers.Call:
     """Traced, from maps [N, H, W, C] to such images; the weight, which a step of training changes, is an operand."""
     maps = lying_last(g)
-    traced = nl.trace(lambda g, w: form(g.permute(0, 3, 1, 2), w).permute(0, 2, 3, 1).contiguous())
-    return lambda: traced(maps, weight).permute(0, 3, 1, 2)
+    traced = nl.trace(lambda g, w: from_first(form(channels_first(g), w)).contiguous())
+    return lambda: channels_first(traced(maps, weight))
 
 
 def weight_gradient(layer: Layer, x: np.ndarray, w: np.ndarray, g: np.ndarray) -> dict[str, peers.Call]:
@@ -193,7 +209,7 @@ def weight_gradient(layer: Layer, x: np.ndarray, w: np.ndarray, g: np.ndarray) -
         return lambda: _tensor._conv2d_weight(images, maps, *attributes(layer), layer.kernel, layer.kernel)
 
     calls = {"neurlang": ours(nl.tensor(x), nl.tensor(g))}
-    calls["neurlang channels last"] = ours(*(lying_last(a).permute(0, 3, 1, 2) for a in (x, g)))
+    calls["neurlang channels last"] = ours(*(channels_first(lying_last(a)) for a in (x, g)))
     return calls | torch_gradients(layer, x, w, g, 1)
 
 

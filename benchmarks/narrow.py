@@ -21,8 +21,14 @@ FORMS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "sum of the rows of 2048 x 2048": (lambda lib, x: x.sum(1), ((2048, 2048),)),
     "softmax of 2048 x 2048": (lambda lib, x: lib.softmax(x, -1), ((2048, 2048),)),
     "matmul of 1 x 4096 x 4096": (lambda lib, x, w: x @ w.T, ((1, 4096), (4096, 4096))),
+    "matmul of 16 x 4096 x 4096": (lambda lib, x, w: x @ w.T, ((16, 4096), (4096, 4096))),
+    "matmul of 197 x 768 x 768": (lambda lib, x, w: x @ w.T, ((197, 768), (768, 768))),
+    "matmul of 64 x 64 x 64": (lambda lib, x, w: x @ w, ((64, 64), (64, 64))),
+    "matmul of 256 x 256 x 256": (lambda lib, x, w: x @ w, ((256, 256), (256, 256))),
     "matmul of 1024 x 1024 x 1024": (lambda lib, x, w: x @ w, ((1024, 1024), (1024, 1024))),
+    "matmul of 96 of 64 x 64 x 64": (lambda lib, x, w: x @ w, ((96, 64, 64), (96, 64, 64))),
 }
+INT8 = ((64, 64, 64), (256, 256, 256), (1, 4096, 4096), (16, 4096, 4096), (1024, 1024, 1024))  # M, N, K
 
 
 def cases() -> Iterator[Case]:
@@ -32,9 +38,10 @@ def cases() -> Iterator[Case]:
             atol = 0.5 if "matmul" in name or "sum" in name else 1e-3  # a rounding of sums near 0 of large terms
             arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
             yield Case(f"{dtype} {name}", contenders(form, dtype, arrays), rtol=0.02, atol=atol)
-    a, b = (rng.integers(-128, 128, (1024, 1024)).astype(np.int8) for _ in range(2))
-    calls = contenders(product, "int8", [a, b])
-    yield Case("int8 1024 x 1024 x 1024 to int32", calls, rtol=0, atol=0, work=2.0 * 1024**3, rate_unit="Gop/s")
+    for m, n, k in INT8:
+        a, b = (rng.integers(-128, 128, shape).astype(np.int8) for shape in ((m, k), (k, n)))
+        calls = contenders(product, "int8", [a, b])
+        yield Case(f"int8 {m} x {n} x {k} to int32", calls, rtol=0, atol=0, work=2.0 * m * n * k, rate_unit="Gop/s")
     for rows in (1, 8, 64, 256):
         for weights in ("int8", "float16"):
             yield Case(f"{rows} rows by {weights} weights of 4096 x 4096", by_weights(rng, rows, weights), atol=1e-2)

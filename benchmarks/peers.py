@@ -148,7 +148,8 @@ def bound(form: Callable[..., Any], *tensors: Any) -> Call:
 
 
 def channels_last(*arrays: np.ndarray) -> list[Any]:
-    return [torch.tensor(a).contiguous(memory_format=torch.channels_last) for a in arrays]
+    layout = torch.channels_last if arrays[0].ndim == 4 else torch.channels_last_3d
+    return [torch.tensor(a).contiguous(memory_format=layout) for a in arrays]
 
 
 def onnx_model(op: str, x: np.ndarray, *weights: np.ndarray, **attributes: Any) -> bytes:
@@ -178,8 +179,8 @@ def onnx_calls(model: bytes, x: np.ndarray) -> dict[str, Call]:
         calls["ONNX Runtime"] = onnxruntime_call(model, x)
     if model and openvino is not None:
         calls["OpenVINO"] = openvino_call(model, x, "")
-        if x.ndim == 4:
-            calls["OpenVINO channels last"] = openvino_call(model, x, "NHWC")
+        if x.ndim > 3:
+            calls["OpenVINO channels last"] = openvino_call(model, x, "NHWC" if x.ndim == 4 else "NDHWC")
     return calls
 
 
@@ -202,17 +203,17 @@ def onnxruntime_call(model: bytes, x: np.ndarray) -> Call:
 
 
 def openvino_call(model: bytes, x: np.ndarray, layout: str) -> Call:
-    """In float32 also where the processor has bfloat16; "NHWC" spares it the change of layout at either end."""
+    """In float32 also where the processor has bfloat16; a layout of channels last spares their change at either end."""
     core = openvino.Core()
     network = core.read_model(model)
     if layout:
         convert = openvino.preprocess.PrePostProcessor(network)
-        images = len(network.output().partial_shape) == 4
+        images = len(network.output().partial_shape) == x.ndim
         for end in (convert.input(), convert.output()) if images else (convert.input(),):
             end.tensor().set_layout(openvino.Layout(layout))
-            end.model().set_layout(openvino.Layout("NCHW"))
+            end.model().set_layout(openvino.Layout(layout[0] + "C" + layout[1:-1]))
         network = convert.build()
-        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": thread_count, "INFERENCE_PRECISION_HINT": "f32"}
     request = core.compile_model(network, "CPU", settings).create_infer_request()
     request.set_input_tensor(openvino.Tensor(x))
@@ -220,6 +221,6 @@ def openvino_call(model: bytes, x: np.ndarray, layout: str) -> Call:
     def run() -> np.ndarray:
         request.infer()
         y = request.get_output_tensor().data
-        return y.transpose(0, 3, 1, 2) if layout and y.ndim == 4 else y
+        return np.moveaxis(y, -1, 1) if layout and y.ndim == x.ndim else y
 
     return run
