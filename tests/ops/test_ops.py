@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bounds import assert_agrees
+from bounds import assert_agrees, assert_close
 
 import neurlang as nl
 from neurlang import _tensor
@@ -213,6 +213,31 @@ def test_map_against_torch(row: Row, rng: np.random.Generator, torch: Any) -> No
             assert (np.abs(got.numpy() - expected.numpy()) <= bound).all(), dtype
         else:
             np.testing.assert_array_equal(got.numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lerp_ends_where_it_should(dtype: Any, rng: np.random.Generator, torch: Any) -> None:
+    x, y = (rng.standard_normal(4000).astype(dtype) * dtype(10) ** rng.integers(-12, 12, 4000) for _ in range(2))
+    w = rng.uniform(0, 1, 4000).astype(dtype)
+    w[:300], w[300:600], w[600:900] = 0, 1, 0.5
+    got = nl.lerp(*map(nl.tensor, (x, y, w))).numpy()
+    np.testing.assert_array_equal(got[:300], x[:300])
+    np.testing.assert_array_equal(got[300:600], y[300:600])
+    exact = np.longdouble(x) + np.longdouble(w) * (np.longdouble(y) - np.longdouble(x))
+    assert_close(got, exact, "elementwise", scale=np.maximum(np.abs(x), np.abs(y)))
+    edges = np.array([(x, y) for x in (0, 1, -1e8, np.inf, -np.inf) for y in (0, 2, 1e8, np.inf, np.nan)], dtype)
+    for weight in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, -0.5):
+        want = torch.lerp(*map(torch.tensor, edges.T.copy()), weight).numpy()
+        assert_agrees(nl.lerp(*map(nl.tensor, edges.T.copy()), weight).numpy(), want, what=f"{weight}")
+
+
+def test_gradients_of_lerp_are_exact_at_its_ends() -> None:
+    x, y = nl.tensor([3e38], requires_grad=True), nl.tensor([1.0], requires_grad=True)
+    for weight in (0.0, 1.0, 1 - 2.0**-24):
+        x.grad = y.grad = None
+        nl.lerp(x, y, nl.tensor(weight)).backward(nl.tensor([0.1]))
+        for got, factor in ((x.grad, 1 - weight), (y.grad, weight)):
+            assert got.item() == np.float32(0.1) * np.float32(factor)
 
 
 # ---- promotion ----

@@ -51,6 +51,12 @@ def clamp(x: E, lo: E, hi: E) -> E:
     return s.minimum(s.maximum(x, lo), hi)
 
 
+def lerp(x: E, y: E, weight: E) -> E:
+    """x + weight (y - x), begun at the nearer end, so that the rounding of y - x counts half at most between them."""
+    way = y - x
+    return s.select(s.absolute(weight) < 0.5, s.fma(weight, way, x), s.fma(weight - 1, way, y))
+
+
 def integer_power(x: E, y: E) -> E:
     """x**y by squaring, wrapping; a negative exponent gives the truncated reciprocal."""
     one, zero = s.const(1, x.dtype), s.const(0, x.dtype)

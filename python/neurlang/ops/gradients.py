@@ -33,7 +33,9 @@ def div(F: Any, g: Any, x_: Any, y: Any) -> tuple:
 
 
 def atan2(F: Any, g: Any, y: Any, x: Any) -> tuple:
-    scaled = g / (x * x + y * y)
+    """At the origin 0, as in PyTorch."""
+    square = x * x + y * y
+    scaled = g / F.masked_fill(square, F.eq(square, 0), 1.0)
     return scaled * x, -scaled * y
 
 
@@ -107,8 +109,7 @@ def hardtanh(F: Any, g: Any, x: Any, lo: Any, hi: Any) -> tuple:
 
 
 def lerp(F: Any, g: Any, x_: Any, y_: Any, weight: Any) -> tuple:
-    gy = g * weight
-    return g - gy, gy, g * (y_ - x_) if wanted(weight) else None
+    return g * (1 - weight), g * weight, g * (y_ - x_) if wanted(weight) else None
 
 
 def addcmul(F: Any, g: Any, _x: Any, a: Any, b: Any, value: Any) -> tuple:
