@@ -1,6 +1,6 @@
-// cross_entropy.cpp: -log softmax(x) at the target class over one axis, log sum exp(x - max) - (x[target] - max), and
-// its gradient, exp((x - max) - log sum) g, less g at the target. Where the target is `ignored` the loss is zero, and
-// so is g.
+// cross_entropy.cpp: the classes that targets name; -log softmax(x) at the target class over one axis, log sum exp(x -
+// max) - (x[target] - max), and its gradient, exp((x - max) - log sum) g, less g at the target. Where the target is
+// `ignored` the loss is zero, and so is g.
 //
 // Every operation is rounded as in the definition and the sum is T(n). Max and log sum of a row are results too, so
 // that the gradient reads x once.
@@ -177,6 +177,18 @@ int gradient(const Call& call) {
 }
 
 }  // namespace
+
+int class_index(const Call& call) {
+  const View &target = call.in[0], &out = call.out[0];
+  const Targets targets{target, call.attr[0], call.attr[1], call.attr[2]};
+  if (targets.check(call.fault) != kOk) return kIndexError;
+  const Walk<2> all = walk_without({&target, &out}, -1);
+  parallel_for(all.total, kGrain, [&](int64_t begin, int64_t end) {
+    auto c = all.seek(begin);
+    for (int64_t i = begin; i < end; i++, all.next(c)) ((int64_t*)out.data)[c.at[1]] = max_of(targets.at(c.at[0]), 0);
+  });
+  return kOk;
+}
 
 int cross_entropy(const Call& call) {
   return call.in[0].dtype == DType::f64 ? losses<double>(call) : losses<float>(call);

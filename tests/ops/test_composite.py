@@ -44,11 +44,14 @@ CASES: dict[str, Case] = {
     "logsumexp of nothing": (lambda T, x: T.logsumexp(x, 1), (X[:, :0],)),
     "logsumexp keepdim": (lambda T, x: T.logsumexp(x, (0, 2), True), (X,)),
     "norm": (lambda T, x: T.norm(x), (X,)),
+    "norm of no p": (lambda T, x: T.norm(x, None, 1) + F(T).normalize(x, None).sum(), (X,)),
     "norm 1": (lambda T, x: T.norm(x, 1, 1), (X,)),
     "norm 3": (lambda T, x: T.norm(x, 3, (0, 2)), (X,)),
     "norm in more digits": (lambda T, x: x * T.norm(x.detach().float(), dtype=T.float64), (X,)),
     "norm inf": (lambda T, x: T.norm(x, float("inf"), 2), (X,)),
     "normalize": (lambda T, x: F(T).normalize(x, dim=2), (X,)),
+    "atan2 at the origin": (
+        lambda T, y, x: T.atan2(y, x), (np.array([0, -0.0, 0, 2, 0]), np.array([0, 0, -0.0, 0, -3.0]))),
     "cumsum": (lambda T, x: T.cumsum(x, 1), (X,)),
     "cumprod": (lambda T, x: T.cumprod(x, 2), (X,)),
     "batch_norm training": (
@@ -76,6 +79,10 @@ CASES: dict[str, Case] = {
     ),
     "kl_div": (lambda T, x, q: F(T).kl_div(x, q, reduction="batchmean"), (X, Q)),
     "kl_div log": (lambda T, x, y: F(T).kl_div(x, y, reduction="sum", log_target=True), (X, Y)),
+    "nll_loss of maps": (
+        lambda T, x: F(T).nll_loss(x, T.tensor(MAP_CLASSES.transpose(0, 2, 1)).mT, T.tensor(WEIGHTS), ignore_index=3),
+        (MAPS,)),
+    "nll_loss ignore": (lambda T, x: F(T).nll_loss(x, T.tensor(IGNORED), reduction="none"), (LOGITS,)),
     "nll_loss": (lambda T, x: F(T).nll_loss(x, T.tensor(CLASSES)), (LOGITS,)),
     "cross_entropy": (lambda T, x: F(T).cross_entropy(x, T.tensor(CLASSES)), (LOGITS,)),
     "cross_entropy sum": (lambda T, x: F(T).cross_entropy(x, T.tensor(CLASSES), reduction="sum"), (LOGITS,)),
@@ -302,7 +309,7 @@ REFUSALS: dict[str, Refusal] = {
     "class": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0, 3])), IndexError, "3"),
     "negative class": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0, -1])), IndexError, "range"),
     "one_hot class": (lambda: nl.nn.functional.one_hot(nl.tensor([0, 2]), 2), IndexError, "index 2"),
-    "one_hot negative class": (lambda: nl.nn.functional.one_hot(nl.tensor([0, -1]), 3), IndexError, "index 3"),
+    "one_hot negative class": (lambda: nl.nn.functional.one_hot(nl.tensor([0, -1]), 3), IndexError, "index -1"),
     "nll_loss target": (lambda: nl.nn.functional.nll_loss(nl.zeros(2, 3), nl.tensor([0])), nl.ShapeError, "nll_loss"),
     "target shape": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0])), ValueError, "target"),
     "soft shape": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.zeros(2, 4)), ValueError, "probabilities"),
@@ -396,3 +403,31 @@ def test_norms_of_edge_values_are_torchs(p: float, torch: Any) -> None:
     for values in ([np.inf, 1], [np.inf, -np.inf], [0, 1], [np.nan, 0], [0, 0], [-np.inf, 0], [1e150, 1e150]):
         ours, theirs = (lib.norm(lib.tensor(values, dtype=lib.float64), p) for lib in (nl, torch))
         assert_agrees(ours.numpy(), theirs.numpy(), what=f"{values}")
+
+
+def test_a_padding_row_has_no_gradient_however_it_is_named(rng: np.random.Generator) -> None:
+    table, index = rng.standard_normal((4, 3)), rng.integers(-4, 4, (5, 6))
+    g = rng.integers(-9, 9, (5, 6, 3)).astype(np.float64)
+    for padding in range(-4, 4):
+        want = np.zeros((4, 3))
+        np.add.at(want, index % 4, g)
+        want[padding] = 0
+        weight = nl.tensor(table, requires_grad=True)
+        rows = nl.embedding(nl.tensor(index), weight, padding)
+        rows.backward(nl.tensor(g))
+        np.testing.assert_array_equal(rows.detach().numpy(), table[index])
+        np.testing.assert_array_equal(weight.grad.numpy(), want)
+
+
+@pytest.mark.parametrize(("before", "after"), [(-2, 3), (3, -1), (-1, -1), (-4, 4), (2, -3), (0, 5)])
+def test_what_is_cropped_does_not_come_round(before: int, after: int, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, 3, 5))
+    kept = x[..., max(-before, 0) : 5 - max(-after, 0)]
+    want = np.pad(kept, [(0, 0), (0, 0), (max(before, 0), max(after, 0))], mode="wrap")
+    np.testing.assert_array_equal(nl.pad(nl.tensor(x), (before, after), "circular").numpy(), want)
+
+
+def test_a_median_of_all_keeps_its_axes(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((3, 5))
+    for made in (nl.median(nl.tensor(x), keepdim=True), nl.tensor(x).median(None, True)):
+        np.testing.assert_array_equal(made.numpy(), np.median(x, keepdims=True))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bounds import BOUNDS, assert_drawn_alike
+from bounds import BOUNDS, assert_agrees, assert_drawn_alike
 
 import neurlang as nl
 import neurlang.nn.functional as F
@@ -243,6 +243,26 @@ def test_kernels_accumulate_in_float32(text: str, rng: np.random.Generator) -> N
     by_rounding(lambda x: nl.scatter_add(x, 0, nl.tensor(index), x), text, a)
     by_rounding(lambda x: nl.index_add(x, 0, nl.tensor(index[0]), x[:1].expand(300, 300)), text, a)
     same(narrow(a, text).argmax(1), narrow(a, text).float().argmax(1))
+
+
+@pytest.mark.parametrize("text", HALVES)
+def test_norms_of_rows_beside_wide_vectors(text: str, rng: np.random.Generator, torch: Any) -> None:
+    """PyTorch's in float32, rounded; its own way back rounds the vectors' gradients too."""
+    kind = getattr(torch, HALVES[text].name)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((5, 7), (7,), (7,))]
+    for name, count in (("layer_norm", 3), ("layer_norm", 2), ("rms_norm", 2)):
+        made = []
+        for lib, dtype in ((nl, HALVES[text]), (torch, kind)):
+            x, *vectors = (lib.tensor(a, requires_grad=True) for a in arrays[:count])
+            rows = x.to(dtype) if lib is nl else x.to(dtype).float()
+            y = getattr(lib.nn.functional, name)(rows, (7,), *vectors, eps=1e-5)
+            assert y.dtype is rows.dtype
+            y = y.to(dtype)
+            y.sum().backward()
+            made += [[np.asarray(t.detach().to(lib.float32)) for t in (y, *(v.grad for v in vectors))]]
+        for ours, theirs in zip(*made, strict=True):
+            assert_agrees(ours, theirs, what=name)
+
 
 
 def test_sums_beyond_the_range_of_float16() -> None:

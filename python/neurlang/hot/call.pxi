@@ -98,6 +98,18 @@ def _integer(str op, x):
     return integer(op, x)
 
 
+def _said_of(str op, error):
+    """An error of an operation inside a composite, said of the composite, which is what the caller knows.
+
+    IndexErrors inside a trace stay as they are: what was recorded before may raise them.
+    """
+    said, _, rest = str(error).partition(": ")
+    if op in said or (isinstance(error, IndexError) and current_tape() != NULL):
+        return error
+    kind = DTypeError if type(error) in (TypeError, AttributeError) else type(error)
+    return kind(f"{op}: {rest if said in OP or hasattr(F, said) else error}")
+
+
 def _axis(str op, x, dim):
     """`axis_of` for the composites of ops/."""
     return axis_of(op, dim, need_tensor(x, op).d.rank)

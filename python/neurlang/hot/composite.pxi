@@ -2,14 +2,21 @@
 
 cdef Tensor one_float(str op, object x, object dtype=None):
     """x in the dtype that is asked for, or else as it is; integers become the default float dtype."""
-    cdef Tensor t = in_dtype(op, x, dtype)
+    cdef Tensor t = _in_float(op, x, dtype)
     return cast(t, default_float) if not is_float(dtype_id(t.d.dtype)) else t
+
+
+def _in_float(str op, x, dtype):
+    """x in another dtype, if one is asked for, which must be a float."""
+    if dtype is not None and not is_float(dtype_arg(dtype, F32)):
+        raise DTypeError(f"{op}: dtype must be a float, got {dtype!r}")
+    return in_dtype(op, x, dtype)
 
 
 def softmax(input, dim, dtype=None):
     """exp(input - max) / sum(exp(input - max)) along `dim`; integers become the default float dtype.
 
-    With `dtype` the input is converted first.
+    With `dtype`, a float, the input is converted first.
 
     >>> neurlang.softmax(neurlang.zeros(4), 0).tolist()
     [0.25, 0.25, 0.25, 0.25]
@@ -20,7 +27,7 @@ def softmax(input, dim, dtype=None):
 def log_softmax(input, dim, dtype=None):
     """(input - max) - log(sum(exp(input - max))) along `dim`; integers become the default float dtype.
 
-    With `dtype` the input is converted first.
+    With `dtype`, a float, the input is converted first.
 
     >>> neurlang.log_softmax(neurlang.tensor([0.0, -200.0]), 0).tolist()
     [0.0, -200.0]
@@ -43,6 +50,15 @@ def _softmax_grad(grad, output, dim):
 
 def _log_softmax_grad(grad, output, dim):
     return gradient_along("log_softmax_grad", grad, output, dim)
+
+
+def _class_index(target, classes, axis, ignored):
+    """The targets, 0 where they are `ignored`; IndexError where another one is no class."""
+    cdef Tensor t = need_tensor(target, "class_index")
+    if is_float(dtype_id(t.d.dtype)) or dtype_id(t.d.dtype) == B8:
+        raise DTypeError(f"class_index: classes must be integers, got {describe(t)}")
+    t = cast(t, I64)
+    return call(OP["class_index"], (t,), dims_of(&t.d), I64, (classes, axis, ignored), numel(t.d))
 
 
 def _cross_entropy(input, target, axis, ignored):
@@ -99,10 +115,29 @@ cdef Tensor affine(str op, str what, object p, tuple shape, Tensor rows_of, doub
     return view_reshape(t, (rows_of.d.shape[1],), "reshape")
 
 
+cdef tuple norm_operands(str op, tuple operands):
+    """Rows and vectors of one float dtype; 16-bit rows beside a vector of float32 are widened, as in PyTorch."""
+    cdef Tensor x = operands[0], v
+    cdef bint wide = False
+    if dtype_id(x.d.dtype) in (F16, BF16):
+        for v in operands[1:]:
+            wide = wide or dtype_id(v.d.dtype) == F32
+    if wide:
+        operands = tuple([cast(v, F32) if dtype_id(v.d.dtype) == dtype_id(x.d.dtype) else v for v in operands])
+    return same_float(op, operands)
+
+
+cdef Tensor normalized_like(Tensor x, Tensor rows):
+    """A norm's rows in the shape of x, rounded to its dtype where it is of 16 bits."""
+    cdef int kind = dtype_id(x.d.dtype)
+    return view_reshape(cast(rows, kind) if is_float(kind) else rows, shape_tuple(&x.d), "reshape")
+
+
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last len(normalized_shape) axes.
 
     Mean and variance (divided by n) are of those axes; weight and bias have shape `normalized_shape`, else ShapeError.
+    Beside one of float32 an input of 16 bits is widened, and the result rounded to it.
     Ba, Kiros & Hinton 2016.
 
     >>> neurlang.layer_norm(neurlang.tensor([[1.0, 3.0], [8.0, 4.0]]), 2, eps=0.0).tolist()
@@ -111,16 +146,17 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     cdef Tensor x, w, b, out
     x, shape = as_rows("layer_norm", input, normalized_shape)
     w, b = affine("layer_norm", "weight", weight, shape, x, 1), affine("layer_norm", "bias", bias, shape, x, 0)
-    x, w, b = same_float("layer_norm", (x, w, b))
+    x, w, b = norm_operands("layer_norm", (x, w, b))
     bits = <int64_t>scalar_bits(float(eps), F64)
     out = call(OP["layer_norm"], (x, w, b), dims_of(&x.d), dtype_id(x.d.dtype), (bits,), numel(x.d))
-    return view_reshape(out, shape_tuple(&(<Tensor>input).d), "reshape")
+    return normalized_like(input, out)
 
 
 def rms_norm(input, normalized_shape, weight=None, eps=None):
     """x / sqrt(mean(x²) + eps) * weight over the last len(normalized_shape) axes.
 
-    The weight has shape `normalized_shape`, else ShapeError; eps is the dtype's rounding step unless given.
+    The weight has shape `normalized_shape`, else ShapeError; eps is the dtype's rounding step unless given. Beside a
+    weight of float32 an input of 16 bits is widened, and the result rounded to it.
     Zhang & Sennrich 2019.
 
     >>> neurlang.rms_norm(neurlang.tensor([[3.0, 4.0, 0.0, 0.0]]), 4, eps=0.0).tolist()
@@ -128,12 +164,12 @@ def rms_norm(input, normalized_shape, weight=None, eps=None):
     """
     cdef Tensor x, w, out
     x, shape = as_rows("rms_norm", input, normalized_shape)
-    x, w = same_float("rms_norm", (x, affine("rms_norm", "weight", weight, shape, x, 1)))
+    x, w = norm_operands("rms_norm", (x, affine("rms_norm", "weight", weight, shape, x, 1)))
     if eps is None:
         eps = 2.0 ** -52 if dtype_id(x.d.dtype) == F64 else 2.0 ** -23
     bits = <int64_t>scalar_bits(float(eps), F64)
     out = call(OP["rms_norm"], (x, w), dims_of(&x.d), dtype_id(x.d.dtype), (bits,), numel(x.d))
-    return view_reshape(out, shape_tuple(&(<Tensor>input).d), "reshape")
+    return normalized_like(input, out)
 
 
 def _layer_norm_grad(grad, input, weight, eps_bits):

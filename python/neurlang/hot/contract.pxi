@@ -20,15 +20,20 @@ cdef tuple same_float(str op, tuple tensors):
     return tensors
 
 
-cdef tuple pair(object value, str what):
+def _same_float(str op, *tensors):
+    """`same_float` for the composites of ops/."""
+    same_float(op, tensors)
+
+
+cdef tuple pair(str op, str what, object value):
     """(height, width) from one number or two."""
     if isinstance(value, (tuple, list)):
         if len(value) == 1:
             value = (value[0], value[0])
         if len(value) != 2:
-            raise ShapeError(f"{what} must be a number or a pair, got {value!r}")
-        return clip_index(value[0]), clip_index(value[1])
-    return (clip_index(value),) * 2
+            raise ShapeError(f"{op}: {what} must be a number or a pair, got {value!r}")
+        return integer(op, value[0]), integer(op, value[1])
+    return (integer(op, value),) * 2
 
 
 # ---- products ----
@@ -192,9 +197,9 @@ def set_conv_tile(int tile):
     return switch_tile(tile)
 
 
-cdef tuple conv_attrs(object stride, object padding, object dilation, object groups):
-    return (pair(stride, "stride") + pair(padding, "padding") + pair(dilation, "dilation")
-            + (clip_index(groups), largest_tile()))
+cdef tuple conv_attrs(str op, object stride, object padding, object dilation, object groups):
+    return (pair(op, "stride", stride) + pair(op, "padding", padding) + pair(op, "dilation", dilation)
+            + (integer(op, groups), largest_tile()))
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -214,7 +219,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         return conv2d(x.unsqueeze(0), w, bias, stride, padding, dilation, groups).squeeze(0)
     if isinstance(padding, str):
         x, padding = named_padding(padding, x, w, stride, dilation, groups)
-    out = correlation(x, w, conv_attrs(stride, padding, dilation, groups))
+    out = correlation(x, w, conv_attrs("conv2d", stride, padding, dilation, groups))
     return out if bias is None else map2(ADD_OP, out, channel_bias("conv2d", bias, out))
 
 
@@ -230,11 +235,11 @@ cdef Tensor correlation(Tensor x, Tensor w, tuple attrs):
 cdef tuple named_padding(str padding, Tensor x, Tensor w, object stride, object dilation, object groups):
     """x and the padding that a name means (see `padded`). What does not fit is said of x as it was given."""
     cdef int64_t attr[MAX_ATTRS]
-    strides, dilations = pair(stride, "stride"), pair(dilation, "dilation")
+    strides, dilations = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
     convolutions.check_padding(F, "conv2d", padding, strides)
     kernel = shape_tuple(&w.d)[2:] if w.d.rank == 4 else (1, 1)
     enough = tuple(d * k for d, k in zip(dilations, kernel)) if padding == "same" else (0, 0)
-    attributes(conv_attrs(strides, enough, dilations, groups), attr)
+    attributes(conv_attrs("conv2d", strides, enough, dilations, groups), attr)
     shape_conv2d("conv2d", dims_of(&x.d), dims_of(&w.d), attr)
     return convolutions.padded(F, "conv2d", x, padding, strides, dilations, kernel)
 
@@ -257,28 +262,29 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
     [[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]
     """
     cdef Tensor x, w, out
-    x, w = same_float("conv_transpose2d", (input, weight))
+    cdef str op = "conv_transpose2d"
+    x, w = same_float(op, (input, weight))
     if x.d.rank == 3:
         return conv_transpose2d(x.unsqueeze(0), w, bias, stride, padding, output_padding, groups, dilation).squeeze(0)
     if x.d.rank != 4 or w.d.rank != 4 or x.d.shape[1] != w.d.shape[0]:
-        raise ShapeError(f"conv_transpose2d: {describe(x)} and weight {describe(w)} do not fit; "
+        raise ShapeError(f"{op}: {describe(x)} and weight {describe(w)} do not fit; "
                          "expected [N, C, H, W] and [C, O/groups, kh, kw]")
-    s, p, d, extra = (pair(stride, "stride"), pair(padding, "padding"), pair(dilation, "dilation"),
-                      pair(output_padding, "output_padding"))
+    s, p, d = pair(op, "stride", stride), pair(op, "padding", padding), pair(op, "dilation", dilation)
+    extra = pair(op, "output_padding", output_padding)
     over = [0, 0]
     for i in range(2):
         if not 0 <= extra[i] < py.max(s[i], d[i]):
-            raise ShapeError(f"conv_transpose2d: output_padding {extra} must be smaller than stride {s} or dilation {d}")
+            raise ShapeError(f"{op}: output_padding {extra} must be smaller than stride {s} or dilation {d}")
         over[i] = extra[i] // s[i] if s[i] > 0 else 0
     if over != [0, 0]:  # rows and columns of zeros reach as far
         extra = extra[0] - over[0] * s[0], extra[1] - over[1] * s[1]
         x = places.pad(F, x, (0, over[1], 0, over[0]))
     size = [(x.d.shape[2 + i] - 1) * s[i] - 2 * p[i] + d[i] * (w.d.shape[2 + i] - 1) + extra[i] + 1 for i in range(2)]
     if size[0] < 1 or size[1] < 1:
-        raise ShapeError(f"conv_transpose2d: input {describe(x)}, weight {describe(w)}, stride {s}, padding {p} and "
+        raise ShapeError(f"{op}: input {describe(x)}, weight {describe(w)}, stride {s}, padding {p} and "
                          f"dilation {d} leave no output")
-    out = _conv2d_input(x, w, *conv_attrs(stride, padding, dilation, groups), size[0], size[1])
-    return out if bias is None else map2(ADD_OP, out, channel_bias("conv_transpose2d", bias, out))
+    out = _conv2d_input(x, w, *conv_attrs(op, stride, padding, dilation, groups), size[0], size[1])
+    return out if bias is None else map2(ADD_OP, out, channel_bias(op, bias, out))
 
 
 # ---- rows by their own names, attributes flat: what gradient rules call ----

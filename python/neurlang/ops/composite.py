@@ -273,14 +273,19 @@ def group_norm(
 def embedding(F: Any, input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """The rows of `weight` that `input` names; the row `padding_idx` gets no gradient.
 
-    Weight [n, d] and integers of any shape give […, d]; an integer out of range is an IndexError.
+    Weight [n, d] and integers of any shape give […, d]; an integer out of range is an IndexError, a `padding_idx` out
+    of range a ValueError.
 
     >>> neurlang.embedding(neurlang.tensor([2, 0]), neurlang.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).tolist()
     [[5.0, 6.0], [1.0, 2.0]]
     """
     rows = F.index_select(weight, 0, input.reshape(-1))
     if padding_idx is not None:
-        padding = F.eq(input.reshape(-1, 1), padding_idx % weight.shape[0])
+        n, padding_idx = weight.shape[0], F._integer("embedding: padding_idx", padding_idx)
+        if not -n <= padding_idx < n:
+            raise ValueError(f"embedding: padding_idx {padding_idx} is out of range for {n} rows")
+        from_start, index = padding_idx % n, input.reshape(-1, 1)
+        padding = F.logical_or(F.eq(index, from_start), F.eq(index, from_start - n))  # both name this row
         rows = F.where(padding, rows.detach(), rows)
     return rows.reshape(*input.shape, weight.shape[1])
 

@@ -179,8 +179,7 @@ def nll_loss(
     axis, target = _classes(F, "nll_loss", input, target, weight)
     ignore_index = F._integer("nll_loss: ignore_index", ignore_index)
     ignored = F.eq(target, ignore_index)
-    # A negative class must not count from the end: it is sent out of range, where gather refuses it.
-    place = F.where(ignored, 0, F.where(F.lt(target, 0), input.shape[axis], target))
+    place = F._class_index(target, input.shape[axis], axis, ignore_index)
     losses = F.where(ignored, 0.0, -F.gather(input, axis, place))
     return _class_loss(F, losses, target, axis, weight, ignore_index, reduction)
 

@@ -36,11 +36,14 @@ def _kth(F: Any, op: str, input: Tensor, k: int | None, dim: int, keepdim: bool,
 def median(F: Any, input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower median of all elements, or (values, indices) along `dim`; a NaN makes it NaN.
 
+    `keepdim` keeps the axes that are joined with extent 1.
+
     >>> neurlang.median(neurlang.tensor([4, 1, 3, 2])).item()
     2
     """
     if dim is None:
-        return _kth(F, "median", input.reshape(-1), None, 0, False, True)[0]
+        middle = _kth(F, "median", input.reshape(-1), None, 0, False, True)[0]
+        return middle.reshape([1] * input.ndim) if keepdim else middle
     return _kth(F, "median", input, None, dim, keepdim, True)
 
 
@@ -63,6 +66,7 @@ def unique(
     >>> neurlang.unique(neurlang.tensor([[2, 0], [1, 9], [2, 0]]), dim=0).tolist()
     [[1, 9], [2, 0]]
     """
+    _need_bools(F, "unique", sorted=sorted, return_inverse=return_inverse, return_counts=return_counts)
     x, shape = _listed(F, "unique", input, dim)
     if dim is None:
         ordered, places = F.sort(x) if return_inverse else (F.msort(x), None)
@@ -81,8 +85,16 @@ def unique_consecutive(
     >>> values.tolist(), counts.tolist()
     ([3, 1, 3], [2, 1, 1])
     """
+    _need_bools(F, "unique_consecutive", return_inverse=return_inverse, return_counts=return_counts)
     x, shape = _listed(F, "unique_consecutive", input, dim)
     return _runs(F, x, None, shape, return_inverse, return_counts, dim)
+
+
+def _need_bools(F: Any, op: str, **flags: Any) -> None:
+    """What stands before `dim` must not swallow an axis."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise F.DTypeError(f"{op}: {name} must be a bool, got {value!r}; an axis is given as dim=")
 
 
 def _listed(F: Any, op: str, input: Tensor, dim: int | None) -> tuple[Tensor, tuple[int, ...]]:

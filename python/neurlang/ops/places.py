@@ -46,10 +46,8 @@ def one_hot(F: Any, tensor: Tensor, num_classes: int = -1) -> Tensor:
     [[0, 0, 1], [1, 0, 0]]
     """
     classes = F.arange(int(F.amax(tensor).item()) + 1 if num_classes < 0 else num_classes)
-    # Looked up, a class out of range is an IndexError; a negative one must not count from the end.
-    place = F.where(F.lt(tensor, 0), classes.shape[0], tensor).reshape(-1)
-    found = F.index_select(classes, 0, place).reshape(*tensor.shape, 1)
-    return F.eq(found, classes).to(F.int64)
+    ignored = 0  # counts as class 0, which it is
+    return F.eq(F._class_index(tensor, classes.shape[0], tensor.ndim, ignored).unsqueeze(-1), classes).to(F.int64)
 
 
 def _fresh(F: Any, made: Tensor, input: Tensor) -> Tensor:
@@ -180,8 +178,8 @@ def masked_select(F: Any, input: Tensor, mask: Tensor) -> Tensor:
 def pad(F: Any, input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """`pad` holds (before, after) for the last axis, then the one before it, …; negative numbers crop.
 
-    Modes: "constant", "reflect", "replicate", "circular"; ValueError for others. ShapeError where `pad` does not fit
-    the axes or their extents.
+    Modes: "constant", "reflect", "replicate", "circular" (which repeats what is not cropped); ValueError for others.
+    ShapeError where `pad` does not fit the axes or their extents.
 
     >>> neurlang.pad(neurlang.tensor([[1, 2, 3]]), (1, 2)).tolist()
     [[0, 1, 2, 3, 0, 0]]
@@ -203,8 +201,20 @@ def pad(F: Any, input: Tensor, pad: Sequence[int], mode: str = "constant", value
             place, most = _PLACES[mode]
             if max(before, after) > most(n):
                 raise F.ShapeError(f"pad: ({before}, {after}) is too much along axis {axis} of extent {n} ({mode})")
+            if mode == "circular" and min(before, after) < 0:  # what is cropped does not come round
+                input, before, after = _cropped(F, input, axis, before, after)
+                n = input.shape[axis]
             input = F.index_select(input, axis, place(F, F.arange(-before, n + after), n))
     return input
+
+
+def _cropped(F: Any, x: Tensor, axis: int, before: int, after: int) -> tuple[Tensor, int, int]:
+    """What negative numbers leave of an axis, and what is to be added to it."""
+    n, first = x.shape[axis], max(-before, 0)
+    left = n - first - max(-after, 0)
+    if left <= 0:
+        raise F.ShapeError(f"pad: ({before}, {after}) leaves nothing of axis {axis} of extent {n}")
+    return x.narrow(axis, first, left), max(before, 0), max(after, 0)
 
 
 def _reflected(F: Any, i: Tensor, n: int) -> Tensor:

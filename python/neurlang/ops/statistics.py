@@ -47,13 +47,13 @@ def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
 def mean(F: Any, input: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum over `dim` (None: all axes) divided by the number of elements; integers give the default float dtype.
 
-    With `dtype` the input is converted first.
+    With `dtype`, a float, the input is converted first.
 
     >>> x = neurlang.tensor([[1, 2], [3, 6]])
     >>> neurlang.mean(x).item(), neurlang.mean(x, 0).tolist()
     (3.0, [2.0, 4.0])
     """
-    return _mean(F, input if dtype is None else input.to(dtype), F._axes("mean", input, dim), keepdim)
+    return _mean(F, F._in_float("mean", input, dtype), F._axes("mean", input, dim), keepdim)
 
 
 @in_float32
@@ -181,19 +181,20 @@ def logsumexp(F: Any, input: Tensor, dim: Axes, keepdim: bool = False) -> Tensor
 def norm(F: Any, input: Tensor, p: Any = 2, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The vector p-norm (Σ |x|^p)^(1/p) over `dim` (None: all axes); its gradient at 0 is 0.
 
-    p may be "fro" (2), ±∞ (the largest, the smallest |x|) and 0 (how many are not zero). With `dtype` the input is
-    converted first.
+    p may be "fro" or None (2), ±∞ (the largest, the smallest |x|) and 0 (how many are not zero). Powers are not scaled:
+    the norm is infinite or 0 where their sum leaves the dtype's range. With `dtype`, a float, the input is converted
+    first.
 
     >>> x = neurlang.tensor([3.0, -4.0])
     >>> neurlang.norm(x).item(), neurlang.norm(x, 1).item(), neurlang.norm(x, neurlang.inf).item()
     (5.0, 7.0, 4.0)
     """
-    return _norm(F, input if dtype is None else input.to(dtype), p, F._axes("norm", input, dim), keepdim)
+    return _norm(F, F._in_float("norm", input, dtype), p, F._axes("norm", input, dim), keepdim)
 
 
 @in_float32
 def _norm(F: Any, input: Tensor, p: Any, axes: Sequence[int], keepdim: bool) -> Tensor:
-    if p in (2, "fro"):
+    if p in (None, 2, "fro"):
         return _power(F, _sum_squares(F, input, axes, keepdim), 0.5)
     if isinstance(p, str):
         raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")

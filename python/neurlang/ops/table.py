@@ -455,6 +455,9 @@ TABLE: tuple[Row, ...] = (
     kernel("index_put", "index", "T,T,i64->T", "value written (or added) at such positions; later ones win",
            "input value index", "k axes position accumulate", shape="checked", variadic=True, inplace=(0,),
            grad=d.index_put, numpy=ref.index_put, binding="internal", stablehlo="scatter"),
+    kernel("class_index", "index", "i64->i64", "Classes, counted from 0 only; 0 where they are `ignored`", "target",
+           "classes axis ignored", shape="checked", binding="internal",
+           numpy=lambda np, target, classes, axis, ignored: np.where(target == ignored, 0, target)),
     kernel("nonzero", "index", "b8->i64", "The indices of the elements that hold, one row each", "mask", "",
            shape="checked", numpy=lambda np, mask: np.argwhere(mask)),
 
