@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "../base/errors.hpp"
 #include "../eager/blas.hpp"
 #include "../eager/eager.hpp"
 #include "../eager/tape.hpp"
@@ -69,6 +70,12 @@ Library load_library(const py::object& source) {
   return Library::from_path(py::module_::import("os").attr("fspath")(source).cast<std::string>());
 }
 
+void set_threads(const py::object& n) {
+  if (!PyIndex_Check(n.ptr()))
+    throw DTypeError("set_num_threads: expected an integer, got " + py::repr(n).cast<std::string>());
+  set_num_threads(PyNumber_AsSsize_t(n.ptr(), nullptr));  // the nearest one where 64 bits do not hold it
+}
+
 // Whatever the handlers compute is no part of the trace that may be open.
 bool run_signal_handlers() {
   const py::gil_scoped_acquire acquire;
@@ -80,7 +87,7 @@ bool run_signal_handlers() {
 
 void bind_threads(py::module_& m) {
   set_interrupt_hook(run_signal_handlers);
-  m.def("set_num_threads", &set_num_threads, py::arg("n"),
+  m.def("set_num_threads", &set_threads, py::arg("n"),
         "Sets how many threads, the calling one included, an operation may use. Results do not depend on it.\n\n"
         ">>> threads = neurlang.get_num_threads()\n>>> neurlang.set_num_threads(1)\n"
         ">>> neurlang.get_num_threads()\n1\n>>> neurlang.set_num_threads(threads)");

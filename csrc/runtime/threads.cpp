@@ -283,12 +283,12 @@ int decide_threads() {
 
 }  // namespace
 
-void set_num_threads(int n) {
+void set_num_threads(int64_t n) {
   if (n < 1 || n > kMaxThreads)
     throw std::invalid_argument("set_num_threads: " + std::to_string(n) + " is not a number from 1 to 1024");
   static const int cpus = available_cpus();
   may_spin.store(n <= cpus, std::memory_order_relaxed);
-  pool.wanted.store(n, std::memory_order_relaxed);
+  pool.wanted.store(int(n), std::memory_order_relaxed);
 }
 
 }  // namespace nl

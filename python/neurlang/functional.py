@@ -128,11 +128,11 @@ def _bind(define: Callable[..., Any]) -> Callable[..., Any]:
     def function(*args: Any, **kwargs: Any) -> Any:
         try:
             return define(F, *args, **kwargs)
-        except (AttributeError, TypeError) as error:
+        except (AttributeError, TypeError, ValueError, IndexError) as error:
             _check_tensors(define.__name__, parameters, args, kwargs)
-            if define.__name__ in str(error):
+            if (said := F._said_of(define.__name__, error)) is error:
                 raise
-            raise DTypeError(f"{define.__name__}: {error}") from error
+            raise said from error
 
     function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return function

@@ -229,7 +229,10 @@ def searchsorted(sorted_sequence, input, *, out_int32=False, right=False, side=N
         if not is_tensor(sorter) or sorter.dtype is not int64 or sorter.shape != table.shape:
             raise ShapeError(f"searchsorted: sorter must be an int64 tensor of the sequence's shape, got "
                              f"{describe(sorter) if is_tensor(sorter) else type(sorter).__name__} beside {describe(table)}")
-        table = gather(table.detach(), -1, sorter)
+        try:
+            table = gather(table.detach(), -1, sorter)
+        except IndexError as error:
+            raise _said_of("searchsorted", error) from None
     table, x = one_dtype("searchsorted", (table.detach(), x.detach()), OVER_ALL)
     shape = shape_tuple(&x.d)
     if table.d.rank == 1:

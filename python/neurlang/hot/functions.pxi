@@ -96,14 +96,17 @@ def nan_to_num(input, nan=0.0, posinf=None, neginf=None):
 # ---- maxima and minima with PyTorch's overloads ----
 
 cdef object extremum(str op, str reduce_row, str arg_row, str map_row, object x, object dim, bint keepdim, object other):
+    cdef Tensor t
     if is_tensor(dim) and other is None:
         dim, other = None, dim
     if other is not None:
         if dim is not None or keepdim:
             raise TypeError(f"{op}: another tensor is given, so there is no axis to go along or to keep")
         return map2(OP[map_row], x, need_tensor(other, op))
+    t = need_tensor(x, op)
+    need_elements(op, t, axes_of(op, dim, t.d.rank))
     if dim is None:
-        return reduce1(OP[reduce_row], x, None, keepdim)
+        return reduce1(OP[reduce_row], t, None, keepdim)
     # The values are gathered so that, as in PyTorch, the gradient goes to the element that was chosen, ties or not.
     indices = arg_extremum(op, arg_row, x, dim, True)
     values = gather(x, dim, indices)
@@ -115,7 +118,7 @@ cdef Tensor arg_extremum(str op, str row, object x, object dim, bint keepdim):
     cdef Tensor t = need_tensor(x, op), index
     if dim is not None:
         return reduce1(OP[row], t, axis_of(op, dim, t.d.rank), keepdim)
-    need_elements(OP[row], t, (1 << t.d.rank) - 1)
+    need_elements(op, t, (1 << t.d.rank) - 1)
     index = reduce1(OP[row], view_reshape(t.detach(), (-1,), "reshape"), 0, False)
     return view_reshape(index, (1,) * t.d.rank, "reshape") if keepdim else index
 

@@ -37,13 +37,12 @@ def _axes(str op, x, dim):
     return axes_tuple(axes_of(op, dim, rank), rank)
 
 
-cdef int need_elements(int op, Tensor x, int axes) except -1:
-    """Refuses an extremum, or its place, along an axis without elements."""
+cdef int need_elements(str op, Tensor x, int axes) except -1:
+    """Refuses what nothing has, an extremum or its place, along an axis without elements."""
     cdef int axis
     for axis in range(x.d.rank - 1, -1, -1):
-        if axes >> axis & 1 and x.d.shape[axis] == 0 and rows[op].monoid in ("max", "min", "argmax", "argmin"):
-            raise ShapeError(
-                f"{rows[op].name}: axis {axis} of the {describe(x)} is empty, which has no {rows[op].name}")
+        if axes >> axis & 1 and x.d.shape[axis] == 0:
+            raise ShapeError(f"{op}: axis {axis} of the {describe(x)} is empty, which has no {op}")
     return 0
 
 
@@ -105,7 +104,8 @@ cdef Tensor reduce1(int op, object x, object dim, bint keepdim):
     axes = axes_of(rows[op].name, dim, given.d.rank)
     if given.d.rank == 0:
         return drop_axes(reduce_axis(op, with_axis(given), 0), 1)
-    need_elements(op, given, axes)
+    if rows[op].monoid in ("max", "min", "argmax", "argmin"):
+        need_elements(rows[op].name, given, axes)
     # Of several axes a rule that looks at the result sees all at once: equal maxima share a gradient wherever they lie.
     at_once = specs[op].saves_out and wants_grad(given)
     if at_once:

@@ -8,6 +8,12 @@ cdef Tensor as_images(str op, object input):
     return x
 
 
+cdef tuple windows(str op, object kernel_size, object stride, object padding):
+    """Kernel, stride (left out, it is the kernel's size) and padding as attributes."""
+    kernel = pair(op, "kernel_size", kernel_size)
+    return kernel + (kernel if stride is None else pair(op, "stride", stride)) + pair(op, "padding", padding)
+
+
 def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, bint ceil_mode=False, bint return_indices=False):
     """The maximum of each window; with `return_indices` also its flat place in the H×W plane.
 
@@ -27,9 +33,8 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, bint ceil
         made = max_pool2d(input.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode, return_indices)
         return (made[0].squeeze(0), made[1].squeeze(0)) if return_indices else made.squeeze(0)
     x = as_images("max_pool2d", input)
-    kernel = pair(kernel_size, "kernel_size")
-    attrs = kernel + (kernel if stride is None else pair(stride, "stride")) + pair(padding, "padding") + pair(
-        dilation, "dilation") + (<int64_t>ceil_mode,)
+    attrs = windows("max_pool2d", kernel_size, stride, padding) + pair("max_pool2d", "dilation", dilation)
+    attrs += (<int64_t>ceil_mode,)
     attributes(attrs, attr)
     shape = shape_pool2d("max_pool2d", dims_of(&x.d), attr)
     if not (return_indices or (grad_enabled() and wants_grad(x))):
@@ -54,10 +59,9 @@ def avg_pool2d(input, kernel_size, stride=None, padding=0, bint ceil_mode=False,
         return avg_pool2d(input.unsqueeze(0), kernel_size, stride, padding, ceil_mode, count_include_pad,
                           divisor_override).squeeze(0)
     x = as_images("avg_pool2d", input)
-    kernel = pair(kernel_size, "kernel_size")
+    attrs = windows("avg_pool2d", kernel_size, stride, padding)
     if divisor_override is not None and divisor_override == 0:
         raise ValueError("avg_pool2d: divisor_override must not be 0")
-    attrs = kernel + (kernel if stride is None else pair(stride, "stride")) + pair(padding, "padding")
     attributes(attrs + (1, 1, <int64_t>ceil_mode), attr)
     shape = shape_pool2d("avg_pool2d", dims_of(&x.d), attr)
     attrs += (<int64_t>ceil_mode, <int64_t>count_include_pad, clip_index(divisor_override or 0))

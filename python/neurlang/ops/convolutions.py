@@ -202,7 +202,8 @@ def _flat(weight: Tensor) -> Tensor:
 
 
 def _check(F: Any, op: str, x: Tensor, w: Tensor, axes: int) -> None:
-    """The numbers of axes; channels are conv2d's business."""
+    """Dtypes and the numbers of axes; channels are conv2d's business."""
+    F._same_float(op, x, w)
     if x.ndim not in (axes + 1, axes + 2) or w.ndim != axes + 2:
         names = ", ".join("DHW"[-axes:] if axes > 1 else "L")
         raise F.ShapeError(f"{op}: expected input [N, C, {names}] and a weight of {axes + 2} axes, "

@@ -215,6 +215,7 @@ def _windows(
 
 
 def _check(F: Any, op: str, x: Tensor, axes: int) -> None:
+    F._same_float(op, x)
     if x.ndim not in (axes + 1, axes + 2):
         names = ", ".join("DHW"[-axes:]) if axes > 1 else "L"
         raise F.ShapeError(f"{op}: expected [N, C, {names}] or [C, {names}], got shape {list(x.shape)}")
