@@ -148,12 +148,12 @@ struct PlaneSums {
       }
     } else {
       Polls polls;
-      for (; i < stop; i++) {
-        V sum[N];
-        sums<N, kMasked>(i, j, sum);
-        put<N>(sum, to + i * columns + j, end);
-        polls.after(taps.rows * taps.columns);
+      constexpr int kTogether = kVecs / N;  // rows, for that many chains
+      for (; i + kTogether <= stop; i += kTogether) {
+        sum_rows<N, kMasked, kTogether>(i, j, end);
+        polls.after(kTogether * taps.rows * taps.columns);
       }
+      for (; i < stop; i++) sum_rows<N, kMasked, 1>(i, j, end);
     }
   }
 
@@ -243,30 +243,41 @@ struct PlaneSums {
     }
   }
 
-  template <int N, bool kMasked>
-  void sums(int64_t i, int64_t j, V (&total)[N]) const {
-    V block[N] = {};
+  // N vectors from column j on, of R rows from row i on.
+  template <int N, bool kMasked, int R>
+  void sum_rows(int64_t i, int64_t j, const T* end) const {
+    V block[R][N] = {}, total[R][N];
     int64_t k = 0;
     for (int64_t u = 0; u < taps.rows; u++) {
-      const T* row = table[i * kStride + taps.dy[u]];
+      const T* row[R];
+      for (int r = 0; r < R; r++) row[r] = table[(i + r) * kStride + taps.dy[u]];
       for (int64_t v = 0; v < taps.columns; v++, k++) {
-        if (k > 0 && k % kDepth == 0) end_block<N>(k, block, total);
+        if (k > 0 && k % kDepth == 0) end_block(k, block, total);
         const V w = splat<V>(weight[k]);
         const int64_t dx = taps.dx[v] + j;
         const Lanes mask = inside(dx);
 #pragma GCC unroll 4
-        for (int n = 0; n < N; n++) {
-          V x = load<V>(row + dx + n * W);
-          block[n] = multiply_add(w, kMasked ? (V)((Lanes)x & mask) : x, block[n]);
+        for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
+          for (int n = 0; n < N; n++) {
+            const V x = load<V>(row[r] + dx + n * W);
+            block[r][n] = multiply_add(w, kMasked ? (V)((Lanes)x & mask) : x, block[r][n]);
+          }
         }
       }
     }
-    end_block<N>(k <= kDepth ? kDepth : k, block, total);
+    end_block(k <= kDepth ? kDepth : k, block, total);
+    for (int r = 0; r < R; r++) put<N>(total[r], to + (i + r) * columns + j, end);
   }
 
-  template <int N>
-  static void end_block(int64_t k, V (&block)[N], V (&total)[N]) {
-    for (int n = 0; n < N; n++) total[n] = k == kDepth ? block[n] : total[n] + block[n], block[n] = V{};
+  template <int N, int R>
+  static void end_block(int64_t k, V (&block)[R][N], V (&total)[R][N]) {
+    for (int r = 0; r < R; r++) {
+      for (int n = 0; n < N; n++) {
+        total[r][n] = k == kDepth ? block[r][n] : total[r][n] + block[r][n];
+        block[r][n] = V{};
+      }
+    }
   }
 
   // Which lanes of a vector that begins at column x lie in the image.

@@ -5,6 +5,8 @@
 // sums share what they read: it goes through the channels with a list of where each pixel begins, in the image or,
 // beside it, in a row of zeros. A band of tiles is as many rows, and its epilogue follows while it is in L2.
 //
+// Larger kernels have tiles of a single row, with one row of the weights in registers at a time.
+//
 // At stride 1 the gradient is the convolution of maps that are turned round to images that are, in the same order of
 // taps. Of 3x3 taps at stride 2 a tile of maps, and the row and column behind it, gives images of twice its size.
 #include "conv_depthwise.hpp"
@@ -152,6 +154,96 @@ void sum_band(const Seen<T>& seen, const Geometry& g, int64_t first, int64_t sto
     if (to.ahead) results.ahead += begin * rows * kStride * kStride * g.channels;
     tile_of<T, kStride>(rows, count, to.ahead)(at, channels, results);
     polls.after(rows * count * (channels.stop - channels.begin) * kWidth<T> * g.taps());
+  }
+}
+
+// ---- 5x5 and 7x7 --------------------------------------------------------------------------------------------------
+
+// Pixels of a tile, all of one row: their sums, a row of weights and a pixel lie in registers.
+#if NL_VEC_BYTES == 64 || defined(__aarch64__)
+constexpr int kRowPixels = 14;
+#else
+constexpr int kRowPixels = 7;
+#endif
+constexpr int kLargest = 7;  // kernel
+
+// What kCount pixels of a row see is listed row by row.
+template <class T, int kStride, int kSize, int kCount>
+void sum_row(const T* const* at, const Channels<T>& shared_channels, const Results<T>& shared_results) {
+  using V = typename Simd<T>::V;
+  constexpr int kSeen = (kCount - 1) * kStride + kSize;
+  const Channels<T> channels = shared_channels;  // stores could change anything that is not local
+  const Results<T> to = shared_results;
+  for (int64_t v = channels.begin; v < channels.stop; v++) {
+    const int64_t c = channels.first(v);
+    const T* weights = channels.weight(v);
+    const T* const* row = at;
+    V sum[kCount] = {};
+#pragma GCC unroll 1
+    for (int y = 0; y < kSize; y++, row += kSeen, weights += kSize * kWidth<T>) {
+      V weight[kSize];
+#pragma GCC unroll 7
+      for (int t = 0; t < kSize; t++) weight[t] = load<V>(weights + t * kWidth<T>);
+#pragma GCC unroll 33
+      for (int x = 0; x < kSeen; x++) {
+        const V seen = load<V>(row[x] + c);
+#pragma GCC unroll 7
+        for (int t = 0; t < kSize; t++) {
+          const int j = x - t;
+          if (j < 0 || j % kStride != 0 || j / kStride >= kCount) continue;
+          sum[j / kStride] = multiply_add(weight[t], seen, sum[j / kStride]);
+        }
+      }
+    }
+#pragma GCC unroll 14
+    for (int j = 0; j < kCount; j++) {
+      T* result = to.data + j * to.x_stride + c;
+      to.stream ? stream_store(result, sum[j]) : store(result, sum[j]);
+    }
+  }
+}
+
+template <class T>
+struct RowTile {
+  Tile<T> sum;
+  int64_t pixels;
+};
+
+// The tile that computes the fewest pixels of a row of `width` twice.
+template <class T, int kStride, int kSize>
+RowTile<T> row_tile(int64_t width) {
+  auto computed = [=](int64_t pixels) { return ceil_div(width, pixels) * pixels; };
+  if (width >= kRowPixels && computed(kRowPixels) <= computed(7)) {
+    return {sum_row<T, kStride, kSize, kRowPixels>, kRowPixels};
+  }
+  if (width >= 7) return {sum_row<T, kStride, kSize, 7>, 7};
+  if (width >= 4) return {sum_row<T, kStride, kSize, 4>, 4};
+  return {sum_row<T, kStride, kSize, 1>, 1};
+}
+
+template <class T>
+RowTile<T> row_tile_of(const Axis& x) {
+  if (x.stride == 1) return x.kernel == 5 ? row_tile<T, 1, 5>(x.output) : row_tile<T, 1, 7>(x.output);
+  return x.kernel == 5 ? row_tile<T, 2, 5>(x.output) : row_tile<T, 2, 7>(x.output);
+}
+
+// Results of rows [first, stop); the last tile of a row ends where it does.
+template <class T>
+void sum_band_by_rows(const Seen<T>& seen, const Geometry& g, int64_t first, int64_t stop, const Channels<T>& channels,
+                      const Results<T>& to) {
+  const T* at[kLargest * ((kRowPixels - 1) * 2 + kLargest)];
+  const RowTile<T> tile = row_tile_of<T>(g.x);
+  const int64_t size = g.x.kernel, columns = (tile.pixels - 1) * g.x.stride + size;
+  Polls polls;
+  for (int64_t i = first; i < stop; i++) {
+    for (int64_t j = 0; j < g.x.output; j += tile.pixels) {
+      const int64_t begin = min_of(j, g.x.output - tile.pixels);
+      seen.list(i * g.y.stride - g.y.pad, begin * g.x.stride - g.x.pad, size, columns, at);
+      Results<T> results = to;
+      results.data += (i - first) * to.y_stride + begin * to.x_stride;
+      tile.sum(at, channels, results);
+      polls.after(tile.pixels * (channels.stop - channels.begin) * kWidth<T> * g.taps());
+    }
   }
 }
 
@@ -305,7 +397,7 @@ void sum_band_listed(const Seen<T>& seen, const Steps& steps, int64_t first, int
 
 // ---- all images ---------------------------------------------------------------------------------------------------
 
-enum class Sums { stride1, stride2, spread, listed };
+enum class Sums { stride1, stride2, rows, spread, listed };
 
 // Pixels of `images`, by these axes, to those of `result`.
 template <class T>
@@ -323,7 +415,8 @@ struct DepthwisePixels {
   int64_t width() const { return result.shape[3]; }
   bool is_far() const {
     const int64_t pixels = count() * images.shape[2] * images.shape[3];
-    return sums != Sums::spread && pixels * channels.count * int64_t(sizeof(T)) >= kStreamBytes;
+    return (sums == Sums::stride1 || sums == Sums::stride2) &&
+           pixels * channels.count * int64_t(sizeof(T)) >= kStreamBytes;
   }
   bool streams() const {
     return !call.epilogue && channels.count >= kWidth<T> &&
@@ -368,6 +461,7 @@ struct DepthwisePixels {
     switch (sums) {
       case Sums::stride1: sum_band<T, 1>(seen, g, first, stop, some, results); break;
       case Sums::stride2: sum_band<T, 2>(seen, g, first, stop, some, results); break;
+      case Sums::rows: sum_band_by_rows(seen, g, first, stop, some, results); break;
       case Sums::spread: spread_band(seen, first, stop, width(), some, results); break;
       case Sums::listed: sum_band_listed(seen, steps, first, stop, some, results, listed); break;
     }
@@ -412,15 +506,17 @@ Channels<T> pack_channels(const Call& call, int64_t count, int64_t taps, T* pack
   return channels;
 }
 
-// What 3x3 taps that are next to each other do in tiles.
+// What taps that are next to each other do in tiles.
 template <class T>
 Sums sums_of(const Geometry& g, bool gradient) {
-  auto fits = [&](int64_t stride) {
-    auto axis = [=](const Axis& a) { return a.kernel == 3 && a.dilation == 1 && a.stride == stride; };
+  auto fits = [&](int64_t size, int64_t stride) {
+    auto axis = [=](const Axis& a) { return a.kernel == size && a.dilation == 1 && a.stride == stride; };
     return axis(g.y) && axis(g.x) && g.channels >= kWidth<T>;
   };
-  if (fits(1)) return Sums::stride1;
-  if (!fits(2)) return Sums::listed;
+  if (fits(3, 1)) return Sums::stride1;
+  if (fits(5, 1) || fits(7, 1)) return Sums::rows;
+  if (!gradient && (fits(5, 2) || fits(7, 2))) return Sums::rows;
+  if (!fits(3, 2)) return Sums::listed;
   if (!gradient) return Sums::stride2;
   return g.y.pad == 1 && g.x.pad == 1 ? Sums::spread : Sums::listed;
 }
@@ -441,8 +537,8 @@ void convolve(const Call& call, const Geometry& g) {
   T* packed = (T*)(call.kept ? nl_keep(call.kept, bytes) : memory);
   const Channels<T> channels = pack_channels<T>(call, g.channels, g.taps(), packed);
   const Steps steps = {ys, xs, g.x.kernel, y, x};
-  if (kGradient && sums == Sums::stride1) {
-    auto seen = [](const Axis& a) -> Axis { return {a.output, 3, a.input, 1, 2 - a.pad, 1}; };
+  if (kGradient && (sums == Sums::stride1 || sums == Sums::rows)) {
+    auto seen = [](const Axis& a) -> Axis { return {a.output, a.kernel, a.input, 1, a.kernel - 1 - a.pad, 1}; };
     const Geometry turned = {g.images, g.channels, g.outputs, g.groups, seen(g.y), seen(g.x)};
     const View images = turned_round<T>(call.in[0]), result = turned_round<T>(call.out[0]);
     return DepthwisePixels<T>{call, images, result, true, sums, turned, channels, steps}.run();

@@ -92,6 +92,8 @@ GEOMETRIES = {
     "depthwise, strips": Geometry((3, 18, 70, 40), 18, (3, 3), (3, 2), (1, 1), groups=18),
     "depthwise, small maps": Geometry((2, 37, 7, 7), 37, (3, 3), padding=(1, 1), groups=37),
     "depthwise, long kernel": Geometry((1, 3, 18, 20), 3, (17, 16), groups=3),
+    "depthwise, 7x7": Geometry((1, 5, 11, 100), 5, (7, 7), padding=(3, 3), groups=5),
+    "depthwise, long kernel and rows": Geometry((1, 3, 25, 70), 3, (17, 16), padding=(8, 8), groups=3),
     "grouped": Geometry((2, 32, 7, 9), 32, (3, 3), padding=(1, 1), groups=8),
     "dilated": Geometry((2, 5, 15, 15), 6, (3, 3), (2, 1), (4, 2), (3, 2)),
     "full padding": Geometry((2, 6, 8, 9), 5, (3, 2), padding=(2, 1)),

@@ -23,10 +23,10 @@ def depthwise(
 
 @until_windows_fit
 def random_layer(rng: np.random.Generator) -> Geometry:
-    common, stride = rng.random() < 0.6, int(rng.choice([1, 2]))
+    common, stride, size = rng.random() < 0.7, int(rng.choice([1, 2])), int(rng.choice([3, 3, 5, 7]))
     return depthwise(
         images=(int(rng.integers(1, 4)), int(rng.choice([1, 5, 16, 17, 24, 32, 40, 96])), *pair(rng, *range(1, 15))),
-        kernel=(3, 3) if common else pair(rng, 1, 2, 3, 5),
+        kernel=(size, size) if common else pair(rng, 1, 2, 3, 5),
         stride=(stride, stride) if common else pair(rng, 1, 2, 3),
         padding=pair(rng, 0, 1, 1, 2, 4),
         dilation=(1, 1) if common else pair(rng, 1, 1, 2, 3),
@@ -53,6 +53,10 @@ LAYERS = {
     "stride 2 to 7x7 maps": depthwise((1, 144, 14, 14), stride=(2, 2)),
     "many images": depthwise((9, 32, 9, 13)),
     "channels that do not fill vectors": depthwise((2, 83, 10, 11), stride=(2, 2)),
+    "7x7": depthwise((2, 33, 9, 31), (7, 7), padding=(3, 3)),
+    "7x7, rows of two tiles": depthwise((1, 32, 8, 28), (7, 7), padding=(3, 2)),
+    "5x5, stride 2": depthwise((2, 40, 15, 35), (5, 5), (2, 2), (2, 2)),
+    "5x5, past the caches": depthwise((1, 16, 500, 530), (5, 5), padding=(2, 2)),
     "a kernel of two blocks of k": depthwise((1, 18, 20, 18), (17, 16), padding=(3, 2)),
     "past the caches": depthwise((1, 32, 370, 372)),
     "from memory": depthwise((1, 32, 363, 372), stride=(2, 2), padding=(0, 1)),
