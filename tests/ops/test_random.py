@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,21 @@ def test_uniform_numbers_are_the_upper_bits_of_the_words() -> None:
     a, b, _, _ = words()
     np.testing.assert_array_equal(drawn(nl.rand, nl.float32), (a >> 8) / 2.0**24)
     np.testing.assert_array_equal(drawn(nl.rand, nl.float64), ((a >> 5) * 2**26 + (b >> 6)) / 2.0**53)
+
+
+def test_a_permutation_is_the_order_of_uniform_numbers() -> None:
+    a, b, _, _ = words()
+    want = np.argsort((a >> 5) * 2**26 + (b >> 6), kind="stable")
+    np.testing.assert_array_equal(drawn(nl.randperm, nl.int64), want)
+    np.testing.assert_array_equal(drawn(nl.trace(nl.randperm), nl.int32), want)
+    assert nl.randperm(0).shape == (0,) and nl.get_rng_state() == (SEED, DRAW + 2)
+
+
+def test_permutations_are_equally_frequent() -> None:
+    count, orders = 6000, list(itertools.permutations(range(4)))
+    found = [tuple(nl.randperm(4).tolist()) for _ in range(count)]
+    for order in orders:
+        assert_share(np.array([p == order for p in found]), 1 / len(orders))
 
 
 @pytest.mark.parametrize("dtype", [nl.float32, nl.float64])

@@ -378,11 +378,7 @@ def randperm(n, *, dtype=None, device=None):
     >>> sorted(neurlang.randperm(4).tolist())
     [0, 1, 2, 3]
     """
-    global random_draws
-    cdef Dims shape = dims_from((n,), "randperm")
-    values = np.random.Generator(np.random.Philox(key=[random_seed, random_draws])).permutation(shape.d[0])
-    random_draws += 1
-    return tensor(values.astype(np.int64), dtype=dtype)
+    return cast(argsort(draw("uniform", dims_from((n,), "randperm"), F64, 0, 1)), dtype_arg(dtype, I64))
 
 
 # ---- NumPy ----
