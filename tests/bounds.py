@@ -47,6 +47,7 @@ BOUNDS: dict[str, Callable[[int], float]] = {
     "variance": lambda n: 32.0 + 2.0 * tree(n),  # scale: mean of squares about the mean
     "layer_norm": lambda n: 64.0 + 2.0 * tree(n),  # scale: 1 + abs(weight) + abs(bias)
     "rounding of a large mean": lambda n: 16.0,  # scale: 1 + the mean over the standard deviation
+    "norms": lambda n: 32.0,  # scale: 1 + abs(result), or + abs(what meets it), over the standard deviation
     "16-bit gradients": lambda n: 42.0,  # of a few layers, each rounded; scale: the largest gradient
     "another library": lambda n: 512.0 * n,  # of n layers or steps; scale: the largest value, or 1
     "training": lambda n: 4096.0 * n,  # n steps of training of a small network, relative to the loss

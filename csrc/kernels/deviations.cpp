@@ -84,8 +84,8 @@ struct Deviations {
   void row(const int64_t (&at)[4]) const {
     const Strided<T> elements{data + at[0], step, end};
     const V center = splat<V>(centers[at[1]]);
-    squares[at[2]] = Tree::run(elements, n, square(center));
-    distances[at[3]] = Tree::run(elements, n, [=](V v, const T*, int64_t) { return v - center; });
+    const auto sums = Tree::both(elements, 0, n, [=](V v, const T*, int64_t) { return v - center; }, square(center));
+    distances[at[3]] = sums.a[0], squares[at[2]] = sums.b[0];
   }
 
   // Where columns lie along axis `d` of what is kept, in tiles.

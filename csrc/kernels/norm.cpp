@@ -1,7 +1,9 @@
-// norm.cpp: layer_norm over the rows of a matrix: (x - mean) / sqrt(var + eps) * weight + bias; rms_norm: without the
-// mean and the bias.
+// norm.cpp: layer_norm over the rows of a matrix: (x - mean - rest) (1 / sqrt(var + eps)) weight + bias; rms_norm:
+// x / sqrt(mean of x^2 + eps) weight.
 //
-// mean = T(n) of x / n, var = T(n) of (x - mean)^2 / n; every operation is rounded, so the bits are the definition's.
+// The mean is T(n) of x, rest that of x - mean, which the rounding of the mean left, both divided by n; var is T(n) of
+// (x - mean)^2 divided by n, less rest^2, of the same reading. Every operation is rounded, so the bits are the
+// definition's.
 #include "functions.hpp"
 #include "rows.hpp"
 
@@ -17,42 +19,65 @@ struct Norm {
   int64_t n;
   T eps;
 
-  static V centred(V v, V mean) { return kCentred ? v - mean : v; }
+  // What is taken from a row's elements, and the root that scales them.
+  struct Moments {
+    T mean, rest, deviation;
+  };
 
-  // The terms of a row's variance, which ask for what lies some elements behind them.
-  auto squares(T mean, int64_t ahead) const {
+  // The terms of a row's sums. These ask for what lies some elements behind them.
+  static auto squares(T mean, int64_t ahead) {
     return [m = splat<V>(mean), ahead](V v, const T* p, int64_t) {
       __builtin_prefetch(p + ahead, 0, 2);
-      const V d = centred(v, m);
+      const V d = kCentred ? v - m : v;
       return d * d;
     };
   }
+  static auto distances(T mean) {
+    return [m = splat<V>(mean)](V v, const T*, int64_t) { return v - m; };
+  }
 
   void row(const Strided<T>& x, RowOut<T> y) const {
-    const T mean = kCentred ? Tree::run(x, n) / T(n) : T(0);
-    const T deviation = square_root(Tree::run(x, n, squares(mean, n)) / T(n) + eps);
-    for_blocks(n, [&](int64_t i, int64_t count) { scaled(x, i, count, mean, deviation, y); });
+    T mean = 0, rest = 0, variance;
+    if constexpr (kCentred) {
+      mean = Tree::run(x, n) / T(n);
+      const auto sums = Tree::both(x, 0, n, distances(mean), squares(mean, n));
+      rest = sums.a[0] / T(n), variance = variance_of(sums.b[0] / T(n), rest);
+    } else {
+      variance = Tree::run(x, n, squares(mean, n)) / T(n);
+    }
+    const Moments of{mean, rest, square_root(variance + eps)};
+    for_blocks(n, [&](int64_t i, int64_t count) { scaled(x, i, count, of, y); });
   }
 
   // A group of short rows at once.
   template <int W>
   void short_rows(const Strided<T> (&x)[W], const RowOut<T> (&y)[W]) const {
-    T means[W] = {}, variances[W];
+    T means[W] = {}, rests[W] = {}, variances[W];
+    const V size = splat<V>(T(n));
     auto row_at = [&](int r) { return x[r].data; };
-    if (kCentred) store(means, Tree::several_asking(row_at, n) / splat<V>(T(n)));
-    store(variances,
-          Tree::several(row_at, n, [&](int r) { return squares(means[r], Tree::ahead(n)); }) / splat<V>(T(n)));
-    for (int r = 0; r < W; r++) scaled(x[r], 0, n, means[r], square_root(variances[r] + eps), y[r]);
+    auto squares_of = [&](int r) { return squares(means[r], Tree::ahead(n)); };
+    if constexpr (kCentred) {
+      store(means, Tree::several_asking(row_at, n) / size);
+      const auto sums =
+          Tree::template both_of_blocks<W>(row_at, n, 0, [&](int r) { return distances(means[r]); }, squares_of);
+      store(rests, sums.a / size), store(variances, variance_of(sums.b / size, sums.a / size));
+    } else {
+      store(variances, Tree::several(row_at, n, squares_of) / size);
+    }
+    for (int r = 0; r < W; r++) scaled(x[r], 0, n, {means[r], rests[r], square_root(variances[r] + eps)}, y[r]);
   }
 
-  // y = (x - mean) / deviation * weight + bias in a block.
-  void scaled(const Strided<T>& x, int64_t i, int64_t count, T mean, T deviation, RowOut<T> y) const {
+  // y = (x - mean - rest) (1 / deviation) weight + bias, or x / deviation weight, in a block. A function of its own:
+  // inlined into both that call it, it passes its vectors on to another through memory.
+  __attribute__((noinline)) void scaled(const Strided<T>& x, int64_t i, int64_t count, const Moments& of,
+                                        RowOut<T> y) const {
     alignas(64) T buffer[3][kBlock];
-    const V m = splat<V>(mean), d = splat<V>(deviation);
+    const V mean = splat<V>(of.mean), rest = splat<V>(of.rest);
+    const V scale = splat<V>(kCentred ? T(1) / of.deviation : of.deviation);
     const T* w = weight.vectors(i, count, buffer[1]);
     const T* b = kCentred ? bias.vectors(i, count, buffer[2]) : nullptr;
     map_block(x.vectors(i, count, buffer[0]), i, count, y, [=](V v, int64_t k) {
-      V scaled = centred(v, m) / d * load<V>(w + k);
+      const V normal = kCentred ? (v - mean - rest) * scale : v / scale, scaled = normal * load<V>(w + k);
       return kCentred ? scaled + load<V>(b + k) : scaled;
     });
   }

@@ -1,6 +1,6 @@
 // norm_grad.cpp: the gradients of layer_norm and rms_norm by their input, weight and bias, in one pass over the rows.
 //
-// With normal = (x - mean) / deviation and gn = g weight the input's gradient is (gn - mean(gn) - normal mean(gn
+// With normal = (x - mean - rest) / deviation and gn = g weight the input's gradient is (gn - mean(gn) - normal mean(gn
 // normal)) / deviation; rms_norm leaves the means of x and gn out. The weight's is the sum of g normal over rows, the
 // bias's that of g. Every operation is rounded as in the definition and all sums are T(n).
 //
@@ -49,17 +49,17 @@ struct NormGrad {
     return buffer;
   }
 
-  static V centred(V v, V mean) { return kCentred ? v - mean : v; }
+  static V centred(V v, V mean, V rest) { return kCentred ? v - mean - rest : v; }
 
   // What the gradients of a row take from sums over it.
   struct Means {
-    V mean, inverse, scaled, product;
+    V mean, rest, inverse, scaled, product;
   };
 
   // Those of R rows.
   template <int R>
   __attribute__((always_inline)) void means(const T* const (&in)[R], const T* const (&grad)[R], Means (&all)[R]) const {
-    T mean[R] = {}, inverse[R], scaled[R] = {}, product[R];
+    T mean[R] = {}, rest[R] = {}, variance[R], inverse[R], scaled[R] = {}, product[R];
     auto divide = [this](auto sums, T* to) {
       for (int r = 0; r < R; r++) to[r] = sums[r] / T(n);
     };
@@ -72,20 +72,26 @@ struct NormGrad {
     }
     auto square_at = [&](int r) {
       return [m = splat<V>(mean[r])](V v, const T*, int64_t) {
-        const V d = centred(v, m);
+        const V d = kCentred ? v - m : v;
         return d * d;
       };
     };
-    divide(Tree::template long_ones<R>(in, 0, n, square_at), inverse);
-    for (T& i : inverse) i = T(1) / square_root(i + eps);
+    if constexpr (kCentred) {
+      auto distance_at = [&](int r) { return [m = splat<V>(mean[r])](V v, const T*, int64_t) { return v - m; }; };
+      const auto sums = Tree::template both_of<R>(in, 0, n, distance_at, square_at);
+      divide(sums.a, rest), divide(sums.b, variance);
+      for (int r = 0; r < R; r++) variance[r] = variance_of(variance[r], rest[r]);
+    } else {
+      divide(Tree::template long_ones<R>(in, 0, n, square_at), variance);
+    }
+    for (int r = 0; r < R; r++) inverse[r] = T(1) / square_root(variance[r] + eps);
     auto product_at = [&](int r) {
-      return [=, by = grad[r], m = splat<V>(mean[r]), i = splat<V>(inverse[r])](V v, const T*, int64_t k) {
-        return times_weight(by, k) * (centred(v, m) * i);
-      };
+      return [=, by = grad[r], m = splat<V>(mean[r]), b = splat<V>(rest[r]), i = splat<V>(inverse[r])](
+                 V v, const T*, int64_t k) { return times_weight(by, k) * (centred(v, m, b) * i); };
     };
     divide(Tree::template long_ones<R>(in, 0, n, product_at), product);
     for (int r = 0; r < R; r++) {
-      all[r] = {splat<V>(mean[r]), splat<V>(inverse[r]), splat<V>(scaled[r]), splat<V>(product[r])};
+      all[r] = {splat<V>(mean[r]), splat<V>(rest[r]), splat<V>(inverse[r]), splat<V>(scaled[r]), splat<V>(product[r])};
     }
   }
 
@@ -112,9 +118,9 @@ struct NormGrad {
       for (int r = 0; r < R; r++) {
         __builtin_prefetch(next_in[r] + k, 0, 2);
         __builtin_prefetch(next_grad[r] + k, 0, 2);
-        const V by = load<V>(grad[r] + k), normal = centred(load<V>(in[r] + k), of[r].mean) * of[r].inverse;
-        const V rest = kCentred ? by * w - of[r].scaled : by * w;
-        v[r] = of[r].inverse * (rest - normal * of[r].product);
+        const V by = load<V>(grad[r] + k), normal = centred(load<V>(in[r] + k), of[r].mean, of[r].rest) * of[r].inverse;
+        const V scaled = kCentred ? by * w - of[r].scaled : by * w;
+        v[r] = of[r].inverse * (scaled - normal * of[r].product);
         weight_sum = weight_sum + by * normal;
         bias_sum = bias_sum + by;
       }

@@ -68,7 +68,7 @@ struct TreeRow {
   static constexpr int kWidth = Simd<Lane>::kWidth;
   static constexpr int kVecs = kLanes / kWidth;
   typedef In InV __attribute__((vector_size(kWidth * sizeof(In))));
-  typedef Lane Short __attribute__((vector_size(16)));                    // a partial result, in lane 0
+  using Short = typename VecOf<Lane, 16>::V;                              // a partial result, in lane 0
   static constexpr bool kSeveral = sizeof(Lane) >= 4;                     // whether several rows may be halved at once
   static constexpr bool kPlain = kSeveral && kIsExtreme<M>;               // a form that serves most short rows
   static constexpr int kColumns = kSeveral && sizeof(InV) >= 16 ? 8 : 0;  // most elements of rows that become columns
@@ -364,6 +364,20 @@ struct TreeRow {
     const int64_t left = left_part(n, R);
     const auto first = both_of<R>(row, begin, left, a_at, b_at);
     const auto second = both_of<R>(row, begin + left, n - left, a_at, b_at);
+    return {M::combine(first.a, second.a), M::combine(first.b, second.b)};
+  }
+
+  // The same of the elements that a source gives.
+  template <class Source, class A, class B>
+  __attribute__((noinline)) static Both<Short> both(const Source& source, int64_t begin, int64_t n, const A& a,
+                                                    const B& b) {
+    if (n <= kBlock) {
+      alignas(64) In buffer[kBlock];
+      const Both<V> lanes = both_steps(source(begin, n, buffer), n, Rest(n), begin, a, b);
+      return {fold(narrow<16>(lanes.a)), fold(narrow<16>(lanes.b))};
+    }
+    const int64_t left = left_part(n);
+    const Both<Short> first = both(source, begin, left, a, b), second = both(source, begin + left, n - left, a, b);
     return {M::combine(first.a, second.a), M::combine(first.b, second.b)};
   }
 

@@ -89,12 +89,18 @@ def define_cross_entropy_grad(
     return F._scatter_add(everywhere, F.masked_fill(target, nobody, 0), -factor, axis)
 
 
-def define_layer_norm(F: Any, x: Tensor, weight: Tensor, bias: Tensor, eps_bits: int) -> Tensor:
+def _normal_rows(F: Any, x: Tensor, eps_bits: int) -> tuple[Tensor, Tensor]:
+    """The rows of x at mean 0 and variance 1, and by what they were multiplied."""
     n = x.shape[1]
-    eps = double_of_bits(eps_bits)
     centred = x - F.sum(x, 1, True) / n
-    variance = F.sum(centred * centred, 1, True) / n
-    return centred / F.sqrt(variance + eps) * weight + bias
+    rest = F.sum(centred, 1, True) / n  # what the rounding of the mean left
+    variance = F.maximum(F.sum(centred * centred, 1, True) / n - rest * rest, 0.0)
+    inverse = F.div(1.0, F.sqrt(variance + double_of_bits(eps_bits)))
+    return (centred - rest) * inverse, inverse
+
+
+def define_layer_norm(F: Any, x: Tensor, weight: Tensor, bias: Tensor, eps_bits: int) -> Tensor:
+    return _normal_rows(F, x, eps_bits)[0] * weight + bias
 
 
 def define_rms_norm(F: Any, x: Tensor, weight: Tensor, eps_bits: int) -> Tensor:
@@ -102,10 +108,8 @@ def define_rms_norm(F: Any, x: Tensor, weight: Tensor, eps_bits: int) -> Tensor:
 
 
 def define_layer_norm_grad(F: Any, g: Tensor, x: Tensor, weight: Tensor, eps_bits: int) -> tuple[Tensor, ...]:
-    n = x.shape[1]
-    centred = x - F.sum(x, 1, True) / n
-    inverse = F.div(1.0, F.sqrt(F.sum(centred * centred, 1, True) / n + double_of_bits(eps_bits)))
-    normal, scaled = centred * inverse, g * weight
+    n, scaled = x.shape[1], g * weight
+    normal, inverse = _normal_rows(F, x, eps_bits)
     rest = scaled - F.sum(scaled, 1, True) / n - normal * (F.sum(scaled * normal, 1, True) / n)
     return inverse * rest, F.sum(g * normal, 0, True), F.sum(g, 0, True)
 
