@@ -18,11 +18,13 @@ nl.set_num_threads(THREADS)
 a, b = nl.rand(96, 200), nl.rand(200, 64)
 product = (a @ b).tolist()
 
+clocks = time.CLOCK_MONOTONIC, time.pthread_getcpuclockid(threading.get_ident())
+
 def interrupted(work):
-    "Seconds from a signal at a random time within the work to the exception."
+    "Seconds, and those that this thread computed, from a signal at a random time within the work to the exception."
     sent = []
     def send():
-        sent.append(time.perf_counter())
+        sent.extend(map(time.clock_gettime, clocks))
         os.kill(os.getpid(), signal.SIGINT)
     timer = threading.Timer(random.uniform(0.001, 0.03), send)
     try:
@@ -30,16 +32,17 @@ def interrupted(work):
         while True:
             work()
     except KeyboardInterrupt:
-        return time.perf_counter() - sent[0]
+        return [time.clock_gettime(clock) - begin for clock, begin in zip(clocks, sent)]
     finally:
         timer.join()
 """
 LOOP = """
 delays = []
-for _ in range(5):
+for _ in range(8):
     delays.append(interrupted(work))
     assert (a @ b).tolist() == product
-print(statistics.median(delays), max(delays))
+passed, computed = zip(*delays)
+print(statistics.median(passed), max(passed), max(computed))
 """
 WORK = {
     "matmul": "x = nl.rand(2500, 2500)\nwork = lambda: x @ x",
@@ -75,6 +78,31 @@ WORK = {
         "work = lambda: nl.scaled_dot_product_attention(q, q, q).sum().backward()"
     ),
     "norm of one group": "x = nl.rand(1 << 13, 1 << 12).T[None]\nwork = lambda: nl.group_norm(x, 1)",
+    "matmul of float16": "x = nl.rand(2000, 2000).half()\nwork = lambda: x @ x",
+    "int_mm": "x = nl.ones(4096, 4096, dtype=nl.int8)\nwork = lambda: nl.int_mm(x, x)",
+    "conv3d": "x, w = nl.rand(2, 32, 16, 56, 56), nl.rand(32, 32, 3, 3, 3)\nwork = lambda: nl.conv3d(x, w, padding=1)",
+    "conv_transpose2d": (
+        "x, w = nl.rand(8, 64, 56, 56), nl.rand(64, 64, 4, 4)\nwork = lambda: nl.conv_transpose2d(x, w, stride=2)"
+    ),
+    "conv2d backward": (
+        "x, w = (nl.rand(s, requires_grad=True) for s in ((16, 64, 56, 56), (64, 64, 5, 5)))\n"
+        "y = nl.conv2d(x, w)\nwork = lambda: y.backward(y.detach(), retain_graph=True)"
+    ),
+    "argsort": "x = nl.rand(1 << 20, 8)\nwork = lambda: nl.argsort(x, 0)",
+    "argsort of short rows": "x = nl.rand(1 << 20, 16)\nwork = lambda: nl.argsort(x, 1)",
+    "topk": "x = nl.rand(1 << 24)\nwork = lambda: nl.topk(x, 1 << 22)",
+    "unique": "x = nl.randint(0, 1 << 20, (1 << 22,))\nwork = lambda: nl.unique(x, return_inverse=True)",
+    "searchsorted": "x = nl.rand(1 << 23)\nrow = nl.rand(1 << 20).sort()[0]\nwork = lambda: nl.searchsorted(row, x)",
+    "cummax": "x = nl.rand(1 << 25)\nwork = lambda: nl.cummax(x, 0)",
+    "nonzero": "x = nl.rand(6000, 6000) > 0.5\nwork = lambda: nl.nonzero(x)",
+    "batch_norm": (
+        "x = nl.rand(64, 64, 112, 112)\nwork = lambda: nl.nn.functional.batch_norm(x, None, None, training=True)"
+    ),
+    "cross_entropy backward": (
+        "x, y = nl.rand(4096, 8192, requires_grad=True), nl.randint(0, 8192, (4096,))\n"
+        "work = lambda: nl.cross_entropy(x, y).backward()"
+    ),
+    "permutation": "work = lambda: nl.randperm(1 << 23)",
     "softmax down columns": "x = nl.rand(3 << 20, 32)\nwork = lambda: nl.softmax(x, 0)",
     "logsumexp down columns": "x = nl.rand(3 << 21, 32)\nwork = lambda: nl.logsumexp(x, 0)",
     "depthwise weights": (
@@ -137,9 +165,13 @@ def run(text: str, threads: int, seed: int = 0) -> subprocess.CompletedProcess[s
 def test_ctrl_c_arrives_within_a_tenth_of_a_second(name: str) -> None:
     result = run(f"{WORK[name]}\nwork()\n{LOOP}", threads=1 + len(name) % 2)
     assert result.returncode == 0, result.stderr
-    median, longest = map(float, result.stdout.split())
+    median, longest, longest_computed = map(float, result.stdout.split())
+    # 99 of 100 arrive within a tenth of a second where nobody else computes. What this thread itself computes until the
+    # exception is the same on a busy machine, where it waits for its turns besides, so all of it is held to that bound;
+    # of the time that passes only the median is, and the longest to one that tells a missing check from a late turn.
+    assert longest_computed < 0.1
     assert median < 0.1
-    assert longest < 1.0  # other tests may keep the processors busy
+    assert longest < 1.0
 
 
 def test_other_threads_are_not_interrupted() -> None:
