@@ -100,12 +100,13 @@ void bind_memory(py::module_& m) {
       .def(py::init<int64_t>(), py::arg("nbytes"))
       .def_property_readonly("address", &Block::address);
   m.def("memory_stats", &memory,
-        "Bytes of the allocator: in use, cached, mapped (their sum), and the peak of that; of those in use the arenas\n"
-        "(scratch memory that threads keep); and how many requests the system got.\n\n"
+        "Bytes of the allocator: in use, cached, mapped (their sum), and the peak of what was mapped, cache included;\n"
+        "of those in use the arenas (scratch memory that threads keep); and how many requests the system got.\n\n"
         ">>> stats = neurlang.memory_stats()\n"
         ">>> stats['mapped'] == stats['in_use'] + stats['cached']\nTrue");
   m.def("reset_peak_memory_stats", &reset_peak_memory,
-        "Lets `memory_stats()['peak']` count anew from what is mapped now.\n\n"
+        "Lets `memory_stats()['peak']` count anew from what is mapped now: after `release_cached_memory()` that is\n"
+        "little more than what is in use.\n\n"
         ">>> neurlang.reset_peak_memory_stats()\n>>> stats = neurlang.memory_stats()\n"
         ">>> stats['peak'] == stats['mapped']\nTrue");
   m.def("release_cached_memory", &release_cached_memory,
