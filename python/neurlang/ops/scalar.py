@@ -415,11 +415,12 @@ def _extremum(a: E, b: E, which: str) -> E:
         return select(a > b if is_max else a < b, a, b)
     if a.op == "const":
         a, b = b, a
-    if b.op == "const" and not math.isnan(b.value) and (is_max or b.value or math.copysign(1, b.value) > 0):
-        if not is_max:
+    if b.op == "const" and not math.isnan(b.value):
+        zero = 0 if b.value else math.copysign(1, b.value)  # the sign of a zero
+        if is_max:
+            return larger(b, a + b if zero > 0 else a)  # -0 + 0 is +0
+        if zero >= 0:
             return smaller(b, a)
-        positive_zero = not b.value and math.copysign(1, b.value) > 0
-        return larger(b, a + b if positive_zero else a)  # -0 + 0 is +0
     return E("maximum" if is_max else "minimum", (a, b), a.dtype)
 
 
