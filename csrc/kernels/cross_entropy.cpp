@@ -47,15 +47,7 @@ struct Targets {
       return are_valid(at, step, count);
     };
     if (for_parts(view, good)) return kOk;
-    const Walk<1> all = walk_without({&view}, -1);
-    const int64_t* data = (const int64_t*)view.data;
-    auto c = all.seek(0);
-    for (int64_t i = 0; i < all.total; i++, all.next(c)) {
-      if (valid(data[c.at[0]])) continue;
-      fault[0] = data[c.at[0]], fault[1] = classes, fault[2] = axis;
-      return kIndexError;
-    }
-    return kOk;
+    return first_fault(view, classes, axis, fault, [this](int64_t target) { return valid(target); });
   }
 };
 

@@ -79,19 +79,24 @@ bool for_parts(const View& index, const F& body) {
   return good;
 }
 
-// Names the first bad element of `index` as the fault.
-inline Status first_fault(const View& index, int64_t extent, int64_t axis, int64_t* fault) {
+// Names the first element of `index` that is not `good` as the fault.
+template <class F>
+Status first_fault(const View& index, int64_t extent, int64_t axis, int64_t* fault, const F& good) {
   const Walk<1> elements = walk_without({&index}, -1);
   Polls polls;
   auto c = elements.seek(0);
   for (int64_t i = 0; i < elements.total; i++, elements.next(c)) {
     polls.after(1);
     const int64_t at = ((const int64_t*)index.data)[c.at[0]];
-    if (valid(at, extent)) continue;
+    if (good(at)) continue;
     fault[0] = at, fault[1] = extent, fault[2] = axis;
     return kIndexError;
   }
   return kOk;
+}
+
+inline Status first_fault(const View& index, int64_t extent, int64_t axis, int64_t* fault) {
+  return first_fault(index, extent, axis, fault, [=](int64_t at) { return valid(at, extent); });
 }
 
 // Checks all elements of `index`; the first bad one is what the fault names.

@@ -185,10 +185,6 @@ constexpr bool kIsExtreme = false;
 template <class M>
 constexpr bool kIsExtreme<M, decltype(void((typename M::Plain*)nullptr))> = true;
 
-// Whether a monoid of floats has a plain form.
-template <class M>
-constexpr bool kHasPlain = kIsExtreme<M> && kIsFloat<typename M::In>;
-
 // Whether some element is not zero. Lanes are masks.
 template <class T>
 struct Any {

@@ -1,6 +1,7 @@
 // nonzero.cpp: the coordinates of the elements of a mask that hold, one row each.
 //
 // Threads share parts of the mask and look at them twice: how many hold in each says where the rows of the next begin.
+// (The caller has counted all of them before, to make the result.)
 #include "loops.hpp"
 #include "vector.hpp"
 
@@ -52,7 +53,7 @@ int64_t count_of(const char* mask, int64_t step, int64_t n) {
 }
 
 // The numbers of those of n elements that hold, counted from `first`; returns how many. Every one is written and stays
-// if it holds, so there must be room for one more: a jump that is guessed wrong costs more.
+// if it holds: a jump that is guessed wrong costs more.
 int64_t numbers_of(const char* mask, int64_t step, int64_t n, int64_t first, int64_t* found) {
   constexpr int64_t kWord = 8;
   int64_t count = 0, i = 0;
@@ -122,7 +123,7 @@ int nonzero(const Call& call) {
   if (parts > 0) begins[parts] = out.shape[0];
   parallel_for(parts, grain_of(kPart), [&](int64_t first, int64_t last) {
     Polls polls;
-    int64_t found[kPart + 1];
+    int64_t found[kPart];
     for (int64_t part = first; part < last; part++) {
       polls.after(kPart);
       const int64_t row = begins[part], count = begins[part + 1] - row, some = part * kPart;

@@ -31,7 +31,8 @@ struct PlaceOf<8> {
 // The extremum so far in each lane of a vector of kBytes, and its place.
 template <class T, bool kLargest, int kBytes = sizeof(typename Simd<typename InLane<T>::Type>::V)>
 struct Running {
-  using Short = Running<T, kLargest, int(min_of(kBytes, 4 * sizeof(typename InLane<T>::Type)))>;  // of four lanes
+  using Short =
+      Running<T, kLargest, int(min_of(kBytes, 4 * sizeof(typename InLane<T>::Type)))>;  // of four lanes at most
   using Element = T;
   using Lane = typename InLane<T>::Type;
   using Place = typename PlaceOf<sizeof(Lane)>::Type;

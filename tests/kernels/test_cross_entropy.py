@@ -22,6 +22,7 @@ SHAPES = [
     (5, 10),
     (40, 10),
     (33, 65),
+    (20, 3, 6),
     (3, 513),
     (2, 3000),
     (7,),
@@ -64,9 +65,13 @@ def test_bits(rng: np.random.Generator, dtype: type, shape: tuple[int, ...], tur
 @pytest.mark.parametrize("bad", [3, -1, -101, 2**40])
 @pytest.mark.parametrize(("places", "place"), [(4, 2), (19, 0), (19, 9), (19, 18), (100_000, 50_000)])
 def test_targets_out_of_range_are_named(places: int, place: int, bad: int) -> None:
-    x, target = nl.zeros(places, 3), nl.zeros(places, dtype=nl.int64)
-    target[place] = bad
-    for call in (lambda: F.cross_entropy(x, target), nl.trace(lambda: F.cross_entropy(x, target))):
+    x, target, pairs = nl.zeros(places, 3), nl.zeros(places, dtype=nl.int64), nl.zeros(places, 2, dtype=nl.int64)
+    target[place] = pairs[place, 1] = bad
+    for call in (
+        lambda: F.cross_entropy(x, target),
+        lambda: F.cross_entropy(x, pairs[:, 1]),
+        nl.trace(lambda: F.cross_entropy(x, target)),
+    ):
         with pytest.raises(IndexError, match=f"index {bad} is out of range for axis 1 of size 3"):
             call().item()
     assert_close(F.cross_entropy(x, target, ignore_index=bad).numpy(), np.log(3), "log_softmax", n=3, scale=np.log(3))

@@ -256,7 +256,8 @@ def test_nonzero_of_parts_shared_by_threads(rng: np.random.Generator, shape: tup
 @pytest.mark.parametrize("case", CASES)
 def test_a_mask_of_several_axes_picks_slices(rng: np.random.Generator, case: int) -> None:
     shape = tuple(int(n) for n in rng.integers(0, 6, int(rng.integers(2, 5))))
-    x, mask = rng.standard_normal(shape).astype(np.float32), rng.random(shape[: int(rng.integers(1, len(shape)))]) < 0.5
+    x = rng.standard_normal(shape).astype(np.float32)
+    mask = layout(rng, rng.random(shape[: int(rng.integers(1, len(shape) + 1))]) < 0.5)
     for laid in (x, layout(rng, x)):
         t = tensor(laid).requires_grad_()
         picked = t[tensor(mask)]

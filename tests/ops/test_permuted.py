@@ -32,7 +32,7 @@ def test_maps_of_permuted_operands(case: int, dtype: str, rng: np.random.Generat
 def test_maps_whose_operands_lie_alike(
     shape: tuple[int, ...], axes: tuple[int, ...], dtype: str, rng: np.random.Generator
 ) -> None:
-    """They are computed in that order, and the result is turned."""
+    """Several transposed operands, beside a column, and added to part of a tensor."""
     a, b = (rng.integers(-50, 50, shape).astype(dtype) for _ in range(2))
     x, y = (nl.from_numpy(m).permute(*axes) for m in (a, b))
     turned, other = a.transpose(axes), b.transpose(axes)
@@ -46,7 +46,8 @@ def test_maps_whose_operands_lie_alike(
 
 @pytest.mark.parametrize("dtype", ("int8", "float16", "float32", "float64"))
 @pytest.mark.parametrize("shape", (
-    (700, 7), (61, 100), (9, 127), (3, 128), (5, 511), (4, 513), (8, 64, 49), (5, 3, 2, 30), (2000, 20), (1, 15),
+    (700, 7), (61, 100), (9, 127), (3, 128), (3, 300), (5, 511), (4, 513), (3, 1022), (5, 1024), (8, 64, 49),
+    (5, 3, 2, 30), (2000, 20), (1, 15),
 ))  # fmt: skip
 def test_operands_that_are_columns(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> None:
     """One element for each row, of some axes or of all, beside rows and beside one row for all."""
@@ -57,6 +58,7 @@ def test_operands_that_are_columns(shape: tuple[int, ...], dtype: str, rng: np.r
         column = nl.from_numpy(c)
         np.testing.assert_array_equal((x - column).numpy(), a - c)
         np.testing.assert_array_equal((column - x[..., 1:]).numpy(), c - a[..., 1:])
+        np.testing.assert_array_equal((column - x[..., ::2]).numpy(), c - a[..., ::2])
         np.testing.assert_array_equal((column + x.reshape(-1, shape[-1])[0]).numpy(), c + a.reshape(-1, shape[-1])[0])
 
 

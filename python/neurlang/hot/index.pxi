@@ -219,14 +219,16 @@ cdef Tensor axes_as_one(Tensor x, int n):
     """A view of x in which the first n axes are one: a single place names their elements. None where there is none."""
     cdef int64_t shape[MAX_RANK]
     cdef TensorData view
-    cdef int a
+    cdef int a, rank = x.d.rank - n + 1
     shape[0] = 1
     for a in range(x.d.rank):
         if a < n:
             shape[0] *= x.d.shape[a]
         else:
             shape[a - n + 1] = x.d.shape[a]
-    return reshaped(x, shape, x.d.rank - n + 1, "index") if lay_out("index", x.d, shape, x.d.rank - n + 1, view) else None
+    if not lay_out("index", x.d, shape, rank, view):
+        return None
+    return reshaped(x, shape, rank, "index")
 
 
 cdef Tensor index_get(Tensor x, tuple tensors, tuple axes, int position):
