@@ -80,7 +80,7 @@ def assert_close(actual: Any, exact: Any, bound: str, *, n: int = 1, scale: Any 
     if actual.dtype.kind == "f":
         allowed = BOUNDS[bound](n) * unit(actual.dtype) * scale + np.finfo(actual.dtype).smallest_subnormal
     error = np.abs(np.where(finite, actual, 0).astype(np.float64) - np.where(finite, exact, 0))
-    bad = np.where(finite, error > allowed, False)
+    bad = finite & (np.isnan(actual) | (error > allowed))
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
         raise AssertionError(

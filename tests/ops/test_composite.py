@@ -430,4 +430,4 @@ def test_what_is_cropped_does_not_come_round(before: int, after: int, rng: np.ra
 def test_a_median_of_all_keeps_its_axes(rng: np.random.Generator) -> None:
     x = rng.standard_normal((3, 5))
     for made in (nl.median(nl.tensor(x), keepdim=True), nl.tensor(x).median(None, True)):
-        np.testing.assert_array_equal(made.numpy(), np.median(x, keepdims=True))
+        np.testing.assert_array_equal(made.numpy(), np.median(x, keepdims=True), strict=True)
