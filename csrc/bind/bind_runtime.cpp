@@ -73,7 +73,9 @@ Library load_library(const py::object& source) {
 void set_threads(const py::object& n) {
   if (!PyIndex_Check(n.ptr()))
     throw DTypeError("set_num_threads: expected an integer, got " + py::repr(n).cast<std::string>());
-  set_num_threads(PyNumber_AsSsize_t(n.ptr(), nullptr));  // the nearest one where 64 bits do not hold it
+  const Py_ssize_t count = PyNumber_AsSsize_t(n.ptr(), nullptr);  // the nearest one where 64 bits do not hold it
+  if (PyErr_Occurred()) throw py::error_already_set();
+  set_num_threads(count);
 }
 
 // Whatever the handlers compute is no part of the trace that may be open.

@@ -14,11 +14,11 @@ inline vf64 log1p_of(vf64 x) { return nl_log1p_f64(x); }
 inline float square_root(float x) { return __builtin_sqrtf(x); }
 inline double square_root(double x) { return __builtin_sqrt(x); }
 
-// The variance of what lies about a center, by the means of the squared distances from it and of the distances.
+// Squares of distances from a mean, without what its rounding added to them; infinite where both overflow.
 template <class V>
-inline V variance_of(V squares, V rest) {
-  const V variance = squares - rest * rest;
-  return variance < V{} ? V{} : variance;
+inline V without_rounding(V squares, V added) {
+  const V left = squares - added;
+  return left != left ? squares : left < V{} ? V{} : left;
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ struct Norm {
     T mean, rest, deviation;
   };
 
-  // The terms of a row's sums. These ask for what lies some elements behind them.
+  // The terms of a row's sums; squares ask for what lies some elements behind them.
   static auto squares(T mean, int64_t ahead) {
     return [m = splat<V>(mean), ahead](V v, const T* p, int64_t) {
       __builtin_prefetch(p + ahead, 0, 2);
@@ -41,7 +41,7 @@ struct Norm {
     if constexpr (kCentred) {
       mean = Tree::run(x, n) / T(n);
       const auto sums = Tree::both(x, 0, n, distances(mean), squares(mean, n));
-      rest = sums.a[0] / T(n), variance = variance_of(sums.b[0] / T(n), rest);
+      rest = sums.a[0] / T(n), variance = without_rounding(sums.b[0] / T(n), rest * rest);
     } else {
       variance = Tree::run(x, n, squares(mean, n)) / T(n);
     }
@@ -60,7 +60,8 @@ struct Norm {
       store(means, Tree::several_asking(row_at, n) / size);
       const auto sums =
           Tree::template both_of_blocks<W>(row_at, n, 0, [&](int r) { return distances(means[r]); }, squares_of);
-      store(rests, sums.a / size), store(variances, variance_of(sums.b / size, sums.a / size));
+      const V rest = sums.a / size;
+      store(rests, rest), store(variances, without_rounding(sums.b / size, rest * rest));
     } else {
       store(variances, Tree::several(row_at, n, squares_of) / size);
     }

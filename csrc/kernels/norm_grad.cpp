@@ -80,7 +80,7 @@ struct NormGrad {
       auto distance_at = [&](int r) { return [m = splat<V>(mean[r])](V v, const T*, int64_t) { return v - m; }; };
       const auto sums = Tree::template both_of<R>(in, 0, n, distance_at, square_at);
       divide(sums.a, rest), divide(sums.b, variance);
-      for (int r = 0; r < R; r++) variance[r] = variance_of(variance[r], rest[r]);
+      for (int r = 0; r < R; r++) variance[r] = without_rounding(variance[r], rest[r] * rest[r]);
     } else {
       divide(Tree::template long_ones<R>(in, 0, n, square_at), variance);
     }

@@ -1,5 +1,5 @@
 // row_sums.cpp: logsumexp, log of sum exp(x - max) + max, and sum_square_deviations, the sum of (x - mean)^2 less what
-// the rounding of the mean adds, (sum (x - mean))^2 / n.
+// the rounding of the mean adds, rest (rest / n) with rest = sum (x - mean).
 #include "row_sums.hpp"
 
 namespace nl::NL_ISA {
@@ -23,8 +23,7 @@ struct SquareDeviations {
   static V center(V sum, int64_t n) { return sum / splat<V>(T(n)); }
   static V term(V distance) { return distance * distance; }
   static V result(const RowSums<T>& s, int64_t n) {
-    const V squares = s.sum - s.distances * s.distances / splat<V>(T(n));
-    return squares < V{} ? V{} : squares + V{};  // -0 + 0 is +0
+    return without_rounding(s.sum, s.distances * (s.distances / splat<V>(T(n))));
   }
 };
 

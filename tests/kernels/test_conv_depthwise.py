@@ -56,6 +56,8 @@ LAYERS = {
     "7x7": depthwise((2, 33, 9, 31), (7, 7), padding=(3, 3)),
     "7x7, rows of two tiles": depthwise((1, 32, 8, 28), (7, 7), padding=(3, 2)),
     "5x5, stride 2": depthwise((2, 40, 15, 35), (5, 5), (2, 2), (2, 2)),
+    "5x5, stride 2, rows of 28": depthwise((1, 40, 15, 55), (5, 5), (2, 2), (2, 2)),
+    "7x7, stride 2, rows of 28": depthwise((1, 40, 15, 55), (7, 7), (2, 2), (3, 3)),
     "5x5, past the caches": depthwise((1, 16, 500, 530), (5, 5), padding=(2, 2)),
     "a kernel of two blocks of k": depthwise((1, 18, 20, 18), (17, 16), padding=(3, 2)),
     "past the caches": depthwise((1, 32, 370, 372)),

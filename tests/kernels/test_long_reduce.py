@@ -16,11 +16,11 @@ LENGTHS = [10**7, pytest.param(10**8, marks=pytest.mark.slow)]
 # A sum that adds one after another loses the tiny ones to the first, or is wrong by a constant's every rounding.
 NUMBERS: dict[str, Callable[[np.random.Generator, int], Array]] = {
     "of both signs": lambda rng, n: rng.standard_normal(n),
-    "huge, alternating": lambda rng, n: np.resize([1e30, -1e30], n),
-    "nearly so": lambda rng, n: np.resize([1e30, -1e30], n) * (1 + 0.01 * rng.random(n)),
-    "huge in random order": lambda rng, n: rng.permutation(np.resize([1e30, -1e30, 1.0], n)),
+    "huge, alternating": lambda rng, n: np.tile([1e30, -1e30], n // 2),
+    "nearly so": lambda rng, n: np.tile([1e30, -1e30], n // 2) * (1 + 0.01 * rng.random(n)),
+    "huge in random order": lambda rng, n: rng.permutation(np.tile([1e30, -1e30, 1.0, 1.0], n // 4)),
     "tiny beside one": lambda rng, n: np.r_[1.0, rng.random(n - 1) * 1e-8],
-    "subnormal": lambda rng, n: np.full(n, 3e-42),
+    "subnormal in 32 bits": lambda rng, n: np.full(n, 3e-42),
     "constant": lambda rng, n: np.full(n, 0.1),
 }
 
@@ -61,9 +61,20 @@ def test_variances(mean: float, dtype: type, n: int, rng: np.random.Generator) -
 
 @pytest.mark.parametrize("n", LENGTHS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("value", [0.0, 0.1, -1e6, 1e30, 3e-42])
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e6, 1e18, 3e-42])
 def test_what_is_constant_does_not_vary(value: float, dtype: type, n: int) -> None:
     # The mean's last place is wrong; what is left of its square is far below that of the numbers' last place.
     x = np.full(n, value, dtype)
     found = nl.var(tensor(x), unbiased=False).numpy()
     assert_close(found, np.zeros(()), "elementwise", scale=float(np.spacing(abs(x[0]))) ** 2)
+
+
+def test_the_variance_of_large_numbers_that_are_near(rng: np.random.Generator) -> None:
+    x = (3e21 + rng.standard_normal(10**6) * 1e15).astype(np.float32)
+    assert_close(nl.var(tensor(x)).numpy(), x.astype(np.longdouble).var(ddof=1), "variance", n=x.size)
+
+
+@pytest.mark.parametrize("scale", [1e26, 1e30, 1e36])
+def test_a_variance_that_overflows_is_infinite(scale: float, rng: np.random.Generator) -> None:
+    x = (rng.standard_normal((20, 100)) * scale).astype(np.float32)
+    assert (nl.var(tensor(x), 1).numpy() == np.inf).all() and nl.var(tensor(x)).item() == np.inf

@@ -44,12 +44,21 @@ def test_rows_far_from_zero(rng: np.random.Generator, dtype: type, deviation: fl
 
 
 @pytest.mark.parametrize("dtype", WIDER)
-@pytest.mark.parametrize("value", [0.0, 0.1, 7.0, 1234567.8, -1e12])
+@pytest.mark.parametrize("value", [0.0, 0.1, 7.0, 1234567.8, -1e12, 1e30])
 def test_constant_rows_are_zero(dtype: type, value: float) -> None:
     """The mean of a constant is rounded too."""
     for length in (3, 10, 100, 4130, 1_000_030):
         x = np.full((20 if length < 1000 else 1, length), value, dtype)
-        assert not both_ways(x, x)[0].any()
+        y, gradient = both_ways(x, np.ones_like(x))
+        assert not y.any() and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("scale", [1e26, 1e30, 1e36])
+def test_rows_whose_variance_overflows_are_zero(rng: np.random.Generator, scale: float) -> None:
+    for length in (10, 100, 1000):
+        x = (rng.standard_normal((20, length)) * scale).astype(np.float32)
+        y, gradient = both_ways(x, np.ones_like(x))
+        assert not y.any() and not gradient.any()
 
 
 @pytest.mark.parametrize("dtype", WIDER)

@@ -51,7 +51,7 @@ CASES: dict[str, Case] = {
     "norm inf": (lambda T, x: T.norm(x, float("inf"), 2), (X,)),
     "normalize": (lambda T, x: F(T).normalize(x, dim=2), (X,)),
     "atan2 at the origin": (
-        lambda T, y, x: T.atan2(y, x), (np.array([0, -0.0, 0, 2, 0]), np.array([0, 0, -0.0, 0, -3.0]))),
+        lambda T, y, x: T.atan2(y, x), (np.array([0, -0.0, 0, 2, 0, 1e-170]), np.array([0, 0, -0.0, 0, -3.0, 1e-170]))),
     "cumsum": (lambda T, x: T.cumsum(x, 1), (X,)),
     "cumprod": (lambda T, x: T.cumprod(x, 2), (X,)),
     "batch_norm training": (
@@ -309,6 +309,11 @@ REFUSALS: dict[str, Refusal] = {
     "class": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0, 3])), IndexError, "3"),
     "negative class": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0, -1])), IndexError, "range"),
     "one_hot class": (lambda: nl.nn.functional.one_hot(nl.tensor([0, 2]), 2), IndexError, "index 2"),
+    "one_hot of no classes": (lambda: nl.nn.functional.one_hot(nl.tensor([0, 0]), 0), IndexError, "index 0"),
+    "one_hot of half a class": (
+        lambda: nl.nn.functional.one_hot(nl.tensor([0, 0]), 2.5), nl.DTypeError, "one_hot: num_classes"),
+    "embedding of numbers": (
+        lambda: nl.nn.functional.embedding(nl.tensor([0]), nl.ones(3)), nl.ShapeError, "embedding: weight"),
     "one_hot negative class": (lambda: nl.nn.functional.one_hot(nl.tensor([0, -1]), 3), IndexError, "index -1"),
     "nll_loss target": (lambda: nl.nn.functional.nll_loss(nl.zeros(2, 3), nl.tensor([0])), nl.ShapeError, "nll_loss"),
     "target shape": (lambda: nl.nn.functional.cross_entropy(nl.zeros(2, 3), nl.tensor([0])), ValueError, "target"),

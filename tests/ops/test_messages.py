@@ -63,7 +63,13 @@ REFUSALS: dict[str, Refusal] = {
     "too many threads": (lambda: nl.set_num_threads(2**70), ValueError, "set_num_threads: .* from 1 to 1024"),
     "layer_norm beside float64": (
         lambda: F.layer_norm(FLOATS.half(), 9, nl.ones(9, dtype=nl.float64)), nl.DTypeError, "layer_norm: operands"),
-    "pad that crops all": (lambda: F.pad(FLOATS, (-9, 3), "circular"), nl.ShapeError, "leaves nothing of axis 2"),
+    "pad that crops all": (
+        lambda: F.pad(FLOATS, (-9, 3), "circular"), nl.ShapeError, "leaves nothing to repeat of axis 2"),
+    **{
+        f"pad that crops more than all, {mode}": (
+            lambda mode=mode: F.pad(FLOATS, (-10, 3), mode), nl.ShapeError, "crops more than axis 2")
+        for mode in ("constant", "reflect", "replicate", "circular")
+    },
 }  # fmt: skip
 
 
@@ -82,6 +88,26 @@ def test_threads_are_counted_by_any_integer() -> None:
         assert nl.get_num_threads() == 3
     finally:
         nl.set_num_threads(before)
+
+
+class Alarm(ValueError):
+    """An error that a user defines."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def test_errors_of_others_pass_as_they_are() -> None:
+    class Shift:
+        def __index__(self) -> int:
+            raise Alarm("no number", 7)
+
+    with pytest.raises(Alarm, match=r"^no number$") as raised:
+        nl.roll(FLOATS, Shift())
+    assert raised.value.code == 7
+    with pytest.raises(Alarm):
+        nl.set_num_threads(Shift())
 
 
 def test_a_trace_names_the_class_and_the_line() -> None:

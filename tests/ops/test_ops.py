@@ -217,10 +217,11 @@ def test_map_against_torch(row: Row, rng: np.random.Generator, torch: Any) -> No
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_lerp_ends_where_it_should(dtype: Any, rng: np.random.Generator, torch: Any) -> None:
-    x, y = (rng.standard_normal(4000).astype(dtype) * dtype(10) ** rng.integers(-12, 12, 4000) for _ in range(2))
+    x, y = ((rng.standard_normal(4000) * 10.0 ** rng.integers(-12, 12, 4000)).astype(dtype) for _ in range(2))
     w = rng.uniform(0, 1, 4000).astype(dtype)
     w[:300], w[300:600], w[600:900] = 0, 1, 0.5
     got = nl.lerp(*map(nl.tensor, (x, y, w))).numpy()
+    assert got.dtype == dtype
     np.testing.assert_array_equal(got[:300], x[:300])
     np.testing.assert_array_equal(got[300:600], y[300:600])
     exact = np.longdouble(x) + np.longdouble(w) * (np.longdouble(y) - np.longdouble(x))

@@ -34,6 +34,10 @@ class Counter(threading.Thread):
         return (self.count - before) / (time.perf_counter() - begin)
 
 
+def usual(counter: Counter, work: Work) -> float:
+    return statistics.median(counter.rate(work) for _ in range(5))
+
+
 @pytest.fixture
 def share() -> Iterator[Measure]:
     """Measures how fast others go on during some work, as a share of their speed while nothing is done.
@@ -46,9 +50,7 @@ def share() -> Iterator[Measure]:
     counter = Counter(daemon=True)
     counter.start()
     try:
-        yield lambda work: statistics.median(
-            counter.rate(work) / counter.rate(lambda: time.sleep(0.05)) for _ in range(5)
-        )
+        yield lambda work: usual(counter, work) / usual(counter, lambda: time.sleep(0.1))
     finally:
         counter.stopped = True
         counter.join()

@@ -98,11 +98,17 @@ def _integer(str op, x):
     return integer(op, x)
 
 
+cdef set OWN_ERRORS = {AttributeError, DTypeError, IndexError, ShapeError, TypeError, ValueError}
+
+
 def _said_of(str op, error):
     """An error of an operation inside a composite, said of the composite, which is what the caller knows.
 
-    IndexErrors inside a trace stay as they are: what was recorded before may raise them.
+    IndexErrors inside a trace stay as they are: what was recorded before may raise them. So do classes of others, which
+    a handler of signals or an argument's own method may raise.
     """
+    if type(error) not in OWN_ERRORS:
+        return error
     said, _, rest = str(error).partition(": ")
     if op in said or (isinstance(error, IndexError) and current_tape() != NULL):
         return error

@@ -362,6 +362,7 @@ def randint(low, high=None, size=None, *, dtype=None, device=None):
     >>> x.dtype, bool((x >= -2).all()), bool((x < 3).all())
     (neurlang.int64, True, True)
     """
+    check_device(device)
     if size is None:
         low, high, size = 0, low, high
     if high <= low:
@@ -378,6 +379,7 @@ def randperm(n, *, dtype=None, device=None):
     >>> sorted(neurlang.randperm(4).tolist())
     [0, 1, 2, 3]
     """
+    check_device(device)
     return cast(argsort(draw("uniform", dims_from((n,), "randperm"), F64, 0, 1)), dtype_arg(dtype, I64))
 
 

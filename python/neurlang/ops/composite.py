@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .places import zero_of
-from .statistics import Axes, Tensor, in_float32, mean, need_axes
+from .statistics import Axes, Tensor, in_float32, mean, need_axes, without_rounding
 
 
 def double_of_bits(bits: int) -> float:
@@ -47,7 +47,7 @@ def define_sum_square_deviations(F: Any, x: Tensor, axis: int) -> Tensor:
     n = x.shape[axis]
     centred = x - F.sum(x, axis, True) / n
     rest = F.sum(centred, axis, True)  # what the rounding of the mean left
-    return F.maximum(F.sum(centred * centred, axis, True) - rest * rest / n, 0.0)
+    return without_rounding(F, F.sum(centred * centred, axis, True), rest * (rest / n))
 
 
 def define_deviations(F: Any, x: Tensor, center: Tensor, axis: int) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ def _normal_rows(F: Any, x: Tensor, eps_bits: int) -> tuple[Tensor, Tensor]:
     n = x.shape[1]
     centred = x - F.sum(x, 1, True) / n
     rest = F.sum(centred, 1, True) / n  # what the rounding of the mean left
-    variance = F.maximum(F.sum(centred * centred, 1, True) / n - rest * rest, 0.0)
+    variance = without_rounding(F, F.sum(centred * centred, 1, True) / n, rest * rest)
     inverse = F.div(1.0, F.sqrt(variance + double_of_bits(eps_bits)))
     return (centred - rest) * inverse, inverse
 
@@ -110,8 +110,8 @@ def define_rms_norm(F: Any, x: Tensor, weight: Tensor, eps_bits: int) -> Tensor:
 def define_layer_norm_grad(F: Any, g: Tensor, x: Tensor, weight: Tensor, eps_bits: int) -> tuple[Tensor, ...]:
     n, scaled = x.shape[1], g * weight
     normal, inverse = _normal_rows(F, x, eps_bits)
-    rest = scaled - F.sum(scaled, 1, True) / n - normal * (F.sum(scaled * normal, 1, True) / n)
-    return inverse * rest, F.sum(g * normal, 0, True), F.sum(g, 0, True)
+    across = scaled - F.sum(scaled, 1, True) / n - normal * (F.sum(scaled * normal, 1, True) / n)
+    return inverse * across, F.sum(g * normal, 0, True), F.sum(g, 0, True)
 
 
 def define_rms_norm_grad(F: Any, g: Tensor, x: Tensor, weight: Tensor, eps_bits: int) -> tuple[Tensor, ...]:
@@ -283,6 +283,8 @@ def embedding(F: Any, input: Tensor, weight: Tensor, padding_idx: int | None = N
     >>> neurlang.embedding(neurlang.tensor([2, 0]), neurlang.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).tolist()
     [[5.0, 6.0], [1.0, 2.0]]
     """
+    if weight.ndim != 2:
+        raise F.ShapeError(f"embedding: weight must have two axes, got the shape {list(weight.shape)}")
     rows = F.index_select(weight, 0, input.reshape(-1))
     if padding_idx is not None:
         n, padding_idx = weight.shape[0], F._integer("embedding: padding_idx", padding_idx)

@@ -33,9 +33,10 @@ def div(F: Any, g: Any, x_: Any, y: Any) -> tuple:
 
 
 def atan2(F: Any, g: Any, y: Any, x: Any) -> tuple:
-    """At the origin 0, as in PyTorch."""
+    """0 where the squares vanish, at the origin and beside it, as in PyTorch."""
     square = x * x + y * y
-    scaled = g / F.masked_fill(square, F.eq(square, 0), 1.0)
+    nothing = F.eq(square, 0)
+    scaled = F.masked_fill(g / F.masked_fill(square, nothing, 1.0), nothing, 0.0)
     return scaled * x, -scaled * y
 
 

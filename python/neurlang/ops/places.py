@@ -45,8 +45,9 @@ def one_hot(F: Any, tensor: Tensor, num_classes: int = -1) -> Tensor:
     >>> neurlang.one_hot(neurlang.tensor([2, 0]), 3).tolist()
     [[0, 0, 1], [1, 0, 0]]
     """
-    classes = F.arange(int(F.amax(tensor).item()) + 1 if num_classes < 0 else num_classes)
-    ignored = 0  # counts as class 0, which it is
+    count = F._integer("one_hot: num_classes", num_classes)
+    classes = F.arange(int(F.amax(tensor).item()) + 1 if count < 0 else count)
+    ignored = 0 if classes.shape[0] else -(1 << 63)  # counts as class 0, which it is where there is one
     return F.eq(F._class_index(tensor, classes.shape[0], tensor.ndim, ignored).unsqueeze(-1), classes).to(F.int64)
 
 
@@ -191,6 +192,9 @@ def pad(F: Any, input: Tensor, pad: Sequence[int], mode: str = "constant", value
     if len(pad) % 2 or len(pad) > 2 * input.ndim:
         raise F.ShapeError(f"pad: {list(pad)} must hold two numbers for each of at most {input.ndim} axes")
     sides = [(0, 0)] * (input.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
+    for axis, (n, (before, after)) in enumerate(zip(input.shape, sides, strict=True)):
+        if min(before, after, before + after) < -n:
+            raise F.ShapeError(f"pad: ({before}, {after}) crops more than axis {axis} of extent {n} has")
     if mode == "constant":
         return _pad_constant(F, input, sides, 0 if value is None else value)
     if mode not in _PLACES:
@@ -212,8 +216,8 @@ def _cropped(F: Any, x: Tensor, axis: int, before: int, after: int) -> tuple[Ten
     """What negative numbers leave of an axis, and what is to be added to it."""
     n, first = x.shape[axis], max(-before, 0)
     left = n - first - max(-after, 0)
-    if left <= 0:
-        raise F.ShapeError(f"pad: ({before}, {after}) leaves nothing of axis {axis} of extent {n}")
+    if left <= 0 and max(before, after) > 0:
+        raise F.ShapeError(f"pad: ({before}, {after}) leaves nothing to repeat of axis {axis} of extent {n}")
     return x.narrow(axis, first, left), max(before, 0), max(after, 0)
 
 
@@ -231,8 +235,6 @@ _PLACES: dict[str, tuple[Callable[[Any, Tensor, int], Tensor], Callable[[int], f
 
 def _pad_constant(F: Any, x: Tensor, sides: Sequence[tuple[int, int]], value: float) -> Tensor:
     shape = [n + before + after for n, (before, after) in zip(x.shape, sides, strict=True)]
-    if any(n < 0 for n in shape):
-        raise F.ShapeError(f"pad: {list(sides)} crops more than the shape {list(x.shape)} has")
     cropped = [(max(-before, 0), max(-after, 0)) for before, after in sides]
     inner = [(before, n - before - after) for n, (before, after) in zip(x.shape, cropped, strict=True)]
 

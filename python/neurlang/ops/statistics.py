@@ -114,7 +114,13 @@ def _square_deviations(F: Any, x: Tensor, named: Sequence[int], keepdim: bool) -
 
 def _corrected(F: Any, squares: Tensor, rest: Tensor, n: int) -> Tensor:
     """Σ (x - mean)² where x - mean, which is rounded, adds up to `rest`."""
-    return F.maximum(squares - F.div(rest * rest, n), 0.0)
+    return without_rounding(F, squares, rest * F.div(rest, n))
+
+
+def without_rounding(F: Any, squares: Tensor, added: Tensor) -> Tensor:
+    """Squares of distances from a mean, without what its rounding added to them; infinite where both overflow."""
+    left = squares - added
+    return F.where(F.ne(left, left), squares, F.maximum(left, 0.0))
 
 
 def _with_long_rows(x: Tensor, axes: Sequence[int]) -> tuple[Tensor, list[int]]:
