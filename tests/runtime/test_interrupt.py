@@ -166,10 +166,10 @@ def test_ctrl_c_arrives_within_a_tenth_of_a_second(name: str) -> None:
     result = run(f"{WORK[name]}\nwork()\n{LOOP}", threads=1 + len(name) % 2)
     assert result.returncode == 0, result.stderr
     median, longest, computed = map(float, result.stdout.split())
-    # 99 of 100 arrive within a tenth of a second where nobody else computes. What this thread itself computes until the
-    # exception is the same on a busy machine, where it waits for its turns besides. It is held to that bound, but for the
-    # longest of eight, which a host that hands out memory slowly may stretch (0.21 s once); of the time that passes only
-    # the median is, and the longest to one that tells a missing check from a late turn.
+    # 99 of 100 arrive within a tenth of a second where nobody else computes. What this thread itself computes until
+    # the exception is the same on a busy machine, where it waits for its turns besides. It is held to that bound, but
+    # for the longest of eight, which a host that hands out memory slowly may stretch (0.21 s once); of the time that
+    # passes only the median is, and the longest to one that tells a missing check from a late turn.
     assert computed < 0.1
     assert median < 0.1
     assert longest < 1.0

@@ -98,7 +98,7 @@ TABLE: tuple[Row, ...] = (
         inplace_method=True, binding="composite", aliases=("clip",), stablehlo="clamp"),
     Row("lerp", "map", ("input", "end", "weight"), "T,T,T->T", "x + weight (end - x), just end at weight 1",
         over="float", expr=ex.lerp, grad=d.lerp, numpy=lambda np, x, y, w: x + w * (y - x),
-        domain=((-8, 8), (-8, 8), (-1, 2)), slack=16.0, inplace_method=True,
+        domain=((-8, 8), (-8, 8), (-1, 2)), slack=32.0, inplace_method=True,
         example=("[1.0, 2.0], [3.0, 6.0], 0.5", "[2.0, 4.0]")),
     Row("addcmul", "map", ("input", "tensor1", "tensor2", "value"), "T,T,T,T->T", "x + value a b", over="number",
         expr=lambda x, a, b, value: x + value * a * b, grad=d.addcmul, numpy=lambda np, x, a, b, v: x + v * a * b,
